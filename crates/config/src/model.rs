@@ -1,0 +1,383 @@
+//! The document as plain data: every object has a name, and the name is its identity across changes.
+//!
+//! Values here are already valid one by one (a weight is in range, a duration is positive where it must be);
+//! what concerns several objects (dangling names, two listeners on one address) is checked by validation.
+//! The model never says how a value was written; places in the text belong to parsing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// The name of an object: its identity across changes. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// A name from text. Validity (1 to 128 of `[A-Za-z0-9._:/\[\]-]`) is the parser's to check.
+    pub fn new(text: impl AsRef<str>) -> Self {
+        Name(Arc::from(text.as_ref()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Self {
+        Name::new(text)
+    }
+}
+
+/// Everything the operator wants.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// The admin socket, the metrics address, the state directory.
+    pub admin: Admin,
+    /// How many workers, and where they run.
+    pub workers: Workers,
+    /// Where access-log records go, and how they are written.
+    pub access_log: AccessLog,
+    /// What listens, by name.
+    pub listeners: BTreeMap<Name, Listener>,
+    /// What refines a listener, by name.
+    pub routes: BTreeMap<Name, Route>,
+    /// Groups of backends, by name.
+    pub clusters: BTreeMap<Name, Cluster>,
+}
+
+/// The operator's side door.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Admin {
+    /// Path of the Unix socket that speaks HTTP and JSON; none: no admin socket.
+    pub socket: Option<String>,
+    /// Address of `/metrics`, `/healthz`, `/readyz`; none: only on the socket.
+    pub metrics: Option<SocketAddr>,
+    /// Directory in which generations are kept; none: in memory only.
+    pub state: Option<String>,
+}
+
+/// How many workers run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerCount {
+    /// One per core.
+    #[default]
+    Auto,
+    /// This many, 1 to 1,024.
+    Fixed(u16),
+}
+
+/// The threads of the data plane. Changing them needs a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Workers {
+    /// How many workers run.
+    pub count: WorkerCount,
+    /// Whether worker n is pinned to the n-th core this process may use.
+    pub pin: bool,
+}
+
+/// How an access-log record is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// One line of `key=value` words.
+    Text,
+}
+
+/// Where access-log records go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AccessLog {
+    /// `stdout`, `stderr`, or a file's path; none: no access log.
+    pub to: Option<String>,
+    /// How a record is written.
+    pub format: LogFormat,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// Datagrams.
+    Udp,
+}
+
+/// A place where clients arrive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// The addresses it is bound to; at least one, none twice. Port 0 takes a free port.
+    pub bind: Vec<SocketAddr>,
+    /// Where what no route matches goes; none: it is dropped as `no_route`.
+    pub cluster: Option<Name>,
+    /// What is admitted.
+    pub limits: Limits,
+    /// The longest datagram that is forwarded, in bytes, 1 to 65,507, any inbound PROXY header included.
+    pub max_datagram_size: u32,
+    /// Inbound PROXY protocol headers.
+    pub proxy_protocol: InboundProxyProtocol,
+    /// How long live flows may go on after the listener was removed or the process was told to stop.
+    pub drain_timeout: Duration,
+}
+
+/// What a listener admits. Each bound is divided among the workers, rounded up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Live flows; at least 1.
+    pub flows: u32,
+    /// Live flows of one source address; 0: unlimited.
+    pub flows_per_source: u32,
+    /// Flows admitted in a second (with a burst of as many); 0: unlimited.
+    pub new_flows_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { flows: 100_000, flows_per_source: 0, new_flows_per_second: 0 }
+    }
+}
+
+/// Inbound PROXY protocol: expected on every datagram from a trusted network, refused from every other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboundProxyProtocol {
+    /// Networks whose datagrams carry a header. Empty: no header is looked for.
+    pub trusted: Vec<IpNet>,
+}
+
+/// What refines a listener. The longest matching source network wins, whatever the order of the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// The listener it refines.
+    pub listener: Name,
+    /// Client networks it matches; at least one.
+    pub source: Vec<IpNet>,
+    /// Where what it matches goes.
+    pub cluster: Name,
+}
+
+/// How a backend is chosen. Weights count in all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn, smoothly by weight.
+    #[default]
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+    /// The fewest live flows over weight.
+    Least,
+    /// The better of two random backends.
+    P2c,
+    /// Highest random weight (rendezvous) over the affinity hash.
+    Hrw,
+    /// Maglev table lookup of the affinity hash.
+    Maglev,
+}
+
+/// A group of backends that serve the same thing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// How one is chosen.
+    pub balance: Balance,
+    /// The backends; names are unique. May be empty: then everything is dropped as `no_backend`.
+    pub backends: Vec<Backend>,
+    /// What flows to this cluster are held to.
+    pub udp: UdpKnobs,
+    /// Health checks; none: every backend counts as up.
+    pub health: Option<Health>,
+    /// How long a backend that came up takes to reach its full weight; zero: at once.
+    pub slow_start: Duration,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its identity in the cluster; the address as text where none was given.
+    pub name: Name,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its share, 0 to 256; 0 takes no new flow.
+    pub weight: u32,
+    /// Whether it is used only when no other backend is up.
+    pub backup: bool,
+}
+
+/// What the balancer's hash is taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Affinity {
+    /// The client's address.
+    #[default]
+    SourceIp,
+    /// The client's address and port.
+    SourceIpPort,
+}
+
+/// How flows reach backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upstream {
+    /// A connected socket for each flow.
+    #[default]
+    PerFlow,
+    /// A pool of sockets, each with at most one flow to each backend (any number for one-way traffic).
+    Shared,
+}
+
+/// Which datagrams to a backend carry a PROXY protocol v2 header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendProxyProtocol {
+    /// None.
+    #[default]
+    Off,
+    /// The first of each flow.
+    First,
+    /// Every one.
+    Every,
+}
+
+/// What becomes of a flow whose backend is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBackend {
+    /// It stays with it.
+    #[default]
+    Keep,
+    /// It goes on with another backend.
+    Move,
+    /// It ends.
+    Close,
+}
+
+/// The knobs of a flow, captured at its admission.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UdpKnobs {
+    /// What the balancer hashes.
+    pub affinity: Affinity,
+    /// Close after this many replies were returned; 0: unlimited.
+    pub responses: u32,
+    /// After this many client datagrams were forwarded the next one opens a new flow; 0: unlimited.
+    pub requests: u32,
+    /// False for one-way traffic: a flow at its `requests` cap closes at once.
+    pub expects_reply: bool,
+    /// Idle time after the last datagram from the client.
+    pub front_timeout: Duration,
+    /// Idle time after the last datagram from the backend.
+    pub back_timeout: Duration,
+    /// Absolute time from admission; none: unlimited.
+    pub lifetime: Option<Duration>,
+    /// Socket strategy.
+    pub upstream: Upstream,
+    /// Outbound PROXY protocol.
+    pub send_proxy_protocol: SendProxyProtocol,
+    /// When the backend was removed from the configuration.
+    pub on_backend_removed: OnBackend,
+    /// When the backend was found down.
+    pub on_backend_down: OnBackend,
+    /// Whether a flow without a reply so far moves once to another backend on an ICMP error.
+    pub retry_on_unreachable: bool,
+}
+
+impl Default for UdpKnobs {
+    fn default() -> Self {
+        UdpKnobs {
+            affinity: Affinity::default(),
+            responses: 0,
+            requests: 0,
+            expects_reply: true,
+            front_timeout: Duration::from_secs(30),
+            back_timeout: Duration::from_secs(30),
+            lifetime: None,
+            upstream: Upstream::default(),
+            send_proxy_protocol: SendProxyProtocol::default(),
+            on_backend_removed: OnBackend::default(),
+            on_backend_down: OnBackend::default(),
+            retry_on_unreachable: false,
+        }
+    }
+}
+
+/// How backends are found up or down. Each signal has its own rise and fall; a backend is down while any signal is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// A datagram and the reply to it.
+    pub udp: Option<UdpCheck>,
+    /// A TCP connection.
+    pub tcp: Option<TcpCheck>,
+    /// ICMP errors (port unreachable and the like) count against a backend.
+    pub passive: Option<PassiveCheck>,
+    /// Time between two probes of one backend.
+    pub interval: Duration,
+    /// Time in which a probe must be answered; shorter than the interval.
+    pub timeout: Duration,
+    /// Probes in a row that bring a backend up.
+    pub rise: u32,
+    /// Probes in a row that take a backend down.
+    pub fall: u32,
+    /// Whether all backends are used when all are down.
+    pub fail_open: bool,
+}
+
+/// What a reply to a probe must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// Any datagram.
+    #[default]
+    Any,
+    /// These bytes.
+    Exact(Vec<u8>),
+    /// Bytes that begin with these.
+    Prefix(Vec<u8>),
+}
+
+/// Send a datagram, expect a reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UdpCheck {
+    /// What is sent, at most 1,400 bytes.
+    pub send: Vec<u8>,
+    /// What must come back.
+    pub expect: Expect,
+    /// The port probed; none: the backend's own.
+    pub port: Option<u16>,
+}
+
+/// Open a TCP connection and close it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpCheck {
+    /// The port probed; none: the backend's own.
+    pub port: Option<u16>,
+}
+
+/// Count ICMP errors of live traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassiveCheck {
+    /// Errors in a row, without a datagram from the backend between them, that eject it.
+    pub fall: u32,
+    /// How long it stays ejected.
+    pub eject: Duration,
+}

@@ -1,0 +1,26 @@
+//! Every bound of the data plane, in one place, with the relations that must hold between them.
+
+use std::time::Duration;
+
+/// Events a machine may hand to one step.
+pub const EVENTS_PER_STEP: usize = 256;
+/// Deadlines handled in one step; the rest is due again at once.
+pub const TIMERS_PER_STEP: usize = 256;
+/// Flows moved or closed in one step because a backend went; the rest follows in the next steps.
+pub const FLOWS_SWEPT_PER_STEP: usize = 256;
+/// Flows in one answer to `Command::Flows`.
+pub const FLOWS_PER_LISTING: usize = 10_000;
+/// The longest UDP payload over IPv4: 65,535 less the IP and UDP headers.
+pub const MAX_DATAGRAM: u32 = 65_507;
+/// Sockets in a cluster's shared pool of one address family.
+pub const SHARED_SOCKETS: usize = 32_768;
+/// How long a (shared socket, backend) pair rests after an answered flow, so that a reply that the network doubled
+/// can't reach the next flow.
+pub const SHARED_REST_ANSWERED: Duration = Duration::from_millis(100);
+/// The same after a flow that may still be owed a reply.
+pub const SHARED_REST_OWED: Duration = Duration::from_secs(5);
+/// Steps in which a slow start raises a backend's weight.
+pub const SLOW_START_STEPS: u32 = 10;
+
+const _: () = assert!(MAX_DATAGRAM <= u16::MAX as u32, "a datagram's length fits a segment length");
+const _: () = assert!(FLOWS_SWEPT_PER_STEP <= 4 * EVENTS_PER_STEP, "a sweep costs no more than a full step");

@@ -1,0 +1,128 @@
+//! What the control side asks of a worker, what it is answered, and what a worker tells unasked.
+//!
+//! A command is carried out at a step boundary and answered by exactly one reply; it never waits.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kakei_config::Name;
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::{Generation, Snapshot};
+use crate::stats::Stats;
+use crate::state::WorkerState;
+
+/// Names a command, so that its reply can be found. Unique for each worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What can be asked of a worker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Go over to this generation. The front sockets of its new binds are prepared already. Answer: `Published`.
+    Publish(Arc<Snapshot>),
+    /// Admit nothing more; live flows end by themselves or after `within`. Answer: `Done`; then `Notice::Drained`.
+    Drain {
+        /// At most this long; each listener's own `drain_timeout` where none.
+        within: Option<Duration>,
+    },
+    /// What the probing worker found. Answer: `Done`.
+    Health(BackendHealth),
+    /// Copy the counters. Answer: `Stats`.
+    Stats,
+    /// List live flows. Answer: `Flows`.
+    Flows(FlowFilter),
+    /// Write down everything alive. The worker goes on. Answer: `State`.
+    Snapshot,
+}
+
+/// Which flows to list.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FlowFilter {
+    /// Only of this listener.
+    pub listener: Option<Name>,
+    /// Only of this cluster.
+    pub cluster: Option<Name>,
+    /// Only to this backend.
+    pub backend: Option<Name>,
+    /// Only of this client.
+    pub client: Option<IpAddr>,
+    /// At most this many; bounded by [`crate::limits::FLOWS_PER_LISTING`].
+    pub limit: usize,
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// It was done.
+    Done,
+    /// The worker runs this generation now.
+    Published(Generation),
+    /// The counters.
+    Stats(Box<Stats>),
+    /// Live flows.
+    Flows(Vec<FlowView>),
+    /// Everything alive.
+    State(Box<WorkerState>),
+}
+
+/// A live flow as operators see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// The listener that admitted it.
+    pub listener: Name,
+    /// The cluster it goes to.
+    pub cluster: Name,
+    /// The backend.
+    pub backend: Name,
+    /// Its address.
+    pub backend_address: SocketAddr,
+    /// Who the client is (an inbound PROXY header believed).
+    pub client: SocketAddr,
+    /// The socket that asked.
+    pub peer: SocketAddr,
+    /// The address it dialled.
+    pub local: SocketAddr,
+    /// Time since admission, in milliseconds.
+    pub age_ms: u64,
+    /// Time until its next deadline, in milliseconds.
+    pub expires_in_ms: u64,
+    /// Datagrams forwarded.
+    pub requests: u64,
+    /// Datagrams returned.
+    pub responses: u64,
+    /// `awaiting_backend`, `established`, or `lingering`.
+    pub phase: String,
+}
+
+/// Whether a backend is up, as the probing worker tells all others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendHealth {
+    /// The cluster.
+    pub cluster: Name,
+    /// The backend.
+    pub backend: Name,
+    /// Its address, so that a verdict about an older one of the same name does nothing.
+    pub address: SocketAddr,
+    /// The verdict.
+    pub up: bool,
+}
+
+/// What a worker tells unasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An active check changed its verdict: to be told to every other worker.
+    Health(BackendHealth),
+    /// ICMP errors ejected a backend in this worker, until `for_` has passed.
+    Ejected {
+        /// The cluster.
+        cluster: Name,
+        /// The backend.
+        backend: Name,
+        /// For how long.
+        for_: Duration,
+    },
+    /// After `Drain`: the last flow is gone and every socket is closed.
+    Drained,
+}

@@ -1,0 +1,234 @@
+//! The seam between a worker and its machine: everything that can happen, everything that can be asked for.
+//!
+//! A machine collects a batch of [`Event`]s, steps the worker, carries out every [`Op`] and waits until something
+//! happens or the wake-up is due. What holds on both sides:
+//!
+//! * The worker allocates every [`SocketId`]; the machine only maps it to what it opened. An id carries a generation:
+//!   an event that names a closed socket finds nothing and does nothing, and so does an operation.
+//! * Bytes of events lie in one arena of the machine's, lent for one step ([`Inbox::bytes`]); bytes that the worker
+//!   makes lie in [`Outbox::bytes`], given back when the step's operations were carried out. Events and operations
+//!   name bytes by [`Span`]: nothing here has a lifetime, everything can be printed, compared and replayed.
+//! * Operations are carried out in order for each socket, all of them before the machine waits again.
+//!   What an operation brings about ([`Event::Opened`], [`Event::SendFailed`], …) comes with the next step, which the
+//!   machine takes without waiting.
+//! * Sends are optimistic: silence means success.
+//!
+//! Nothing here knows how a machine does what it is asked for.
+
+mod command;
+mod inbox;
+mod time;
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::command::{BackendHealth, Command, FlowFilter, FlowView, Notice, Reply, Ticket};
+pub use self::inbox::{Gather, Inbox, Outbox, Span};
+pub use self::time::Instant;
+use crate::record::FlowRecord;
+
+slotmap::new_key_type! {
+    /// A socket, named by the worker that asked for it; carries a generation.
+    pub struct SocketId;
+}
+
+/// An address that a listener is bound to: what a front socket is known by across configurations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BindKey {
+    /// The transport.
+    pub transport: Transport,
+    /// The address as configured; port 0 where a free port was asked for.
+    pub address: SocketAddr,
+}
+
+/// What a socket carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+}
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A datagram arrived, or a train of them.
+    Datagram(Datagram),
+    /// [`Op::Listen`], [`Op::OpenDatagram`] or [`Op::Connect`] was carried out.
+    Opened {
+        /// The socket.
+        socket: SocketId,
+        /// Its own address.
+        local: SocketAddr,
+    },
+    /// One of them could not be; the id is free, nothing needs closing.
+    OpenFailed {
+        /// The socket that is not there.
+        socket: SocketId,
+        /// Why.
+        error: OpenError,
+    },
+    /// The network says that a peer of this socket can't be reached (ICMP, or a refused connected send).
+    Unreachable {
+        /// The socket.
+        socket: SocketId,
+        /// Which peer, on a socket with several; none on a connected one.
+        peer: Option<SocketAddr>,
+    },
+    /// A send was not carried out, wholly or from some datagram of the train on.
+    SendFailed {
+        /// The socket.
+        socket: SocketId,
+        /// [`Send::tag`].
+        tag: u64,
+        /// How many datagrams were not sent.
+        datagrams: u32,
+        /// How many payload bytes that were: wire bytes of [`Send::bytes`], header included.
+        bytes: u32,
+        /// Why.
+        error: SendError,
+    },
+    /// The kernel dropped datagrams since the last such event because the socket's receive queue was full.
+    Overflow {
+        /// The socket.
+        socket: SocketId,
+        /// How many.
+        datagrams: u64,
+    },
+    /// The control side asks for something; exactly one [`Op::Reply`] answers each ticket.
+    Command {
+        /// What the reply names.
+        ticket: Ticket,
+        /// What is asked for.
+        command: Command,
+    },
+}
+
+/// A datagram, or a train of equal-sized datagrams of one sender that the kernel received as one (GRO).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// The socket it arrived on.
+    pub socket: SocketId,
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// The local address it was sent to (pktinfo); on a socket bound to one address, that address.
+    pub local: IpAddr,
+    /// 0: one datagram. Otherwise the length of every datagram of the train but the last, which may be shorter.
+    pub segment: u16,
+    /// The bytes, in [`Inbox::bytes`].
+    pub bytes: Span,
+}
+
+/// Why a socket could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpenError {
+    /// The process or the system has no file descriptor left.
+    NoDescriptors,
+    /// No free local port.
+    NoPorts,
+    /// The network refused (no route, connection refused, timed out, bad family).
+    Unreachable,
+    /// Anything else.
+    Other,
+}
+
+/// Why datagrams were not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendError {
+    /// The socket's or the device's queue is full.
+    QueueFull,
+    /// Over the path's limit.
+    TooBig,
+    /// The peer can't be reached.
+    Unreachable,
+    /// Anything else.
+    Other,
+}
+
+/// What can be asked for.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Start to receive on the prepared front socket of `bind`. Answered by `Opened` or `OpenFailed`.
+    Listen {
+        /// The id it gets.
+        socket: SocketId,
+        /// Which one.
+        bind: BindKey,
+    },
+    /// Open a datagram socket to backends. Answered by `Opened` or `OpenFailed`.
+    OpenDatagram {
+        /// The id it gets.
+        socket: SocketId,
+        /// Where it goes.
+        remote: Remote,
+    },
+    /// Open a stream to `remote`. Answered by `Opened` or `OpenFailed`.
+    Connect {
+        /// The id it gets.
+        socket: SocketId,
+        /// Where it goes.
+        remote: SocketAddr,
+    },
+    /// Send a datagram or a train.
+    Send(Send),
+    /// Close a socket. Its id is free afterwards; a front socket stays prepared and can be listened on again.
+    Close {
+        /// The socket.
+        socket: SocketId,
+    },
+    /// Give up the prepared front socket of a bind that the configuration no longer has. Comes after its `Close`.
+    Unbind {
+        /// Which one.
+        bind: BindKey,
+    },
+    /// A socket that a restored worker took over: known to the machine as `was`, from now on as `socket`.
+    Adopt {
+        /// The id in the worker that was written down.
+        was: SocketId,
+        /// The id from now on.
+        socket: SocketId,
+    },
+    /// The answer to a command.
+    Reply {
+        /// Whose.
+        ticket: Ticket,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Tell the control side.
+    Notice(Notice),
+    /// An access-log record. A machine that can't keep up drops it and counts that.
+    Record(Box<FlowRecord>),
+}
+
+/// How a datagram socket to backends is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Remote {
+    /// Connected to one peer: the kernel drops what comes from others and reports ICMP errors for it.
+    Connected(SocketAddr),
+    /// Bound to a free port of the IPv4 family, for many peers; ICMP errors come with the peer's address.
+    AnyV4,
+    /// The same for IPv6.
+    AnyV6,
+}
+
+/// A datagram or a train to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Send {
+    /// By which socket.
+    pub socket: SocketId,
+    /// To whom; none on a connected socket.
+    pub to: Option<SocketAddr>,
+    /// From which local address (pktinfo); none leaves it to the kernel.
+    pub from: Option<IpAddr>,
+    /// As [`Datagram::segment`]: 0, or the length of each datagram on the wire but the last.
+    pub segment: u16,
+    /// What is sent: the worker's own bytes, then received ones.
+    pub bytes: Gather,
+    /// Comes back in [`Event::SendFailed`]: the flow it was for, or 0.
+    pub tag: u64,
+}

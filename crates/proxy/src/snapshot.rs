@@ -1,0 +1,188 @@
+//! A generation: the operator's document compiled into what a worker looks things up in. Immutable once made.
+//!
+//! Objects that a change does not touch are the same `Arc`s as in the generation before it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use kakei_config::{Backend, Balance, Document, Health, Limits, Name, UdpKnobs};
+use serde::{Deserialize, Serialize};
+
+use crate::seam::{BindKey, Transport};
+
+/// The number of a snapshot; grows by one with each published change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+/// What every worker of a process has in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// How many workers there are; limits are divided by it.
+    pub workers: u16,
+    /// Keys the balancers' hashes, so that every worker chooses alike; handed on at an upgrade.
+    pub balance_seed: u64,
+}
+
+/// A generation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Which.
+    pub generation: Generation,
+    /// What all workers have in common.
+    pub shared: Shared,
+    /// Listeners in the order of their names.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Clusters in the order of their names.
+    pub clusters: Vec<Arc<Cluster>>,
+}
+
+/// A listener, ready to be looked up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Its identity.
+    pub name: Name,
+    /// Where it is bound.
+    pub binds: Vec<BindKey>,
+    /// One worker's share of its limits.
+    pub limits: Limits,
+    /// The longest datagram, in bytes.
+    pub max_datagram_size: u32,
+    /// Networks whose datagrams carry a PROXY header.
+    pub trusted: Vec<IpNet>,
+    /// How long live flows may go on after its removal.
+    pub drain_timeout: Duration,
+    /// Where flows go, the longest source network first.
+    routes: Vec<RouteEntry>,
+    /// Where all others go.
+    default: Option<Name>,
+}
+
+/// One source network of a route.
+#[derive(Clone, Debug, PartialEq)]
+struct RouteEntry {
+    source: IpNet,
+    target: Target,
+}
+
+/// Where a flow goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// By which route; none: the listener's default.
+    pub route: Option<Name>,
+    /// The cluster.
+    pub cluster: Name,
+}
+
+/// A cluster, ready to be balanced over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Its identity.
+    pub name: Name,
+    /// How a backend is chosen.
+    pub balance: Balance,
+    /// The backends, in the order of the document.
+    pub backends: Vec<Backend>,
+    /// What flows are held to; captured at admission.
+    pub knobs: Arc<UdpKnobs>,
+    /// Health checks.
+    pub health: Option<Health>,
+    /// Time to full weight.
+    pub slow_start: Duration,
+}
+
+impl Listener {
+    /// Where a flow from `source` goes; none: nowhere (`no_route`).
+    pub fn route(&self, source: IpAddr) -> Option<Target> {
+        let refined = self.routes.iter().find(|entry| entry.source.contains(&source)).map(|entry| entry.target.clone());
+        refined.or_else(|| self.default.clone().map(|cluster| Target { route: None, cluster }))
+    }
+
+    /// The routes that were looked at for `source`, in order, with whether each matches: what `explain` shows.
+    pub fn considered(&self, source: IpAddr) -> impl Iterator<Item = (&IpNet, &Target, bool)> {
+        self.routes.iter().map(move |entry| (&entry.source, &entry.target, entry.source.contains(&source)))
+    }
+}
+
+impl Snapshot {
+    /// Compile a validated document. Objects equal to those of `previous` are shared with it.
+    pub fn compile(document: &Document, generation: Generation, shared: Shared, previous: Option<&Snapshot>) -> Self {
+        let listeners = document.listeners.iter().map(|(name, listener)| {
+            let made = compile_listener(name, listener, document, shared);
+            reuse(previous.and_then(|p| p.listener(name)), made)
+        });
+        let clusters = document.clusters.iter().map(|(name, cluster)| {
+            let made = compile_cluster(name, cluster);
+            reuse(previous.and_then(|p| p.cluster(name)), made)
+        });
+        Snapshot { generation, shared, listeners: listeners.collect(), clusters: clusters.collect() }
+    }
+
+    /// The listener of that name.
+    pub fn listener(&self, name: &Name) -> Option<&Arc<Listener>> {
+        self.listeners.binary_search_by(|l| l.name.cmp(name)).ok().map(|at| &self.listeners[at])
+    }
+
+    /// The cluster of that name.
+    pub fn cluster(&self, name: &Name) -> Option<&Arc<Cluster>> {
+        self.clusters.binary_search_by(|c| c.name.cmp(name)).ok().map(|at| &self.clusters[at])
+    }
+
+    /// Every address that is bound, each once.
+    pub fn binds(&self) -> impl Iterator<Item = BindKey> + '_ {
+        self.listeners.iter().flat_map(|listener| listener.binds.iter().copied())
+    }
+}
+
+/// The old object where it equals the new one.
+fn reuse<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
+    match old {
+        Some(old) if **old == new => Arc::clone(old),
+        _ => Arc::new(new),
+    }
+}
+
+fn compile_listener(name: &Name, listener: &kakei_config::Listener, document: &Document, shared: Shared) -> Listener {
+    let kakei_config::Protocol::Udp = listener.protocol;
+    let refining = document.routes.iter().filter(|(_, route)| route.listener == *name);
+    let mut routes: Vec<RouteEntry> = refining
+        .flat_map(|(route_name, route)| {
+            let target = Target { route: Some(route_name.clone()), cluster: route.cluster.clone() };
+            route.source.iter().map(move |source| RouteEntry { source: source.trunc(), target: target.clone() })
+        })
+        .collect();
+    routes.sort_by(|a, b| b.source.prefix_len().cmp(&a.source.prefix_len()).then(a.source.cmp(&b.source)));
+    Listener {
+        name: name.clone(),
+        binds: listener.bind.iter().map(|&address| BindKey { transport: Transport::Udp, address }).collect(),
+        limits: share(listener.limits, shared.workers),
+        max_datagram_size: listener.max_datagram_size,
+        trusted: listener.proxy_protocol.trusted.clone(),
+        drain_timeout: listener.drain_timeout,
+        routes,
+        default: listener.cluster.clone(),
+    }
+}
+
+/// One worker's share, rounded up; 0 stays unlimited.
+fn share(limits: Limits, workers: u16) -> Limits {
+    let part = |whole: u32| whole.div_ceil(u32::from(workers.max(1)));
+    Limits {
+        flows: part(limits.flows).max(1),
+        flows_per_source: part(limits.flows_per_source),
+        new_flows_per_second: part(limits.new_flows_per_second),
+    }
+}
+
+fn compile_cluster(name: &Name, cluster: &kakei_config::Cluster) -> Cluster {
+    Cluster {
+        name: name.clone(),
+        balance: cluster.balance,
+        backends: cluster.backends.clone(),
+        knobs: Arc::new(cluster.udp.clone()),
+        health: cluster.health.clone(),
+        slow_start: cluster.slow_start,
+    }
+}

@@ -1,0 +1,286 @@
+//! Every counter and gauge of a worker, each declared once: its name, kind, help text and labels.
+//!
+//! A worker counts in plain integers of its own; the control side asks for a copy, adds the workers' copies up and
+//! prints them. Nothing here prints and nothing is shared.
+
+use std::net::SocketAddr;
+use std::ops::{Index, IndexMut};
+
+use kakei_config::Name;
+use serde::{Deserialize, Serialize};
+
+use crate::record::CloseReason;
+
+/// What kind of number a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// The declaration of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Name as exported, without the `_total` that a counter gets.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// Counter or gauge.
+    pub kind: MetricKind,
+}
+
+/// A closed set of metrics with the same labels: an enum, its declarations and a table of values.
+macro_rules! metrics {
+    ($(#[$doc:meta])* $set:ident [$count:literal] { $($variant:ident: $kind:ident, $name:literal, $help:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $set { $(#[doc = $help] $variant,)* }
+
+        impl $set {
+            /// How many there are.
+            pub const COUNT: usize = $count;
+            /// Every one, in the order of the values.
+            pub const ALL: [$set; $count] = [$($set::$variant,)*];
+
+            /// Its declaration.
+            pub const fn metric(self) -> Metric {
+                match self {
+                    $($set::$variant => Metric { name: $name, help: $help, kind: MetricKind::$kind },)*
+                }
+            }
+        }
+
+        impl Index<$set> for Values<$count> {
+            type Output = u64;
+            fn index(&self, metric: $set) -> &u64 { &self.0[metric as usize] }
+        }
+
+        impl IndexMut<$set> for Values<$count> {
+            fn index_mut(&mut self, metric: $set) -> &mut u64 { &mut self.0[metric as usize] }
+        }
+    };
+}
+
+/// The values of a set of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Values<const N: usize>(pub [u64; N]);
+
+impl<const N: usize> Default for Values<N> {
+    fn default() -> Self {
+        Values([0; N])
+    }
+}
+
+impl<const N: usize> Values<N> {
+    /// Add another worker's values.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine = mine.saturating_add(theirs);
+        }
+    }
+
+    /// The sum of all values.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+metrics! {
+    /// Labelled by listener. `DatagramsIn == DatagramsForwarded + drops + DatagramsKept`, always.
+    ListenerMetric [8] {
+        FlowsOpened: Counter, "kakei_flows_opened", "Flows admitted.";
+        FlowsLive: Gauge, "kakei_flows_live", "Flows alive.";
+        DatagramsIn: Counter, "kakei_client_datagrams", "Datagrams received from clients.";
+        DatagramsForwarded: Counter, "kakei_forwarded_datagrams", "Client datagrams sent to backends.";
+        BytesForwarded: Counter, "kakei_forwarded_bytes", "Payload bytes sent to backends.";
+        DatagramsKept: Gauge, "kakei_kept_datagrams", "Client datagrams kept until a backend socket is open.";
+        ReceiveOverflow: Counter, "kakei_receive_overflow_datagrams", "Datagrams the kernel dropped because a front socket's receive queue was full.";
+        Draining: Gauge, "kakei_listener_draining", "1 while the listener admits nothing and lets its flows end.";
+    }
+}
+
+metrics! {
+    /// Labelled by cluster and backend.
+    BackendMetric [10] {
+        FlowsOpened: Counter, "kakei_backend_flows_opened", "Flows that this backend was chosen for.";
+        FlowsLive: Gauge, "kakei_backend_flows_live", "Flows alive on this backend.";
+        DatagramsSent: Counter, "kakei_backend_sent_datagrams", "Datagrams sent to the backend.";
+        BytesSent: Counter, "kakei_backend_sent_bytes", "Payload bytes sent to the backend.";
+        DatagramsReturned: Counter, "kakei_backend_returned_datagrams", "Datagrams of the backend returned to clients.";
+        BytesReturned: Counter, "kakei_backend_returned_bytes", "Payload bytes of the backend returned to clients.";
+        Unreachable: Counter, "kakei_backend_unreachable", "ICMP errors about the backend.";
+        OpenFailed: Counter, "kakei_backend_open_failures", "Sockets to the backend that could not be opened.";
+        Up: Gauge, "kakei_backend_up", "1 while the backend takes new flows.";
+        Draining: Gauge, "kakei_backend_draining", "1 while the backend is gone from the configuration and flows live on it.";
+    }
+}
+
+metrics! {
+    /// Labelled by cluster. `RepliesIn == RepliesReturned + drops`, always.
+    ClusterMetric [3] {
+        RepliesIn: Counter, "kakei_replies", "Datagrams received from backends.";
+        RepliesReturned: Counter, "kakei_returned_replies", "Datagrams of backends returned to clients.";
+        SharedSockets: Gauge, "kakei_shared_sockets", "Sockets in the shared upstream pool.";
+    }
+}
+
+metrics! {
+    /// Of a worker as a whole.
+    WorkerMetric [6] {
+        Steps: Counter, "kakei_worker_steps", "Steps taken.";
+        Events: Counter, "kakei_worker_events", "Events handled.";
+        StaleEvents: Counter, "kakei_worker_stale_events", "Events about sockets that were closed already.";
+        StaleReplies: Counter, "kakei_worker_stale_replies", "Datagrams received on sockets that were closed already.";
+        TimersFired: Counter, "kakei_worker_timers", "Deadlines that came due.";
+        Generation: Gauge, "kakei_generation", "The generation that the worker runs.";
+    }
+}
+
+/// Why a datagram was dropped: each drop has exactly one reason and is counted once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// Longer than `max_datagram_size`.
+    Truncated,
+    /// The inbound PROXY header was missing, malformed, or from a network that is not trusted.
+    ProxyHeader,
+    /// The flow key extractor refused it.
+    Invalid,
+    /// The listener drains and admits no flow.
+    Draining,
+    /// No route matches and the listener has no cluster.
+    NoRoute,
+    /// The cluster has no backend that takes a flow.
+    NoBackend,
+    /// The flow table is full.
+    FlowLimit,
+    /// The source has as many flows as it may.
+    SourceLimit,
+    /// Too many new flows in a second.
+    RateLimit,
+    /// A newer datagram took its place while the flow waited for its backend.
+    Superseded,
+    /// The socket to the backend could not be opened.
+    NoSocket,
+    /// The flow ended while it was kept.
+    Unsent,
+    /// The kernel's send queue was full.
+    QueueFull,
+    /// The send failed otherwise.
+    SendError,
+    /// A backend's datagram for a flow that is gone.
+    UnknownFlow,
+    /// Header and payload are over the path's limit.
+    TooBig,
+}
+
+impl DropReason {
+    /// How many there are.
+    pub const COUNT: usize = 16;
+    /// Every reason, in the order of the counters.
+    pub const ALL: [DropReason; DropReason::COUNT] = [
+        DropReason::Truncated,
+        DropReason::ProxyHeader,
+        DropReason::Invalid,
+        DropReason::Draining,
+        DropReason::NoRoute,
+        DropReason::NoBackend,
+        DropReason::FlowLimit,
+        DropReason::SourceLimit,
+        DropReason::RateLimit,
+        DropReason::Superseded,
+        DropReason::NoSocket,
+        DropReason::Unsent,
+        DropReason::QueueFull,
+        DropReason::SendError,
+        DropReason::UnknownFlow,
+        DropReason::TooBig,
+    ];
+
+    /// The word in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            DropReason::Truncated => "truncated",
+            DropReason::ProxyHeader => "proxy_header",
+            DropReason::Invalid => "invalid",
+            DropReason::Draining => "draining",
+            DropReason::NoRoute => "no_route",
+            DropReason::NoBackend => "no_backend",
+            DropReason::FlowLimit => "flow_limit",
+            DropReason::SourceLimit => "source_limit",
+            DropReason::RateLimit => "rate_limit",
+            DropReason::Superseded => "superseded",
+            DropReason::NoSocket => "no_socket",
+            DropReason::Unsent => "unsent",
+            DropReason::QueueFull => "queue_full",
+            DropReason::SendError => "send_error",
+            DropReason::UnknownFlow => "unknown_flow",
+            DropReason::TooBig => "too_big",
+        }
+    }
+}
+
+/// Client datagrams dropped, by reason; labels listener and reason.
+pub const REQUEST_DROPS: Metric =
+    Metric { name: "kakei_dropped_datagrams", help: "Client datagrams dropped, by reason.", kind: MetricKind::Counter };
+/// Backend datagrams dropped, by reason; labels cluster and reason.
+pub const REPLY_DROPS: Metric =
+    Metric { name: "kakei_dropped_replies", help: "Backend datagrams dropped, by reason.", kind: MetricKind::Counter };
+/// Flows ended, by reason; labels listener and reason.
+pub const FLOWS_CLOSED: Metric =
+    Metric { name: "kakei_flows_closed", help: "Flows ended, by reason.", kind: MetricKind::Counter };
+
+/// Drops by [`DropReason`], in its order.
+pub type Drops = Values<{ DropReason::COUNT }>;
+/// Flows ended by [`CloseReason`], in its order.
+pub type Closes = Values<{ CloseReason::ALL.len() }>;
+
+/// A copy of a worker's counters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// Of the worker as a whole.
+    pub worker: Values<{ WorkerMetric::COUNT }>,
+    /// By listener, in the order of their names.
+    pub listeners: Vec<ListenerStats>,
+    /// By cluster, in the order of their names.
+    pub clusters: Vec<ClusterStats>,
+}
+
+/// A listener's counters. They live on while a listener of that name drains or is configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerStats {
+    /// Which.
+    pub listener: Name,
+    /// Its values.
+    pub values: Values<{ ListenerMetric::COUNT }>,
+    /// Client datagrams dropped.
+    pub drops: Drops,
+    /// Flows ended.
+    pub closes: Closes,
+}
+
+/// A cluster's counters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterStats {
+    /// Which.
+    pub cluster: Name,
+    /// Its values.
+    pub values: Values<{ ClusterMetric::COUNT }>,
+    /// Backend datagrams dropped.
+    pub drops: Drops,
+    /// Its backends, those that still carry flows after their removal too.
+    pub backends: Vec<BackendStats>,
+}
+
+/// A backend's counters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendStats {
+    /// Which.
+    pub backend: Name,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its values.
+    pub values: Values<{ BackendMetric::COUNT }>,
+}
