@@ -1,2 +1,40 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: what keeps the tree as it is meant to be. Parses its command line and hands over; checks nothing itself.
+
+use std::process::ExitCode;
+
+mod bench;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  bench ARGS…        benchmarks side by side with other proxies (`cargo xtask bench` lists them)
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.first().map(String::as_str) {
+        Some("bench") => bench::run(&args[1..]),
+        None | Some("help" | "-h" | "--help") => {
+            print(HELP);
+            Ok(())
+        }
+        Some(other) => Err(format!("there is no command `{other}`; `cargo xtask help` lists them")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a command line's answer")]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "a command line's complaint")]
+fn complain(text: &str) {
+    eprintln!("xtask: {text}");
+}
