@@ -1,8 +1,8 @@
-//! `cargo xtask`: what keeps the tree as it is meant to be. Parses its command line and hands over; checks nothing itself.
+//! `cargo xtask`: parses its command line and hands over. Checks nothing itself.
 
 use std::process::ExitCode;
 
-mod bench;
+use xtask::bench;
 
 const HELP: &str = "\
 cargo xtask COMMAND
