@@ -2,17 +2,19 @@
 
 use std::process::ExitCode;
 
-use xtask::bench;
+use xtask::{bench, tidy};
 
 const HELP: &str = "\
 cargo xtask COMMAND
 
+  tidy               the house rules: layers, banned words, headers, sizes, documents
   bench ARGS…        benchmarks side by side with other proxies (`cargo xtask bench` lists them)
 ";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.first().map(String::as_str) {
+        Some("tidy") => tidy::run().map(|text| print(&text)),
         Some("bench") => bench::run(&args[1..]),
         None | Some("help" | "-h" | "--help") => {
             print(HELP);
