@@ -10,8 +10,8 @@ use kakei_config::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::{Generation, Snapshot};
-use crate::stats::Stats;
 use crate::state::WorkerState;
+use crate::stats::Stats;
 
 /// Names a command, so that its reply can be found. Unique for each worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
