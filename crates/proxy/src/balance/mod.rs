@@ -25,6 +25,7 @@ use self::maglev::Maglev;
 use self::p2c::P2c;
 use self::random::Random;
 use self::round_robin::RoundRobin;
+use self::shares::Shares;
 
 /// A backend that takes new work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

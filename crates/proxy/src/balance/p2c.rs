@@ -1,7 +1,6 @@
 //! The less loaded of two different members drawn by weight. Remembers nothing between picks. O(log members).
 
-use super::shares::Shares;
-use super::{Member, less_loaded};
+use super::{Member, Shares, less_loaded};
 
 #[derive(Clone, Debug)]
 pub(super) struct P2c {

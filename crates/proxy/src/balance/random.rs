@@ -1,7 +1,6 @@
 //! At random, by weight. Remembers nothing between picks. O(log members).
 
-use super::Member;
-use super::shares::Shares;
+use super::{Member, Shares};
 
 #[derive(Clone, Debug)]
 pub(super) struct Random {
