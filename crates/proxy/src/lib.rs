@@ -2,6 +2,7 @@
 //! randomness but its seed. See [`worker::Worker`] for how it is driven.
 
 pub mod balance;
+pub mod health;
 pub mod limits;
 pub mod record;
 pub mod seam;
