@@ -169,6 +169,17 @@ fn p2c_compares_two_different_members() {
 }
 
 #[test]
+fn p2c_never_draws_one_member_twice() {
+    for weights in [[1, 1], [100, 1], [1, 100]] {
+        let (mut balancer, mut rng) = (Balancer::new(Balance::P2c, &members(&weights)), fastrand::Rng::with_seed(1));
+        for idle in [0, 1] {
+            let live = |member| if member == idle { 0 } else { 1 };
+            assert!((0..1_000).all(|_| balancer.pick(0, live, &mut rng) == Some(idle)), "{weights:?}");
+        }
+    }
+}
+
+#[test]
 fn hashed_choices_do_not_depend_on_the_order_of_members() {
     let sorted = members(&WEIGHTS);
     let shuffled = [sorted[3], sorted[0], sorted[4], sorted[2], sorted[1]];
