@@ -1,7 +1,73 @@
 //! What the operator wants, as plain data: the document, its errors with their places, its semantic diff.
 //!
 //! This crate is given text and returns values; it never opens a file or a socket and knows no wire format.
+//!
+//! A document goes through four rooms: `reading` turns TOML or JSON into one tree with places, `schema` turns the tree
+//! into the model (each option is declared there once, for reading, writing and the reference), `validate` checks what
+//! concerns several objects, and `diagnostics` says what is wrong. Every error is collected, not only the first.
 
+mod bounds;
+mod diagnostics;
+mod diff;
+mod export;
 pub mod model;
+mod reading;
+mod schema;
+mod tree;
+mod validate;
 
+pub use bounds::{MAX_DIAGNOSTICS, MAX_DOCUMENT_BYTES};
+pub use diagnostics::{Diagnostic, Diagnostics, Place, Position, Related};
+pub use diff::{ApplyError, BackendChange, Change, Edit, FieldChange, Kind, apply, diff};
 pub use model::*;
+pub use schema::reference;
+pub use tree::{Entry, Node, Value};
+
+use diagnostics::Collector;
+use schema::At;
+
+/// Reads a TOML document. On failure every error that was found is returned, sorted by place.
+///
+/// # Errors
+/// Syntax errors, unknown keys, impossible values, dangling names, and whatever else the document gets wrong.
+pub fn parse_toml(text: &str) -> Result<Document, Diagnostics> {
+    let mut problems = Collector::default();
+    let root = reading::toml::read(text, &mut problems);
+    understand(root, problems, text)
+}
+
+/// Reads a JSON document: the same model, the same keys.
+///
+/// # Errors
+/// As [`parse_toml`].
+pub fn parse_json(text: &str) -> Result<Document, Diagnostics> {
+    let mut problems = Collector::default();
+    let root = reading::json::read(text, &mut problems);
+    understand(root, problems, text)
+}
+
+/// Checks a document that was built by hand or by [`apply`], as if it had been written down and read again.
+/// The places in the result have pointers only.
+///
+/// # Errors
+/// As [`parse_toml`].
+pub fn check(document: &Document) -> Result<(), Diagnostics> {
+    let mut problems = Collector::default();
+    let root = document.to_tree();
+    let again = schema::document(&At::root(&root), &mut problems);
+    validate::document(&again, &root, &mut problems);
+    problems.finish(None).map_or(Ok(()), Err)
+}
+
+fn understand(root: Option<Node>, mut problems: Collector, text: &str) -> Result<Document, Diagnostics> {
+    let document = root.map(|root| {
+        let document = schema::document(&At::root(&root), &mut problems);
+        validate::document(&document, &root, &mut problems);
+        document
+    });
+    match (problems.finish(Some(text)), document) {
+        (None, Some(document)) => Ok(document),
+        (Some(diagnostics), _) => Err(diagnostics),
+        (None, None) => Err(Diagnostics::default()),
+    }
+}

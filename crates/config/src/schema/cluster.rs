@@ -1,0 +1,185 @@
+//! The options of clusters, their backends, and the flows to them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::health::HEALTH;
+use super::network::Address;
+use super::values::{Flag, LONGEST, Time, TimeOrNone, Whole, Words, mismatch, text, wrong_name};
+use super::{At, Codec, ListOf, Maybe, Section, Table, field, independent};
+use crate::bounds::MAX_WEIGHT;
+use crate::diagnostics::Collector;
+use crate::model::{Affinity, Backend, Balance, Cluster, Name, OnBackend, SendProxyProtocol, UdpKnobs, Upstream};
+use crate::tree::Value;
+
+const BALANCE: Words<Balance> = Words {
+    of: &[
+        ("round_robin", Balance::RoundRobin),
+        ("random", Balance::Random),
+        ("least", Balance::Least),
+        ("p2c", Balance::P2c),
+        ("hrw", Balance::Hrw),
+        ("maglev", Balance::Maglev),
+    ],
+    later: &[],
+};
+const AFFINITY: Words<Affinity> =
+    Words { of: &[("source_ip", Affinity::SourceIp), ("source_ip_port", Affinity::SourceIpPort)], later: &[] };
+const UPSTREAM: Words<Upstream> =
+    Words { of: &[("per_flow", Upstream::PerFlow), ("shared", Upstream::Shared)], later: &[] };
+const SEND_PROXY_PROTOCOL: Words<SendProxyProtocol> = Words {
+    of: &[("off", SendProxyProtocol::Off), ("first", SendProxyProtocol::First), ("every", SendProxyProtocol::Every)],
+    later: &[],
+};
+const ON_BACKEND: Words<OnBackend> =
+    Words { of: &[("keep", OnBackend::Keep), ("move", OnBackend::Move), ("close", OnBackend::Close)], later: &[] };
+const UNLIMITED: Whole<u32> = Whole { min: 0, max: u32::MAX, zero: Some("unlimited") };
+const IDLE: Time = Time { min: Duration::from_millis(1), max: LONGEST };
+
+pub(super) const CLUSTER: Section<Cluster> = Section {
+    blank: || Cluster {
+        balance: Balance::default(),
+        backends: Vec::new(),
+        udp: UdpKnobs::default(),
+        health: None,
+        slow_start: Duration::ZERO,
+    },
+    fields: &[
+        field!(balance: BALANCE, "how a backend is chosen; weights count in all of them"),
+        field!(backends: ListOf { of: BackendOf, filled: false },
+            "the servers; with none, what comes is dropped as `no_backend`"),
+        field!(udp: Table(&KNOBS), "what flows to this cluster are held to"),
+        field!(health: Maybe(Table(&HEALTH)), "how backends are found up or down; left out: all count as up"),
+        field!(slow_start: Time { min: Duration::ZERO, max: LONGEST },
+            "how long a backend that came up takes to reach its full weight; 0s: at once"),
+    ],
+    later: &[("send_proxy_protocol", "TCP (for UDP it stands in `udp`)")],
+    finish: independent,
+};
+
+pub(super) const BACKEND: Section<Backend> = Section {
+    blank: || Backend {
+        name: Name::new(""),
+        address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        weight: 1,
+        backup: false,
+    },
+    fields: &[
+        field!(name: BackendName, "its identity in the cluster; left out: its address as text"),
+        field!(address: Address::Send, "where it is", required),
+        field!(weight: Whole { min: 0, max: MAX_WEIGHT, zero: Some("it takes no new flow") }, "its share"),
+        field!(backup: Flag, "used only while no other backend is up"),
+    ],
+    later: &[],
+    finish: |backend, at, _| {
+        if at.node.value.get("name").is_none() {
+            backend.name = Name::new(backend.address.to_string());
+        }
+    },
+};
+
+pub(super) const KNOBS: Section<UdpKnobs> = Section {
+    blank: UdpKnobs::default,
+    fields: &[
+        field!(affinity: AFFINITY, "what the balancer hashes"),
+        field!(responses: UNLIMITED, "a flow closes after this many replies"),
+        field!(requests: UNLIMITED, "after this many forwarded datagrams of a client the next one opens a new flow"),
+        field!(expects_reply: Flag, "`false` for one-way traffic: a flow that reaches `requests` closes at once"),
+        field!(front_timeout: IDLE, "idle time after the last datagram from the client"),
+        field!(back_timeout: IDLE, "idle time after the last datagram from the backend"),
+        field!(lifetime: TimeOrNone(IDLE), "time from admission after which a flow ends, whatever its traffic"),
+        field!(upstream: UPSTREAM, "a connected socket for each flow, or a pool of sockets that flows share"),
+        field!(send_proxy_protocol: SEND_PROXY_PROTOCOL, "which datagrams to a backend carry a PROXY protocol v2 header"),
+        field!(on_backend_removed: ON_BACKEND, "what becomes of flows whose backend was removed from the configuration"),
+        field!(on_backend_down: ON_BACKEND, "what becomes of flows whose backend was found down"),
+        field!(retry_on_unreachable: Flag,
+            "whether a flow without a reply so far moves once to another backend on an ICMP error"),
+    ],
+    later: &[],
+    finish: |knobs, at, problems| {
+        if !knobs.expects_reply && knobs.responses > 0 {
+            one_way_with_replies(knobs, at, problems);
+        }
+    },
+};
+
+fn one_way_with_replies(knobs: &UdpKnobs, at: &At<'_>, problems: &mut Collector) {
+    let message = format!(
+        "{}: `responses = {}` waits for replies, but `expects_reply = false` says that none come",
+        at.subject(),
+        knobs.responses
+    );
+    let place = |key| at.node.value.get(key).map(|node| node.span.clone());
+    let (responses, expects) = (place("responses"), place("expects_reply"));
+    let diagnostic = crate::diagnostics::Diagnostic::new(message, format!("{}/responses", at.pointer()), responses);
+    problems
+        .report(diagnostic)
+        .and(format!("{}/expects_reply", at.pointer()), expects, "no reply is expected here")
+        .help("leave out one of the two");
+}
+
+struct BackendName;
+
+impl Codec for BackendName {
+    type Of = Name;
+
+    fn describe(&self) -> String {
+        "name".into()
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Name> {
+        let name = text(at, "a name", problems)?;
+        // A scoped IPv6 address, which is a name too, has a `%`.
+        match wrong_name(name, "._:/[]-%") {
+            Some(wrong) => {
+                at.report(format!("{}: {wrong}", at.subject()), problems);
+                None
+            }
+            None => Some(Name::new(name)),
+        }
+    }
+
+    fn write(&self, value: &Name) -> Option<Value> {
+        Some(Value::text(value.as_str()))
+    }
+}
+
+/// A backend: its address alone, or a table.
+struct BackendOf;
+
+impl Codec for BackendOf {
+    type Of = Backend;
+
+    fn describe(&self) -> String {
+        "`ADDRESS:PORT` or table".into()
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Backend> {
+        match &at.node.value {
+            Value::Text(_) => {
+                let address = Address::Send.read(at, problems)?;
+                Some(Backend { name: Name::new(address.to_string()), address, ..(BACKEND.blank)() })
+            }
+            Value::Table(_) => Table(&BACKEND).read(at, problems),
+            _ => {
+                mismatch(at, "an address like \"10.0.0.1:53\" or a table with `address`", problems);
+                None
+            }
+        }
+    }
+
+    /// As short as it can be said: the address alone, a table without a name that is the address, a table.
+    fn write(&self, value: &Backend) -> Option<Value> {
+        let named = value.name.as_str() != value.address.to_string();
+        if !named && value.weight == 1 && !value.backup {
+            return Address::Send.write(&value.address);
+        }
+        match BACKEND.entries(value) {
+            Value::Table(mut entries) => {
+                entries.retain(|entry| named || entry.name() != "name");
+                Some(Value::Table(entries))
+            }
+            other => Some(other),
+        }
+    }
+}

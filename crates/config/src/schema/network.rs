@@ -1,0 +1,129 @@
+//! Addresses and networks, and the words for what people write instead of them. Nothing is resolved or bound here.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::values::{mismatch, text};
+use super::{At, Codec};
+use crate::diagnostics::{Collector, quoted};
+use crate::tree::Value;
+
+/// What an address is for, which says what it may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Address {
+    /// To be bound: any address, port 0 takes a free port.
+    Bind,
+    /// To be sent to.
+    Send,
+}
+
+impl Codec for Address {
+    type Of = SocketAddr;
+
+    fn describe(&self) -> String {
+        "`ADDRESS:PORT`".into()
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<SocketAddr> {
+        let text = text(at, "an address and port like \"10.0.0.1:53\" or \"[::1]:53\"", problems)?;
+        let Ok(address) = text.parse::<SocketAddr>() else {
+            let (wrong, help) = why_no_address(text);
+            let message = format!("{}: `{}` {wrong}", at.subject(), quoted(text));
+            at.report(message, problems).help(help);
+            return None;
+        };
+        if let IpAddr::V6(v6) = address.ip()
+            && let Some(v4) = v6.to_ipv4_mapped()
+        {
+            let message = format!("{}: `{address}` is an IPv4 address in IPv6 form", at.subject());
+            at.report(message, problems).help(format!("write `{v4}:{}`", address.port()));
+            return None;
+        }
+        let wrong = match self {
+            Address::Send if address.port() == 0 => "has port 0, which nothing can be sent to",
+            Address::Send if address.ip().is_unspecified() => "is every address, not one that can be sent to",
+            _ => return Some(address),
+        };
+        at.report(format!("{}: `{address}` {wrong}", at.subject()), problems);
+        None
+    }
+
+    fn write(&self, value: &SocketAddr) -> Option<Value> {
+        Some(Value::Text(value.to_string()))
+    }
+}
+
+/// What is wrong with a text that is no address and port, and what would be right.
+fn why_no_address(text: &str) -> (&'static str, String) {
+    const LACKS_PORT: &str = "has no port";
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return match ip {
+            IpAddr::V4(v4) => (LACKS_PORT, format!("write `{v4}:53` for port 53")),
+            IpAddr::V6(v6) => (LACKS_PORT, format!("write `[{v6}]:53` for port 53")),
+        };
+    }
+    if text.starts_with("unix:") || text.starts_with('/') {
+        return ("is a Unix socket; only IP addresses work with UDP", "write an address like `10.0.0.1:53`".into());
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let port_fits = port.parse::<u16>().is_ok();
+    if port_fits && (host.is_empty() || host == "*") {
+        return ("has no address", format!("every address is `0.0.0.0:{port}` for IPv4, `[::]:{port}` for IPv6"));
+    }
+    if text.parse::<u16>().is_ok() {
+        return (
+            "is a port without an address",
+            format!("write `127.0.0.1:{text}`, or `0.0.0.0:{text}` for every address"),
+        );
+    }
+    let port = if port_fits { port } else { "53" };
+    if host == "localhost" {
+        let help = format!("write `127.0.0.1:{port}` or `[::1]:{port}`");
+        return ("is a host name, and names aren't resolved yet", help);
+    }
+    let hostname = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if !host.is_empty() && host.chars().all(hostname) && host.chars().any(|c| c.is_ascii_alphabetic()) {
+        let help = format!("give an address like `10.0.0.1:{port}`");
+        return ("is a host name, and names aren't resolved yet", help);
+    }
+    ("is no address and port", "write it like `10.0.0.1:53` or `[::1]:53`".into())
+}
+
+/// A network, or one address.
+pub(super) struct Network;
+
+impl Codec for Network {
+    type Of = IpNet;
+
+    fn describe(&self) -> String {
+        "network like `10.0.0.0/8`, or one address".into()
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<IpNet> {
+        const WANTED: &str = "a network like \"10.0.0.0/8\" or \"2001:db8::/32\", or one address";
+        let text = text(at, WANTED, problems)?;
+        let read = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let Ok(network) = read else {
+            mismatch(at, WANTED, problems);
+            return None;
+        };
+        let meant = match network {
+            IpNet::V6(v6) => match v6.addr().to_ipv4_mapped() {
+                Some(v4) if v6.prefix_len() >= 96 => format!("{v4}/{}", v6.prefix_len() - 96),
+                _ => network.trunc().to_string(),
+            },
+            IpNet::V4(_) => network.trunc().to_string(),
+        };
+        if meant != network.to_string() {
+            let message = format!("{}: `{}` isn't the beginning of a network", at.subject(), quoted(text));
+            at.report(message, problems).help(format!("did you mean `{meant}`?"));
+            return None;
+        }
+        Some(network)
+    }
+
+    fn write(&self, value: &IpNet) -> Option<Value> {
+        Some(Value::Text(value.to_string()))
+    }
+}

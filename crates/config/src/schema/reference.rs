@@ -1,0 +1,52 @@
+//! The tables of the reference, made from the options themselves. The prose around them is written by hand.
+
+use super::cluster::{BACKEND, CLUSTER, KNOBS};
+use super::health::{HEALTH, PASSIVE, TCP, UDP};
+use super::listener::{LIMITS, LISTENER, PROXY_PROTOCOL, ROUTE};
+use super::sections::{ACCESS_LOG, ADMIN, DOCUMENT, WORKERS};
+use super::{Field, Section};
+use crate::tree::Value;
+
+/// Markdown tables of every key: what may be written, the default, the meaning; one table for each section, in the order
+/// of the document. `docs/CONFIGURATION.md` holds the same text, and a test compares them.
+pub fn reference() -> String {
+    [
+        table("The document", &DOCUMENT),
+        table("`[admin]`", &ADMIN),
+        table("`[workers]`", &WORKERS),
+        table("`[access_log]`", &ACCESS_LOG),
+        table("`[listeners.NAME]`", &LISTENER),
+        table("`limits` of a listener", &LIMITS),
+        table("`proxy_protocol` of a listener", &PROXY_PROTOCOL),
+        table("`[routes.NAME]`", &ROUTE),
+        table("`[clusters.NAME]`", &CLUSTER),
+        table("A backend as a table", &BACKEND),
+        table("`udp` of a cluster", &KNOBS),
+        table("`health` of a cluster", &HEALTH),
+        table("`health.udp`", &UDP),
+        table("`health.tcp`", &TCP),
+        table("`health.passive`", &PASSIVE),
+    ]
+    .join("\n")
+}
+
+fn table<T>(title: &str, section: &Section<T>) -> String {
+    let blank = (section.blank)();
+    let mut text = format!("### {title}\n\n| key | value | default | meaning |\n|---|---|---|---|\n");
+    for field in section.fields {
+        let value = (field.describe)().replace('|', "\\|");
+        text.push_str(&format!("| `{}` | {value} | {} | {} |\n", field.key, default(field, &blank), field.doc));
+    }
+    text
+}
+
+fn default<T>(field: &Field<T>, blank: &T) -> String {
+    match (field.write)(blank) {
+        _ if field.required => "required".into(),
+        Some(Value::Text(text)) if !text.is_empty() => format!("`\"{text}\"`"),
+        Some(Value::Bool(flag)) => format!("`{flag}`"),
+        Some(Value::Integer(number)) => format!("`{number}`"),
+        Some(Value::List(items)) if items.is_empty() => "`[]`".into(),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,201 @@
+//! The document as a whole: its plain sections and its objects by name.
+
+use std::collections::BTreeMap;
+
+use super::cluster::CLUSTER;
+use super::listener::{LISTENER, ROUTE};
+use super::network::Address;
+use super::values::{Flag, NAME_SIGNS, Path, Whole, Words, mismatch, wrong_name};
+use super::{At, Codec, Maybe, Section, Table, field, independent, values};
+use crate::bounds::MAX_WORKERS;
+use crate::diagnostics::Collector;
+use crate::model::{AccessLog, Admin, Cluster, Document, Listener, LogFormat, Name, Route, WorkerCount, Workers};
+use crate::tree::{Entry, Node, Value};
+
+const FORMAT: Words<LogFormat> = Words { of: &[("json", LogFormat::Json), ("text", LogFormat::Text)], later: &[] };
+
+pub(super) const DOCUMENT: Section<Document> = Section {
+    blank: Document::default,
+    fields: &[
+        field!(admin: Table(&ADMIN), "the operator's side door"),
+        field!(workers: Table(&WORKERS), "the threads of the data plane; changing them needs a restart"),
+        field!(access_log: Table(&ACCESS_LOG), "one record for each flow"),
+        field!(listeners: Objects(&LISTENER), "what listens, by name"),
+        field!(routes: Objects(&ROUTE), "what refines a listener, by name"),
+        field!(clusters: Objects(&CLUSTER), "groups of backends, by name"),
+    ],
+    later: &[("certificates", "TLS")],
+    finish: independent,
+};
+
+pub(super) const ADMIN: Section<Admin> = Section {
+    blank: Admin::default,
+    fields: &[
+        // 107 bytes are what a Unix socket's address holds.
+        field!(socket: Maybe(Path { what: "a Unix socket's path, at most 107 bytes", longest: 107 }),
+            "the socket that speaks HTTP and JSON, mode 0600; left out: none"),
+        field!(metrics: Maybe(Address::Bind), "the address of `/metrics`, `/healthz` and `/readyz`; left out: on the socket only"),
+        field!(state: Maybe(Path { what: "a directory's path", longest: 4_096 }),
+            "where generations are kept; left out: in memory only"),
+    ],
+    later: &[],
+    finish: independent,
+};
+
+pub(super) const WORKERS: Section<Workers> = Section {
+    blank: Workers::default,
+    fields: &[
+        field!(count: Count, "how many; `auto` is one per core"),
+        field!(pin: Flag, "whether worker n is pinned to the n-th core this process may use"),
+    ],
+    later: &[],
+    finish: independent,
+};
+
+pub(super) const ACCESS_LOG: Section<AccessLog> = Section {
+    blank: AccessLog::default,
+    fields: &[
+        field!(to: Maybe(Path { what: "`stdout`, `stderr` or a file's path", longest: 4_096 }),
+            "where records go; left out: no access log"),
+        field!(format: FORMAT, "one JSON object a line, or one line of `key=value` words"),
+    ],
+    later: &[],
+    finish: independent,
+};
+
+/// Reads the whole document as far as it can be read.
+pub(crate) fn document(at: &At<'_>, problems: &mut Collector) -> Document {
+    DOCUMENT.fill(at, problems).0
+}
+
+/// Writes the whole document, without the sections that say nothing.
+pub(crate) fn write_document(document: &Document) -> Node {
+    let Value::Table(mut entries) = DOCUMENT.entries(document) else {
+        unreachable!("a section is written as a table");
+    };
+    entries.retain(|entry| entry.node.value != Value::Table(Vec::new()));
+    Value::Table(entries).into()
+}
+
+/// What has a name in the document and is read and written alone, for changes of one object.
+pub(crate) trait Object: Sized + Clone + PartialEq + 'static {
+    fn section() -> &'static Section<Self>;
+
+    fn write(&self) -> Node {
+        Self::section().entries(self).into()
+    }
+
+    fn read(node: &Node, problems: &mut Collector) -> Option<Self> {
+        let (object, complete) = Self::section().fill(&At::root(node), problems);
+        complete.then_some(object)
+    }
+}
+
+macro_rules! objects {
+    ($($object:ty = $section:expr),* $(,)?) => {
+        $(impl Object for $object {
+            fn section() -> &'static Section<Self> {
+                &$section
+            }
+        })*
+    };
+}
+objects!(
+    Admin = ADMIN,
+    Workers = WORKERS,
+    AccessLog = ACCESS_LOG,
+    Listener = LISTENER,
+    Route = ROUTE,
+    Cluster = CLUSTER
+);
+objects!(crate::model::Backend = super::cluster::BACKEND);
+
+/// Objects of one kind by name.
+struct Objects<T: 'static>(&'static Section<T>);
+
+impl<T> Codec for Objects<T> {
+    type Of = BTreeMap<Name, T>;
+
+    fn describe(&self) -> String {
+        "a table for each name".into()
+    }
+
+    /// An object that could be read in part still counts, so that nobody is told its name dangles.
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Self::Of> {
+        let Value::Table(entries) = &at.node.value else {
+            mismatch(at, "a table", problems);
+            return None;
+        };
+        let mut objects = BTreeMap::new();
+        for entry in entries {
+            let here = at.entry(entry);
+            let object = match is_later(entry) {
+                true => self.announce(&entry.node, &here, problems),
+                false => self.0.fill(&here, problems).0,
+            };
+            match wrong_name(entry.name(), NAME_SIGNS) {
+                Some(wrong) => drop(here.report_key(format!("{}: {wrong}", here.subject()), problems)),
+                None => drop(objects.insert(Name::new(entry.name()), object)),
+            }
+        }
+        Some(objects)
+    }
+
+    fn write(&self, value: &Self::Of) -> Option<Value> {
+        let entry = |(name, object): (&Name, &T)| Entry::new(name.as_str(), self.0.entries(object));
+        Some(Value::Table(value.iter().map(entry).collect()))
+    }
+}
+
+/// Whether an object speaks a protocol of a later version. Its other options would only be noise then.
+fn is_later(entry: &Entry) -> bool {
+    matches!(entry.node.value.get("protocol").map(|node| &node.value), Some(Value::Text(word)) if word == "tcp" || word == "http")
+}
+
+impl<T> Objects<T> {
+    /// Says of an object of a later version only that.
+    fn announce(&self, node: &Node, at: &At<'_>, problems: &mut Collector) -> T {
+        let mut object = (self.0.blank)();
+        let Value::Table(entries) = &node.value else {
+            return object;
+        };
+        for entry in entries.iter().filter(|entry| entry.name() == "protocol") {
+            match self.0.fields.iter().find(|field| field.key == "protocol") {
+                Some(field) => drop((field.read)(&mut object, &at.entry(entry), problems)),
+                None => drop(self.0.fill(at, problems)),
+            }
+        }
+        object
+    }
+}
+
+/// How many workers: `"auto"` or a number.
+struct Count;
+
+impl Codec for Count {
+    type Of = WorkerCount;
+
+    fn describe(&self) -> String {
+        format!("`auto`, or whole number, 1 to {MAX_WORKERS}")
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<WorkerCount> {
+        match &at.node.value {
+            Value::Text(word) if word == "auto" => Some(WorkerCount::Auto),
+            Value::Integer(_) => {
+                Whole { min: 1, max: MAX_WORKERS, zero: None }.read(at, problems).map(WorkerCount::Fixed)
+            }
+            _ => {
+                values::mismatch(at, &format!("`auto` or a whole number from 1 to {MAX_WORKERS}"), problems);
+                None
+            }
+        }
+    }
+
+    fn write(&self, value: &WorkerCount) -> Option<Value> {
+        Some(match value {
+            WorkerCount::Auto => Value::text("auto"),
+            WorkerCount::Fixed(count) => Value::Integer((*count).into()),
+        })
+    }
+}
