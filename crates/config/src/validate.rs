@@ -1,8 +1,7 @@
 //! What concerns several objects: names that must exist, addresses and networks that must not meet.
 //! It sees the model only; places are looked up in the tree when something is wrong.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostics::{Collector, Diagnostic, quoted};
 use crate::model::{Cluster, Document, Name};
@@ -25,6 +24,13 @@ struct Check<'a, 'p> {
     document: &'a Document,
     root: &'a Node,
     problems: &'p mut Collector,
+}
+
+/// An item of an object's list.
+#[derive(Clone, Copy)]
+struct Spot<'a> {
+    name: &'a Name,
+    n: usize,
 }
 
 impl<'a> Check<'a, '_> {
@@ -77,65 +83,71 @@ impl<'a> Check<'a, '_> {
     }
 
     fn binds(&mut self) {
-        let document = self.document;
-        let mut taken: BTreeMap<SocketAddr, [Step<'a>; 4]> = BTreeMap::new();
-        for (name, listener) in &document.listeners {
-            for (n, address) in listener.bind.iter().enumerate() {
-                let way = [Step::Key("listeners"), Step::Key(name.as_str()), Step::Key("bind"), Step::Item(n)];
-                match taken.get(address) {
-                    Some(first) if first[1] == way[1] => {
-                        self.clash(format!("listener `{name}`: `{address}` is bound twice"), &way, first);
-                    }
-                    Some(first) => {
-                        let other = object(first);
-                        let message = format!("listener `{name}`: `{address}` is bound by listener `{other}` already");
-                        self.clash(message, &way, first);
-                    }
-                    None => drop(taken.insert(*address, way)),
-                }
-            }
-        }
+        let listeners = self.document.listeners.iter();
+        let bound = listeners.flat_map(|(name, listener)| {
+            listener.bind.iter().enumerate().map(move |(n, address)| (*address, Spot { name, n }))
+        });
+        self.unique("listeners", "bind", bound, |address, name, other| match other {
+            None => format!("listener `{name}`: `{address}` is bound twice"),
+            Some(other) => format!("listener `{name}`: `{address}` is bound by listener `{other}` already"),
+        });
     }
 
     fn sources(&mut self) {
-        let document = self.document;
-        let mut taken: BTreeMap<_, [Step<'a>; 4]> = BTreeMap::new();
-        for (name, route) in &document.routes {
-            for (n, source) in route.source.iter().enumerate() {
-                let way = [Step::Key("routes"), Step::Key(name.as_str()), Step::Key("source"), Step::Item(n)];
-                match taken.get(&(&route.listener, source)) {
-                    Some(first) if first[1] == way[1] => {
-                        self.clash(format!("route `{name}`: the source `{source}` stands twice"), &way, first);
-                    }
-                    Some(first) => {
-                        let (other, listener) = (object(first), &route.listener);
-                        let message = format!(
-                            "route `{name}`: the source `{source}` of listener `{listener}` is matched by route `{other}` already"
-                        );
-                        self.clash(message, &way, first).help("two routes of a listener can't match exactly the same");
-                    }
-                    None => drop(taken.insert((&route.listener, source), way)),
-                }
+        let routes = self.document.routes.iter();
+        let matched = routes.flat_map(|(name, route)| {
+            route.source.iter().enumerate().map(move |(n, source)| ((&route.listener, source), Spot { name, n }))
+        });
+        self.unique("routes", "source", matched, |(listener, source), name, other| match other {
+            None => format!("route `{name}`: the source `{source}` stands twice"),
+            Some(other) => {
+                format!("route `{name}` matches `{source}` of listener `{listener}`, as route `{other}` does")
             }
-        }
+        });
     }
 
     fn backends(&mut self, name: &'a Name, cluster: &'a Cluster) {
-        let way = |n| [Step::Key("clusters"), Step::Key(name.as_str()), Step::Key("backends"), Step::Item(n)];
-        let mut names: BTreeMap<&Name, usize> = BTreeMap::new();
-        let mut addresses: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-        for (n, backend) in cluster.backends.iter().enumerate() {
-            let (same_name, same_address) = (names.get(&backend.name), addresses.get(&backend.address));
-            if let Some(first) = same_address {
-                let message = format!("cluster `{name}`: two backends have the address `{}`", backend.address);
-                self.clash(message, &way(n), &way(*first)).help("a backend's share is its `weight`");
-            } else if let Some(first) = same_name {
-                let message =
-                    format!("cluster `{name}`: two backends have the name `{}`", quoted(backend.name.as_str()));
-                self.clash(message, &way(n), &way(*first));
+        let backends = || cluster.backends.iter().enumerate();
+        let addresses = backends().map(|(n, backend)| (backend.address, Spot { name, n }));
+        self.unique("clusters", "backends", addresses, |address, name, _| {
+            format!("cluster `{name}`: two backends have the address `{address}`; a larger share is a larger `weight`")
+        });
+        // Two of one address were reported just now; that they may be named by it too says nothing new.
+        let mut seen = BTreeSet::new();
+        let others = backends().filter(|(_, backend)| seen.insert(backend.address));
+        let names = others.map(|(n, backend)| (&backend.name, Spot { name, n }));
+        self.unique("clusters", "backends", names, |backend, name, _| {
+            format!("cluster `{name}`: two backends have the name `{}`", quoted(backend.as_str()))
+        });
+    }
+
+    /// Reports each item of a list that is equal to an earlier one, in the same object or another.
+    fn unique<K: Ord>(
+        &mut self,
+        objects: &str,
+        list: &str,
+        items: impl Iterator<Item = (K, Spot<'a>)>,
+        message: impl Fn(&K, &Name, Option<&Name>) -> String,
+    ) {
+        let mut taken: BTreeMap<K, Spot<'a>> = BTreeMap::new();
+        for (key, spot) in items {
+            let Some(first) = taken.get(&key).copied() else {
+                taken.insert(key, spot);
+                continue;
+            };
+            let find = |spot: Spot<'a>| {
+                self.find(&[Step::Key(objects), Step::Key(spot.name.as_str()), Step::Key(list), Step::Item(spot.n)])
+            };
+            let mut places = [(spot.name, find(spot)), (first.name, find(first))];
+            // Objects come by name; the one that stands later in the text is at fault.
+            if places[0].1.1.span.start < places[1].1.1.span.start {
+                places.reverse();
             }
-            names.entry(&backend.name).or_insert(n);
-            addresses.entry(backend.address).or_insert(n);
+            let [(name, (pointer, node)), (other, (other_pointer, other_node))] = places;
+            let text = message(&key, name, (name != other).then_some(other));
+            let (span, other_span) = (node.span.clone(), other_node.span.clone());
+            let diagnostic = Diagnostic::new(text, pointer, Some(span));
+            self.problems.report(diagnostic).and(other_pointer, Some(other_span), "the other one");
         }
     }
 
@@ -143,14 +155,6 @@ impl<'a> Check<'a, '_> {
         let (pointer, node) = self.find(way);
         let span = node.span.clone();
         self.problems.report(Diagnostic::new(message, pointer, Some(span)))
-    }
-
-    /// Two places that can't both stand.
-    fn clash(&mut self, message: String, one: &[Step<'_>], other: &[Step<'_>]) -> &mut Diagnostic {
-        let ((pointer, node), (first_pointer, first)) = (self.find(one), self.find(other));
-        let (span, first_span) = (node.span.clone(), first.span.clone());
-        let diagnostic = Diagnostic::new(message, pointer, Some(span));
-        self.problems.report(diagnostic).and(first_pointer, Some(first_span), "the other one")
     }
 
     /// The node at the end of a way through the model, as far as the tree has it, and its pointer.
@@ -182,11 +186,4 @@ const MAX_CANDIDATES: usize = 10_000;
 
 fn owner(way: &[Step<'_>]) -> String {
     schema::subject(&way[..2])
-}
-
-fn object<'a>(way: &[Step<'a>; 4]) -> &'a str {
-    match way[1] {
-        Step::Key(name) => name,
-        Step::Item(_) => "",
-    }
 }
