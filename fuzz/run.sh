@@ -26,7 +26,9 @@ program=$built/$host/release/$target
 if [ "$seconds" -eq 0 ]; then
   exec "$program" "$@"
 fi
-corpus=$here/corpus/$target artifacts=$here/artifacts/$target
+corpus=$here/corpus/$target artifacts=$here/artifacts/$target seeds=$here/seeds/$target words=$here/dictionaries/$target
 mkdir -p "$corpus" "$artifacts"
+[ ! -d "$seeds" ] || set -- "$@" "$seeds"
+[ ! -f "$words" ] || set -- "-dict=$words" "$@"
 exec "$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 -print_final_stats=1 \
-  -artifact_prefix="$artifacts/" "$@" "$corpus"
+  -artifact_prefix="$artifacts/" "$corpus" "$@"
