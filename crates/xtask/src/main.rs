@@ -2,32 +2,46 @@
 
 use std::process::ExitCode;
 
-use xtask::{bench, tidy};
+use xtask::{bench, interop, tidy, tools};
 
 const HELP: &str = "\
 cargo xtask COMMAND
 
   tidy               the house rules: layers, banned words, headers, sizes, documents
-  bench ARGS…        benchmarks side by side with other proxies (`cargo xtask bench` lists them)
+  sim --seeds N      sweep the simulator over N seeds (the arguments of `kakei sim`)
+  fuzz [--smoke]     run the fuzz targets, a minute each (with --smoke ten seconds)
+  interop            Kakei against real programs: nsd, dnsperf, unbound, dnsdist, rsyslog
+  bench udp          side by side with other proxies (`bench udp --help` says how)
+  ci                 everything that runs before a merge (.ci/run)
 ";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let done = match args.first().map(String::as_str) {
-        Some("tidy") => tidy::run().map(|text| print(&text)),
-        Some("bench") => bench::run(&args[1..]),
-        None | Some("help" | "-h" | "--help") => {
-            print(HELP);
-            Ok(())
+    match carry_out(&args) {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
         }
-        Some(other) => Err(format!("there is no command `{other}`; `cargo xtask help` lists them")),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             complain(&why);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Returns what there is to print.
+fn carry_out(args: &[String]) -> Result<String, String> {
+    let rest = args.get(1..).unwrap_or_default();
+    let silent = |()| String::new();
+    match args.first().map(String::as_str) {
+        Some("tidy") => tidy::run(),
+        Some("sim") => tools::sim(rest).map(silent),
+        Some("fuzz") => tools::fuzz(rest).map(silent),
+        Some("interop") => interop::run(rest),
+        Some("bench") => bench::run(rest).map(silent),
+        Some("ci") => tools::ci().map(silent),
+        None | Some("help" | "-h" | "--help") => Ok(HELP.to_owned()),
+        Some(other) => Err(format!("there is no command `{other}`; `cargo xtask help` lists them")),
     }
 }
 

@@ -29,6 +29,7 @@ const LIBRARIES: &[(&str, &[&str], &str)] = &[
     ("axum", &["kakei-control", "kakei"], "the control plane's"),
     ("tracing", &["kakei-control", "kakei"], "the data plane leaves records, not log lines"),
     ("libc", &["kakei-runtime", "kakei-control", "kakei", "xtask"], "system calls belong to the machine"),
+    ("nix", &["xtask"], "the program's system calls are the machine's own"),
     ("rustix", &["kakei-runtime", "kakei-control", "kakei", "xtask"], "system calls belong to the machine"),
     ("socket2", &["kakei-runtime", "kakei-control", "kakei", "xtask"], "sockets belong to the machine"),
     ("mio", &["kakei-runtime"], "readiness belongs to the machine"),

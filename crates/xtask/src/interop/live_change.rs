@@ -1,0 +1,153 @@
+//! DNS under load while backends are added, weighted, drained and removed, knobs turned and listeners opened: nothing is lost.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use super::Setting;
+use super::dns::{Load, Nsd, Verdict};
+use super::kakei::Kakei;
+use super::process::{Program, free_port, wait_for};
+
+const PER_SECOND: u64 = 10_000;
+const CLIENTS: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(400);
+const JSON: &str = "application/json";
+
+pub(super) fn per_flow(setting: &Setting) -> Result<String, String> {
+    run(setting, "per_flow")
+}
+
+pub(super) fn shared(setting: &Setting) -> Result<String, String> {
+    run(setting, "shared")
+}
+
+/// The backends and what is said about them.
+struct Stage {
+    kakei: Kakei,
+    servers: [Nsd; 3],
+    upstream: &'static str,
+    port: u16,
+    spare: u16,
+}
+
+fn run(setting: &Setting, upstream: &'static str) -> Result<String, String> {
+    let folder = &setting.folder;
+    let servers = [start("a", folder)?, start("b", folder)?, start("c", folder)?];
+    let (port, spare) = (free_port()?, free_port()?);
+    let before: u64 = answered(&servers)?.iter().sum();
+    let document = document(port, &servers[..2], upstream, "30s", None);
+    let stage = Stage { kakei: Kakei::start(&setting.binary, folder, &document)?, servers, upstream, port, spare };
+    let load = Load {
+        to: SocketAddr::from(([127, 0, 0, 1], port)),
+        queries: setting.queries,
+        per_second: PER_SECOND,
+        clients: CLIENTS,
+    };
+    let mut dnsperf = Program::start("dnsperf", folder, &mut load.command(folder)?)?;
+    let mut changes = 0;
+    while dnsperf.lives() {
+        changes += stage.change(&mut dnsperf)?;
+    }
+    let verdict = Verdict::read(&dnsperf.said())?;
+    let answered: Vec<u64> = answered(&stage.servers)?;
+    stage.judge(&verdict, &answered, before, changes)
+}
+
+fn start(name: &str, folder: &Path) -> Result<Nsd, String> {
+    Nsd::start(name, folder, "127.0.0.1")
+}
+
+fn answered(servers: &[Nsd]) -> Result<Vec<u64>, String> {
+    servers.iter().map(Nsd::queries).collect()
+}
+
+fn document(port: u16, servers: &[Nsd], upstream: &str, timeout: &str, spare: Option<u16>) -> String {
+    let backends: Vec<String> = servers
+        .iter()
+        .zip(["a", "b", "c"])
+        .map(|(server, name)| format!("{{ name = \"{name}\", address = \"{}\" }}", server.address))
+        .collect();
+    let listener = |name: &str, port: u16| {
+        format!("[listeners.{name}]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:{port}\"]\ncluster = \"dns\"\n\n")
+    };
+    format!(
+        "[workers]\ncount = 2\n\n{}{}[clusters.dns]\nbalance = \"round_robin\"\nbackends = [{}]\n\
+         udp = {{ requests = 1, responses = 1, upstream = \"{upstream}\", front_timeout = \"{timeout}\" }}\n",
+        listener("dns", port),
+        spare.map(|port| listener("spare", port)).unwrap_or_default(),
+        backends.join(", "),
+    )
+}
+
+impl Stage {
+    /// One round of changes, as long as the load runs; returns how many were made.
+    fn change(&self, load: &mut Program) -> Result<usize, String> {
+        let [_, _, c] = &self.servers;
+        let backends = "/v1/clusters/dns/backends";
+        let add = format!("{{\"name\":\"c\",\"address\":\"{}\"}}", c.address);
+        let document = |timeout, spare| document(self.port, &self.servers[..2], self.upstream, timeout, spare);
+        let steps: [&dyn Fn() -> Result<(), String>; 9] = [
+            &|| self.api("POST", backends, &add),
+            &|| self.api("PATCH", &format!("{backends}/c"), "{\"weight\":5}"),
+            &|| self.api("PATCH", &format!("{backends}/a"), "{\"weight\":0}"),
+            &|| self.rests(0, "drained"),
+            &|| self.api("PATCH", &format!("{backends}/a"), "{\"weight\":2}"),
+            &|| self.api("DELETE", &format!("{backends}/c"), ""),
+            &|| self.rests(2, "removed"),
+            &|| self.kakei.put(&document("20s", Some(self.spare))),
+            &|| self.kakei.reload(&document("30s", None)),
+        ];
+        let mut changes = 0;
+        for step in steps {
+            step()?;
+            changes += 1;
+            thread::sleep(PAUSE);
+        }
+        // A round that outlived its load asserted nothing about loss.
+        Ok(if load.lives() { changes } else { 0 })
+    }
+
+    fn api(&self, method: &str, path: &str, body: &str) -> Result<(), String> {
+        self.kakei.api(method, path, (JSON, body)).map(drop)
+    }
+
+    /// A backend that takes no new flow gets no new query, by its own count.
+    fn rests(&self, server: usize, why: &str) -> Result<(), String> {
+        let server = &self.servers[server];
+        let before = server.queries()?;
+        thread::sleep(PAUSE);
+        let after = server.queries()?;
+        match after - before {
+            0 => Ok(()),
+            more => Err(format!("a backend that was {why} got {more} queries more")),
+        }
+    }
+
+    fn judge(&self, verdict: &Verdict, answered: &[u64], before: u64, changes: usize) -> Result<String, String> {
+        let Verdict { sent, lost, good, rate, latency } = verdict;
+        let measured = format!(
+            "{sent} queries at {rate:.0}/s over {CLIENTS} sockets, {lost} lost, {changes} changes; \
+             a {}, b {}, c {}; {} µs",
+            answered[0],
+            answered[1],
+            answered[2],
+            latency.as_micros()
+        );
+        let drops =
+            self.kakei.metric("kakei_dropped_datagrams", "")? + self.kakei.metric("kakei_dropped_replies", "")?;
+        let gone = || self.kakei.metric("kakei_flows_live", "").is_ok_and(|live| live == 0);
+        if *lost > 0 || good != sent || drops > 0 {
+            return Err(format!("{measured}; {good} good, Kakei dropped {drops}"));
+        }
+        if answered.iter().sum::<u64>() != before + sent {
+            return Err(format!("{measured}: the servers' counts don't add up to {}", before + sent));
+        }
+        if changes < 9 {
+            return Err(format!("{measured}: too few changes while the load ran"));
+        }
+        wait_for("the last flow's end", Duration::from_secs(2), gone)?;
+        Ok(measured)
+    }
+}

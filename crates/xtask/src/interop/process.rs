@@ -1,0 +1,146 @@
+//! Real programs, started on free ports and ended by process id when their guard goes. Installs nothing.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+/// A program that runs until this goes.
+pub(super) struct Program {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Start it in a process group of its own, with everything that it says in `folder/name.log`.
+    pub(super) fn start(name: &str, folder: &Path, command: &mut Command) -> Result<Program, String> {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let both = file.try_clone().map_err(|error| format!("{}: {error}", log.display()))?;
+        let command = command.current_dir(folder).stdin(Stdio::null()).stdout(file).stderr(both).process_group(0);
+        let child = command.spawn().map_err(|error| format!("{name} does not start: {error}"))?;
+        Ok(Program { name: name.to_owned(), child, log })
+    }
+
+    /// What it said so far.
+    pub(super) fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Wait until `ready`; an error if it ended or took longer than ten seconds.
+    pub(super) fn wait_until(&mut self, what: &str, mut ready: impl FnMut() -> bool) -> Result<(), String> {
+        let until = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < until {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!("{} ended ({status}) before {what}:\n{}", self.name, self.said()));
+            }
+            if ready() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(30));
+        }
+        Err(format!("{}: ten seconds have passed without {what}:\n{}", self.name, self.said()))
+    }
+
+    /// Whether it still runs.
+    pub(super) fn lives(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Tell it something.
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), String> {
+        kill(self.pid(), signal).map_err(|error| format!("{}: {error}", self.name))
+    }
+
+    /// Wait until it ends, at most `within`.
+    pub(super) fn wait(&mut self, within: Duration) -> Result<ExitStatus, String> {
+        let until = Instant::now() + within;
+        while Instant::now() < until {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Err(format!("{} has not ended within {:.0} s:\n{}", self.name, within.as_secs_f64(), self.said()))
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // The group is ended even where the parent is gone already: some servers leave children behind.
+        let _ = killpg(self.pid(), Signal::SIGTERM);
+        let until = Instant::now() + Duration::from_secs(3);
+        while self.lives() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = killpg(self.pid(), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Run a program to its end; an error where it fails.
+pub(super) fn run(command: &mut Command) -> Result<String, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().map_err(|error| format!("{name} does not start: {error}"))?;
+    let said = String::from_utf8_lossy(&stdout).into_owned();
+    match status.success() {
+        true => Ok(said),
+        false => Err(format!("{name} failed ({status}):\n{said}{}", String::from_utf8_lossy(&stderr))),
+    }
+}
+
+/// Wait until `ready`, at most `within`.
+pub(super) fn wait_for(what: &str, within: Duration, mut ready: impl FnMut() -> bool) -> Result<(), String> {
+    let until = Instant::now() + within;
+    while Instant::now() < until {
+        if ready() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(30));
+    }
+    Err(format!("{:.1} s have passed without {what}", within.as_secs_f64()))
+}
+
+/// A port that nothing uses, in both families and both transports.
+pub(super) fn free_port() -> Result<u16, String> {
+    for _ in 0..50 {
+        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|error| format!("no free port: {error}"))?;
+        let port = udp.local_addr().map_err(|error| format!("no free port: {error}"))?.port();
+        let six = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        let free = UdpSocket::bind(six).is_ok() && TcpListener::bind(six).is_ok();
+        if free && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no free port".to_owned())
+}
+
+/// Where a program lies, system directories included.
+pub(super) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// A command for a program that may lie in a system directory.
+pub(super) fn command(program: &str) -> Command {
+    Command::new(find(program).unwrap_or_else(|| PathBuf::from(program)))
+}
+
+/// Write a file.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error: io::Error| format!("{}: {error}", path.display()))
+}
