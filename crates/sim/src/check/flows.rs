@@ -1,0 +1,159 @@
+//! The checkers' own account of flows, kept from what went over the wire and from the documents alone.
+//! Believes nothing that the proxy counts.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use kakei_config::Name;
+use kakei_proxy::seam::Instant;
+
+use super::terms::Terms;
+
+/// What one flow is known by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) listener: Name,
+    pub(crate) peer: SocketAddr,
+    /// Where it arrived: replies leave from there.
+    pub(crate) local: SocketAddr,
+    /// Who the client is: as an inbound header said it, or the peer.
+    pub(crate) client: SocketAddr,
+    /// The address that the client dialled: as an inbound header said it, or where it arrived.
+    pub(crate) dialled: SocketAddr,
+}
+
+/// A flow's place at its backend: the proxy's address there, and the backend's.
+pub(crate) type Pair = (SocketAddr, SocketAddr);
+
+/// A flow, as seen from outside.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) worker: u16,
+    pub(crate) key: Key,
+    pub(crate) terms: Terms,
+    pub(crate) pair: Pair,
+    pub(crate) opened: Instant,
+    /// When datagrams of its client came in that may have admitted it.
+    pub(crate) maybe_admitted: Vec<Instant>,
+    pub(crate) forwards: u64,
+    pub(crate) forward_bytes: u64,
+    pub(crate) returns: u64,
+    pub(crate) return_bytes: u64,
+    /// Sends that failed, either way.
+    pub(crate) failed: u64,
+    pub(crate) last_front: Instant,
+    pub(crate) last_back: Option<Instant>,
+    pub(crate) last_sequence: u64,
+    pub(crate) moved: bool,
+    /// Something about it can't be told from outside (empty datagrams, two generations at once): counts are not held
+    /// against it.
+    pub(crate) fuzzy: bool,
+    pub(crate) closed: Option<Instant>,
+}
+
+impl Flow {
+    /// Whether it forwards nothing more.
+    pub(crate) fn is_spent(&self) -> bool {
+        let cap = u64::from(self.terms.knobs().requests);
+        cap > 0 && self.forwards >= cap
+    }
+
+    /// Whether its replies can be told from those of other flows.
+    pub(crate) fn owns_pair(&self) -> bool {
+        let knobs = self.terms.knobs();
+        knobs.expects_reply || knobs.upstream == kakei_config::Upstream::PerFlow
+    }
+
+    /// When it must have ended.
+    pub(crate) fn latest_end(&self) -> Instant {
+        let knobs = self.terms.knobs();
+        let front = self.last_front + knobs.front_timeout;
+        let idle = self.last_back.map_or(front, |back| front.max(back + knobs.back_timeout));
+        let idle = if self.is_spent() { idle.max(self.last_front + self.terms.longest_idle()) } else { idle };
+        match knobs.lifetime {
+            Some(lifetime) => idle.min(self.opened + lifetime),
+            None => idle,
+        }
+    }
+
+    /// Before when it must not end by idleness.
+    pub(crate) fn earliest_idle(&self) -> Instant {
+        let knobs = self.terms.knobs();
+        let shorter = knobs.front_timeout.min(knobs.back_timeout);
+        let after_front = if self.is_spent() { shorter } else { knobs.front_timeout };
+        match self.last_back {
+            Some(back) if back > self.last_front => back + knobs.back_timeout,
+            Some(back) if back == self.last_front => back + shorter,
+            _ => self.last_front + after_front,
+        }
+    }
+}
+
+/// What is known about one client key in one worker.
+#[derive(Debug, Default)]
+pub(crate) struct KeyState {
+    /// Live flows, oldest first.
+    pub(crate) flows: Vec<usize>,
+    /// When datagrams came in since the last flow was opened.
+    pub(crate) waiting: Vec<Instant>,
+    pub(crate) fuzzy: bool,
+}
+
+/// One worker's flows.
+#[derive(Debug, Default)]
+pub(crate) struct Flows {
+    pub(crate) all: Vec<Flow>,
+    /// By worker, then key.
+    pub(crate) keys: BTreeMap<(u16, Key), KeyState>,
+    /// Who owns a pair now.
+    pub(crate) pairs: BTreeMap<Pair, usize>,
+    /// When a pair was given back, and whether its flow was answered.
+    pub(crate) released: BTreeMap<Pair, (Instant, bool)>,
+    pub(crate) live: u64,
+}
+
+impl Flows {
+    /// The flow that the next datagram of this key belongs to.
+    pub(crate) fn current(&self, worker: u16, key: &Key) -> Option<usize> {
+        let state = self.keys.get(&(worker, key.clone()))?;
+        state.flows.iter().rev().copied().find(|&at| !self.all[at].is_spent())
+    }
+
+    pub(crate) fn open(&mut self, flow: Flow) -> usize {
+        let at = self.all.len();
+        let state = self.keys.entry((flow.worker, flow.key.clone())).or_default();
+        state.flows.push(at);
+        state.waiting.clear();
+        if flow.owns_pair() {
+            self.pairs.insert(flow.pair, at);
+        }
+        self.live += 1;
+        self.all.push(flow);
+        at
+    }
+
+    pub(crate) fn move_to(&mut self, at: usize, pair: Pair) {
+        let flow = &mut self.all[at];
+        if self.pairs.get(&flow.pair) == Some(&at) {
+            self.pairs.remove(&flow.pair);
+        }
+        flow.pair = pair;
+        flow.moved = true;
+        if flow.owns_pair() {
+            self.pairs.insert(pair, at);
+        }
+    }
+
+    pub(crate) fn close(&mut self, at: usize, now: Instant) {
+        let flow = &mut self.all[at];
+        flow.closed = Some(now);
+        self.live -= 1;
+        if self.pairs.get(&flow.pair) == Some(&at) {
+            self.pairs.remove(&flow.pair);
+            self.released.insert(flow.pair, (now, flow.returns >= flow.forwards));
+        }
+        if let Some(state) = self.keys.get_mut(&(flow.worker, flow.key.clone())) {
+            state.flows.retain(|other| *other != at);
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Client datagrams: what a worker is given of them and what it sends to backends.
+
+use std::net::SocketAddr;
+
+use kakei_config::{Balance, Name, OnBackend, SendProxyProtocol};
+use kakei_proxy::seam::{BindKey, Instant};
+
+use super::Truth;
+use super::flows::{Flow, Key, Pair};
+use super::ledger::{Located, Receipt};
+use super::terms::{Terms, Verdict, verdict};
+use crate::machine::{Given, Outgoing};
+use crate::payload::{self, Identity};
+
+impl Truth {
+    /// A worker is given a client's datagram.
+    pub(super) fn received(&mut self, worker: u16, bind: BindKey, given: &Given) {
+        self.counters.requests_received += 1;
+        let before = self.owner_and_verdict(worker, &bind, given, self.current_generation(worker));
+        let next = self.workers[usize::from(worker)].publishing;
+        let after = next.and_then(|next| self.owner_and_verdict(worker, &bind, given, Some(next)));
+        let Some((owner, said)) = before.clone().or_else(|| after.clone()) else { return };
+        let certain = next.is_none() || before == after;
+        let account = self.accounts.entry((worker, owner.clone())).or_default();
+        account.received += 1;
+        account.uncertain |= !certain;
+        let (client, said_dialled) = match said {
+            Verdict::Truncated => return account.truncated += 1,
+            Verdict::BadHeader => return account.bad_header += 1,
+            Verdict::Good { client, said_dialled } => (client, said_dialled),
+        };
+        let dialled = said_dialled.unwrap_or(given.local);
+        let key = Key { listener: owner, peer: given.peer, local: given.local, client, dialled };
+        let flow = self.flows.current(worker, &key);
+        let state = self.flows.keys.entry((worker, key.clone())).or_default();
+        state.waiting.push(self.now);
+        if given.bytes.is_empty() || !certain {
+            self.blur(worker, &key);
+        }
+        if let Some(flow) = flow {
+            self.flows.all[flow].last_front = self.now;
+        }
+        if given.bytes.is_empty() {
+            self.workers[usize::from(worker)].empties += 1;
+            return;
+        }
+        let Some(Located { id, .. }) = self.ledger.locate(&given.bytes) else { return };
+        self.sequence += 1;
+        let receipt = Receipt { worker, at: self.now, sequence: self.sequence, key };
+        self.ledger.requests[id as usize].receipts.push_back(receipt);
+        if let Some(flow) = flow.filter(|_| certain) {
+            self.workers[usize::from(worker)].must_forward.push((id, flow));
+        }
+    }
+
+    /// Counts of this key's flows can't be told from outside any more.
+    fn blur(&mut self, worker: u16, key: &Key) {
+        let state = self.flows.keys.entry((worker, key.clone())).or_default();
+        state.fuzzy = true;
+        for &at in &state.flows {
+            self.flows.all[at].fuzzy = true;
+        }
+    }
+
+    fn owner_and_verdict(
+        &self,
+        worker: u16,
+        bind: &BindKey,
+        given: &Given,
+        at: Option<usize>,
+    ) -> Option<(Name, Verdict)> {
+        let owner = self.workers[usize::from(worker)].owners.get(bind);
+        let newest = at.and_then(|at| self.generations[at].listener_of(bind));
+        // A listener that was removed goes on as it was last configured.
+        let past = || {
+            let name = owner?;
+            let history = self.workers[usize::from(worker)].generations.iter().rev();
+            let found =
+                history.filter_map(|(_, at)| self.generations[*at].document.listeners.get_key_value(name)).next();
+            found.filter(|(_, listener)| listener.bind.contains(&bind.address))
+        };
+        let (name, listener) = newest.or_else(past)?;
+        Some((name.clone(), verdict(listener, given.peer, &given.bytes)))
+    }
+
+    /// A worker sent a datagram to a backend, or failed to.
+    pub(super) fn forwarded(&mut self, worker: u16, out: &Outgoing, done: bool) {
+        if self.ledger.is_probe(&out.bytes) {
+            self.counters.probes += u64::from(done);
+            return;
+        }
+        let pair = (out.from, out.to);
+        let Some(located) = self.ledger.locate(&out.bytes) else {
+            return self.forwarded_unknown(worker, out, done);
+        };
+        self.counters.requests_forwarded += u64::from(done);
+        let request = &mut self.ledger.requests[located.id as usize];
+        let at = request.receipts.iter().position(|receipt| receipt.worker == worker);
+        let Some(receipt) = at.and_then(|at| request.receipts.remove(at)) else {
+            return self.forwarded_again(worker, &located, pair);
+        };
+        request.last = Some(receipt.clone());
+        if !located.intact {
+            self.violated(Some(worker), format!("request {} was changed on its way to {}", located.id, out.to));
+        }
+        if let Some(account) = self.accounts.get_mut(&(worker, receipt.key.listener.clone())) {
+            account.forwarded += u64::from(done);
+            account.failed += u64::from(!done);
+        }
+        let flow = match self.flows.current(worker, &receipt.key) {
+            Some(flow) => flow,
+            None => match self.open_flow(worker, &receipt, pair) {
+                Some(flow) => flow,
+                None => return,
+            },
+        };
+        if self.flows.all[flow].pair != pair {
+            self.moved(worker, flow, pair);
+        }
+        self.check_header(worker, flow, &located);
+        self.count_forward(worker, flow, (&located, receipt.sequence), done);
+    }
+
+    /// More often than it was received: only a flow that found its backend unreachable may try another one.
+    fn forwarded_again(&mut self, worker: u16, located: &Located, pair: Pair) {
+        let last = self.ledger.requests[located.id as usize].last.clone().filter(|last| last.worker == worker);
+        let flow = last.and_then(|last| {
+            let state = self.flows.keys.get(&(worker, last.key))?;
+            let retries = |at: &usize| self.flows.all[*at].terms.knobs().retry_on_unreachable;
+            state.flows.iter().copied().find(retries)
+        });
+        match flow {
+            Some(at) if self.flows.all[at].pair != pair => {
+                self.flows.all[at].fuzzy = true;
+                self.moved(worker, at, pair);
+            }
+            _ => {
+                let what = format!("request {} was forwarded to {} more often than received", located.id, pair.1);
+                self.violated(Some(worker), what);
+            }
+        }
+    }
+
+    fn count_forward(&mut self, worker: u16, at: usize, what: (&Located, u64), done: bool) {
+        let (located, sequence) = what;
+        let flow = &mut self.flows.all[at];
+        if done {
+            flow.forwards += 1;
+            flow.forward_bytes += located.bytes as u64;
+        } else {
+            flow.failed += 1;
+            flow.fuzzy |= flow.terms.knobs().requests > 0;
+        }
+        flow.last_front = flow.last_front.max(self.now);
+        let overtaken = flow.last_sequence > sequence;
+        flow.last_sequence = flow.last_sequence.max(sequence);
+        if overtaken {
+            self.violated(Some(worker), format!("request {} of flow {at} was sent after a newer one", located.id));
+        }
+    }
+
+    /// An empty datagram, or nothing that anybody sent.
+    fn forwarded_unknown(&mut self, worker: u16, out: &Outgoing, done: bool) {
+        let rest = match payload::headed(&out.bytes) {
+            payload::Headed::Good(header) => &out.bytes[header.len..],
+            _ => &out.bytes,
+        };
+        if payload::identify(rest) != Identity::Empty {
+            return self.violated(Some(worker), format!("{} bytes that no client sent went to {}", rest.len(), out.to));
+        }
+        self.counters.requests_forwarded += u64::from(done);
+        if let Some(&flow) = self.flows.pairs.get(&(out.from, out.to)) {
+            self.flows.all[flow].fuzzy = true;
+            self.flows.all[flow].last_front = self.now;
+        }
+    }
+
+    /// Where its client's datagrams could have been admitted to, and what the flow was promised there.
+    fn open_flow(&mut self, worker: u16, receipt: &Receipt, pair: Pair) -> Option<usize> {
+        let key = receipt.key.clone();
+        let state = self.flows.keys.get(&(worker, key.clone()));
+        let maybe_admitted = state.map(|state| state.waiting.clone()).unwrap_or_default();
+        let mut fuzzy = state.is_some_and(|state| state.fuzzy);
+        let first = maybe_admitted.first().copied().unwrap_or(receipt.at).min(receipt.at);
+        let options = self.terms_between(worker, &key, first);
+        let Some(terms) = options.iter().find(|terms| terms.backend_at(pair.1).is_some()).cloned() else {
+            let what = format!("a datagram of {} went to {}, which is no backend of its cluster", key.peer, pair.1);
+            self.violated(Some(worker), what);
+            return None;
+        };
+        fuzzy |= options.iter().any(|other| other.knobs() != terms.knobs() || other.cluster != terms.cluster);
+        if options.len() == 1 {
+            self.check_choice(worker, &terms, (key.client, pair.1));
+        }
+        self.counters.flows_opened += 1;
+        let flow = Flow {
+            worker,
+            key,
+            terms,
+            pair,
+            opened: self.now,
+            maybe_admitted,
+            forwards: 0,
+            forward_bytes: 0,
+            returns: 0,
+            return_bytes: 0,
+            failed: 0,
+            last_front: self.now,
+            last_back: None,
+            last_sequence: 0,
+            moved: false,
+            fuzzy,
+            closed: None,
+        };
+        self.check_pair(worker, &flow);
+        Some(self.flows.open(flow))
+    }
+
+    /// What flows of this key were promised by the generations that ran from then on, the newest last.
+    fn terms_between(&self, worker: u16, key: &Key, from: Instant) -> Vec<Terms> {
+        let generations = &self.workers[usize::from(worker)].generations;
+        let mut options: Vec<Terms> = Vec::new();
+        for (at, (since, generation)) in generations.iter().enumerate() {
+            let until = generations.get(at + 1).map_or(self.now, |(until, _)| *until);
+            if until < from || *since > self.now {
+                continue;
+            }
+            let terms = self.generations[*generation].terms(&key.listener, key.client.ip());
+            options.extend(terms.filter(|terms| !options.contains(terms)));
+        }
+        options
+    }
+
+    fn check_pair(&mut self, worker: u16, flow: &Flow) {
+        if !flow.owns_pair() {
+            return;
+        }
+        let pair = flow.pair;
+        if let Some(other) = self.flows.pairs.get(&pair) {
+            let what = format!("{} gets the place {pair:?} of the live flow {other}", flow.key.peer);
+            self.violated(Some(worker), what);
+        } else if let Some(&(at, answered)) = self.flows.released.get(&pair) {
+            let rest = if answered {
+                kakei_proxy::limits::SHARED_REST_ANSWERED
+            } else {
+                kakei_proxy::limits::SHARED_REST_OWED
+            };
+            if self.now.since(at) < rest {
+                let what = format!("{} gets the place {pair:?} after {:?}", flow.key.peer, self.now.since(at));
+                self.violated(Some(worker), what);
+            }
+        }
+    }
+
+    /// The backend that a new flow was given.
+    fn check_choice(&mut self, worker: u16, terms: &Terms, flow: (SocketAddr, SocketAddr)) {
+        let (client, address) = flow;
+        let config = &terms.config;
+        let Some(backend) = terms.backend_at(address) else { return };
+        let fresh = |b: &&kakei_config::Backend| b.weight > 0 && !b.backup;
+        if backend.weight == 0 {
+            self.violated(Some(worker), format!("{client} was given {address}, which has weight 0"));
+        } else if config.health.is_none() && backend.backup && config.backends.iter().any(|b| fresh(&b)) {
+            self.violated(Some(worker), format!("{client} was given the backup {address} without need"));
+        }
+        let hashed = matches!(config.balance, Balance::Hrw | Balance::Maglev);
+        if !hashed || config.health.is_some() || !config.slow_start.is_zero() || config.udp.retry_on_unreachable {
+            return;
+        }
+        let affinity = match config.udp.affinity {
+            kakei_config::Affinity::SourceIp => client.ip().to_string(),
+            kakei_config::Affinity::SourceIpPort => client.to_string(),
+        };
+        let slot = format!("{} {:?} {:?} {affinity}", terms.cluster, config.balance, config.backends).into_bytes();
+        let before = *self.chosen.entry(slot).or_insert(address);
+        if before != address {
+            let what = format!("{affinity} went to {before} and now to {address}, by {:?}", config.balance);
+            self.violated(Some(worker), what);
+        }
+    }
+
+    /// The flow's datagrams leave by another socket or to another backend.
+    fn moved(&mut self, worker: u16, at: usize, pair: Pair) {
+        let flow = &self.flows.all[at];
+        let (knobs, old) = (flow.terms.knobs().clone(), flow.pair);
+        let cluster = flow.terms.cluster.clone();
+        let now = self.current_generation(worker).and_then(|at| self.generations[at].cluster(&cluster));
+        let removed = now.is_none_or(|cluster| cluster.backends.iter().all(|b| b.address != old.1));
+        let may = (knobs.on_backend_removed == OnBackend::Move && removed)
+            || (knobs.on_backend_down == OnBackend::Move && flow.terms.config.health.is_some())
+            || (knobs.on_backend_down == OnBackend::Move && now.is_some_and(|cluster| cluster.health.is_some()))
+            || (knobs.retry_on_unreachable && flow.returns == 0);
+        let valid = now.is_some_and(|cluster| cluster.backends.iter().any(|b| b.address == pair.1));
+        if !may {
+            self.violated(Some(worker), format!("flow {at} went from {old:?} to {pair:?} without cause"));
+        } else if !valid {
+            self.violated(Some(worker), format!("flow {at} moved to {}, which is no backend now", pair.1));
+        }
+        self.counters.flows_moved += 1;
+        self.flows.move_to(at, pair);
+    }
+
+    /// The PROXY header that the proxy put in front.
+    fn check_header(&mut self, worker: u16, at: usize, located: &Located) {
+        let flow = &self.flows.all[at];
+        let sent_before = flow.forwards + flow.failed > 0;
+        let due = match flow.terms.knobs().send_proxy_protocol {
+            SendProxyProtocol::Off => Some(false),
+            SendProxyProtocol::Every => Some(true),
+            SendProxyProtocol::First if flow.moved || flow.fuzzy || flow.failed > 0 => None,
+            SendProxyProtocol::First => Some(!sent_before),
+        };
+        let (id, to) = (located.id, flow.pair.1);
+        match (&located.header, due) {
+            (None, Some(true)) if !flow.fuzzy => {
+                self.violated(Some(worker), format!("request {id} reached {to} without a PROXY header"));
+            }
+            (Some(_), Some(false)) if !flow.fuzzy => {
+                self.violated(Some(worker), format!("request {id} reached {to} with a PROXY header"));
+            }
+            (Some(header), _) => {
+                let client = flow.key.client;
+                let (source, destination) = payload::same_family(client, flow.key.dialled);
+                let right = header.source == source && header.destination == destination;
+                if !right {
+                    let what = format!("request {id} of {client} reached {to} as {header:?}");
+                    self.violated(Some(worker), what);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A datagram of a live flow goes on in the step it came with, unless the flow ends or moves.
+    pub(super) fn check_forwarded(&mut self, worker: u16, id: u64, at: usize) {
+        let flow = &self.flows.all[at];
+        let waits = self.ledger.requests[id as usize].receipts.iter().any(|r| r.worker == worker && r.at == self.now);
+        let knobs = flow.terms.knobs();
+        let may_move = knobs.on_backend_removed == OnBackend::Move
+            || knobs.on_backend_down == OnBackend::Move
+            || knobs.retry_on_unreachable;
+        // Flows that came to their cap in this step make room for a new one, which may have to wait for its socket.
+        let excused = flow.closed.is_some() || flow.is_spent() || flow.fuzzy || may_move;
+        if waits && !excused {
+            self.violated(Some(worker), format!("request {id} of the live flow {at} was not forwarded"));
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The access-log records: one for each flow, with what really happened. The only way a flow is believed to have ended.
+
+use kakei_config::OnBackend;
+use kakei_proxy::record::{CloseReason, FlowRecord};
+
+use super::flows::Flow;
+use super::{TICK, Truth};
+
+impl Truth {
+    /// A worker says that a flow ended.
+    pub(crate) fn record(&mut self, worker: u16, record: &FlowRecord) {
+        self.counters.flows_recorded += 1;
+        let Some(at) = self.flow_of(worker, record) else {
+            let blurred = self.flows.keys.iter().any(|((w, key), state)| {
+                *w == worker && state.fuzzy && key.client == record.client && key.dialled == record.local
+            });
+            if record.requests > 0 && !blurred {
+                self.violated(Some(worker), format!("a record of no flow: {record:?}"));
+            }
+            return;
+        };
+        if let Some(what) = self.wrong_counts(at, record) {
+            self.violated(Some(worker), format!("flow {at}: {what}: {record:?}"));
+        }
+        if let Some(what) = self.wrong_reason(worker, &self.flows.all[at], record) {
+            self.violated(Some(worker), format!("flow {at}: {what}: {record:?}"));
+        }
+        self.flows.close(at, self.now);
+    }
+
+    /// The live flow that a record is about: of that client and backend, with those counts where several are.
+    fn flow_of(&self, worker: u16, record: &FlowRecord) -> Option<usize> {
+        let of_key = self.flows.keys.iter().filter(|((w, key), _)| {
+            *w == worker
+                && key.listener == record.listener
+                && key.client == record.client
+                && key.dialled == record.local
+        });
+        let live: Vec<usize> = of_key.flat_map(|(_, state)| state.flows.iter().copied()).collect();
+        let fits = |at: &&usize| {
+            let flow = &self.flows.all[**at];
+            let admitted = flow.maybe_admitted.contains(&record.admitted);
+            let counts = flow.forwards == record.requests && flow.returns == record.responses;
+            (admitted, counts, flow.pair.1 == record.backend_address)
+        };
+        // A flow that has not forwarded anything yet is none here: such a record fits no flow.
+        live.iter()
+            .max_by_key(|at| fits(at))
+            .copied()
+            .filter(|at| record.requests > 0 || self.flows.all[*at].maybe_admitted.contains(&record.admitted))
+    }
+
+    fn wrong_counts(&self, at: usize, record: &FlowRecord) -> Option<&'static str> {
+        let flow = &self.flows.all[at];
+        if record.listener != flow.key.listener || record.cluster != flow.terms.cluster && !flow.fuzzy {
+            return Some("its listener or cluster is wrong");
+        }
+        if record.route != flow.terms.route && !flow.fuzzy {
+            return Some("its route is wrong");
+        }
+        if flow.fuzzy {
+            return None;
+        }
+        if !flow.maybe_admitted.contains(&record.admitted) {
+            return Some("nothing came in when it was admitted");
+        }
+        if self.now.since(record.admitted) != record.duration {
+            return Some("its duration is wrong");
+        }
+        let within = |told: u64, seen: u64| told >= seen && told <= seen + flow.failed;
+        if !within(record.requests, flow.forwards) || !within(record.responses, flow.returns) {
+            return Some("its datagrams are miscounted");
+        }
+        if flow.failed > 0 {
+            return None;
+        }
+        let bytes = record.request_bytes == flow.forward_bytes && record.response_bytes == flow.return_bytes;
+        (!bytes).then_some("its bytes are miscounted")
+    }
+
+    fn wrong_reason(&self, worker: u16, flow: &Flow, record: &FlowRecord) -> Option<&'static str> {
+        if flow.fuzzy {
+            return None;
+        }
+        let knobs = flow.terms.knobs();
+        let gone = |at: usize| {
+            let cluster = self.generations[at].cluster(&flow.terms.cluster);
+            cluster.is_none_or(|cluster| {
+                cluster.backends.iter().all(|b| b.address != flow.pair.1 || b.name != record.backend)
+            })
+        };
+        let health = |at: usize| self.generations[at].cluster(&flow.terms.cluster).is_some_and(|c| c.health.is_some());
+        let current = self.current_generation(worker);
+        let listening =
+            current.is_some_and(|at| self.generations[at].document.listeners.contains_key(&flow.key.listener));
+        let right = match record.reason {
+            CloseReason::Idle => self.now >= flow.earliest_idle(),
+            CloseReason::Lifetime => knobs.lifetime.is_some_and(|lifetime| record.duration >= lifetime),
+            CloseReason::ResponsesReached => {
+                let cap = u64::from(knobs.responses);
+                cap > 0 && flow.returns + flow.failed >= cap
+            }
+            CloseReason::RequestsReached => !knobs.expects_reply && (flow.is_spent() || flow.failed > 0),
+            CloseReason::Drain => self.workers[usize::from(worker)].draining.is_some() || !listening,
+            CloseReason::BackendRemoved => knobs.on_backend_removed != OnBackend::Keep && current.is_none_or(gone),
+            CloseReason::BackendDown => {
+                let by_health = flow.terms.config.health.is_some() || current.is_some_and(health);
+                knobs.on_backend_down != OnBackend::Keep && by_health
+            }
+            CloseReason::Aborted => flow.moved || self.counters.open_failures > 0,
+        };
+        let lifetime_over = knobs.lifetime.is_some_and(|lifetime| record.duration > lifetime + self.tick + TICK);
+        if !right {
+            Some("that is no reason to end")
+        } else if lifetime_over && !self.workers[usize::from(worker)].behind {
+            Some("it outlived its lifetime")
+        } else {
+            None
+        }
+    }
+}
