@@ -135,8 +135,15 @@ pub enum ApplyError {
         backend: Name,
     },
     /// The changed object can't be read.
-    #[error("{0}")]
-    Invalid(Diagnostics),
+    #[error("{kind} {name}: {diagnostics}")]
+    Invalid {
+        /// What it is.
+        kind: Kind,
+        /// Its name; empty for sections.
+        name: Name,
+        /// What is wrong with it; the pointers begin at the object.
+        diagnostics: Diagnostics,
+    },
 }
 
 /// What makes `b` of `a`: sections first, then listeners, routes and clusters, each kind by name. Empty when they are equal.
@@ -259,7 +266,7 @@ impl Diffed for Cluster {
             }
             Edit::BackendChanged(change) => {
                 let at = position(&change.backend).ok_or_else(|| unexpected(&change.backend))?;
-                self.backends[at] = with_fields(&self.backends[at], change.fields.iter())?;
+                self.backends[at] = with_fields(&self.backends[at], change.fields.iter(), Kind::Cluster, cluster)?;
             }
             Edit::BackendsReordered { order } => {
                 let places: BTreeMap<&Name, usize> = order.iter().enumerate().map(|(n, name)| (name, n)).collect();
@@ -312,7 +319,7 @@ fn change_in<T: Diffed>(change: &Change, objects: &mut BTreeMap<Name, T>) -> Res
     match change {
         Change::Added { value, .. } => match objects.contains_key(&name) {
             true => return Err(ApplyError::Exists { kind, name }),
-            false => drop(objects.insert(name, read(value)?)),
+            false => drop(objects.insert(name.clone(), read(value, kind, &name)?)),
         },
         Change::Removed { .. } => {
             objects.remove(&name).ok_or(ApplyError::Missing { kind, name })?;
@@ -328,26 +335,31 @@ fn change_in<T: Diffed>(change: &Change, objects: &mut BTreeMap<Name, T>) -> Res
 /// Makes the edits of a change; a section, which always exists, takes its other forms too.
 fn edit<T: Diffed>(change: &Change, object: &mut T) -> Result<(), ApplyError> {
     match change {
-        Change::Added { value, .. } => *object = read(value)?,
+        Change::Added { value, .. } => *object = read(value, change.kind(), change.name())?,
         Change::Removed { .. } => *object = (T::section().blank)(),
-        Change::Changed { name, edits, .. } => {
+        Change::Changed { kind, name, edits } => {
             let fields = edits.iter().filter_map(|edit| match edit {
                 Edit::Field(field) => Some(field),
                 _ => None,
             });
-            *object = with_fields(object, fields)?;
+            *object = with_fields(object, fields, *kind, name)?;
             edits.iter().try_for_each(|edit| object.edit_list(name, edit))?;
         }
     }
     Ok(())
 }
 
-fn with_fields<'a, T: Diffed>(object: &T, changes: impl Iterator<Item = &'a FieldChange>) -> Result<T, ApplyError> {
+fn with_fields<'a, T: Diffed>(
+    object: &T,
+    changes: impl Iterator<Item = &'a FieldChange>,
+    kind: Kind,
+    name: &Name,
+) -> Result<T, ApplyError> {
     let mut node = object.write();
     for change in changes {
         set(&mut node, &change.field, change.after.as_ref());
     }
-    read(&node)
+    read(&node, kind, name)
 }
 
 /// Sets an option, or takes it out. Tables on the way are made where they are missing.
@@ -373,12 +385,12 @@ fn set(node: &mut Node, field: &str, after: Option<&Node>) {
     }
 }
 
-fn read<T: Object>(node: &Node) -> Result<T, ApplyError> {
+fn read<T: Object>(node: &Node, kind: Kind, name: &Name) -> Result<T, ApplyError> {
     let mut problems = Collector::default();
     let object = T::read(node, &mut problems);
     match (problems.finish(None), object) {
         (None, Some(object)) => Ok(object),
-        (diagnostics, _) => Err(ApplyError::Invalid(diagnostics.unwrap_or_default())),
+        (found, _) => Err(ApplyError::Invalid { kind, name: name.clone(), diagnostics: found.unwrap_or_default() }),
     }
 }
 

@@ -56,23 +56,20 @@ impl<'a> Check<'a, '_> {
     /// A name that couldn't be read is empty here, and was reported where it stands.
     fn exists(&mut self, kind: &str, name: &Name, way: &[Step<'_>]) {
         let document = self.document;
-        let known = match kind {
-            "listener" => document.listeners.contains_key(name),
-            _ => document.clusters.contains_key(name),
+        let (known, names): (bool, Box<dyn Iterator<Item = &Name>>) = match kind {
+            "listener" => (document.listeners.contains_key(name), Box::new(document.listeners.keys())),
+            _ => (document.clusters.contains_key(name), Box::new(document.clusters.keys())),
         };
         if known || name.as_str().is_empty() {
             return;
         }
-        let names: Vec<&str> = match kind {
-            "listener" => document.listeners.keys().map(Name::as_str).take(MAX_CANDIDATES).collect(),
-            _ => document.clusters.keys().map(Name::as_str).take(MAX_CANDIDATES).collect(),
-        };
+        let message = format!("{}: there is no {kind} `{}`", schema::subject(&way[..2]), quoted(name.as_str()));
         if !self.problems.has_room() {
-            self.problems.report(Diagnostic::new(String::new(), String::new(), None));
+            self.problems.report(Diagnostic::new(message, String::new(), None));
             return;
         }
+        let names: Vec<&str> = names.map(Name::as_str).take(MAX_CANDIDATES).collect();
         let meant = self.problems.suggester.nearest(name.as_str(), names.iter().copied());
-        let message = format!("{}: there is no {kind} `{}`", owner(way), quoted(name.as_str()));
         let diagnostic = self.report(message, way);
         match meant {
             Some(meant) => diagnostic.help(format!("did you mean `{meant}`?")),
@@ -183,7 +180,3 @@ impl<'a> Check<'a, '_> {
 
 /// How many names are looked through for one that was meant.
 const MAX_CANDIDATES: usize = 10_000;
-
-fn owner(way: &[Step<'_>]) -> String {
-    schema::subject(&way[..2])
-}

@@ -1,0 +1,222 @@
+//! Arbitrary valid documents, and texts to start mutations from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use kakei_config::*;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+pub(crate) const SEEDS: &[&str] = &[
+    include_str!("../errors/dangling.toml"),
+    include_str!("../errors/duplicates.toml"),
+    include_str!("../errors/health.toml"),
+    include_str!("../errors/addresses.toml"),
+    include_str!("../errors/wrong-types.toml"),
+    include_str!("../errors/later.toml"),
+];
+
+fn name() -> impl Strategy<Value = Name> {
+    prop_oneof![3 => "[a-d]", 1 => "[A-Za-z0-9._:/\\[\\]-]{1,128}"].prop_map(Name::new)
+}
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    let v6 = any::<u128>().prop_map(Ipv6Addr::from).prop_filter("is read as IPv4", |v6| v6.to_ipv4_mapped().is_none());
+    prop_oneof![
+        (0u8..4).prop_map(|last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last))),
+        any::<u32>().prop_map(|v4| IpAddr::from(Ipv4Addr::from(v4))),
+        v6.prop_map(IpAddr::from),
+    ]
+}
+
+fn bound() -> impl Strategy<Value = SocketAddr> {
+    (ip(), prop_oneof![Just(0), 1u16..4, any::<u16>()]).prop_map(SocketAddr::from)
+}
+
+fn sent_to() -> impl Strategy<Value = SocketAddr> {
+    let scoped = (1u16.., 1u32..9).prop_map(|(port, scope)| {
+        SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), port, 0, scope))
+    });
+    let plain = (ip(), 1u16..).prop_map(SocketAddr::from).prop_filter("can't be sent to", |a| !a.ip().is_unspecified());
+    prop_oneof![9 => plain, 1 => scoped]
+}
+
+fn network() -> impl Strategy<Value = IpNet> {
+    (ip(), any::<u8>()).prop_filter_map("would be IPv4", |(ip, length)| {
+        let longest = if ip.is_ipv4() { 32 } else { 128 };
+        Some(IpNet::new_assert(ip, length % (longest + 1)).trunc())
+    })
+}
+
+fn time(least: u64) -> impl Strategy<Value = Duration> {
+    let least = Duration::from_millis(least);
+    prop_oneof![
+        (0u64..100).prop_map(Duration::from_secs),
+        (0u64..400_000_000_000).prop_map(Duration::from_nanos),
+        (0u64..87_600).prop_map(|hours| Duration::from_secs(hours * 3600)),
+    ]
+    .prop_map(move |time| time.max(least))
+}
+
+fn path() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z/.]{1,20}", "[^\u{0}]{1,20}"]
+}
+
+fn admin() -> impl Strategy<Value = Admin> {
+    (option::of(path()), option::of(bound()), option::of(path())).prop_map(|(socket, metrics, state)| Admin {
+        socket,
+        metrics,
+        state,
+    })
+}
+
+fn workers() -> impl Strategy<Value = Workers> {
+    let count = prop_oneof![Just(WorkerCount::Auto), (1u16..=1_024).prop_map(WorkerCount::Fixed)];
+    (count, any::<bool>()).prop_map(|(count, pin)| Workers { count, pin })
+}
+
+fn access_log() -> impl Strategy<Value = AccessLog> {
+    (option::of(path()), select(vec![LogFormat::Json, LogFormat::Text]))
+        .prop_map(|(to, format)| AccessLog { to, format })
+}
+
+fn listener() -> impl Strategy<Value = Listener> {
+    let limits = (1u32.., any::<u32>(), 0u32..3).prop_map(|(flows, flows_per_source, new_flows_per_second)| Limits {
+        flows,
+        flows_per_source,
+        new_flows_per_second,
+    });
+    (vec(bound(), 1..4), limits, 1u32..=65_507, vec(network(), 0..3), time(0)).prop_map(
+        |(bind, limits, max_datagram_size, trusted, drain_timeout)| Listener {
+            protocol: Protocol::Udp,
+            bind,
+            cluster: None,
+            limits,
+            max_datagram_size,
+            proxy_protocol: InboundProxyProtocol { trusted },
+            drain_timeout,
+        },
+    )
+}
+
+fn backend() -> impl Strategy<Value = Backend> {
+    (option::of(name()), sent_to(), prop_oneof![Just(1), 0u32..=256], any::<bool>()).prop_map(
+        |(name, address, weight, backup)| {
+            let name = name.unwrap_or_else(|| Name::new(address.to_string()));
+            Backend { name, address, weight, backup }
+        },
+    )
+}
+
+fn knobs() -> impl Strategy<Value = UdpKnobs> {
+    let on_backend = || select(vec![OnBackend::Keep, OnBackend::Move, OnBackend::Close]);
+    let send = select(vec![SendProxyProtocol::Off, SendProxyProtocol::First, SendProxyProtocol::Every]);
+    let counts = (0u32..3, any::<u32>(), any::<bool>());
+    let times = (time(1), time(1), option::of(time(1)));
+    let words = (
+        select(vec![Affinity::SourceIp, Affinity::SourceIpPort]),
+        select(vec![Upstream::PerFlow, Upstream::Shared]),
+        send,
+        on_backend(),
+        on_backend(),
+    );
+    (counts, times, words, any::<bool>()).prop_map(|(counts, times, words, retry_on_unreachable)| UdpKnobs {
+        affinity: words.0,
+        responses: counts.0,
+        requests: counts.1,
+        expects_reply: counts.2 || counts.0 > 0,
+        front_timeout: times.0,
+        back_timeout: times.1,
+        lifetime: times.2,
+        upstream: words.1,
+        send_proxy_protocol: words.2,
+        on_backend_removed: words.3,
+        on_backend_down: words.4,
+        retry_on_unreachable,
+    })
+}
+
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof!["[ -~]{0,9}".prop_map(String::into_bytes), vec(any::<u8>(), 0..9)]
+}
+
+fn health() -> impl Strategy<Value = Health> {
+    let expect = prop_oneof![Just(Expect::Any), payload().prop_map(Expect::Exact), payload().prop_map(Expect::Prefix)];
+    let port = || option::of(1u16..);
+    let udp = (payload(), expect, port()).prop_map(|(send, expect, port)| UdpCheck { send, expect, port });
+    let tcp = port().prop_map(|port| TcpCheck { port });
+    let passive = (1u32..=1_000, time(1)).prop_map(|(fall, eject)| PassiveCheck { fall, eject });
+    let checks = (option::of(udp), option::of(tcp), option::of(passive))
+        .prop_filter("no check", |(udp, tcp, passive)| udp.is_some() || tcp.is_some() || passive.is_some());
+    let times = (time(10), time(1)).prop_map(|(interval, timeout)| (interval, timeout.min(interval / 2)));
+    (checks, times, 1u32..=1_000, 1u32..=1_000, any::<bool>()).prop_map(
+        |((udp, tcp, passive), (interval, timeout), rise, fall, fail_open)| Health {
+            udp,
+            tcp,
+            passive,
+            interval,
+            timeout,
+            rise,
+            fall,
+            fail_open,
+        },
+    )
+}
+
+fn cluster() -> impl Strategy<Value = Cluster> {
+    use Balance::*;
+    let balance = select(vec![RoundRobin, Random, Least, P2c, Hrw, Maglev]);
+    (balance, vec(backend(), 0..5), knobs(), option::of(health()), time(0)).prop_map(
+        |(balance, mut backends, udp, health, slow_start)| {
+            let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+            backends.retain(|backend| names.insert(backend.name.clone()) && addresses.insert(backend.address));
+            Cluster { balance, backends, udp, health, slow_start }
+        },
+    )
+}
+
+fn named<T: std::fmt::Debug>(of: impl Strategy<Value = T>) -> impl Strategy<Value = BTreeMap<Name, T>> {
+    vec((name(), of), 0..4).prop_map(|objects| objects.into_iter().collect())
+}
+
+/// A document that is valid as a whole: names exist, addresses and networks don't meet.
+pub(crate) fn document() -> impl Strategy<Value = Document> {
+    let routes = vec((name(), any::<usize>(), any::<usize>(), vec(network(), 1..4)), 0..4);
+    let default_clusters = vec(option::of(any::<usize>()), 4);
+    let objects = (named(listener()), named(cluster()), routes, default_clusters);
+    (admin(), workers(), access_log(), objects).prop_map(|(admin, workers, access_log, objects)| {
+        let (listeners, clusters, routes, default_clusters) = objects;
+        let mut document = Document { admin, workers, access_log, listeners, clusters, routes: BTreeMap::new() };
+        connect(&mut document, routes, &default_clusters);
+        document
+    })
+}
+
+type RouteParts = (Name, usize, usize, Vec<IpNet>);
+
+fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &[Option<usize>]) {
+    let clusters: Vec<Name> = document.clusters.keys().cloned().collect();
+    let mut taken = BTreeSet::new();
+    for (listener, choice) in document.listeners.values_mut().zip(default_clusters) {
+        listener.bind.retain(|address| taken.insert(*address));
+        listener.cluster = choice.and_then(|n| clusters.get(n % clusters.len().max(1)).cloned());
+    }
+    document.listeners.retain(|_, listener| !listener.bind.is_empty());
+    let listeners: Vec<Name> = document.listeners.keys().cloned().collect();
+    if listeners.is_empty() || clusters.is_empty() {
+        return;
+    }
+    let mut matched = BTreeSet::new();
+    for (name, listener, cluster, mut source) in routes {
+        let listener = listeners[listener % listeners.len()].clone();
+        source.retain(|network| matched.insert((listener.clone(), *network)));
+        if !source.is_empty() && !document.routes.contains_key(&name) {
+            let cluster = clusters[cluster % clusters.len()].clone();
+            document.routes.insert(name, Route { listener, source, cluster });
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! How differences are said, and what refuses to be applied.
+
+use kakei_config::*;
+
+const BASE: &str = r#"
+[listeners.dns]
+protocol = "udp"
+bind = ["127.0.0.1:53"]
+cluster = "resolvers"
+[clusters.resolvers]
+backends = [{ name = "a", address = "10.0.0.10:53" }, { name = "b", address = "10.0.0.11:53" }, "10.0.0.12:53"]
+health = { udp = { send_text = "x" } }
+[clusters.old]
+"#;
+
+fn told(edited: &str) -> Vec<String> {
+    let changes = diff(&parse_toml(BASE).unwrap(), &parse_toml(edited).unwrap());
+    changes.iter().flat_map(|change| change.to_string().lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn changes_are_said_in_plain_words() {
+    let edited = r#"
+[workers]
+count = 4
+[access_log]
+to = "stdout"
+[listeners.dns]
+protocol = "udp"
+bind = ["127.0.0.1:53", "[::1]:53"]
+limits.flows = 5000
+[listeners.syslog]
+protocol = "udp"
+bind = ["127.0.0.1:514"]
+[clusters.resolvers]
+backends = ["10.0.0.12:53", { name = "b", address = "10.0.0.11:53", weight = 2 }, { name = "c", address = "10.0.0.13:53", weight = 5, backup = true }]
+udp = { responses = 1, lifetime = "1m30s" }
+health = { udp = { send_hex = "00" }, tcp = {} }
+"#;
+    let expected = [
+        "workers: count auto -> 4",
+        "access_log: to unset -> stdout",
+        "listener dns: bind [\"127.0.0.1:53\"] -> [\"127.0.0.1:53\",\"[::1]:53\"]",
+        "listener dns: cluster resolvers -> unset",
+        "listener dns: limits.flows 100000 -> 5000",
+        "listener syslog: added",
+        "cluster old: removed",
+        "cluster resolvers: udp.responses 0 -> 1",
+        "cluster resolvers: udp.lifetime none -> 1m30s",
+        "cluster resolvers: health.udp.send_text x -> unset",
+        "cluster resolvers: health.udp.send_hex unset -> 00",
+        "cluster resolvers: health.tcp unset -> {}",
+        "cluster resolvers: backend a removed (10.0.0.10:53)",
+        "cluster resolvers: backend b: weight 1 -> 2",
+        "cluster resolvers: backend c added (10.0.0.13:53, weight 5, backup)",
+        "cluster resolvers: backends in another order",
+    ];
+    assert_eq!(told(edited), expected);
+}
+
+#[test]
+fn a_change_is_plain_json() {
+    let document = parse_toml(BASE).unwrap();
+    let mut edited = document.clone();
+    edited.clusters.get_mut(&Name::new("resolvers")).unwrap().backends.remove(1);
+    edited.listeners.get_mut(&Name::new("dns")).unwrap().limits.flows = 7;
+    let json = serde_json::to_value(diff(&document, &edited)).unwrap();
+    let expected = serde_json::json!([
+        { "change": "changed", "kind": "listener", "name": "dns",
+          "edits": [{ "edit": "field", "field": "limits.flows", "before": 100_000, "after": 7 }] },
+        { "change": "changed", "kind": "cluster", "name": "resolvers",
+          "edits": [{ "edit": "backend_removed",
+                      "backend": { "name": "b", "address": "10.0.0.11:53", "weight": 1, "backup": false } }] },
+    ]);
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let document = parse_toml(BASE).unwrap();
+    let refused = |change: Change| apply(&[change], &document).unwrap_err().to_string();
+    let (kind, name) = (Kind::Cluster, Name::new("old"));
+    let field = |field: &str, after| Edit::Field(FieldChange { field: field.into(), before: None, after: Some(after) });
+    let value = Value::Table(Vec::new()).into();
+    assert_eq!(refused(Change::Added { kind, name: name.clone(), value }), "cluster old exists already");
+    assert_eq!(refused(Change::Removed { kind: Kind::Route, name: name.clone() }), "there is no route old");
+    let backend = document.clusters[&Name::new("resolvers")].backends[0].clone();
+    let edits = vec![Edit::BackendRemoved { backend }];
+    let gone = refused(Change::Changed { kind, name: name.clone(), edits });
+    assert_eq!(gone, "cluster old: backend a isn't as the change expects");
+    let edits = vec![field("udp.responses", Value::Bool(true).into())];
+    let wrong = refused(Change::Changed { kind, name: name.clone(), edits });
+    assert_eq!(
+        wrong,
+        "cluster old: `udp.responses` must be a whole number from 0 to 4294967295, found the flag `true`"
+    );
+    let edits = vec![field("colour.of", Value::Bool(true).into())];
+    assert!(refused(Change::Changed { kind, name, edits }).starts_with("cluster old: unknown key `colour`"));
+}
+
+#[test]
+fn a_document_built_by_hand_is_checked_as_a_written_one() {
+    let mut document = parse_toml(BASE).unwrap();
+    check(&document).unwrap();
+    document.clusters.get_mut(&Name::new("resolvers")).unwrap().backends[0].weight = 999;
+    document.listeners.get_mut(&Name::new("dns")).unwrap().cluster = Some(Name::new("resolver"));
+    let found = check(&document).unwrap_err();
+    let pointers: Vec<&str> = found.iter().map(|diagnostic| diagnostic.place.pointer.as_str()).collect();
+    assert_eq!(pointers, ["/clusters/resolvers/backends/0/weight", "/listeners/dns/cluster"]);
+    assert!(found.render("the change", "", false).contains("in the change, at /listeners/dns/cluster"));
+}

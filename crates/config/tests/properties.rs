@@ -1,0 +1,112 @@
+//! What holds for all documents and all texts: writing and reading agree, a diff makes one document of another, nothing
+//! that is read panics.
+
+mod arbitrary;
+
+use arbitrary::{SEEDS, document};
+use kakei_config::{Diagnostics, Document, apply, check, diff, parse_json, parse_toml};
+use proptest::prelude::*;
+
+/// What every reader of errors relies on, whatever the text was.
+fn sound(text: &str, read: Result<Document, Diagnostics>) -> Result<(), TestCaseError> {
+    let diagnostics = match read {
+        Ok(document) => {
+            prop_assert_eq!(check(&document).map_err(|found| found.to_string()), Ok(()));
+            return Ok(());
+        }
+        Err(diagnostics) => diagnostics,
+    };
+    prop_assert!(diagnostics.count() > 0);
+    let starts: Vec<usize> =
+        diagnostics.iter().filter_map(|d| d.place.position.as_ref()).map(|position| position.span.start).collect();
+    prop_assert!(starts.is_sorted());
+    for diagnostic in diagnostics.iter() {
+        let position = diagnostic.place.position.as_ref().expect("it was read from text");
+        prop_assert!(text.get(position.span.clone()).is_some(), "{:?} of {:?}", position, text);
+        prop_assert_eq!(position.line, text[..position.span.start].matches('\n').count() + 1);
+        prop_assert!(!diagnostic.message.contains('\n'), "{}", diagnostic.message);
+    }
+    let drawn = diagnostics.render("f", text, false);
+    prop_assert!(drawn.contains("in f"));
+    diagnostics.render("f", "another\ntext", true);
+    diagnostics.to_json();
+    Ok(())
+}
+
+/// A text with a few places cut out, doubled or overwritten.
+fn mutated() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        "[\\[\\]{}=\".,#\n'0-9a-z -]{0,6}",
+        Just("\"\"\"".to_owned()),
+        Just("'é\u{0}\u{202e}'".to_owned()),
+        Just("99999999999999999999999999999999999999999999".to_owned()),
+    ];
+    let edits = prop::collection::vec((any::<prop::sample::Index>(), 0usize..12, piece), 1..6);
+    (prop::sample::select(SEEDS), edits).prop_map(|(seed, edits)| {
+        let mut chars: Vec<char> = seed.chars().collect();
+        for (at, cut, piece) in edits {
+            let at = at.index(chars.len() + 1).min(chars.len());
+            let end = (at + cut).min(chars.len());
+            chars.splice(at..end, piece.chars());
+        }
+        chars.into_iter().collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn what_is_written_reads_back(document in document()) {
+        let toml = document.to_toml();
+        prop_assert_eq!(parse_toml(&toml).map_err(|e| e.render("toml", &toml, false)), Ok(document.clone()));
+        let json = document.to_json_value().to_string();
+        prop_assert_eq!(parse_json(&json).map_err(|e| e.render("json", &json, false)), Ok(document.clone()));
+        prop_assert_eq!(check(&document).map_err(|e| e.to_string()), Ok(()));
+        prop_assert_eq!(parse_toml(&toml).unwrap().to_toml(), toml);
+    }
+
+    #[test]
+    fn a_diff_makes_one_document_of_another((a, b) in (document(), document())) {
+        let changes = diff(&a, &b);
+        prop_assert_eq!(changes.is_empty(), a == b);
+        prop_assert_eq!(apply(&changes, &a).map_err(|e| e.to_string()), Ok(b));
+        prop_assert!(serde_json::to_string(&changes).is_ok());
+        prop_assert!(changes.iter().all(|change| !change.to_string().is_empty()));
+    }
+
+    #[test]
+    fn nothing_differs_from_itself(a in document()) {
+        prop_assert_eq!(diff(&a, &a), vec![]);
+        prop_assert_eq!(apply(&[], &a).map_err(|e| e.to_string()), Ok(a));
+    }
+
+    #[test]
+    fn arbitrary_text_is_read_or_refused(text in any::<String>()) {
+        sound(&text, parse_toml(&text))?;
+        sound(&text, parse_json(&text))?;
+    }
+
+    #[test]
+    fn text_like_a_document_is_read_or_refused(text in "([a-z\\[\\]{}=\"., #'0-9:/-]|listeners|routes|clusters|bind|udp|health|\n){0,80}") {
+        sound(&text, parse_toml(&text))?;
+        sound(&text, parse_json(&text))?;
+    }
+
+    #[test]
+    fn a_mutated_document_is_read_or_refused(text in mutated()) {
+        sound(&text, parse_toml(&text))?;
+    }
+
+    #[test]
+    fn a_mutated_json_document_is_read_or_refused(
+        document in document(), at in any::<prop::sample::Index>(), cut in 0usize..9, piece in "[\\[\\]{}:\", a0-9-]{0,4}"
+    ) {
+        let mut chars: Vec<char> = document.to_json_value().to_string().chars().collect();
+        let at = at.index(chars.len());
+        let end = (at + cut).min(chars.len());
+        chars.splice(at..end, piece.chars());
+        let text: String = chars.into_iter().collect();
+        sound(&text, parse_json(&text))?;
+    }
+}
