@@ -2,11 +2,19 @@
 //! randomness but its seed. See [`worker::Worker`] for how it is driven.
 
 pub mod balance;
+mod cluster;
+mod datagram;
+mod hash;
 pub mod health;
 pub mod limits;
+mod listener;
+mod probes;
+mod publish;
 pub mod record;
 pub mod seam;
 pub mod snapshot;
 pub mod state;
 pub mod stats;
+mod timers;
 pub mod worker;
+mod world;

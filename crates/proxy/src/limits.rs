@@ -19,8 +19,13 @@ pub const SHARED_SOCKETS: usize = 32_768;
 pub const SHARED_REST_ANSWERED: Duration = Duration::from_millis(100);
 /// The same after a flow that may still be owed a reply.
 pub const SHARED_REST_OWED: Duration = Duration::from_secs(5);
+/// Runs of datagrams that wait in a worker for sockets asked for in the same step.
+pub const STASH_RUNS: usize = 1_024;
+/// Their bytes.
+pub const STASH_BYTES: usize = 4 << 20;
 /// Steps in which a slow start raises a backend's weight.
 pub const SLOW_START_STEPS: u32 = 10;
 
 const _: () = assert!(MAX_DATAGRAM <= u16::MAX as u32, "a datagram's length fits a segment length");
+const _: () = assert!(STASH_RUNS >= EVENTS_PER_STEP, "a step of nothing but new flows is stashed whole");
 const _: () = assert!(FLOWS_SWEPT_PER_STEP <= 4 * EVENTS_PER_STEP, "a sweep costs no more than a full step");

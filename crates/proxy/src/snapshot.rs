@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub generation: Generation,
     /// What all workers have in common.
     pub shared: Shared,
+    /// Whether ended flows leave an access-log record.
+    pub records: bool,
     /// Listeners in the order of their names.
     pub listeners: Vec<Arc<Listener>>,
     /// Clusters in the order of their names.
@@ -57,14 +59,14 @@ pub struct Listener {
     /// Where flows go, the longest source network first.
     routes: Vec<RouteEntry>,
     /// Where all others go.
-    default: Option<Name>,
+    default: Option<Arc<Target>>,
 }
 
 /// One source network of a route.
 #[derive(Clone, Debug, PartialEq)]
 struct RouteEntry {
     source: IpNet,
-    target: Target,
+    target: Arc<Target>,
 }
 
 /// Where a flow goes.
@@ -95,14 +97,14 @@ pub struct Cluster {
 
 impl Listener {
     /// Where a flow from `source` goes; none: nowhere (`no_route`).
-    pub fn route(&self, source: IpAddr) -> Option<Target> {
-        let refined = self.routes.iter().find(|entry| entry.source.contains(&source)).map(|entry| entry.target.clone());
-        refined.or_else(|| self.default.clone().map(|cluster| Target { route: None, cluster }))
+    pub fn route(&self, source: IpAddr) -> Option<&Arc<Target>> {
+        let refined = self.routes.iter().find(|entry| entry.source.contains(&source)).map(|entry| &entry.target);
+        refined.or(self.default.as_ref())
     }
 
     /// The routes that were looked at for `source`, in order, with whether each matches: what `explain` shows.
     pub fn considered(&self, source: IpAddr) -> impl Iterator<Item = (&IpNet, &Target, bool)> {
-        self.routes.iter().map(move |entry| (&entry.source, &entry.target, entry.source.contains(&source)))
+        self.routes.iter().map(move |entry| (&entry.source, &*entry.target, entry.source.contains(&source)))
     }
 }
 
@@ -117,7 +119,8 @@ impl Snapshot {
             let made = compile_cluster(name, cluster);
             reuse(previous.and_then(|p| p.cluster(name)), made)
         });
-        Snapshot { generation, shared, listeners: listeners.collect(), clusters: clusters.collect() }
+        let records = document.access_log.to.is_some();
+        Snapshot { generation, shared, records, listeners: listeners.collect(), clusters: clusters.collect() }
     }
 
     /// The listener of that name.
@@ -149,8 +152,8 @@ fn compile_listener(name: &Name, listener: &kakei_config::Listener, document: &D
     let refining = document.routes.iter().filter(|(_, route)| route.listener == *name);
     let mut routes: Vec<RouteEntry> = refining
         .flat_map(|(route_name, route)| {
-            let target = Target { route: Some(route_name.clone()), cluster: route.cluster.clone() };
-            route.source.iter().map(move |source| RouteEntry { source: source.trunc(), target: target.clone() })
+            let target = Arc::new(Target { route: Some(route_name.clone()), cluster: route.cluster.clone() });
+            route.source.iter().map(move |source| RouteEntry { source: source.trunc(), target: Arc::clone(&target) })
         })
         .collect();
     routes.sort_by(|a, b| b.source.prefix_len().cmp(&a.source.prefix_len()).then(a.source.cmp(&b.source)));
@@ -162,7 +165,7 @@ fn compile_listener(name: &Name, listener: &kakei_config::Listener, document: &D
         trusted: listener.proxy_protocol.trusted.clone(),
         drain_timeout: listener.drain_timeout,
         routes,
-        default: listener.cluster.clone(),
+        default: listener.cluster.clone().map(|cluster| Arc::new(Target { route: None, cluster })),
     }
 }
 

@@ -1,7 +1,6 @@
 //! The worker: one pure function from what happened to what to do.
 //!
 //! ```
-//! use std::sync::Arc;
 //! use kakei_proxy::seam::{Inbox, Instant, Outbox};
 //! use kakei_proxy::worker::{Role, Worker};
 //!
@@ -11,12 +10,19 @@
 //! assert!(out.ops.is_empty() && wake.is_none());
 //! ```
 
-use crate::seam::{Inbox, Instant, Outbox};
+use crate::cluster::{BackendKey, ClusterKey, Seat};
+use crate::datagram::{Cause, Datagrams, Failure};
+use crate::limits::TIMERS_PER_STEP;
+use crate::seam::{
+    Command, Datagram, Event, Inbox, Instant, Notice, Op, OpenError, Outbox, Reply, SendError, SocketId, Ticket,
+};
+use crate::stats::{DropReason, ListenerMetric, Stats, WorkerMetric};
+use crate::world::{Due, Socket, Tick, World};
 
 /// Which worker of the process this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Role {
-    /// 0 to workers − 1. Worker 0 probes backends and tells the others by [`crate::seam::Notice::Health`].
+    /// 0 to workers − 1. Worker 0 probes backends and tells the others by [`Notice::Health`].
     pub index: u16,
     /// Seeds everything random.
     pub seed: u64,
@@ -25,21 +31,243 @@ pub struct Role {
 /// A worker.
 #[derive(Debug)]
 pub struct Worker {
-    role: Role,
+    pub(crate) role: Role,
+    pub(crate) world: World,
+    pub(crate) datagrams: Datagrams,
+    pub(crate) drain: Drain,
+}
+
+/// Whether the worker as a whole ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drain {
+    No,
+    /// It admits nothing; `Notice::Drained` is still owed.
+    Underway,
+    /// It holds nothing any more.
+    Done,
 }
 
 impl Worker {
     /// A worker that listens nowhere until its first `Command::Publish`.
     pub fn new(role: Role) -> Self {
-        Worker { role }
+        let world = World::new(fastrand::Rng::with_seed(role.seed));
+        Worker { role, datagrams: Datagrams::new(world.hash), world, drain: Drain::No }
     }
 
     /// Handle everything in the inbox and every deadline that is due (each within its budget), leave what to do in
     /// the outbox, and say when to call again at the latest. `now` never goes back; a wake-up equal to `now` means
     /// that a budget cut the work short.
     pub fn step(&mut self, now: Instant, inbox: Inbox<'_>, out: &mut Outbox) -> Option<Instant> {
-        let _ = (now, out, self.role);
-        inbox.events.clear();
-        None
+        let mut tick = Tick { now, bytes: inbox.bytes, out };
+        self.world.values[WorkerMetric::Steps] += 1;
+        self.world.values[WorkerMetric::Events] += inbox.events.len() as u64;
+        self.datagrams.begin();
+        for event in inbox.events.drain(..) {
+            self.handle(&mut tick, event);
+        }
+        let timers_left = self.fire_timers(&mut tick);
+        self.datagrams.settle_stash(&mut self.world);
+        self.datagrams.run_sweeps(&mut self.world, &mut tick);
+        self.settle_drain(&mut tick);
+        match self.drain != Drain::Done && (timers_left || self.datagrams.is_behind()) {
+            true => Some(now),
+            false => self.world.timers.next(),
+        }
+    }
+
+    fn handle(&mut self, tick: &mut Tick<'_>, event: Event) {
+        match event {
+            Event::Datagram(datagram) => self.handle_datagram(tick, datagram),
+            Event::Opened { socket, local } => self.handle_opened(tick, socket, local.port()),
+            Event::OpenFailed { socket, error } => self.handle_open_failed(tick, socket, error),
+            Event::Unreachable { socket, peer } => self.handle_unreachable(tick, socket, peer),
+            Event::SendFailed { socket, tag, datagrams, bytes, error } => {
+                let reason = match error {
+                    SendError::QueueFull => DropReason::QueueFull,
+                    SendError::TooBig => DropReason::TooBig,
+                    SendError::Unreachable | SendError::Other => DropReason::SendError,
+                };
+                self.handle_send_failed(tick, socket, &Failure { tag, datagrams, bytes, reason });
+            }
+            Event::Overflow { socket, datagrams } => {
+                if let Some(front) = self.world.front_mut(socket) {
+                    let listener = front.listener;
+                    self.world.listeners[listener].values[ListenerMetric::ReceiveOverflow] += datagrams;
+                }
+            }
+            Event::Command { ticket, command } => self.handle_command(tick, ticket, command),
+        }
+    }
+
+    fn handle_datagram(&mut self, tick: &mut Tick<'_>, datagram: Datagram) {
+        let Worker { world, datagrams, .. } = self;
+        match world.sockets.get(datagram.socket) {
+            Some(Socket::Front(_)) => datagrams.handle_client(world, tick, datagram),
+            Some(&Socket::Flow(id)) => datagrams.handle_reply(world, tick, id, datagram),
+            Some(&Socket::Shared { cluster, seat, .. }) => {
+                datagrams.handle_shared_reply(world, tick, (cluster, seat), datagram);
+            }
+            Some(&Socket::Probe { cluster, probe }) => {
+                self.handle_probe_reply(tick, (cluster, probe), datagram.bytes.of(tick.bytes));
+            }
+            None => world.values[WorkerMetric::StaleReplies] += 1,
+        }
+    }
+
+    fn handle_opened(&mut self, tick: &mut Tick<'_>, socket: SocketId, port: u16) {
+        let Worker { world, datagrams, .. } = self;
+        match world.sockets.get_mut(socket) {
+            Some(Socket::Front(front)) => front.port = port,
+            Some(&mut Socket::Flow(id)) => datagrams.handle_opened(world, tick, id, socket),
+            Some(&mut Socket::Shared { cluster, v6, seat }) => {
+                let waiting = world.clusters[cluster].pools[usize::from(v6)].handle_opened(seat);
+                waiting.into_iter().for_each(|id| datagrams.handle_opened(world, tick, id, socket));
+            }
+            Some(&mut Socket::Probe { cluster, probe }) => self.handle_probe_opened(tick, (cluster, probe), socket),
+            None => world.values[WorkerMetric::StaleEvents] += 1,
+        }
+    }
+
+    fn handle_open_failed(&mut self, tick: &mut Tick<'_>, socket: SocketId, error: OpenError) {
+        let Worker { world, datagrams, .. } = self;
+        match world.sockets.remove(socket) {
+            // The listener's other workers go on; the control side sees the gap in `kakei get listeners`.
+            Some(Socket::Front(front)) => world.settle_listener(front.listener),
+            Some(Socket::Flow(id)) => {
+                if error == OpenError::Unreachable {
+                    self.note_unreachable(tick, id);
+                }
+                self.datagrams.handle_open_failed(&mut self.world, tick, id);
+            }
+            Some(Socket::Shared { cluster, v6, seat }) => {
+                let waiting = world.clusters[cluster].pools[usize::from(v6)].handle_failed(seat);
+                waiting.into_iter().for_each(|id| datagrams.handle_open_failed(world, tick, id));
+            }
+            Some(Socket::Probe { cluster, probe }) => self.handle_probe_failed(tick, (cluster, probe), error),
+            None => world.values[WorkerMetric::StaleEvents] += 1,
+        }
+    }
+
+    fn handle_unreachable(&mut self, tick: &mut Tick<'_>, socket: SocketId, peer: Option<std::net::SocketAddr>) {
+        let id = match (self.world.sockets.get(socket), peer) {
+            (Some(&Socket::Flow(id)), _) => Some(id),
+            (Some(&Socket::Shared { cluster, seat: Seat::Common, .. }), Some(peer)) => {
+                return self.note_unreachable_address(tick, cluster, peer);
+            }
+            (Some(&Socket::Shared { cluster, seat, .. }), Some(peer)) => {
+                self.world.clusters[cluster].pool_mut(peer).flow(seat, peer)
+            }
+            (Some(&Socket::Probe { cluster, probe }), _) => {
+                return self.handle_probe_unreachable(tick, (cluster, probe));
+            }
+            _ => None,
+        };
+        match id {
+            Some(id) => {
+                self.note_unreachable(tick, id);
+                self.datagrams.handle_unreachable(&mut self.world, tick, id);
+            }
+            None => self.world.values[WorkerMetric::StaleEvents] += 1,
+        }
+    }
+
+    fn handle_send_failed(&mut self, tick: &mut Tick<'_>, socket: SocketId, failure: &Failure) {
+        let Worker { world, datagrams, .. } = self;
+        match world.sockets.get(socket) {
+            Some(Socket::Front(_)) => datagrams.handle_return_failed(world, failure),
+            Some(Socket::Flow(_) | Socket::Shared { .. }) => datagrams.handle_forward_failed(world, failure),
+            Some(&Socket::Probe { cluster, probe }) => {
+                let error =
+                    if failure.reason == DropReason::SendError { OpenError::Unreachable } else { OpenError::Other };
+                self.handle_probe_failed(tick, (cluster, probe), error);
+            }
+            None => world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams),
+        }
+    }
+
+    fn handle_command(&mut self, tick: &mut Tick<'_>, ticket: Ticket, command: Command) {
+        let reply = match command {
+            Command::Publish(snapshot) => {
+                let generation = snapshot.generation;
+                self.publish(tick, &snapshot);
+                Reply::Published(generation)
+            }
+            Command::Drain { within } => {
+                self.drain(tick, within);
+                Reply::Done
+            }
+            Command::Health(verdict) => {
+                self.take_verdict(tick, &verdict);
+                Reply::Done
+            }
+            Command::Stats => Reply::Stats(Box::new(self.stats(tick.now))),
+            Command::Flows(filter) => Reply::Flows(self.datagrams.list(&self.world, tick.now, &filter)),
+            Command::Snapshot => Reply::State(Box::new(self.state(tick.now))),
+        };
+        tick.ask(Op::Reply { ticket, reply });
+    }
+
+    /// Handle deadlines that are due; whether some are left.
+    fn fire_timers(&mut self, tick: &mut Tick<'_>) -> bool {
+        for _ in 0..TIMERS_PER_STEP {
+            let Some(due) = self.world.timers.poll(tick.now) else { return false };
+            self.world.values[WorkerMetric::TimersFired] += 1;
+            match due {
+                Due::Flow(id, token) => self.datagrams.handle_due(&mut self.world, tick, id, token),
+                Due::Listener(_) | Due::Front(_) => self.datagrams.sweep_drained(&self.world, tick),
+                Due::Review(cluster) => self.review(tick, cluster),
+                Due::Probes(cluster) => self.probe(tick, cluster),
+                Due::IdlePools(cluster) => Datagrams::close_idle_pools(&mut self.world, tick, cluster),
+            }
+        }
+        self.world.timers.next().is_some_and(|next| next <= tick.now)
+    }
+
+    /// Once a worker that drains as a whole has no flow any more, give up what is left and say so.
+    fn settle_drain(&mut self, tick: &mut Tick<'_>) {
+        if self.drain != Drain::Underway || self.datagrams.len() > 0 || self.world.fronts().next().is_some() {
+            return;
+        }
+        let clusters: Vec<ClusterKey> = self.world.clusters.keys().collect();
+        for key in clusters {
+            Datagrams::close_idle_pools(&mut self.world, tick, key);
+        }
+        self.world.rest();
+        self.drain = Drain::Done;
+        tick.ask(Op::Notice(Notice::Drained));
+    }
+
+    /// A copy of the counters.
+    pub(crate) fn stats(&self, now: Instant) -> Stats {
+        let world = &self.world;
+        let mut listeners: Vec<_> = world
+            .listeners
+            .iter()
+            .map(|(key, listener)| listener.stats(listener.removed.is_some() || world.is_draining(key)))
+            .collect();
+        listeners.sort_by(|a, b| a.listener.cmp(&b.listener));
+        let mut clusters: Vec<_> = world.clusters.values().map(|cluster| cluster.stats(now)).collect();
+        clusters.sort_by(|a, b| a.cluster.cmp(&b.cluster));
+        Stats { worker: world.values, listeners, clusters }
+    }
+
+    /// Who takes work in a cluster changed by the passing of time.
+    fn review(&mut self, tick: &mut Tick<'_>, cluster: ClusterKey) {
+        if let Some(live) = self.world.clusters.get_mut(cluster) {
+            live.review = None;
+            live.rebuild(tick.now);
+            self.world.arm_review(tick.now, cluster);
+        }
+    }
+
+    /// A backend went down: flows obey their policy.
+    pub(crate) fn leave_backend(&mut self, cluster: ClusterKey, backend: BackendKey) {
+        self.datagrams.sweep_backend(&self.world, cluster, backend, Cause::BackendDown);
+    }
+}
+
+impl Worker {
+    pub(crate) fn state(&self, _now: Instant) -> crate::state::WorkerState {
+        crate::state::WorkerState { schema: crate::state::SCHEMA }
     }
 }

@@ -1,0 +1,68 @@
+//! A backend as it lives in a worker: what it carries, whether it takes more. Protocol-neutral.
+
+use kakei_config::Backend;
+
+use crate::balance;
+use crate::health::Passive;
+use crate::seam::Instant;
+use crate::stats::{BackendMetric, BackendStats, Values};
+
+slotmap::new_key_type! {
+    /// A live backend of a cluster; carries a generation.
+    pub(crate) struct BackendKey;
+}
+
+/// A backend that is configured, or was and still has flows.
+#[derive(Debug)]
+pub(crate) struct LiveBackend {
+    pub(crate) spec: Backend,
+    /// A stable hash of its name.
+    pub(crate) identity: u64,
+    /// Gone from the configuration.
+    pub(crate) removed: bool,
+    /// The verdict of the active checks.
+    pub(crate) up: bool,
+    /// Since when, for slow start; the instant of its arrival is long ago for the first ones.
+    pub(crate) up_since: Instant,
+    /// What ICMP errors say.
+    pub(crate) passive: Passive,
+    /// Live flows.
+    pub(crate) live: u32,
+    /// Those of them that don't simply stay when it is removed or goes down.
+    pub(crate) restless: u32,
+    pub(crate) values: Values<{ BackendMetric::COUNT }>,
+}
+
+impl LiveBackend {
+    pub(crate) fn new(spec: Backend, up_since: Instant) -> Self {
+        LiveBackend {
+            identity: balance::identity(spec.name.as_str()),
+            spec,
+            removed: false,
+            up: true,
+            up_since,
+            passive: Passive::default(),
+            live: 0,
+            restless: 0,
+            values: Values::default(),
+        }
+    }
+
+    /// Whether it may take work at all.
+    pub(crate) fn is_member(&self) -> bool {
+        !self.removed && self.spec.weight > 0
+    }
+
+    /// Whether every signal says that it is there.
+    pub(crate) fn is_up(&self, now: Instant) -> bool {
+        self.up && !self.passive.is_ejected(now)
+    }
+
+    pub(crate) fn stats(&self, now: Instant) -> BackendStats {
+        let mut values = self.values;
+        values[BackendMetric::FlowsLive] = u64::from(self.live);
+        values[BackendMetric::Up] = u64::from(!self.removed && self.is_up(now));
+        values[BackendMetric::Draining] = u64::from(self.removed);
+        BackendStats { backend: self.spec.name.clone(), address: self.spec.address, values }
+    }
+}

@@ -1,0 +1,250 @@
+//! A cluster as it lives in a worker: its backends, the balancer over those that take work, its shared sockets.
+//! Protocol-neutral; it holds no flow and sends nothing.
+
+mod backend;
+mod pool;
+mod probing;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use kakei_config::Name;
+use slotmap::SlotMap;
+
+pub(crate) use self::backend::{BackendKey, LiveBackend};
+pub(crate) use self::pool::{Lease, Pool, Rest, Seat};
+pub(crate) use self::probing::Probing;
+use crate::balance::{Balancer, Member};
+use crate::health;
+use crate::limits::SLOW_START_STEPS;
+use crate::seam::{BackendHealth, Instant};
+use crate::snapshot::Cluster;
+use crate::stats::{ClusterMetric, ClusterStats, DropReason, Drops, Values};
+use crate::timers::TimerKey;
+
+slotmap::new_key_type! {
+    /// A live cluster; carries a generation.
+    pub(crate) struct ClusterKey;
+}
+
+/// A cluster that is configured, or was and still has flows.
+#[derive(Debug)]
+pub(crate) struct LiveCluster {
+    pub(crate) spec: Arc<Cluster>,
+    /// Gone from the configuration.
+    pub(crate) removed: bool,
+    pub(crate) backends: SlotMap<BackendKey, LiveBackend>,
+    /// Those that take work, in the balancer's order.
+    members: Vec<(BackendKey, Member)>,
+    balancer: Balancer,
+    /// Shared sockets, for IPv4 and IPv6 backends.
+    pub(crate) pools: [Pool; 2],
+    pub(crate) probing: Probing,
+    /// When membership or weights change by themselves: an ejection ends, a slow start goes on.
+    pub(crate) review: Option<TimerKey>,
+    /// When idle shared sockets are given up.
+    pub(crate) idle_pools: Option<TimerKey>,
+    pub(crate) values: Values<{ ClusterMetric::COUNT }>,
+    pub(crate) drops: Drops,
+}
+
+/// Backends that went by a change of the configuration, or came.
+#[derive(Debug, Default)]
+pub(crate) struct Reshaped {
+    /// Whether anything is other than before.
+    pub(crate) changed: bool,
+    pub(crate) removed: Vec<BackendKey>,
+}
+
+impl LiveCluster {
+    pub(crate) fn new(spec: Arc<Cluster>) -> Self {
+        let balancer = Balancer::new(spec.balance, &[]);
+        let mut cluster = LiveCluster {
+            balancer,
+            removed: false,
+            backends: SlotMap::with_key(),
+            members: Vec::new(),
+            pools: [Pool::new(), Pool::new()],
+            probing: Probing::default(),
+            review: None,
+            idle_pools: None,
+            values: Values::default(),
+            drops: Drops::default(),
+            spec,
+        };
+        // What is there from the beginning is at its full weight: there is nothing to spare it from.
+        cluster.adopt_backends(Instant::ZERO);
+        cluster.rebuild(Instant::ZERO);
+        cluster
+    }
+
+    /// Go over to `spec`: backends of the same name and address stay what they are.
+    pub(crate) fn reshape(&mut self, now: Instant, spec: Arc<Cluster>) -> Reshaped {
+        if !self.removed && Arc::ptr_eq(&self.spec, &spec) {
+            return Reshaped::default();
+        }
+        if self.spec.balance != spec.balance {
+            self.balancer = Balancer::new(spec.balance, &[]);
+            self.members.clear();
+        }
+        self.removed = false;
+        self.spec = spec;
+        let reshaped = Reshaped { changed: true, removed: self.retire_backends() };
+        self.adopt_backends(now);
+        self.rebuild(now);
+        reshaped
+    }
+
+    /// The cluster is gone from the configuration.
+    pub(crate) fn remove(&mut self, now: Instant) -> Reshaped {
+        self.removed = true;
+        let gone = Cluster { backends: Vec::new(), health: None, ..Cluster::clone(&self.spec) };
+        self.spec = Arc::new(gone);
+        let reshaped = Reshaped { changed: true, removed: self.retire_backends() };
+        self.rebuild(now);
+        reshaped
+    }
+
+    fn retire_backends(&mut self) -> Vec<BackendKey> {
+        let spec = Arc::clone(&self.spec);
+        let is_gone = |live: &LiveBackend| {
+            !live.removed && !spec.backends.iter().any(|b| b.name == live.spec.name && b.address == live.spec.address)
+        };
+        let gone: Vec<BackendKey> =
+            self.backends.iter().filter(|(_, live)| is_gone(live)).map(|(key, _)| key).collect();
+        for &key in &gone {
+            self.backends[key].removed = true;
+        }
+        gone
+    }
+
+    fn adopt_backends(&mut self, now: Instant) {
+        for spec in &self.spec.backends {
+            let same = |live: &&mut LiveBackend| live.spec.name == spec.name && live.spec.address == spec.address;
+            match self.backends.values_mut().find(same) {
+                Some(live) => {
+                    if live.removed {
+                        live.up_since = now;
+                    }
+                    live.removed = false;
+                    live.spec = spec.clone();
+                }
+                None => {
+                    self.backends.insert(LiveBackend::new(spec.clone(), now));
+                }
+            }
+        }
+    }
+
+    /// Choose anew who takes work and with which weight, after anything that may change it.
+    pub(crate) fn rebuild(&mut self, now: Instant) {
+        let mut members = self.members_where(now, |live| live.is_up(now) && !live.spec.backup);
+        if members.is_empty() {
+            members = self.members_where(now, |live| live.is_up(now));
+        }
+        if members.is_empty() && self.spec.health.as_ref().is_none_or(|health| health.fail_open) {
+            members = self.members_where(now, |live| !live.spec.backup);
+        }
+        if members != self.members {
+            self.members = members;
+            let bare: Vec<Member> = self.members.iter().map(|(_, member)| *member).collect();
+            self.balancer.rebuild(&bare);
+        }
+    }
+
+    fn members_where(&self, now: Instant, takes: impl Fn(&LiveBackend) -> bool) -> Vec<(BackendKey, Member)> {
+        let taking = self.backends.iter().filter(|(_, live)| live.is_member() && takes(live));
+        let mut members: Vec<(BackendKey, Member)> = taking
+            .map(|(key, live)| {
+                let weight = health::effective_weight(live.spec.weight, now - live.up_since, self.spec.slow_start);
+                (key, Member { identity: live.identity, weight })
+            })
+            .collect();
+        // The order is part of what some balancers decide by: it must not depend on the history of this worker.
+        members.sort_by(|(a, _), (b, _)| self.backends[*a].spec.name.cmp(&self.backends[*b].spec.name));
+        members
+    }
+
+    /// When `rebuild` would choose otherwise, by the mere passing of time.
+    pub(crate) fn review_at(&self, now: Instant) -> Option<Instant> {
+        let times = self.backends.values().filter(|live| !live.removed).flat_map(|live| {
+            let step = health::next_step(now - live.up_since, self.spec.slow_start).map(|after| live.up_since + after);
+            [step, live.passive.ejected_until(now)]
+        });
+        times.flatten().min()
+    }
+
+    /// Whether there is anyone to pick.
+    pub(crate) fn takes_work(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// The backend for work with this affinity.
+    pub(crate) fn pick(&mut self, affinity: u64, rng: &mut fastrand::Rng) -> Option<BackendKey> {
+        let (members, backends) = (&self.members, &self.backends);
+        let at = self.balancer.pick(affinity, |index| backends[members[index].0].live, rng)?;
+        Some(self.members[at].0)
+    }
+
+    /// Another backend than `not` for work with this affinity.
+    pub(crate) fn pick_other(&mut self, not: BackendKey, affinity: u64, rng: &mut fastrand::Rng) -> Option<BackendKey> {
+        if !self.members.iter().any(|(key, _)| *key == not) {
+            return self.pick(affinity, rng);
+        }
+        // Rare: rendezvous over the rest needs no table and spreads by weight whatever the policy.
+        let rest: Vec<(BackendKey, Member)> = self.members.iter().filter(|(key, _)| *key != not).copied().collect();
+        let bare: Vec<Member> = rest.iter().map(|(_, member)| *member).collect();
+        let at = Balancer::new(kakei_config::Balance::Hrw, &bare).pick(affinity, |_| 0, rng)?;
+        Some(rest[at].0)
+    }
+
+    /// The configured backend of that name.
+    pub(crate) fn find(&self, name: &Name) -> Option<BackendKey> {
+        self.backends.iter().find(|(_, live)| !live.removed && live.spec.name == *name).map(|(key, _)| key)
+    }
+
+    /// Take over a verdict of the active checks. Returns the backend if that changed anything.
+    pub(crate) fn handle_health(&mut self, now: Instant, verdict: &BackendHealth) -> Option<BackendKey> {
+        let key = self.find(&verdict.backend)?;
+        let live = &mut self.backends[key];
+        if live.up == verdict.up || live.spec.address != verdict.address {
+            return None;
+        }
+        live.up = verdict.up;
+        if verdict.up {
+            live.up_since = now;
+        }
+        self.rebuild(now);
+        Some(key)
+    }
+
+    /// The pool for backends of this address family.
+    pub(crate) fn pool_mut(&mut self, backend: SocketAddr) -> &mut Pool {
+        &mut self.pools[usize::from(backend.is_ipv6())]
+    }
+
+    /// Count dropped backend datagrams.
+    pub(crate) fn drop(&mut self, reason: DropReason, datagrams: u32) {
+        self.drops.0[reason as usize] += u64::from(datagrams);
+    }
+
+    /// Forget removed backends that nothing lives on.
+    pub(crate) fn forget_backends(&mut self) {
+        self.backends.retain(|_, live| !live.removed || live.live > 0);
+    }
+
+    /// Nothing is left that would need this cluster.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.removed && self.backends.is_empty() && self.pools.iter().all(|pool| pool.sockets() == 0)
+    }
+
+    pub(crate) fn stats(&self, now: Instant) -> ClusterStats {
+        let mut values = self.values;
+        values[ClusterMetric::SharedSockets] = self.pools.iter().map(Pool::sockets).sum::<usize>() as u64;
+        let mut backends: Vec<_> = self.backends.values().map(|live| live.stats(now)).collect();
+        backends.sort_by(|a, b| (&a.backend, a.address).cmp(&(&b.backend, b.address)));
+        ClusterStats { cluster: self.spec.name.clone(), values, drops: self.drops, backends }
+    }
+}
+
+const _: () = assert!(SLOW_START_STEPS > 0, "a slow start has steps");

@@ -1,0 +1,263 @@
+//! Shared upstream sockets: many flows leave by one socket, at most one of them to each backend, so that a reply is
+//! told by the socket it came to and the backend it came from. One-way flows, which are owed no reply, have one
+//! socket in common. Opens nothing itself: it says which socket to open.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::datagram::FlowId;
+use crate::limits::SHARED_SOCKETS;
+use crate::seam::{Instant, SocketId};
+
+/// One address family's shared sockets of a cluster.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    sockets: Vec<PoolSocket>,
+    lanes: Vec<Lane>,
+    by_address: HashMap<SocketAddr, u32, foldhash::fast::FixedState>,
+    common: PoolSocket,
+    /// Leases that are held.
+    leased: u32,
+}
+
+/// The place of a flow in a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Lease {
+    /// Which backend address; none: a one-way flow on the common socket.
+    pub(crate) lane: Option<u32>,
+    /// Which socket; of no meaning on the common one.
+    pub(crate) index: u32,
+}
+
+/// Which socket of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Seat {
+    /// One of the numbered ones.
+    Numbered(u32),
+    /// The one that one-way flows have in common.
+    Common,
+}
+
+#[derive(Debug, Default)]
+struct PoolSocket {
+    id: Option<SocketId>,
+    open: bool,
+    waiting: Vec<FlowId>,
+}
+
+/// What flows to one backend address use.
+#[derive(Debug)]
+struct Lane {
+    /// By socket: the flow that holds the pair.
+    flows: Vec<Option<FlowId>>,
+    /// Pairs that rest, with the instant from which they are free: after answered flows, and after others.
+    resting: [VecDeque<(Instant, u32)>; 2],
+}
+
+/// A place in the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Acquired {
+    pub(crate) lease: Lease,
+    /// Its socket, if there is one already.
+    pub(crate) socket: Option<SocketId>,
+    pub(crate) open: bool,
+}
+
+/// How long a pair rests when it is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// No reply is outstanding.
+    Answered,
+    /// A reply may still come.
+    Owed,
+}
+
+impl Rest {
+    fn duration(self) -> Duration {
+        match self {
+            Rest::Answered => crate::limits::SHARED_REST_ANSWERED,
+            Rest::Owed => crate::limits::SHARED_REST_OWED,
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn new() -> Self {
+        Pool {
+            sockets: Vec::new(),
+            lanes: Vec::new(),
+            by_address: HashMap::default(),
+            common: PoolSocket::default(),
+            leased: 0,
+        }
+    }
+
+    /// A place for `flow` to `backend`; none where the pool is as large as it may be. Where the place has no socket
+    /// yet, open one and say so with [`Pool::handle_asked`]; where it isn't open yet, the flow is told by
+    /// [`Pool::handle_opened`].
+    pub(crate) fn acquire(
+        &mut self,
+        now: Instant,
+        backend: SocketAddr,
+        flow: FlowId,
+        one_way: bool,
+    ) -> Option<Acquired> {
+        let lease = match one_way {
+            true => Lease { lane: None, index: 0 },
+            false => self.lease(now, backend, flow)?,
+        };
+        self.leased += 1;
+        let socket = self.socket_mut(lease.seat());
+        if !socket.open {
+            socket.waiting.push(flow);
+        }
+        Some(Acquired { lease, socket: socket.id, open: socket.open })
+    }
+
+    fn lease(&mut self, now: Instant, backend: SocketAddr, flow: FlowId) -> Option<Lease> {
+        let lane = self.lane(backend);
+        let entry = &mut self.lanes[lane as usize];
+        let rested = entry.resting.iter_mut().find(|queue| queue.front().is_some_and(|(free, _)| *free <= now));
+        let index = match rested.and_then(VecDeque::pop_front) {
+            Some((_, index)) => index,
+            None if entry.flows.len() < SHARED_SOCKETS => {
+                entry.flows.push(None);
+                (entry.flows.len() - 1) as u32
+            }
+            None => return None,
+        };
+        debug_assert!(entry.flows[index as usize].is_none(), "a pair has one flow at a time");
+        entry.flows[index as usize] = Some(flow);
+        if index as usize >= self.sockets.len() {
+            self.sockets.push(PoolSocket::default());
+        }
+        Some(Lease { lane: Some(lane), index })
+    }
+
+    /// The socket of that place was asked for.
+    pub(crate) fn handle_asked(&mut self, seat: Seat, id: SocketId) {
+        self.socket_mut(seat).id = Some(id);
+    }
+
+    /// A socket is open: these flows waited for it.
+    pub(crate) fn handle_opened(&mut self, seat: Seat) -> Vec<FlowId> {
+        let socket = self.socket_mut(seat);
+        socket.open = true;
+        std::mem::take(&mut socket.waiting)
+    }
+
+    /// A socket could not be opened: these flows waited for it. The next flow in its place asks again.
+    pub(crate) fn handle_failed(&mut self, seat: Seat) -> Vec<FlowId> {
+        let socket = self.socket_mut(seat);
+        socket.id = None;
+        std::mem::take(&mut socket.waiting)
+    }
+
+    /// Give a place back.
+    pub(crate) fn release(&mut self, now: Instant, lease: Lease, rest: Rest) {
+        self.leased -= 1;
+        if let Some(lane) = lease.lane {
+            let lane = &mut self.lanes[lane as usize];
+            lane.flows[lease.index as usize] = None;
+            lane.resting[rest as usize].push_back((now + rest.duration(), lease.index));
+        }
+    }
+
+    /// The flow that a datagram from `peer` belongs to.
+    pub(crate) fn flow(&self, seat: Seat, peer: SocketAddr) -> Option<FlowId> {
+        let Seat::Numbered(index) = seat else { return None };
+        let lane = self.by_address.get(&peer)?;
+        self.lanes[*lane as usize].flows.get(index as usize).copied().flatten()
+    }
+
+    /// No flow has a place here.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.leased == 0
+    }
+
+    /// Sockets that are open or asked for.
+    pub(crate) fn sockets(&self) -> usize {
+        self.sockets.iter().chain([&self.common]).filter(|socket| socket.id.is_some()).count()
+    }
+
+    /// Every socket with its seat and whether it is open.
+    pub(crate) fn seats(&self) -> impl Iterator<Item = (Seat, SocketId, bool)> + '_ {
+        let numbered = self.sockets.iter().enumerate().map(|(index, socket)| (Seat::Numbered(index as u32), socket));
+        let all = numbered.chain([(Seat::Common, &self.common)]);
+        all.filter_map(|(seat, socket)| socket.id.map(|id| (seat, id, socket.open)))
+    }
+
+    /// Give every socket up; the pool is as new. Only when idle.
+    pub(crate) fn clear(&mut self) -> Vec<SocketId> {
+        debug_assert!(self.is_idle(), "no flow loses its socket");
+        let ids = self.seats().map(|(_, id, _)| id).collect();
+        *self = Pool::new();
+        ids
+    }
+
+    /// Put a flow back where it was written down, with its socket.
+    pub(crate) fn restore(&mut self, backend: SocketAddr, lease: Lease, flow: FlowId) -> Lease {
+        self.leased += 1;
+        let Some(_) = lease.lane else { return lease };
+        let lane = self.lane(backend);
+        let entry = &mut self.lanes[lane as usize];
+        let index = lease.index as usize;
+        if entry.flows.len() <= index {
+            entry.flows.resize(index + 1, None);
+        }
+        entry.flows[index] = Some(flow);
+        Lease { lane: Some(lane), index: lease.index }
+    }
+
+    /// After every flow was put back: what no flow holds rests as after an unanswered one.
+    pub(crate) fn restore_rests(&mut self, now: Instant) {
+        for lane in &mut self.lanes {
+            let free = lane.flows.iter().enumerate().filter(|(_, flow)| flow.is_none()).map(|(index, _)| index as u32);
+            lane.resting = [VecDeque::new(), free.map(|index| (now + Rest::Owed.duration(), index)).collect()];
+        }
+    }
+
+    /// Put a socket back where it was written down; `waiting` flows are told when it opens.
+    pub(crate) fn restore_socket(&mut self, seat: Seat, id: SocketId, open: bool) {
+        if let Seat::Numbered(index) = seat
+            && self.sockets.len() <= index as usize
+        {
+            self.sockets.resize_with(index as usize + 1, PoolSocket::default);
+        }
+        let socket = self.socket_mut(seat);
+        socket.id = Some(id);
+        socket.open = open;
+    }
+
+    /// Let a restored flow wait for its socket.
+    pub(crate) fn restore_waiting(&mut self, seat: Seat, flow: FlowId) {
+        self.socket_mut(seat).waiting.push(flow);
+    }
+
+    fn socket_mut(&mut self, seat: Seat) -> &mut PoolSocket {
+        match seat {
+            Seat::Numbered(index) => &mut self.sockets[index as usize],
+            Seat::Common => &mut self.common,
+        }
+    }
+
+    fn lane(&mut self, address: SocketAddr) -> u32 {
+        *self.by_address.entry(address).or_insert_with(|| {
+            self.lanes.push(Lane { flows: Vec::new(), resting: [VecDeque::new(), VecDeque::new()] });
+            (self.lanes.len() - 1) as u32
+        })
+    }
+}
+
+impl Lease {
+    /// The socket that goes with it.
+    pub(crate) fn seat(self) -> Seat {
+        match self.lane {
+            Some(_) => Seat::Numbered(self.index),
+            None => Seat::Common,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A new flow: whether one is admitted, where it goes, and its way there. Nothing is allocated before admission.
+
+use std::sync::Arc;
+
+use kakei_config::{OnBackend, Upstream as Strategy};
+
+use super::Datagrams;
+use super::flow::{Flow, FlowId, Kept, Upstream};
+use super::key::{self, FlowKey};
+use super::life::Life;
+use crate::balance;
+use crate::record::CloseReason;
+use crate::seam::{Op, Remote, SocketId};
+use crate::stats::{BackendMetric, DropReason};
+use crate::world::{Socket, Tick, World};
+
+impl Datagrams {
+    /// Admit a flow for `key`, or say why not.
+    pub(super) fn admit(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        key: &FlowKey,
+    ) -> Result<FlowId, DropReason> {
+        let client = key.client();
+        key::check_client(client)?;
+        let front = world.front_mut(key.front).ok_or(DropReason::Draining)?;
+        if front.draining.is_some() {
+            return Err(DropReason::Draining);
+        }
+        let listener_key = front.listener;
+        let listener = &mut world.listeners[listener_key];
+        let target = Arc::clone(listener.spec.route(client.ip()).ok_or(DropReason::NoRoute)?);
+        let cluster_key = *world.cluster_names.get(&target.cluster).ok_or(DropReason::NoBackend)?;
+        let cluster = &mut world.clusters[cluster_key];
+        if !cluster.takes_work() {
+            return Err(DropReason::NoBackend);
+        }
+        listener.admit(tick.now, client.ip())?;
+        let knobs = Arc::clone(&cluster.spec.knobs);
+        let affinity = balance::source_affinity(world.balance_seed, knobs.affinity, client);
+        let backend = cluster.pick(affinity, &mut world.rng).expect("a cluster that takes work has a backend to pick");
+        let id = self.flows.insert(Flow {
+            key: key.clone(),
+            life: Life::new(tick.now, knobs),
+            listener: listener_key,
+            target,
+            cluster: cluster_key,
+            backend,
+            upstream: Upstream { socket: SocketId::default(), lease: None, open: false, asked: self.step },
+            kept: Kept::None,
+            timer: None,
+            keyed: false,
+            introduced: false,
+            retried: false,
+        });
+        if let Some(front) = world.front_mut(key.front) {
+            front.flows += 1;
+        }
+        self.enter(id);
+        self.settle_on(world, id);
+        if !self.connect(world, tick, id) {
+            self.end(world, tick, id, CloseReason::Aborted);
+            return Err(DropReason::NoSocket);
+        }
+        self.arm(world, id);
+        Ok(id)
+    }
+
+    /// Count the flow on its backend.
+    pub(super) fn settle_on(&mut self, world: &mut World, id: FlowId) {
+        let flow = &self.flows[id];
+        let backend = &mut world.clusters[flow.cluster].backends[flow.backend];
+        backend.live += 1;
+        backend.restless += u32::from(is_restless(flow));
+        backend.values[BackendMetric::FlowsOpened] += 1;
+    }
+
+    /// Count the flow off its backend.
+    pub(super) fn settle_off(world: &mut World, flow: &Flow) {
+        let backend = &mut world.clusters[flow.cluster].backends[flow.backend];
+        backend.live -= 1;
+        backend.restless -= u32::from(is_restless(flow));
+    }
+
+    /// Find or ask for the socket to the flow's backend; false where there is no room for another.
+    pub(super) fn connect(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId) -> bool {
+        let flow = &mut self.flows[id];
+        let address = world.clusters[flow.cluster].backends[flow.backend].spec.address;
+        flow.upstream = match flow.life.knobs.upstream {
+            Strategy::PerFlow => {
+                let socket = world.sockets.insert(Socket::Flow(id));
+                tick.ask(Op::OpenDatagram { socket, remote: Remote::Connected(address) });
+                Upstream { socket, lease: None, open: false, asked: self.step }
+            }
+            Strategy::Shared => {
+                let one_way = !flow.life.knobs.expects_reply;
+                let pool = world.clusters[flow.cluster].pool_mut(address);
+                let Some(place) = pool.acquire(tick.now, address, id, one_way) else { return false };
+                let socket = place.socket.unwrap_or_else(|| {
+                    let seat = place.lease.seat();
+                    let role = Socket::Shared { cluster: flow.cluster, v6: address.is_ipv6(), seat };
+                    let socket = world.sockets.insert(role);
+                    pool.handle_asked(seat, socket);
+                    let remote = if address.is_ipv6() { Remote::AnyV6 } else { Remote::AnyV4 };
+                    tick.ask(Op::OpenDatagram { socket, remote });
+                    socket
+                });
+                if place.open {
+                    flow.life.handle_opened();
+                }
+                Upstream { socket, lease: Some(place.lease), open: place.open, asked: self.step }
+            }
+        };
+        true
+    }
+}
+
+/// Whether the flow doesn't simply stay when its backend goes.
+pub(super) fn is_restless(flow: &Flow) -> bool {
+    let knobs = &flow.life.knobs;
+    knobs.on_backend_removed != OnBackend::Keep || knobs.on_backend_down != OnBackend::Keep
+}

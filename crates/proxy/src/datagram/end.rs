@@ -1,0 +1,123 @@
+//! The end of a flow: everything that it held is given back, once, and its record is left.
+
+use super::Datagrams;
+use super::flow::{Flow, FlowId, Kept, Upstream};
+use super::life::Expiry;
+use crate::cluster::{ClusterKey, Rest};
+use crate::record::{CloseReason, FlowRecord};
+use crate::seam::{Op, SocketId};
+use crate::stats::{BackendMetric, DropReason};
+use crate::world::{Due, Socket, Tick, World};
+
+impl Datagrams {
+    /// A flow's armed deadline came.
+    pub(crate) fn handle_due(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId, token: u32) {
+        let Some(flow) = self.flows.get_mut(id) else { return };
+        flow.timer = None;
+        match flow.life.handle_expiry(tick.now, token) {
+            Expiry::Due(reason) => self.end(world, tick, id, reason),
+            Expiry::Stale => self.arm(world, id),
+        }
+    }
+
+    /// The flow's socket could not be opened.
+    pub(crate) fn handle_open_failed(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId) {
+        let Some(flow) = self.flows.get(id) else { return };
+        world.clusters[flow.cluster].backends[flow.backend].values[BackendMetric::OpenFailed] += 1;
+        self.end_dropping(world, tick, id, (CloseReason::Aborted, DropReason::NoSocket));
+    }
+
+    /// End a flow.
+    pub(crate) fn end(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId, reason: CloseReason) {
+        self.end_dropping(world, tick, id, (reason, DropReason::Unsent));
+    }
+
+    fn end_dropping(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: FlowId,
+        (reason, why): (CloseReason, DropReason),
+    ) {
+        self.leave(id);
+        let stashed = self.stash.discard(id);
+        let Some(flow) = self.flows.remove(id) else { return };
+        if let Some((timer, _)) = flow.timer {
+            world.timers.cancel(timer);
+        }
+        Self::disconnect(world, tick, &flow);
+        Self::settle_off(world, &flow);
+        let listener = &mut world.listeners[flow.listener];
+        let unsent = stashed + u32::from(matches!(flow.kept, Kept::Pending(_)));
+        listener.unkeep(unsent);
+        listener.drop(why, unsent);
+        listener.release(flow.key.client().ip());
+        listener.closes.0[reason as usize] += 1;
+        let front_port = match world.front_mut(flow.key.front) {
+            Some(front) => {
+                front.flows -= 1;
+                front.port
+            }
+            None => 0,
+        };
+        if world.records {
+            tick.ask(Op::Record(Box::new(record(world, tick, &flow, (front_port, reason)))));
+        }
+        world.settle_backend(flow.cluster, flow.backend);
+        world.settle_front(tick, flow.key.front);
+        world.settle_listener(flow.listener);
+    }
+
+    /// Give the flow's socket up, or its place in the shared ones.
+    pub(super) fn disconnect(world: &mut World, tick: &mut Tick<'_>, flow: &Flow) {
+        let Upstream { socket, lease, .. } = flow.upstream;
+        let Some(lease) = lease else {
+            return match world.sockets.get(socket) {
+                Some(Socket::Flow(_)) => world.close(tick, socket),
+                _ => {}
+            };
+        };
+        let traffic = &flow.life.traffic;
+        let is_answered = traffic.responses >= traffic.requests && !flow.retried;
+        let rest = if is_answered { Rest::Answered } else { Rest::Owed };
+        let cluster = &mut world.clusters[flow.cluster];
+        let address = cluster.backends[flow.backend].spec.address;
+        let pool = cluster.pool_mut(address);
+        pool.release(tick.now, lease, rest);
+        if pool.is_idle() && cluster.idle_pools.is_none() {
+            let at = tick.now + crate::limits::SHARED_REST_OWED;
+            cluster.idle_pools = Some(world.timers.arm(at, Due::IdlePools(flow.cluster)));
+        }
+    }
+
+    /// A shared socket is closed: nothing holds a place on it.
+    pub(crate) fn close_idle_pools(world: &mut World, tick: &mut Tick<'_>, key: ClusterKey) {
+        let Some(cluster) = world.clusters.get_mut(key) else { return };
+        cluster.idle_pools = None;
+        let idle = cluster.pools.iter_mut().filter(|pool| pool.is_idle());
+        let sockets: Vec<SocketId> = idle.flat_map(|pool| pool.clear()).collect();
+        sockets.into_iter().for_each(|socket| world.close(tick, socket));
+        world.settle_cluster(key);
+    }
+}
+
+fn record(world: &World, tick: &Tick<'_>, flow: &Flow, (front_port, reason): (u16, CloseReason)) -> FlowRecord {
+    let backend = &world.clusters[flow.cluster].backends[flow.backend].spec;
+    let traffic = &flow.life.traffic;
+    FlowRecord {
+        listener: world.listeners[flow.listener].spec.name.clone(),
+        route: flow.target.route.clone(),
+        cluster: flow.target.cluster.clone(),
+        backend: backend.name.clone(),
+        backend_address: backend.address,
+        client: flow.key.client(),
+        local: flow.dialled(front_port),
+        admitted: flow.life.admitted,
+        duration: tick.now - flow.life.admitted,
+        requests: traffic.requests,
+        request_bytes: traffic.request_bytes,
+        responses: traffic.responses,
+        response_bytes: traffic.response_bytes,
+        reason,
+    }
+}

@@ -1,0 +1,122 @@
+//! UDP flows (docs/UDP.md): from a client's datagram to a backend and back. Read in this order: `life` (the contract
+//! of one flow), `flow` (what a flow is beside that), `receive` (client to backend), `reply` (backend to client),
+//! `end` (teardown), `sweep` (many flows at once). Knows nothing of streams.
+
+mod admit;
+mod end;
+mod flow;
+mod forward;
+mod key;
+mod life;
+mod list;
+mod receive;
+mod reply;
+mod reroute;
+mod run;
+mod stash;
+mod sweep;
+
+use hashbrown::HashTable;
+use slotmap::SlotMap;
+
+use self::flow::Flow;
+pub(crate) use self::flow::FlowId;
+pub(crate) use self::forward::Failure;
+use self::key::FlowKey;
+use self::stash::Stash;
+pub(crate) use self::sweep::Cause;
+use self::sweep::Sweep;
+use crate::cluster::{BackendKey, ClusterKey};
+use crate::hash::Keyed;
+use crate::seam::Instant;
+use crate::world::{Due, World};
+
+/// The flows of a worker.
+#[derive(Debug)]
+pub(crate) struct Datagrams {
+    flows: SlotMap<FlowId, Flow>,
+    /// Flows that take client datagrams, by key; the key itself is in the flow.
+    index: HashTable<FlowId>,
+    hash: Keyed,
+    /// Datagrams of flows that asked for their socket in this very step.
+    stash: Stash,
+    /// Flows still to be visited because their backend, front or listener went.
+    sweeps: Vec<Sweep>,
+    /// Counts steps, to tell a flow that has just asked for its socket from one that waits.
+    step: u32,
+}
+
+impl Datagrams {
+    pub(crate) fn new(hash: Keyed) -> Self {
+        Datagrams {
+            flows: SlotMap::with_key(),
+            index: HashTable::new(),
+            hash,
+            stash: Stash::default(),
+            sweeps: Vec::new(),
+            step: 0,
+        }
+    }
+
+    /// A step begins.
+    pub(crate) fn begin(&mut self) {
+        self.step = self.step.wrapping_add(1);
+    }
+
+    /// Live flows.
+    pub(crate) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether work is left over from this step.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.sweeps.is_empty()
+    }
+
+    fn find(&self, key: &FlowKey) -> Option<FlowId> {
+        self.index.find(key.hash(&self.hash), |id| self.flows[*id].key == *key).copied()
+    }
+
+    /// From now on this flow takes its client's datagrams.
+    fn enter(&mut self, id: FlowId) {
+        let Datagrams { flows, index, hash, .. } = self;
+        let hash_of = |id: &FlowId| flows[*id].key.hash(hash);
+        index.insert_unique(hash_of(&id), id, hash_of);
+        self.flows[id].keyed = true;
+    }
+
+    /// From now on this flow takes no client datagram: the next one opens another.
+    fn leave(&mut self, id: FlowId) {
+        let flow = &mut self.flows[id];
+        if std::mem::replace(&mut flow.keyed, false)
+            && let Ok(entry) = self.index.find_entry(flow.key.hash(&self.hash), |other| *other == id)
+        {
+            entry.remove();
+        }
+    }
+
+    /// Have the flow's deadline polled. A deadline that only moved away is left where it is armed: when it fires the
+    /// token tells that it is stale, and it is armed anew.
+    fn arm(&mut self, world: &mut World, id: FlowId) {
+        let flow = &mut self.flows[id];
+        let (at, due) = (flow.life.deadline(), Due::Flow(id, flow.life.token));
+        match flow.timer {
+            None => flow.timer = Some((world.timers.arm(at, due), at)),
+            Some((timer, armed)) if at < armed => {
+                world.timers.rearm(timer, at, due);
+                flow.timer = Some((timer, at));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Where a flow goes.
+    pub(crate) fn backend_of(&self, id: FlowId) -> Option<(ClusterKey, BackendKey)> {
+        self.flows.get(id).map(|flow| (flow.cluster, flow.backend))
+    }
+
+    /// The earliest deadline, for operators.
+    fn expires(flow: &Flow) -> Instant {
+        flow.life.deadline()
+    }
+}

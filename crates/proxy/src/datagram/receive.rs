@@ -1,0 +1,114 @@
+//! From the client: which flow a datagram belongs to, whether one is admitted for it, whether it can go on at once.
+//! The order of the checks is that of docs/UDP.md, section 7.
+
+use super::Datagrams;
+use super::flow::{FlowId, Kept};
+use super::key::{self, FlowKey};
+use super::run::{Place, Run};
+use crate::listener::LiveListener;
+use crate::seam::Datagram;
+use crate::stats::{DropReason, ListenerMetric};
+use crate::world::{Tick, World};
+
+impl Datagrams {
+    /// A datagram or a train arrived at a front socket.
+    pub(crate) fn handle_client(&mut self, world: &mut World, tick: &mut Tick<'_>, datagram: Datagram) {
+        let Some(front) = world.front_mut(datagram.socket) else { return };
+        let key = front.listener;
+        let listener = &mut world.listeners[key];
+        let Some(run) = within_size(listener, Run::received(datagram.bytes, datagram.segment)) else { return };
+        let arrival = FlowKey { front: datagram.socket, peer: datagram.peer, local: datagram.local, believed: None };
+        if listener.spec.trusted.is_empty() {
+            return self.offer(world, tick, arrival, run);
+        }
+        let spec = std::sync::Arc::clone(&listener.spec);
+        for single in run.each() {
+            match key::read_header(&spec, datagram.peer, single.bytes.of(tick.bytes)) {
+                Ok((believed, len)) => {
+                    let arrival = FlowKey { believed: believed.map(Box::new), ..arrival.clone() };
+                    let payload = Run::received(single.bytes.skip(len), 0);
+                    self.offer(world, tick, arrival, payload);
+                }
+                Err(reason) => world.listeners[key].refuse(reason, 1),
+            }
+        }
+    }
+
+    /// Give a run to its flow, and what that flow may not take any more to the next one.
+    pub(super) fn offer(&mut self, world: &mut World, tick: &mut Tick<'_>, key: FlowKey, run: Run) {
+        let mut rest = Some(run);
+        while let Some(run) = rest {
+            let id = match self.find(&key) {
+                Some(id) => id,
+                None => match self.admit(world, tick, &key) {
+                    Ok(id) => id,
+                    Err(reason) => {
+                        let Some(front) = world.front_mut(key.front) else { return };
+                        let listener = front.listener;
+                        return world.listeners[listener].refuse(reason, run.count());
+                    }
+                },
+            };
+            rest = self.pass(world, tick, id, run);
+        }
+    }
+
+    /// Forward as much of a run as the flow may take, or keep it; returns the rest.
+    fn pass(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId, run: Run) -> Option<Run> {
+        let flow = &self.flows[id];
+        let listener = &mut world.listeners[flow.listener];
+        if !flow.upstream.open {
+            listener.receive(run.count());
+            self.keep(world, tick, id, run);
+            return None;
+        }
+        let (taken, rest) = run.split(flow.life.requests_left());
+        listener.receive(taken.count());
+        self.forward(world, tick, id, taken);
+        rest
+    }
+
+    /// Keep what can't be forwarded yet. What comes in the step in which the socket was asked for is stashed whole,
+    /// since most machines have it open by the next one; after that the flow keeps the newest datagram only.
+    fn keep(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId, run: Run) {
+        let flow = &mut self.flows[id];
+        world.listeners[flow.listener].values[ListenerMetric::DatagramsKept] += u64::from(run.count());
+        let bytes = run.bytes.of(arena(tick, run));
+        if flow.upstream.asked != self.step || !self.stash.put(self.step, id, run, bytes) {
+            self.supersede(world, id, run.count() - 1, run.last().bytes.of(arena(tick, run)).into());
+        }
+        self.flows[id].life.handle_kept(tick.now);
+        self.arm(world, id);
+    }
+
+    /// Keep this datagram in place of everything that the flow kept before; `more` older ones came with it.
+    pub(super) fn supersede(&mut self, world: &mut World, id: FlowId, more: u32, newest: Box<[u8]>) {
+        let flow = &mut self.flows[id];
+        let stashed = self.stash.discard(id);
+        let kept = matches!(std::mem::replace(&mut flow.kept, Kept::Pending(newest)), Kept::Pending(_));
+        let superseded = more + stashed + u32::from(kept);
+        let listener = &mut world.listeners[flow.listener];
+        listener.unkeep(superseded);
+        listener.drop(DropReason::Superseded, superseded);
+    }
+}
+
+/// The arena that a run's bytes lie in.
+fn arena<'a>(tick: &'a Tick<'_>, run: Run) -> &'a [u8] {
+    match run.place {
+        Place::Inbox => tick.bytes,
+        Place::Outbox => &tick.out.bytes,
+    }
+}
+
+/// The part of a run that isn't longer than the listener allows: all of it, its short tail, or nothing.
+fn within_size(listener: &mut LiveListener, run: Run) -> Option<Run> {
+    let limit = listener.spec.max_datagram_size;
+    if run.longest() <= limit {
+        return Some(run);
+    }
+    let tail = run.last();
+    let fits = tail.longest() <= limit;
+    listener.refuse(DropReason::Truncated, run.count() - u32::from(fits));
+    fits.then_some(tail)
+}

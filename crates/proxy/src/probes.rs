@@ -1,0 +1,190 @@
+//! Health checks as this worker carries them out: probes to sockets, what comes back to verdicts. Only worker 0 probes
+//! and tells the others; errors about live traffic are every worker's own. The schedule is `health`'s.
+
+use std::net::SocketAddr;
+
+use crate::cluster::{BackendKey, ClusterKey};
+use crate::datagram::FlowId;
+use crate::health::{Action, Check, Probe, ProbeId, Target, Verdict};
+use crate::seam::{BackendHealth, Gather, Notice, Op, OpenError, Remote, Send, SocketId, Span};
+use crate::stats::BackendMetric;
+use crate::worker::{Drain, Worker};
+use crate::world::{Due, Socket, Tick};
+
+/// A probe of a cluster.
+type ClusterProbe = (ClusterKey, ProbeId);
+
+impl Worker {
+    /// The cluster's checks or backends changed.
+    pub(crate) fn configure_probes(&mut self, tick: &mut Tick<'_>, key: ClusterKey) {
+        let world = &mut self.world;
+        let Some(cluster) = world.clusters.get_mut(key) else { return };
+        if cluster.spec.health.is_none() {
+            // Nothing says that a backend is down any more.
+            cluster.backends.values_mut().for_each(|live| live.up = true);
+            cluster.rebuild(tick.now);
+        }
+        if self.role.index != 0 || self.drain != Drain::No {
+            return;
+        }
+        let probed = cluster.backends.iter().filter(|(_, live)| !live.removed);
+        let targets: Vec<_> = probed.map(|(key, live)| Target { key, address: live.spec.address }).collect();
+        let health = cluster.spec.health.clone();
+        let changes = cluster.probing.checker.reconfigure(tick.now, health.as_ref(), targets, &mut world.rng);
+        for probe in changes.closed {
+            self.close_probe(tick, (key, probe));
+        }
+        for verdict in changes.verdicts {
+            self.pronounce(tick, key, verdict);
+        }
+        self.arm_probes(key);
+    }
+
+    /// The cluster's probes are due.
+    pub(crate) fn probe(&mut self, tick: &mut Tick<'_>, key: ClusterKey) {
+        let Some(cluster) = self.world.clusters.get_mut(key) else { return };
+        cluster.probing.timer = None;
+        while let Some(action) = self.world.clusters[key].probing.checker.poll(tick.now) {
+            match action {
+                Action::Probe(probe) => self.send_probe(tick, key, probe),
+                Action::Expired { probe, verdict } => self.settle_probe(tick, (key, probe), verdict),
+            }
+        }
+        self.arm_probes(key);
+    }
+
+    fn send_probe(&mut self, tick: &mut Tick<'_>, cluster: ClusterKey, probe: Probe<BackendKey>) {
+        let socket = self.world.sockets.insert(Socket::Probe { cluster, probe: probe.id });
+        self.world.clusters[cluster].probing.sockets.insert(probe.id, socket);
+        tick.ask(match probe.check {
+            Check::Udp => Op::OpenDatagram { socket, remote: Remote::Connected(probe.remote) },
+            Check::Tcp => Op::Connect { socket, remote: probe.remote },
+        });
+    }
+
+    pub(crate) fn handle_probe_opened(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, socket: SocketId) {
+        let checker = &mut self.world.clusters[key].probing.checker;
+        match checker.probe(id).map(|probe| probe.check) {
+            Some(Check::Udp) => {
+                let head = tick.out.put(checker.payload());
+                let bytes = Gather { head, body: Span::EMPTY };
+                tick.ask(Op::Send(Send { socket, to: None, from: None, segment: 0, bytes, tag: 0 }));
+            }
+            Some(Check::Tcp) => {
+                let verdict = checker.handle_opened(id);
+                self.settle_probe(tick, (key, id), verdict);
+            }
+            None => self.close_probe(tick, (key, id)),
+        }
+    }
+
+    pub(crate) fn handle_probe_reply(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, bytes: &[u8]) {
+        let verdict = self.world.clusters[key].probing.checker.handle_reply(id, bytes);
+        self.settle_probe(tick, (key, id), verdict);
+    }
+
+    /// The probe's socket could not be opened, and is gone. A lack of our own says nothing about the backend.
+    pub(crate) fn handle_probe_failed(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, error: OpenError) {
+        let checker = &mut self.world.clusters[key].probing.checker;
+        let verdict = match error {
+            OpenError::Unreachable => checker.handle_failed(id),
+            OpenError::NoDescriptors | OpenError::NoPorts | OpenError::Other => {
+                checker.handle_skipped(id);
+                None
+            }
+        };
+        self.settle_probe(tick, (key, id), verdict);
+    }
+
+    pub(crate) fn handle_probe_unreachable(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe) {
+        let verdict = self.world.clusters[key].probing.checker.handle_failed(id);
+        self.settle_probe(tick, (key, id), verdict);
+    }
+
+    /// A probe is over.
+    fn settle_probe(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, verdict: Option<Verdict<BackendKey>>) {
+        self.close_probe(tick, (key, id));
+        if let Some(verdict) = verdict {
+            self.pronounce(tick, key, verdict);
+        }
+        self.arm_probes(key);
+    }
+
+    fn close_probe(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe) {
+        if let Some(socket) = self.world.clusters[key].probing.sockets.remove(&id) {
+            self.world.close(tick, socket);
+        }
+    }
+
+    /// Act on a verdict, and have the other workers told.
+    fn pronounce(&mut self, tick: &mut Tick<'_>, key: ClusterKey, verdict: Verdict<BackendKey>) {
+        let cluster = &self.world.clusters[key];
+        let Some(backend) = cluster.backends.get(verdict.backend) else { return };
+        let health = BackendHealth {
+            cluster: cluster.spec.name.clone(),
+            backend: backend.spec.name.clone(),
+            address: backend.spec.address,
+            up: verdict.up,
+        };
+        self.take_verdict(tick, &health);
+        tick.ask(Op::Notice(Notice::Health(health)));
+    }
+
+    fn arm_probes(&mut self, key: ClusterKey) {
+        let world = &mut self.world;
+        let Some(cluster) = world.clusters.get_mut(key) else { return };
+        let probing = &mut cluster.probing;
+        match (probing.timer, probing.checker.next_deadline()) {
+            (Some(timer), Some(at)) => world.timers.rearm(timer, at, Due::Probes(key)),
+            (None, Some(at)) => probing.timer = Some(world.timers.arm(at, Due::Probes(key))),
+            (Some(timer), None) => {
+                world.timers.cancel(timer);
+                probing.timer = None;
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// The worker drains: nothing is probed any more.
+    pub(crate) fn stop_probes(&mut self, tick: &mut Tick<'_>) {
+        let keys: Vec<ClusterKey> = self.world.clusters.keys().collect();
+        for key in keys {
+            let probing = &mut self.world.clusters[key].probing;
+            let changes = probing.checker.reconfigure(tick.now, None, [], &mut self.world.rng);
+            for probe in changes.closed {
+                self.close_probe(tick, (key, probe));
+            }
+            self.arm_probes(key);
+        }
+    }
+
+    /// The network says that a flow's backend can't be reached.
+    pub(crate) fn note_unreachable(&mut self, tick: &mut Tick<'_>, id: FlowId) {
+        if let Some((cluster, backend)) = self.datagrams.backend_of(id) {
+            self.note_unreachable_backend(tick, cluster, backend);
+        }
+    }
+
+    /// The same about an address, where no one flow is concerned.
+    pub(crate) fn note_unreachable_address(&mut self, tick: &mut Tick<'_>, key: ClusterKey, address: SocketAddr) {
+        let mut backends = self.world.clusters[key].backends.iter();
+        let found = backends.find(|(_, live)| live.spec.address == address).map(|(backend, _)| backend);
+        if let Some(backend) = found {
+            self.note_unreachable_backend(tick, key, backend);
+        }
+    }
+
+    fn note_unreachable_backend(&mut self, tick: &mut Tick<'_>, key: ClusterKey, backend: BackendKey) {
+        let cluster = &mut self.world.clusters[key];
+        let live = &mut cluster.backends[backend];
+        live.values[BackendMetric::Unreachable] += 1;
+        let Some(check) = cluster.spec.health.as_ref().and_then(|health| health.passive) else { return };
+        if live.passive.handle_error(tick.now, &check).is_some() {
+            let (name, of) = (live.spec.name.clone(), cluster.spec.name.clone());
+            tick.ask(Op::Notice(Notice::Ejected { cluster: of, backend: name, for_: check.eject }));
+            cluster.rebuild(tick.now);
+            self.world.arm_review(tick.now, key);
+            self.leave_backend(key, backend);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What every protocol of a worker shares: listeners, clusters, sockets, deadlines, randomness. No flow is kept here.
+
+use std::collections::BTreeMap;
+
+use kakei_config::Name;
+use slotmap::SlotMap;
+
+use crate::cluster::{BackendKey, ClusterKey, LiveCluster, Seat};
+use crate::datagram::FlowId;
+use crate::hash::Keyed;
+use crate::health::ProbeId;
+use crate::listener::{Front, ListenerKey, LiveListener};
+use crate::seam::{Instant, Op, Outbox, SocketId};
+use crate::stats::{ListenerMetric, Values, WorkerMetric};
+use crate::timers::Timers;
+
+/// What a socket is for.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// Clients of a listener arrive here.
+    Front(Front),
+    /// One flow's way to its backend.
+    Flow(FlowId),
+    /// Several flows' way to their backends.
+    Shared { cluster: ClusterKey, v6: bool, seat: Seat },
+    /// A health check.
+    Probe { cluster: ClusterKey, probe: ProbeId },
+}
+
+/// What is due at a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// A flow's deadline, with the token it had when that was armed.
+    Flow(FlowId, u32),
+    /// A removed listener's last flows end.
+    Listener(ListenerKey),
+    /// A front socket's last flows end.
+    Front(SocketId),
+    /// Who takes work in a cluster may change.
+    Review(ClusterKey),
+    /// A cluster's probes are due.
+    Probes(ClusterKey),
+    /// A cluster's idle shared sockets are given up.
+    IdlePools(ClusterKey),
+}
+
+/// One step's time, bytes and output.
+pub(crate) struct Tick<'a> {
+    pub(crate) now: Instant,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) out: &'a mut Outbox,
+}
+
+impl Tick<'_> {
+    pub(crate) fn ask(&mut self, op: Op) {
+        self.out.ops.push(op);
+    }
+}
+
+/// What every protocol shares.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) listeners: SlotMap<ListenerKey, LiveListener>,
+    pub(crate) clusters: SlotMap<ClusterKey, LiveCluster>,
+    /// By name; removed ones too, as long as anything lives on them.
+    pub(crate) cluster_names: BTreeMap<Name, ClusterKey>,
+    pub(crate) sockets: SlotMap<SocketId, Socket>,
+    pub(crate) timers: Timers<Due>,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) hash: Keyed,
+    /// Keys the balancers' hashes; the same in every worker.
+    pub(crate) balance_seed: u64,
+    /// Whether ended flows leave a record.
+    pub(crate) records: bool,
+    pub(crate) values: Values<{ WorkerMetric::COUNT }>,
+}
+
+impl World {
+    pub(crate) fn new(mut rng: fastrand::Rng) -> Self {
+        World {
+            listeners: SlotMap::with_key(),
+            clusters: SlotMap::with_key(),
+            cluster_names: BTreeMap::new(),
+            sockets: SlotMap::with_key(),
+            timers: Timers::new(),
+            hash: Keyed::new(&mut rng),
+            rng,
+            balance_seed: 0,
+            records: false,
+            values: Values::default(),
+        }
+    }
+
+    /// Every front socket.
+    pub(crate) fn fronts(&self) -> impl Iterator<Item = (SocketId, &Front)> {
+        self.sockets.iter().filter_map(|(id, socket)| match socket {
+            Socket::Front(front) => Some((id, front)),
+            _ => None,
+        })
+    }
+
+    /// Whether a listener has a front that drains.
+    pub(crate) fn is_draining(&self, key: ListenerKey) -> bool {
+        self.fronts().any(|(_, front)| front.listener == key && front.draining.is_some())
+    }
+
+    /// Nothing will ever be due again.
+    pub(crate) fn rest(&mut self) {
+        self.timers = Timers::new();
+        for cluster in self.clusters.values_mut() {
+            (cluster.review, cluster.idle_pools, cluster.probing.timer) = (None, None, None);
+        }
+    }
+
+    /// The front socket of that id.
+    pub(crate) fn front_mut(&mut self, socket: SocketId) -> Option<&mut Front> {
+        match self.sockets.get_mut(socket) {
+            Some(Socket::Front(front)) => Some(front),
+            _ => None,
+        }
+    }
+
+    /// Close a socket and forget it.
+    pub(crate) fn close(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
+        if self.sockets.remove(socket).is_some() {
+            tick.ask(Op::Close { socket });
+        }
+    }
+
+    /// Close a front socket that drains, once nothing lives on it; then its listener, once it has no front and no flow.
+    pub(crate) fn settle_front(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
+        let Some(front) = self.front_mut(socket) else { return };
+        if front.draining.is_some() && front.flows == 0 {
+            let (bind, listener) = (front.bind, front.listener);
+            self.close(tick, socket);
+            tick.ask(Op::Unbind { bind });
+            self.settle_listener(listener);
+        }
+    }
+
+    /// Forget a removed listener that nothing lives on.
+    pub(crate) fn settle_listener(&mut self, key: ListenerKey) {
+        let Some(listener) = self.listeners.get(key) else { return };
+        if listener.removed.is_some() && listener.values[ListenerMetric::FlowsLive] == 0 && !self.has_front(key) {
+            self.listeners.remove(key);
+        }
+    }
+
+    /// Forget a removed backend, and then its cluster, that nothing lives on.
+    pub(crate) fn settle_backend(&mut self, key: ClusterKey, backend: BackendKey) {
+        let Some(cluster) = self.clusters.get_mut(key) else { return };
+        if cluster.backends.get(backend).is_some_and(|live| live.removed && live.live == 0) {
+            cluster.backends.remove(backend);
+        }
+        self.settle_cluster(key);
+    }
+
+    /// Forget a removed cluster that nothing lives on.
+    pub(crate) fn settle_cluster(&mut self, key: ClusterKey) {
+        if self.clusters.get(key).is_some_and(LiveCluster::is_gone)
+            && let Some(cluster) = self.clusters.remove(key)
+        {
+            self.cluster_names.remove(&cluster.spec.name);
+            let timers = [cluster.review, cluster.idle_pools, cluster.probing.timer];
+            timers.into_iter().flatten().for_each(|timer| self.timers.cancel(timer));
+        }
+    }
+
+    /// Arm the deadline at which a cluster's membership changes by itself.
+    pub(crate) fn arm_review(&mut self, now: Instant, key: ClusterKey) {
+        let Some(cluster) = self.clusters.get_mut(key) else { return };
+        let at = cluster.review_at(now);
+        match (cluster.review, at) {
+            (Some(timer), Some(at)) => self.timers.rearm(timer, at, Due::Review(key)),
+            (None, Some(at)) => cluster.review = Some(self.timers.arm(at, Due::Review(key))),
+            (Some(timer), None) => {
+                self.timers.cancel(timer);
+                cluster.review = None;
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn has_front(&self, key: ListenerKey) -> bool {
+        self.fronts().any(|(_, front)| front.listener == key)
+    }
+}

@@ -1,0 +1,307 @@
+//! A worker driven by hand, one fact a test: what a client's datagram brings about. No machine, no clock.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kakei_config::*;
+use kakei_proxy::record::CloseReason;
+use kakei_proxy::seam::*;
+use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
+use kakei_proxy::stats::{DropReason, ListenerMetric, Stats};
+use kakei_proxy::worker::{Role, Worker};
+
+/// A worker with what a machine would hold for it.
+struct Bench {
+    worker: Worker,
+    now: Instant,
+    out: Outbox,
+    arena: Vec<u8>,
+    events: Vec<Event>,
+    wake: Option<Instant>,
+    generation: u64,
+}
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn document(knobs: UdpKnobs, backends: &[&str]) -> Document {
+    let backend =
+        |address: &&str| Backend { name: Name::new(address), address: addr(address), weight: 1, backup: false };
+    let cluster = Cluster {
+        balance: Balance::RoundRobin,
+        backends: backends.iter().map(backend).collect(),
+        udp: knobs,
+        health: None,
+        slow_start: Duration::ZERO,
+    };
+    let listener = Listener {
+        protocol: Protocol::Udp,
+        bind: vec![addr("0.0.0.0:53")],
+        cluster: Some("c".into()),
+        limits: Limits::default(),
+        max_datagram_size: 65_507,
+        proxy_protocol: InboundProxyProtocol::default(),
+        drain_timeout: Duration::from_secs(30),
+    };
+    Document {
+        access_log: AccessLog { to: Some("stdout".into()), format: LogFormat::Json },
+        listeners: [("l".into(), listener)].into(),
+        clusters: [("c".into(), cluster)].into(),
+        ..Document::default()
+    }
+}
+
+impl Bench {
+    fn new(document: &Document) -> Self {
+        let worker = Worker::new(Role { index: 0, seed: 1 });
+        let now = Instant::from_nanos(1_000_000_000_000);
+        let (out, arena, events) = (Outbox::default(), Vec::new(), Vec::new());
+        let mut bench = Bench { worker, now, out, arena, events, wake: None, generation: 0 };
+        bench.publish(document);
+        bench
+    }
+
+    fn publish(&mut self, document: &Document) -> Vec<Op> {
+        self.generation += 1;
+        let shared = Shared { workers: 1, balance_seed: 9 };
+        let snapshot = Snapshot::compile(document, Generation(self.generation), shared, None);
+        self.command(Command::Publish(Arc::new(snapshot)))
+    }
+
+    fn command(&mut self, command: Command) -> Vec<Op> {
+        self.events.push(Event::Command { ticket: Ticket(1), command });
+        self.step()
+    }
+
+    fn step(&mut self) -> Vec<Op> {
+        self.out.clear();
+        let inbox = Inbox { events: &mut self.events, bytes: &self.arena };
+        self.wake = self.worker.step(self.now, inbox, &mut self.out);
+        let ops = self.out.ops.clone();
+        for op in &ops {
+            if let Op::Listen { socket, bind } = op {
+                self.events.push(Event::Opened { socket: *socket, local: bind.address });
+            }
+        }
+        ops
+    }
+
+    fn bytes(&self, send: &Send) -> Vec<u8> {
+        [send.bytes.head.of(&self.out.bytes), send.bytes.body.of(&self.arena)].concat()
+    }
+
+    /// Put a datagram (or a train) into the next step.
+    fn put(&mut self, socket: SocketId, peer: &str, segment: u16, bytes: &[u8]) {
+        let start = self.arena.len() as u32;
+        self.arena.extend_from_slice(bytes);
+        let bytes = Span { start, len: bytes.len() as u32 };
+        let local = IpAddr::from([192, 0, 2, 1]);
+        self.events.push(Event::Datagram(Datagram { socket, peer: addr(peer), local, segment, bytes }));
+    }
+
+    fn arrive(&mut self, socket: SocketId, peer: &str, bytes: &[u8]) -> Vec<Op> {
+        self.arena.clear();
+        self.put(socket, peer, 0, bytes);
+        self.step()
+    }
+
+    fn open(&mut self, socket: SocketId) -> Vec<Op> {
+        self.events.push(Event::Opened { socket, local: addr("10.9.9.9:40000") });
+        self.step()
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<Op> {
+        self.now = self.now + time;
+        self.step()
+    }
+
+    fn stats(&mut self) -> Stats {
+        let ops = self.command(Command::Stats);
+        ops.into_iter()
+            .find_map(|op| match op {
+                Op::Reply { reply: Reply::Stats(stats), .. } => Some(*stats),
+                _ => None,
+            })
+            .expect("an answer")
+    }
+
+    fn drops(&mut self, reason: DropReason) -> u64 {
+        self.stats().listeners[0].drops.0[reason as usize]
+    }
+}
+
+fn front(ops: &[Op]) -> SocketId {
+    ops.iter()
+        .find_map(|op| match op {
+            Op::Listen { socket, .. } => Some(*socket),
+            _ => None,
+        })
+        .expect("a listen")
+}
+
+fn opened(ops: &[Op]) -> Vec<SocketId> {
+    ops.iter()
+        .filter_map(|op| match op {
+            Op::OpenDatagram { socket, .. } => Some(*socket),
+            _ => None,
+        })
+        .collect()
+}
+
+fn sends(ops: &[Op]) -> Vec<Send> {
+    ops.iter()
+        .filter_map(|op| match op {
+            Op::Send(send) => Some(*send),
+            _ => None,
+        })
+        .collect()
+}
+
+fn reasons(ops: &[Op]) -> Vec<CloseReason> {
+    ops.iter()
+        .filter_map(|op| match op {
+            Op::Record(record) => Some(record.reason),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A worker that listens, and its front socket.
+fn ready(knobs: UdpKnobs, backends: &[&str]) -> (Bench, SocketId) {
+    let document = document(knobs, backends);
+    let mut bench = Bench::new(&document);
+    let front = front(&bench.out.ops);
+    bench.step();
+    (bench, front)
+}
+
+const CLIENT: &str = "198.51.100.7:1234";
+const BACKEND: &str = "10.0.0.1:53";
+
+#[test]
+fn a_reply_returns_to_the_socket_that_asked_from_the_address_it_dialled() {
+    let (mut bench, front) = ready(UdpKnobs::default(), &[BACKEND]);
+    let upstream = opened(&bench.arrive(front, CLIENT, b"question"))[0];
+    let ops = bench.open(upstream);
+    let forward = sends(&ops)[0];
+    assert_eq!((forward.socket, forward.to, bench.bytes(&forward)), (upstream, None, b"question".to_vec()));
+    let reply = sends(&bench.arrive(upstream, BACKEND, b"answer"))[0];
+    assert_eq!((reply.socket, reply.to, reply.from), (front, Some(addr(CLIENT)), Some(IpAddr::from([192, 0, 2, 1]))));
+    assert_eq!(bench.bytes(&reply), b"answer");
+}
+
+#[test]
+fn a_burst_that_opens_a_flow_loses_nothing_where_the_socket_opens_at_once() {
+    let (mut bench, front) = ready(UdpKnobs::default(), &[BACKEND]);
+    bench.put(front, CLIENT, 0, b"one");
+    bench.put(front, CLIENT, 3, b"twothrfo");
+    let upstream = opened(&bench.step())[0];
+    let ops = bench.open(upstream);
+    let sent: Vec<_> = sends(&ops).iter().map(|send| (send.segment, bench.bytes(send))).collect();
+    assert_eq!(sent, [(0, b"one".to_vec()), (3, b"twothrfo".to_vec())]);
+}
+
+#[test]
+fn a_flow_that_waits_keeps_the_newest_datagram_only() {
+    let (mut bench, front) = ready(UdpKnobs::default(), &[BACKEND]);
+    let upstream = opened(&bench.arrive(front, CLIENT, b"one"))[0];
+    bench.arrive(front, CLIENT, b"two");
+    bench.arrive(front, CLIENT, b"three");
+    let ops = bench.open(upstream);
+    assert_eq!(sends(&ops).iter().map(|send| bench.bytes(send)).collect::<Vec<_>>(), [b"three".to_vec()]);
+    assert_eq!(bench.drops(DropReason::Superseded), 2);
+}
+
+#[test]
+fn each_request_over_the_cap_opens_a_flow_and_no_reply_is_lost() {
+    let knobs = UdpKnobs { requests: 1, responses: 1, ..UdpKnobs::default() };
+    let (mut bench, front) = ready(knobs, &[BACKEND]);
+    bench.put(front, CLIENT, 3, b"onetwothr");
+    let mut upstreams = Vec::new();
+    let mut ops = bench.step();
+    for _ in 0..3 {
+        let socket = opened(&ops)[0];
+        upstreams.push(socket);
+        ops = bench.open(socket);
+        assert_eq!(sends(&ops).len(), 1);
+    }
+    for (upstream, answer) in upstreams.into_iter().rev().zip([b"3", b"2", b"1"]) {
+        let ops = bench.arrive(upstream, BACKEND, answer);
+        assert_eq!((sends(&ops)[0].to, reasons(&ops)), (Some(addr(CLIENT)), vec![CloseReason::ResponsesReached]));
+    }
+    assert_eq!(bench.stats().listeners[0].values[ListenerMetric::FlowsLive], 0);
+}
+
+#[test]
+fn one_way_bursts_pass_whole_and_leave_no_flow() {
+    let knobs = UdpKnobs { requests: 1, expects_reply: false, ..UdpKnobs::default() };
+    let (mut bench, front) = ready(knobs, &[BACKEND]);
+    (0..5u8).for_each(|n| bench.put(front, CLIENT, 0, &[n]));
+    let mut ops = bench.step();
+    for n in 0..5u8 {
+        ops = bench.open(opened(&ops)[0]);
+        assert_eq!(bench.bytes(&sends(&ops)[0]), [n]);
+        assert_eq!(reasons(&ops), [CloseReason::RequestsReached]);
+    }
+    assert_eq!(bench.stats().listeners[0].values[ListenerMetric::FlowsLive], 0);
+}
+
+#[test]
+fn a_flow_ends_when_idle_and_not_before() {
+    let (mut bench, front) = ready(UdpKnobs::default(), &[BACKEND]);
+    let upstream = opened(&bench.arrive(front, CLIENT, b"x"))[0];
+    bench.open(upstream);
+    bench.pass(Duration::from_secs(29));
+    bench.arrive(front, CLIENT, b"y");
+    assert!(reasons(&bench.pass(Duration::from_secs(29))).is_empty());
+    let ops = bench.pass(Duration::from_millis(1002));
+    assert_eq!(reasons(&ops), [CloseReason::Idle]);
+    assert!(ops.iter().any(|op| matches!(op, Op::Close { socket } if *socket == upstream)));
+    assert_eq!(bench.wake, None);
+}
+
+#[test]
+fn a_socket_that_cannot_be_opened_ends_the_flow_and_counts_its_datagrams() {
+    let (mut bench, front) = ready(UdpKnobs::default(), &[BACKEND]);
+    let upstream = opened(&bench.arrive(front, CLIENT, b"x"))[0];
+    bench.events.push(Event::OpenFailed { socket: upstream, error: OpenError::NoDescriptors });
+    assert_eq!(reasons(&bench.step()), [CloseReason::Aborted]);
+    assert_eq!(bench.drops(DropReason::NoSocket), 1);
+}
+
+#[test]
+fn shared_sockets_never_have_two_flows_to_one_backend() {
+    let knobs = UdpKnobs { upstream: Upstream::Shared, ..UdpKnobs::default() };
+    let (mut bench, front) = ready(knobs, &[BACKEND, "10.0.0.2:53"]);
+    for (port, sockets) in [(1, 1), (2, 1), (3, 2), (4, 2)] {
+        let ops = bench.arrive(front, &format!("198.51.100.7:{port}"), b"x");
+        opened(&ops).into_iter().for_each(|socket| drop(bench.open(socket)));
+        assert_eq!(bench.stats().clusters[0].values.0[2], sockets, "after flow {port}");
+    }
+}
+
+#[test]
+fn a_removed_backend_keeps_moves_or_loses_its_flows_as_they_were_admitted() {
+    for (policy, ends, moves) in [(OnBackend::Keep, 0, 0), (OnBackend::Move, 0, 1), (OnBackend::Close, 1, 0)] {
+        let knobs = UdpKnobs { on_backend_removed: policy, ..UdpKnobs::default() };
+        let (mut bench, front) = ready(knobs.clone(), &[BACKEND]);
+        let upstream = opened(&bench.arrive(front, CLIENT, b"x"))[0];
+        bench.open(upstream);
+        let ops = bench.publish(&document(knobs, &["10.0.0.2:53"]));
+        assert_eq!((reasons(&ops).len(), opened(&ops).len()), (ends, moves), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_drained_holds_nothing() {
+    let (mut bench, front) = ready(UdpKnobs { upstream: Upstream::Shared, ..UdpKnobs::default() }, &[BACKEND]);
+    let upstream = opened(&bench.arrive(front, CLIENT, b"x"))[0];
+    bench.open(upstream);
+    bench.command(Command::Drain { within: Some(Duration::from_secs(5)) });
+    let ops = bench.pass(Duration::from_secs(6));
+    assert_eq!(reasons(&ops), [CloseReason::Drain]);
+    assert!(ops.iter().any(|op| matches!(op, Op::Notice(Notice::Drained))));
+    assert_eq!(bench.wake, None);
+}
