@@ -29,6 +29,11 @@ pub(crate) trait Codec {
     /// What may be written, in a few words.
     fn describe(&self) -> String;
 
+    /// Whether the value is a table that has such a key.
+    fn has_key(&self, _: &str) -> bool {
+        false
+    }
+
     /// Reads a value; when it can't be one, reports why and gives none.
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Self::Of>;
 
@@ -43,6 +48,7 @@ pub(crate) struct Field<T: 'static> {
     pub(crate) required: bool,
     pub(crate) doc: &'static str,
     pub(crate) describe: fn() -> String,
+    pub(crate) has_key: fn(&str) -> bool,
     /// Reads it into the target; false when it couldn't.
     pub(crate) read: fn(&mut T, &At<'_>, &mut Collector) -> bool,
     pub(crate) write: fn(&T) -> Option<Value>,
@@ -73,6 +79,7 @@ macro_rules! field {
             required: $required,
             doc: $doc,
             describe: || $crate::schema::Codec::describe(&$codec),
+            has_key: |key| $crate::schema::Codec::has_key(&$codec, key),
             read: |target, at, problems| match $crate::schema::Codec::read(&$codec, at, problems) {
                 Some(value) => {
                     target.$key = value;
@@ -136,9 +143,11 @@ impl<T> Section<T> {
             return None;
         }
         let meant = problems.suggester.nearest(key, self.fields.iter().map(|field| field.key));
-        let help = match meant {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("known keys: {}", listed(self.fields.iter().map(|field| field.key))),
+        let inside = self.fields.iter().find(|field| (field.has_key)(key));
+        let help = match (meant, inside) {
+            (_, Some(field)) => format!("it stands in `{}`", field.key),
+            (Some(meant), None) => format!("did you mean `{meant}`?"),
+            (None, None) => format!("known keys: {}", listed(self.fields.iter().map(|field| field.key))),
         };
         here.report_key(format!("{owner}unknown key `{}`", quoted(key)), problems).help(help);
         meant
@@ -160,6 +169,10 @@ impl<T> Codec for Table<T> {
         "table".into()
     }
 
+    fn has_key(&self, key: &str) -> bool {
+        self.0.fields.iter().any(|field| field.key == key)
+    }
+
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<T> {
         let (value, complete) = self.0.fill(at, problems);
         complete.then_some(value)
@@ -178,6 +191,10 @@ impl<C: Codec> Codec for Maybe<C> {
 
     fn describe(&self) -> String {
         self.0.describe()
+    }
+
+    fn has_key(&self, key: &str) -> bool {
+        self.0.has_key(key)
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Option<C::Of>> {
