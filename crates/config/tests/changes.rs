@@ -59,6 +59,16 @@ health = { udp = { send_hex = "00" }, tcp = {} }
 }
 
 #[test]
+fn backends_that_come_and_go_leave_the_others_in_their_order() {
+    let kept = BASE.replace("{ name = \"b\",", "\"10.0.0.1:53\", \"10.0.0.2:53\", { name = \"b\",");
+    let expected = [
+        "cluster resolvers: backend 10.0.0.1:53 added (10.0.0.1:53, weight 1)",
+        "cluster resolvers: backend 10.0.0.2:53 added (10.0.0.2:53, weight 1)",
+    ];
+    assert_eq!(told(&kept), expected);
+}
+
+#[test]
 fn a_change_is_plain_json() {
     let document = parse_toml(BASE).unwrap();
     let mut edited = document.clone();

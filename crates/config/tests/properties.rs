@@ -3,7 +3,7 @@
 
 mod arbitrary;
 
-use arbitrary::{SEEDS, document};
+use arbitrary::{SEEDS, document, relatives};
 use kakei_config::{Diagnostics, Document, apply, check, diff, parse_json, parse_toml};
 use proptest::prelude::*;
 
@@ -67,7 +67,7 @@ proptest! {
     }
 
     #[test]
-    fn a_diff_makes_one_document_of_another((a, b) in (document(), document())) {
+    fn a_diff_makes_one_document_of_another((a, b) in prop_oneof![(document(), document()), relatives()]) {
         let changes = diff(&a, &b);
         prop_assert_eq!(changes.is_empty(), a == b);
         prop_assert_eq!(apply(&changes, &a).map_err(|e| e.to_string()), Ok(b));

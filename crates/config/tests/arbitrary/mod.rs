@@ -220,3 +220,27 @@ fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &
         }
     }
 }
+
+/// Two documents with the same clusters, which have some of their backends in common, in any order.
+pub(crate) fn relatives() -> impl Strategy<Value = (Document, Document)> {
+    let pool = vec(backend(), 6).prop_map(|mut pool| {
+        let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        pool.retain(|backend| names.insert(backend.name.clone()) && addresses.insert(backend.address));
+        pool
+    });
+    let order = || Just((0..6).collect::<Vec<usize>>()).prop_shuffle();
+    let choices = (0usize..6, order(), 0usize..6, order(), vec(0u32..3, 6));
+    (document(), cluster(), pool, choices).prop_map(|(mut a, cluster, pool, choices)| {
+        let (left_out_of_a, order_of_a, left_out_of_b, order_of_b, weights) = choices;
+        let chosen = |order: Vec<usize>, left_out: usize| {
+            order.into_iter().skip(left_out).filter_map(|n| pool.get(n).cloned()).collect::<Vec<_>>()
+        };
+        let mut b = a.clone();
+        let name = Name::new("shared");
+        a.clusters.insert(name.clone(), Cluster { backends: chosen(order_of_a, left_out_of_a), ..cluster.clone() });
+        let mut backends = chosen(order_of_b, left_out_of_b);
+        backends.iter_mut().zip(weights).for_each(|(backend, weight)| backend.weight = weight);
+        b.clusters.insert(name, Cluster { backends, ..cluster });
+        (a, b)
+    })
+}
