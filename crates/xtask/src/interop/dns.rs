@@ -1,5 +1,6 @@
 //! DNS peers: nsd as a backend, dnsperf as a client, and single queries from chosen addresses. Parses no more than it asks for.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,9 @@ use super::process::{Program, command, free_port, run, write};
 
 const ZONE: &str = "$ORIGIN example.\n$TTL 60\n@ SOA ns root 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\n\
                     www A 192.0.2.80\n*.w A 192.0.2.81\n";
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An authoritative server for `example`.
 pub(super) struct Nsd {
@@ -62,10 +66,13 @@ pub(super) fn any_of(address: SocketAddr) -> SocketAddr {
 /// Ask `to` for the address of `name` from `from`; returns the address that was asked from.
 /// The socket is connected, so an answer from any other address than the one that was dialled is not seen.
 pub(super) fn ask(from: SocketAddr, to: SocketAddr, name: &str) -> Result<SocketAddr, String> {
-    let say = |error: std::io::Error| format!("{name} from {from} at {to}: {error}");
+    let say = |error: std::io::Error| match error.kind() {
+        ErrorKind::WouldBlock => format!("{name} from {from} at {to}: no answer within {} s", PATIENCE.as_secs()),
+        _ => format!("{name} from {from} at {to}: {error}"),
+    };
     let socket = UdpSocket::bind(from).map_err(say)?;
     socket.connect(to).map_err(say)?;
-    socket.set_read_timeout(Some(Duration::from_secs(2))).map_err(say)?;
+    socket.set_read_timeout(Some(PATIENCE)).map_err(say)?;
     let query = query(name);
     socket.send(&query).map_err(say)?;
     let mut answer = [0; 1500];

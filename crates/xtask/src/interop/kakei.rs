@@ -119,6 +119,15 @@ fn sum(exposition: &str, name: &str, label: &str) -> u64 {
     values.sum::<f64>() as u64
 }
 
+/// What a check starts Kakei with is a document.
+#[cfg(test)]
+pub(super) fn assert_valid(document: &str) {
+    let text = whole(Path::new("/tmp"), document);
+    if let Err(problems) = kakei_config::parse_toml(&text) {
+        panic!("{}", problems.render("kakei.toml", &text, false));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::sum;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Setting;
-use super::dns::{Load, Nsd, Verdict};
+use super::dns::{Load, Nsd, Verdict, any_of, ask};
 use super::kakei::Kakei;
 use super::process::{Program, free_port, wait_for};
 
@@ -14,6 +14,8 @@ const PER_SECOND: u64 = 10_000;
 const CLIENTS: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(400);
 const JSON: &str = "application/json";
+/// Changes in a round.
+const CHANGES: usize = 9;
 
 pub(super) fn per_flow(setting: &Setting) -> Result<String, String> {
     run(setting, "per_flow")
@@ -37,7 +39,7 @@ fn run(setting: &Setting, upstream: &'static str) -> Result<String, String> {
     let servers = [start("a", folder)?, start("b", folder)?, start("c", folder)?];
     let (port, spare) = (free_port()?, free_port()?);
     let before: u64 = answered(&servers)?.iter().sum();
-    let document = document(port, &servers[..2], upstream, "30s", None);
+    let document = document(port, [servers[0].address, servers[1].address], upstream, "30s", None);
     let stage = Stage { kakei: Kakei::start(&setting.binary, folder, &document)?, servers, upstream, port, spare };
     let load = Load {
         to: SocketAddr::from(([127, 0, 0, 1], port)),
@@ -46,13 +48,13 @@ fn run(setting: &Setting, upstream: &'static str) -> Result<String, String> {
         clients: CLIENTS,
     };
     let mut dnsperf = Program::start("dnsperf", folder, &mut load.command(folder)?)?;
-    let mut changes = 0;
+    let mut rounds = 0;
     while dnsperf.lives() {
-        changes += stage.change(&mut dnsperf)?;
+        stage.change()?;
+        rounds += usize::from(dnsperf.lives());
     }
     let verdict = Verdict::read(&dnsperf.said())?;
-    let answered: Vec<u64> = answered(&stage.servers)?;
-    stage.judge(&verdict, &answered, before, changes)
+    stage.judge(&verdict, before, rounds)
 }
 
 fn start(name: &str, folder: &Path) -> Result<Nsd, String> {
@@ -63,11 +65,11 @@ fn answered(servers: &[Nsd]) -> Result<Vec<u64>, String> {
     servers.iter().map(Nsd::queries).collect()
 }
 
-fn document(port: u16, servers: &[Nsd], upstream: &str, timeout: &str, spare: Option<u16>) -> String {
+fn document(port: u16, servers: [SocketAddr; 2], upstream: &str, timeout: &str, spare: Option<u16>) -> String {
     let backends: Vec<String> = servers
         .iter()
-        .zip(["a", "b", "c"])
-        .map(|(server, name)| format!("{{ name = \"{name}\", address = \"{}\" }}", server.address))
+        .zip(["a", "b"])
+        .map(|(server, name)| format!("{{ name = \"{name}\", address = \"{server}\" }}"))
         .collect();
     let listener = |name: &str, port: u16| {
         format!("[listeners.{name}]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:{port}\"]\ncluster = \"dns\"\n\n")
@@ -82,31 +84,40 @@ fn document(port: u16, servers: &[Nsd], upstream: &str, timeout: &str, spare: Op
 }
 
 impl Stage {
-    /// One round of changes, as long as the load runs; returns how many were made.
-    fn change(&self, load: &mut Program) -> Result<usize, String> {
-        let [_, _, c] = &self.servers;
+    /// One round of changes, each a transaction; what is impossible is refused and changes nothing.
+    fn change(&self) -> Result<(), String> {
         let backends = "/v1/clusters/dns/backends";
+        let [a, b, c] = &self.servers;
         let add = format!("{{\"name\":\"c\",\"address\":\"{}\"}}", c.address);
-        let document = |timeout, spare| document(self.port, &self.servers[..2], self.upstream, timeout, spare);
-        let steps: [&dyn Fn() -> Result<(), String>; 9] = [
+        let document = |timeout, spare| document(self.port, [a.address, b.address], self.upstream, timeout, spare);
+        let steps: [&dyn Fn() -> Result<(), String>; CHANGES] = [
             &|| self.api("POST", backends, &add),
             &|| self.api("PATCH", &format!("{backends}/c"), "{\"weight\":5}"),
-            &|| self.api("PATCH", &format!("{backends}/a"), "{\"weight\":0}"),
-            &|| self.rests(0, "drained"),
+            &|| self.api("PATCH", &format!("{backends}/a"), "{\"weight\":0}").and_then(|()| self.rests(0, "drained")),
             &|| self.api("PATCH", &format!("{backends}/a"), "{\"weight\":2}"),
-            &|| self.api("DELETE", &format!("{backends}/c"), ""),
-            &|| self.rests(2, "removed"),
-            &|| self.kakei.put(&document("20s", Some(self.spare))),
+            &|| self.api("DELETE", &format!("{backends}/c"), "").and_then(|()| self.rests(2, "removed")),
+            &|| self.kakei.put(&document("20s", Some(self.spare))).and_then(|()| self.spare_answers()),
+            &|| self.refuses(&document("20s", None).replace("cluster = \"dns\"", "cluster = \"nowhere\"")),
+            &|| self.refuses(&document("20s", Some(a.address.port()))),
             &|| self.kakei.reload(&document("30s", None)),
         ];
-        let mut changes = 0;
         for step in steps {
             step()?;
-            changes += 1;
             thread::sleep(PAUSE);
         }
-        // A round that outlived its load asserted nothing about loss.
-        Ok(if load.lives() { changes } else { 0 })
+        Ok(())
+    }
+
+    fn spare_answers(&self) -> Result<(), String> {
+        let spare = SocketAddr::from(([127, 0, 0, 1], self.spare));
+        ask(any_of(spare), spare, "www.example").map(drop)
+    }
+
+    fn refuses(&self, document: &str) -> Result<(), String> {
+        match self.kakei.put(document) {
+            Ok(()) => Err(format!("an impossible document was accepted:\n{document}")),
+            Err(_) => Ok(()),
+        }
     }
 
     fn api(&self, method: &str, path: &str, body: &str) -> Result<(), String> {
@@ -125,29 +136,42 @@ impl Stage {
         }
     }
 
-    fn judge(&self, verdict: &Verdict, answered: &[u64], before: u64, changes: usize) -> Result<String, String> {
+    fn judge(&self, verdict: &Verdict, before: u64, rounds: usize) -> Result<String, String> {
         let Verdict { sent, lost, good, rate, latency } = verdict;
+        let counts = answered(&self.servers)?;
         let measured = format!(
-            "{sent} queries at {rate:.0}/s over {CLIENTS} sockets, {lost} lost, {changes} changes; \
-             a {}, b {}, c {}; {} µs",
-            answered[0],
-            answered[1],
-            answered[2],
+            "{sent} queries at {rate:.0}/s over {CLIENTS} sockets, {lost} lost, {} changes; a {}, b {}, c {}; {} µs",
+            rounds * CHANGES,
+            counts[0],
+            counts[1],
+            counts[2],
             latency.as_micros()
         );
         let drops =
             self.kakei.metric("kakei_dropped_datagrams", "")? + self.kakei.metric("kakei_dropped_replies", "")?;
-        let gone = || self.kakei.metric("kakei_flows_live", "").is_ok_and(|live| live == 0);
         if *lost > 0 || good != sent || drops > 0 {
             return Err(format!("{measured}; {good} good, Kakei dropped {drops}"));
         }
-        if answered.iter().sum::<u64>() != before + sent {
-            return Err(format!("{measured}: the servers' counts don't add up to {}", before + sent));
+        if rounds == 0 {
+            return Err(format!("{measured}: no whole round of changes while the load ran"));
         }
-        if changes < 9 {
-            return Err(format!("{measured}: too few changes while the load ran"));
+        let asked = counts.iter().sum::<u64>() - before;
+        if !(*sent..=sent + rounds as u64 + 1).contains(&asked) {
+            return Err(format!("{measured}: the servers counted {asked} queries"));
         }
+        let gone = || self.kakei.metric("kakei_flows_live", "").is_ok_and(|live| live == 0);
         wait_for("the last flow's end", Duration::from_secs(2), gone)?;
         Ok(measured)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn its_documents_are_valid() {
+        let backends = ["127.0.0.1:53", "127.0.0.1:54"].map(|address| address.parse().unwrap());
+        for (upstream, spare) in [("per_flow", None), ("shared", Some(2))] {
+            super::super::kakei::assert_valid(&super::document(1, backends, upstream, "30s", spare));
+        }
     }
 }

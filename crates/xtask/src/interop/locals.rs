@@ -17,12 +17,7 @@ pub(super) fn wildcard(setting: &Setting) -> Result<String, String> {
     let folder = &setting.folder;
     let (four, six) = (Nsd::start("four", folder, "127.0.0.1")?, Nsd::start("six", folder, "::1")?);
     let port = free_port()?;
-    let document = format!(
-        "[workers]\ncount = {WORKERS}\n\n[listeners.dns]\nprotocol = \"udp\"\nbind = [\"0.0.0.0:{port}\", \"[::]:{port}\"]\n\
-         cluster = \"dns\"\n\n[clusters.dns]\nbalance = \"round_robin\"\nbackends = [\"{}\", \"{}\"]\n\
-         udp = {{ requests = 1, responses = 1 }}\n",
-        four.address, six.address
-    );
+    let document = document(port, four.address, six.address);
     let kakei = Kakei::start(&setting.binary, folder, &document)?;
     for n in 0..SOCKETS {
         let dialled = DIALLED[n % DIALLED.len()];
@@ -49,6 +44,14 @@ pub(super) fn wildcard(setting: &Setting) -> Result<String, String> {
     ))
 }
 
+fn document(port: u16, four: SocketAddr, six: SocketAddr) -> String {
+    format!(
+        "[workers]\ncount = {WORKERS}\n\n[listeners.dns]\nprotocol = \"udp\"\nbind = [\"0.0.0.0:{port}\", \"[::]:{port}\"]\n\
+         cluster = \"dns\"\n\n[clusters.dns]\nbalance = \"round_robin\"\nbackends = [\"{four}\", \"{six}\"]\n\
+         udp = {{ requests = 1, responses = 1 }}\n"
+    )
+}
+
 /// dig complains about an answer from an address that it did not ask.
 fn dig(dialled: &str, port: u16) -> Result<(), String> {
     let mut dig: Command = command("dig");
@@ -69,4 +72,13 @@ fn front_sockets(port: u16) -> Result<(usize, usize), String> {
         )
     };
     Ok((count("/proc/net/udp")?, count("/proc/net/udp6")?))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn its_document_is_valid() {
+        let backend = |ip: &str| format!("{ip}:53").parse().unwrap();
+        super::super::kakei::assert_valid(&super::document(1, backend("127.0.0.1"), backend("[::1]")));
+    }
 }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -114,14 +115,18 @@ pub(super) fn wait_for(what: &str, within: Duration, mut ready: impl FnMut() -> 
     Err(format!("{:.1} s have passed without {what}", within.as_secs_f64()))
 }
 
-/// A port that nothing uses, in both families and both transports.
+/// Below the range from which the kernel takes ports for clients, so that no client's socket is in the way later.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A port that nothing uses, in both families and both transports; never the same twice.
 pub(super) fn free_port() -> Result<u16, String> {
-    for _ in 0..50 {
-        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|error| format!("no free port: {error}"))?;
-        let port = udp.local_addr().map_err(|error| format!("no free port: {error}"))?.port();
-        let six = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
-        let free = UdpSocket::bind(six).is_ok() && TcpListener::bind(six).is_ok();
-        if free && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+    for _ in 0..200 {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(97));
+        let port = PORTS.start + (turn % PORTS.len() as u32) as u16;
+        let addresses =
+            [SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+        if addresses.iter().all(|&address| UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok()) {
             return Ok(port);
         }
     }

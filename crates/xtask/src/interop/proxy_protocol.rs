@@ -198,3 +198,16 @@ pub(super) fn through(setting: &Setting) -> Result<String, String> {
     }
     Ok(format!("unbound behind Kakei behind dnsdist logged {} real clients", CLIENTS.len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_documents_are_valid() {
+        let trusted = "proxy_protocol = { trusted = [\"127.0.0.0/8\", \"::1/128\"] }\n";
+        let knobs = ", send_proxy_protocol = \"every\", upstream = \"shared\"";
+        super::super::kakei::assert_valid(&document(1, trusted, address("[::1]:53"), knobs));
+        super::super::kakei::assert_valid(&document(1, "", address("127.0.0.1:53"), ""));
+    }
+}

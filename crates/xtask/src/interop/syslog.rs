@@ -28,11 +28,7 @@ fn check(setting: &Setting, upstream: &str) -> Result<String, String> {
     let folder = &setting.folder;
     let (behind, port) = (free_port()?, free_port()?);
     let _daemon = rsyslog(folder, behind)?;
-    let document = format!(
-        "[workers]\ncount = 2\n\n[listeners.syslog]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:{port}\"]\ncluster = \"syslog\"\n\n\
-         [clusters.syslog]\nbackends = [\"127.0.0.1:{behind}\"]\n\
-         udp = {{ expects_reply = false, requests = 1, upstream = \"{upstream}\" }}\n"
-    );
+    let document = document(port, behind, upstream);
     let kakei = Kakei::start(&setting.binary, folder, &document)?;
     let begun = Instant::now();
     send(port)?;
@@ -56,6 +52,14 @@ fn check(setting: &Setting, upstream: &str) -> Result<String, String> {
         return Err(format!("{all} messages: {opened} flows opened, {ended} closed at their cap, {live} still live"));
     }
     Ok(format!("{all} messages in {seconds:.1} s, all in rsyslog's file; {opened} flows opened and closed at once"))
+}
+
+fn document(port: u16, behind: u16, upstream: &str) -> String {
+    format!(
+        "[workers]\ncount = 2\n\n[listeners.syslog]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:{port}\"]\ncluster = \"syslog\"\n\n\
+         [clusters.syslog]\nbackends = [\"127.0.0.1:{behind}\"]\n\
+         udp = {{ expects_reply = false, requests = 1, upstream = \"{upstream}\" }}\n"
+    )
 }
 
 fn rsyslog(folder: &Path, port: u16) -> Result<Program, String> {
@@ -100,4 +104,14 @@ fn send(port: u16) -> Result<(), String> {
 fn arrived(folder: &Path) -> BTreeSet<usize> {
     let text = std::fs::read_to_string(folder.join("messages")).unwrap_or_default();
     text.lines().filter_map(|line| line.split("message-").nth(1)?.trim().parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn its_documents_are_valid() {
+        for upstream in ["per_flow", "shared"] {
+            super::super::kakei::assert_valid(&super::document(1, 2, upstream));
+        }
+    }
 }
