@@ -1,0 +1,85 @@
+//! epoll with the few uses that a machine has: add once, edge-triggered; forget; wait. Knows no events of a worker.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use kakei_proxy::seam::SocketId;
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use slotmap::{Key, KeyData};
+
+/// Readiness reports per system call.
+const REPORTS: usize = 256;
+/// The machine's own eventfd. No socket id has these bits: the index of a real one is below `u32::MAX`.
+const WAKE: u64 = u64::MAX;
+
+/// What a socket waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interest {
+    Read,
+    Write,
+}
+
+/// What was reported of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ready {
+    pub(super) socket: SocketId,
+    pub(super) error: bool,
+}
+
+pub(super) struct Epoll {
+    fd: OwnedFd,
+    reports: Vec<Event>,
+}
+
+impl Epoll {
+    /// `wake` makes [`Epoll::wait`] return. It is never read: each write to it is an edge of its own.
+    pub(super) fn new(wake: impl AsFd) -> io::Result<Self> {
+        let fd = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&fd, wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
+        Ok(Epoll { fd, reports: Vec::with_capacity(REPORTS) })
+    }
+
+    pub(super) fn add(&self, socket: BorrowedFd<'_>, id: SocketId, interest: Interest) -> io::Result<()> {
+        Ok(epoll::add(&self.fd, socket, data(id), flags(interest))?)
+    }
+
+    /// The same socket by another id. What is readable is reported again.
+    pub(super) fn rename(&self, socket: BorrowedFd<'_>, id: SocketId, interest: Interest) -> io::Result<()> {
+        Ok(epoll::modify(&self.fd, socket, data(id), flags(interest))?)
+    }
+
+    /// Only for sockets that somebody else keeps open: closing does the same.
+    pub(super) fn forget(&self, socket: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.fd, socket);
+    }
+
+    /// Wait, without end where there is no timeout. A signal ends it like a timeout.
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.map(|t| Timespec { tv_sec: t.as_secs() as _, tv_nsec: t.subsec_nanos() as _ });
+        self.reports.clear();
+        match epoll::wait(&self.fd, spare_capacity(&mut self.reports), timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What the last wait reported.
+    pub(super) fn ready(&self) -> impl Iterator<Item = Ready> {
+        self.reports.iter().filter(|report| report.data.u64() != WAKE).map(|report| {
+            let (flags, data) = (report.flags, report.data);
+            let error = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+            Ready { socket: SocketId::from(KeyData::from_ffi(data.u64())), error }
+        })
+    }
+}
+
+fn data(id: SocketId) -> EventData {
+    EventData::new_u64(id.data().as_ffi())
+}
+
+fn flags(interest: Interest) -> EventFlags {
+    EventFlags::ET | if interest == Interest::Read { EventFlags::IN } else { EventFlags::OUT }
+}

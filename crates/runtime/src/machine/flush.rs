@@ -1,0 +1,209 @@
+//! What a step left to do: operations in order, sends gathered for each socket and given to the kernel together.
+
+use std::{io, mem};
+
+use kakei_proxy::seam::{Event, Op, Outbox, Send, SocketId};
+use kakei_proxy::snapshot::Snapshot;
+
+use super::plan::Plan;
+use super::sockets::{Kind, NONE};
+use super::{Io, errors};
+use crate::mailbox::{Desk, Report};
+use crate::udp::{self, Arenas, SendBatch, Verdict};
+
+/// What a connected socket asks for as its send buffer once the first was too small.
+const GROWN: usize = 1 << 20;
+
+/// A send that waits for the flush, and the next one of its socket.
+#[derive(Debug)]
+struct Pending {
+    send: Send,
+    next: u32,
+}
+
+/// The sends of a tick and what it takes to send them.
+#[derive(Default)]
+pub(super) struct Sender {
+    pending: Vec<Pending>,
+    /// The sockets that have pending sends, in the order of their first.
+    dirty: Vec<SocketId>,
+    /// The numbers of the sends of the socket at hand.
+    numbers: Vec<u32>,
+    plan: Plan,
+    batch: SendBatch,
+}
+
+/// What happened to the batch of one socket.
+#[derive(Default)]
+struct Outcome {
+    /// The message that was tried again.
+    retried: Option<usize>,
+    /// The train that must be split before the rest can go.
+    refused: Option<usize>,
+    /// Messages that failed, and why.
+    failed: Vec<(usize, io::Error)>,
+    /// Errors of the network that were not about the message at hand.
+    earlier: u32,
+}
+
+impl Io {
+    /// Carry out everything, then forget it.
+    pub(super) fn carry_out(&mut self, out: &mut Outbox, desk: &mut Desk, current: Option<&Snapshot>) {
+        let Outbox { ops, bytes } = out;
+        for op in ops.drain(..) {
+            match op {
+                Op::Send(send) => self.enqueue(send),
+                Op::OpenDatagram { socket, remote } => self.open_datagram(socket, remote),
+                Op::Close { socket } => {
+                    self.flush(socket, bytes);
+                    self.close(socket);
+                }
+                Op::Listen { socket, bind } => self.listen(socket, bind),
+                Op::Connect { socket, remote } => self.connect(socket, remote),
+                Op::Unbind { bind } => {
+                    self.unbind(bind, current);
+                    desk.touch();
+                }
+                Op::Adopt { was, socket } => {
+                    self.flush(was, bytes);
+                    self.adopt(was, socket);
+                }
+                Op::Reply { ticket, reply } => desk.reply(ticket, reply),
+                Op::Notice(notice) => {
+                    self.stats.notices_dropped += u64::from(!desk.report(Report::Notice(notice)));
+                }
+                Op::Record(record) => self.stats.records_dropped += u64::from(!desk.records.push(record)),
+            }
+        }
+        let mut dirty = mem::take(&mut self.sending.dirty);
+        for socket in dirty.drain(..) {
+            self.flush(socket, bytes);
+        }
+        self.sending.dirty = dirty;
+        self.sending.pending.clear();
+        self.stats.sockets = self.sockets.len() as u64;
+        out.clear();
+    }
+
+    fn enqueue(&mut self, mut send: Send) {
+        let Some(entry) = self.sockets.get_mut(send.socket) else { return };
+        // The kernel takes the bound address by itself; and nothing can be sent from a multicast address.
+        send.from = send.from.filter(|from| entry.local.is_unspecified() && !from.is_multicast());
+        let number = self.sending.pending.len() as u32;
+        if entry.first == NONE {
+            entry.first = number;
+            self.sending.dirty.push(send.socket);
+        } else {
+            self.sending.pending[entry.last as usize].next = number;
+        }
+        entry.last = number;
+        let datagrams = (send.bytes.len() as u64).checked_div(u64::from(send.segment));
+        self.stats.send_datagrams +=
+            datagrams.map_or(1, |_| (send.bytes.len() as u64).div_ceil(u64::from(send.segment)).max(1));
+        self.sending.pending.push(Pending { send, next: NONE });
+    }
+
+    /// Send what waits for one socket.
+    fn flush(&mut self, socket: SocketId, heads: &[u8]) {
+        let Some(entry) = self.sockets.get_mut(socket) else { return };
+        let mut number = mem::replace(&mut entry.first, NONE);
+        entry.last = NONE;
+        let Sender { pending, numbers, plan, .. } = &mut self.sending;
+        numbers.clear();
+        while let Some(waiting) = pending.get(number as usize) {
+            numbers.push(number);
+            number = waiting.next;
+        }
+        if numbers.is_empty() {
+            return;
+        }
+        plan.reset(numbers.len());
+        for &number in numbers.iter() {
+            plan.add(number, &pending[number as usize].send);
+        }
+        let mut from = Some(0);
+        while let Some(train) = from {
+            from = self.transmit(socket, train, heads);
+        }
+    }
+
+    /// Send everything from a train on; the train that was refused, if one was, is to be tried again in pieces.
+    fn transmit(&mut self, socket: SocketId, from: usize, heads: &[u8]) -> Option<usize> {
+        let entry = self.sockets.get_mut(socket)?;
+        let Sender { pending, plan, batch, .. } = &mut self.sending;
+        let trains = plan.fill(from, entry.longest, |number| pending[number as usize].send.bytes, batch);
+        let arenas = Arenas { head: heads, body: self.receiving.bytes() };
+        let mut outcome = Outcome::default();
+        let (fd, mut limits) = (entry.fd(), (entry.longest, entry.grown));
+        let sent = batch.send_all(fd, arenas, |message, error| {
+            outcome.judge(message, error, plan.train(message), &mut limits, &entry.kind)
+        });
+        (entry.longest, entry.grown) = limits;
+        self.stats.send_calls += sent.calls;
+        self.stats.send_messages += sent.messages;
+        self.stats.send_trains += trains;
+        self.conclude(socket, outcome)
+    }
+
+    fn conclude(&mut self, socket: SocketId, outcome: Outcome) -> Option<usize> {
+        for (message, error) in &outcome.failed {
+            let Sender { pending, plan, .. } = &self.sending;
+            for (number, datagrams, bytes) in plan.made_of(*message) {
+                let tag = pending[number as usize].send.tag;
+                self.stats.send_failures += u64::from(datagrams);
+                let error = errors::send(error);
+                self.backlog.push_back(Event::SendFailed { socket, tag, datagrams, bytes, error });
+            }
+        }
+        for _ in 0..outcome.earlier {
+            self.note_error(socket);
+        }
+        if let Some(train) = outcome.refused {
+            self.stats.trains_refused += 1;
+            self.sending.plan.split(train);
+        }
+        outcome.refused
+    }
+}
+
+impl Outcome {
+    /// What to do about a message that the kernel refused. `limits` are the socket's: its longest datagram of a
+    /// train, and whether its send buffer has grown.
+    fn judge(
+        &mut self,
+        message: usize,
+        error: &io::Error,
+        train: Option<(usize, u16, bool)>,
+        limits: &mut (u16, bool),
+        kind: &Kind,
+    ) -> Verdict {
+        let errno = error.raw_os_error().unwrap_or(0);
+        if let (Some((train, segment, named)), libc::EMSGSIZE | libc::EINVAL | libc::EIO | libc::EOPNOTSUPP) =
+            (train, errno)
+        {
+            // EIO: the device can't. The others: datagrams of this length don't fit the path as they are and must be
+            // fragmented one by one; but EINVAL may as well mean the source address, which says nothing of lengths.
+            match errno {
+                libc::EIO | libc::EOPNOTSUPP => limits.0 = 0,
+                libc::EINVAL if named => {}
+                _ => limits.0 = limits.0.min(segment - 1),
+            }
+            self.refused = Some(train);
+            return Verdict::Stop;
+        }
+        if errno == libc::EAGAIN
+            && !limits.1
+            && let Kind::Connected(fd) = kind
+        {
+            limits.1 = true;
+            udp::set_send_buffer(std::os::fd::AsFd::as_fd(fd), GROWN);
+            return Verdict::Retry;
+        }
+        if errors::about_peer(error) && self.retried.replace(message) != Some(message) {
+            self.earlier += u32::from(errors::of_earlier(error));
+            return Verdict::Retry;
+        }
+        self.failed.push((message, io::Error::from_raw_os_error(errno)));
+        Verdict::Skip
+    }
+}

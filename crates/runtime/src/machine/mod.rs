@@ -1,0 +1,207 @@
+//! The epoll machine: one thread, one worker. Collect a batch of events, step the worker, carry out everything it
+//! asks for, wait. Decides nothing: what it opens, sends and closes is the worker's word.
+
+mod epoll;
+mod errors;
+mod flush;
+mod open;
+mod plan;
+mod receive;
+mod sockets;
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use kakei_proxy::seam::{BindKey, Command, Event, Inbox, Instant, Outbox};
+use kakei_proxy::snapshot::Snapshot;
+use kakei_proxy::worker::Role;
+
+use self::epoll::Epoll;
+use self::flush::Sender;
+use self::sockets::Sockets;
+use crate::clock;
+use crate::front::FrontSocket;
+use crate::mailbox::{AGAIN, Desk, Report};
+use crate::stats::MachineStats;
+use crate::step::Step;
+use crate::udp::RecvBatch;
+
+/// Slots of the arena: datagrams or trains per step.
+const SLOTS: usize = 64;
+/// Events of a step that are no datagrams. With one datagram and one overflow per slot a step stays within
+/// [`kakei_proxy::limits::EVENTS_PER_STEP`].
+const OTHER_EVENTS: usize = 128;
+/// The first pause after a panic; it doubles with each further one, up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// After this long without a panic the pause is the first again.
+const CALM: Duration = Duration::from_secs(10);
+
+const _: () = assert!(OTHER_EVENTS + 2 * SLOTS <= kakei_proxy::limits::EVENTS_PER_STEP);
+
+/// Everything between a worker and the kernel.
+struct Io {
+    epoll: Epoll,
+    sockets: Sockets,
+    /// The prepared front sockets.
+    fronts: HashMap<BindKey, Arc<FrontSocket>>,
+    receiving: RecvBatch,
+    sending: Sender,
+    /// What operations brought about, for the next step.
+    backlog: VecDeque<Event>,
+    stats: MachineStats,
+}
+
+/// How often the worker had to be made anew.
+#[derive(Default)]
+struct Restarts {
+    count: u64,
+    pause: Duration,
+    last: Option<Instant>,
+    /// The fresh worker was not told the snapshot yet.
+    publish: bool,
+}
+
+/// A machine and its worker.
+pub(crate) struct Machine<W, F> {
+    worker: W,
+    make: F,
+    role: Role,
+    io: Io,
+    desk: Desk,
+    /// The snapshot published last.
+    current: Option<Arc<Snapshot>>,
+    restarts: Restarts,
+}
+
+impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
+    /// A machine on the thread that calls; the worker is made by `make`.
+    pub(crate) fn new(role: Role, make: F, desk: Desk) -> io::Result<Self> {
+        let epoll = Epoll::new(&desk.line.machine)?;
+        let io = Io {
+            epoll,
+            sockets: Sockets::default(),
+            fronts: HashMap::new(),
+            receiving: RecvBatch::new(SLOTS),
+            sending: Sender::default(),
+            backlog: VecDeque::new(),
+            stats: MachineStats::default(),
+        };
+        let worker = make(role);
+        Ok(Machine { worker, make, role, io, desk, current: None, restarts: Restarts::default() })
+    }
+
+    /// Run until told to stop. Ends early only where epoll itself fails.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Vec::with_capacity(OTHER_EVENTS + 2 * SLOTS);
+        let mut out = Outbox::default();
+        let mut wake = Some(clock::now());
+        while !self.desk.stopping() {
+            self.io.wait(if self.must_not_wait() { Some(Duration::ZERO) } else { wake.map(|at| at - clock::now()) })?;
+            self.collect(&mut events);
+            let inbox = Inbox { events: &mut events, bytes: self.io.receiving.bytes() };
+            // The worker may be left in any state by a panic: it is thrown away, and nothing else was lent mutably but
+            // events and outbox, which are emptied.
+            match catch_unwind(AssertUnwindSafe(|| self.worker.step(clock::now(), inbox, &mut out))) {
+                Ok(next) => {
+                    wake = next;
+                    self.io.carry_out(&mut out, &mut self.desk, self.current.as_deref());
+                }
+                Err(panic) => {
+                    out.clear();
+                    self.restart(&*panic);
+                    wake = Some(clock::now());
+                }
+            }
+            events.clear();
+            self.io.stats.ticks += 1;
+            self.desk.line.stats.write(&self.io.stats);
+            self.desk.flush();
+        }
+        Ok(())
+    }
+
+    fn must_not_wait(&self) -> bool {
+        !self.io.backlog.is_empty() || self.io.sockets.any_ready() || self.desk.has_orders() || self.restarts.publish
+    }
+
+    /// What the next step is given: first what the last one brought about, then orders, then datagrams.
+    fn collect(&mut self, events: &mut Vec<Event>) {
+        let waiting = self.io.backlog.len().min(OTHER_EVENTS);
+        events.extend(self.io.backlog.drain(..waiting));
+        self.take_orders(events);
+        self.io.receiving.clear();
+        // A step that is full of failures gets no new work.
+        if self.io.backlog.is_empty() {
+            self.io.receive(events);
+        }
+    }
+
+    fn take_orders(&mut self, events: &mut Vec<Event>) {
+        let mut published = false;
+        while events.len() < OTHER_EVENTS
+            && let Some(order) = self.desk.take()
+        {
+            self.io.fronts.extend(order.sockets);
+            if let Command::Publish(snapshot) = &order.command {
+                self.current = Some(Arc::clone(snapshot));
+                published = true;
+            }
+            events.push(Event::Command { ticket: order.ticket, command: order.command });
+        }
+        if !std::mem::take(&mut self.restarts.publish) {
+            return;
+        }
+        self.io.retain_wanted(self.current.as_deref());
+        if let Some(snapshot) = &self.current
+            && !published
+        {
+            events.push(Event::Command { ticket: AGAIN, command: Command::Publish(Arc::clone(snapshot)) });
+        }
+    }
+
+    /// The worker panicked: everything that it asked for is closed, front sockets stay prepared and their queues hold
+    /// what arrives; a fresh worker starts from the current snapshot.
+    fn restart(&mut self, panic: &(dyn Any + Send)) {
+        self.io.abandon();
+        self.io.stats.panics += 1;
+        let unanswered = self.desk.give_up();
+        self.desk.report(Report::Panicked { message: message_of(panic), unanswered });
+        self.desk.flush();
+        self.pause();
+        self.restarts.count += 1;
+        self.restarts.publish = true;
+        let seed = mix(self.role.seed ^ self.restarts.count);
+        self.worker = (self.make)(Role { seed, ..self.role });
+    }
+
+    fn pause(&mut self) {
+        let now = clock::now();
+        let calm = self.restarts.last.is_none_or(|last| now - last > CALM);
+        self.restarts.pause = if calm { FIRST_PAUSE } else { (self.restarts.pause * 2).min(LAST_PAUSE) };
+        let until = now + self.restarts.pause;
+        while clock::now() < until && !self.desk.stopping() {
+            thread::sleep((until - clock::now()).min(Duration::from_millis(20)));
+        }
+        self.restarts.last = Some(clock::now());
+    }
+}
+
+/// What a panic said.
+pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without words").to_owned()
+}
+
+/// Splitmix64's finalizer: a seed from a seed.
+pub(crate) fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

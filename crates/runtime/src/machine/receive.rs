@@ -1,0 +1,163 @@
+//! What arrives: readiness into turns, turns into datagrams in slots, errors of the network into events. A turn is
+//! bounded, so that a flood on one socket starves no other.
+
+use std::time::Duration;
+use std::{io, mem};
+
+use kakei_proxy::seam::{Datagram, Event, SocketId};
+
+use super::errors;
+use super::sockets::Kind;
+use super::{Io, SLOTS};
+use crate::udp;
+
+/// Datagrams in a turn, at least: more than one, since only a short read says that a queue was drained.
+const SHARE: usize = 8;
+/// Large trains in a turn, and bytes in a tick: what is received is sent on while it is still in the cache.
+const BULKY_SHARE: usize = 8;
+const BYTES_PER_TICK: usize = 512 << 10;
+/// From this length on a message is bulky.
+const BULKY: u32 = 16 << 10;
+/// Errors of the network that one turn looks at.
+const ERRORS: usize = 16;
+
+/// What became of a turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Drained,
+    More,
+}
+
+impl Io {
+    /// Wait for readiness and note it.
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.epoll.wait(timeout)?;
+        let Io { epoll, sockets, .. } = self;
+        let mut connecting = Vec::new();
+        for ready in epoll.ready() {
+            let Some(entry) = sockets.get_mut(ready.socket) else { continue };
+            match entry.kind {
+                Kind::Stream(_, true) => connecting.push(ready.socket),
+                Kind::Stream(_, false) => {}
+                _ => {
+                    entry.errors |= ready.error;
+                    sockets.list(ready.socket);
+                }
+            }
+        }
+        for socket in connecting {
+            self.finish_connect(socket);
+        }
+        Ok(())
+    }
+
+    /// Fill the slots, the ready sockets in turn.
+    pub(super) fn receive(&mut self, events: &mut Vec<Event>) {
+        let turns = self.sockets.listed();
+        let share = SLOTS.checked_div(turns).unwrap_or(0).max(SHARE);
+        let mut bytes = 0;
+        for _ in 0..turns {
+            if self.receiving.free() == 0 || bytes >= BYTES_PER_TICK {
+                return;
+            }
+            let Some(socket) = self.sockets.next_listed() else { return };
+            if self.turn(socket, share, &mut bytes, events) == Turn::More {
+                self.sockets.list(socket);
+            }
+        }
+    }
+
+    fn turn(&mut self, socket: SocketId, share: usize, bytes: &mut usize, events: &mut Vec<Event>) -> Turn {
+        let Some(entry) = self.sockets.get_mut(socket) else { return Turn::Drained };
+        let bulky = entry.bulky;
+        if mem::take(&mut entry.errors)
+            && matches!(entry.kind, Kind::Shared(_))
+            && self.read_errors(socket) == Turn::More
+        {
+            return Turn::More;
+        }
+        let asked = self.receiving.free().min(if bulky { BULKY_SHARE } else { share });
+        for _ in 0..ERRORS {
+            let Some(entry) = self.sockets.get_mut(socket) else { return Turn::Drained };
+            self.stats.receive_calls += 1;
+            match self.receiving.recv(entry.fd(), asked) {
+                Ok(slots) => {
+                    let short = slots.len() < asked;
+                    self.tell(socket, slots, bytes, events);
+                    return if short { Turn::Drained } else { Turn::More };
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if errors::about_peer(&error) => self.note_error(socket),
+                // Nothing that the network did; the next arrival is an edge again.
+                Err(_) => return Turn::Drained,
+            }
+        }
+        Turn::More
+    }
+
+    /// Datagrams in slots become events.
+    fn tell(&mut self, socket: SocketId, slots: std::ops::Range<usize>, bytes: &mut usize, events: &mut Vec<Event>) {
+        let Some(entry) = self.sockets.get_mut(socket) else { return };
+        self.stats.receive_messages += slots.len() as u64;
+        entry.bulky = false;
+        for received in slots.filter_map(|slot| self.receiving.get(slot)) {
+            if let (Some(counter), Kind::Front(front)) = (received.dropped, &entry.kind) {
+                let datagrams = u64::from(front.newly_dropped(counter));
+                if datagrams > 0 {
+                    self.stats.overflows += datagrams;
+                    events.push(Event::Overflow { socket, datagrams });
+                }
+            }
+            let len = received.bytes.len;
+            *bytes += len as usize;
+            entry.bulky |= len >= BULKY;
+            self.stats.receive_trains += u64::from(received.segment > 0);
+            self.stats.receive_datagrams += len
+                .checked_div(u32::from(received.segment))
+                .map_or(1, |_| u64::from(len.div_ceil(u32::from(received.segment))));
+            let local = received.local.unwrap_or(entry.local);
+            events.push(Event::Datagram(Datagram {
+                socket,
+                peer: received.peer,
+                local,
+                segment: received.segment,
+                bytes: received.bytes,
+            }));
+        }
+    }
+
+    /// A call on the socket got an error of the network. It took the place of nothing: the call can be made again.
+    pub(super) fn note_error(&mut self, socket: SocketId) {
+        let Some(entry) = self.sockets.get_mut(socket) else { return };
+        match entry.kind {
+            Kind::Connected(_) => {
+                self.stats.unreachable += 1;
+                self.backlog.push_back(Event::Unreachable { socket, peer: None });
+            }
+            Kind::Shared(_) => {
+                self.read_errors(socket);
+            }
+            Kind::Front(_) | Kind::Stream(..) => {}
+        }
+    }
+
+    /// Read the error queue of a shared socket.
+    fn read_errors(&mut self, socket: SocketId) -> Turn {
+        let Some(entry) = self.sockets.get_mut(socket) else { return Turn::Drained };
+        for _ in 0..ERRORS {
+            match udp::next_error(entry.fd()) {
+                Ok(Some((peer, error))) if errors::about_peer(&error) => {
+                    self.stats.unreachable += 1;
+                    self.backlog.push_back(Event::Unreachable { socket, peer: Some(peer) });
+                }
+                Ok(_) => {}
+                Err(error) if errors::about_peer(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Turn::Drained,
+            }
+        }
+        entry.errors = true;
+        self.sockets.list(socket);
+        Turn::More
+    }
+}

@@ -1,0 +1,145 @@
+//! The table of open sockets by the worker's ids, and which of them may have something to read. Stale ids find
+//! nothing. A socket that was opened holds no buffer and no queue of its own.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use kakei_proxy::seam::SocketId;
+use slotmap::SecondaryMap;
+
+use super::epoll::Interest;
+use crate::front::FrontSocket;
+
+/// No send waits.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// What a socket is.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A front socket, shared with the engine.
+    Front(Arc<FrontSocket>),
+    /// Datagrams to one peer.
+    Connected(OwnedFd),
+    /// Datagrams to many peers.
+    Shared(OwnedFd),
+    /// A stream; whether it is still connecting.
+    Stream(OwnedFd, bool),
+}
+
+/// An open socket.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) kind: Kind,
+    /// The address it is bound to; unspecified on a wildcard.
+    pub(super) local: IpAddr,
+    /// The longest datagram that may leave in a train.
+    pub(super) longest: u16,
+    /// It stands in the list of those that may have something to read.
+    pub(super) listed: bool,
+    /// Its error queue may hold something.
+    pub(super) errors: bool,
+    /// What it received last was large.
+    pub(super) bulky: bool,
+    /// Its send buffer is as large as it gets.
+    pub(super) grown: bool,
+    /// The first and the last send of this tick.
+    pub(super) first: u32,
+    pub(super) last: u32,
+}
+
+impl Entry {
+    pub(super) fn new(kind: Kind, local: IpAddr) -> Self {
+        let grown = !matches!(kind, Kind::Connected(_));
+        Entry {
+            kind,
+            local,
+            longest: u16::MAX,
+            listed: false,
+            errors: false,
+            bulky: false,
+            grown,
+            first: NONE,
+            last: NONE,
+        }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Front(front) => front.as_fd(),
+            Kind::Connected(fd) | Kind::Shared(fd) | Kind::Stream(fd, _) => fd.as_fd(),
+        }
+    }
+
+    pub(super) fn interest(&self) -> Interest {
+        if matches!(self.kind, Kind::Stream(..)) { Interest::Write } else { Interest::Read }
+    }
+}
+
+/// All open sockets of a machine.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    entries: SecondaryMap<SocketId, Entry>,
+    ready: VecDeque<SocketId>,
+}
+
+impl Sockets {
+    pub(super) fn get_mut(&mut self, id: SocketId) -> Option<&mut Entry> {
+        self.entries.get_mut(id)
+    }
+
+    /// False where a newer socket has the place of this id already.
+    pub(super) fn insert(&mut self, id: SocketId, entry: Entry) -> bool {
+        self.entries.insert(id, entry);
+        self.entries.contains_key(id)
+    }
+
+    pub(super) fn remove(&mut self, id: SocketId) -> Option<Entry> {
+        self.entries.remove(id)
+    }
+
+    pub(super) fn contains(&self, id: SocketId) -> bool {
+        self.entries.contains_key(id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Take out all of them.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Entry> {
+        self.ready.clear();
+        self.entries.drain().map(|(_, entry)| entry)
+    }
+
+    /// It may have something to read.
+    pub(super) fn list(&mut self, id: SocketId) {
+        if let Some(entry) = self.entries.get_mut(id)
+            && entry.interest() == Interest::Read
+            && !std::mem::replace(&mut entry.listed, true)
+        {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The one that waited longest for its turn.
+    pub(super) fn next_listed(&mut self) -> Option<SocketId> {
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(entry) = self.entries.get_mut(id) {
+                entry.listed = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// How many turns there are, those of closed sockets included.
+    pub(super) fn listed(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub(super) fn any_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+}

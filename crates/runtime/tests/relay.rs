@@ -1,0 +1,396 @@
+//! The machine on loopback, driven by a test relay: datagrams, trains, addresses, errors of the network, restarts.
+#![expect(clippy::unwrap_used, reason = "a failed expectation here is a failed test")]
+
+mod common;
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use common::{Ask, House, eventually, key, peer, snapshot};
+use kakei_proxy::seam::{Command, Remote, Reply, Span, Ticket};
+use kakei_proxy::snapshot::Generation;
+use kakei_runtime::engine::{BindReason, CommandError, EngineEvent};
+use kakei_runtime::udp::{Arenas, Part, RecvBatch, SendBatch, Target, Verdict, set_gro};
+
+/// A house with one bind before a backend, and the address to dial.
+fn house(workers: u16, bind: &str, backend: SocketAddr) -> (House, SocketAddr) {
+    let mut house = House::new(workers);
+    *house.shelf.backend.lock().unwrap() = Some(backend);
+    let bind = key(bind);
+    house.publish(&[bind]);
+    let front = house.engine.local_addr(bind).unwrap();
+    (house, front)
+}
+
+#[test]
+fn datagrams_go_there_and_back_empty_ones_too() {
+    for ip in ["127.0.0.1:0", "[::1]:0"] {
+        let (client, backend) = (peer(ip), peer(ip));
+        let (_house, front) = house(1, ip, backend.local_addr().unwrap());
+        let mut buffer = [0; 2048];
+        for payload in [&b"hello"[..], b"", b"again"] {
+            client.send_to(payload, front).unwrap();
+            let (len, from) = backend.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], payload);
+            backend.send_to(&buffer[..len], from).unwrap();
+            let (len, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..len], from), (payload, front));
+        }
+    }
+}
+
+#[test]
+fn a_train_travels_unsplit_and_byte_exact() {
+    let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
+    let (house, front) = house(1, "127.0.0.1:0", backend.local_addr().unwrap());
+    let (mut sending, mut receiving) = (SendBatch::new(), RecvBatch::new(16));
+    set_gro(backend.as_fd(), true).unwrap();
+    for (segment, len) in [(1200u16, 54 * 1200 + 7), (1, 64), (1400, 1401), (9000, 63_000)] {
+        let bytes: Vec<u8> = (0..len).map(|n: u32| ((n * 31) >> 3) as u8).collect();
+        sending.clear();
+        sending.begin(Target { to: Some(front), from: None, segment });
+        sending.part(Part::Body(Span { start: 0, len }));
+        sending.send_all(client.as_fd(), Arenas { head: &[], body: &bytes }, |_, error| panic!("{error}"));
+        receiving.clear();
+        let got = receiving.recv_blocking(backend.as_fd(), 16).unwrap();
+        let train = receiving.get(got.start).unwrap();
+        assert_eq!((got.len(), train.segment, train.bytes.len), (1, segment, len));
+        assert_eq!(train.bytes.of(receiving.bytes()), bytes);
+    }
+    eventually(
+        || house.engine.machine_stats(0).unwrap().send_trains == 4,
+        || format!("{:?}", house.engine.machine_stats(0)),
+    );
+    let stats = house.engine.machine_stats(0).unwrap();
+    assert_eq!((stats.receive_messages, stats.receive_trains, stats.send_messages), (4, 4, 4));
+    assert_eq!((stats.receive_datagrams, stats.send_datagrams), (55 + 64 + 2 + 7, 55 + 64 + 2 + 7));
+}
+
+#[test]
+fn a_train_whose_datagrams_exceed_the_path_leaves_in_pieces() {
+    // 40,000 bytes a datagram: within loopback's limit, but as a train of a wildcard's answer it stays exact too.
+    let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
+    let (_house, front) = house(1, "127.0.0.1:0", backend.local_addr().unwrap());
+    let mut buffer = vec![0; 65_536];
+    for len in [65_507, 65_000, 40_000] {
+        let payload: Vec<u8> = (0..len).map(|n| n as u8).collect();
+        client.send_to(&payload, front).unwrap();
+        let (got, _) = backend.recv_from(&mut buffer).unwrap();
+        assert_eq!(buffer[..got], payload);
+    }
+}
+
+#[test]
+fn a_wildcard_answers_from_the_address_that_was_dialled() {
+    let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
+    let (house, front) = house(1, "0.0.0.0:0", backend.local_addr().unwrap());
+    let dialled = SocketAddr::from(([127, 0, 0, 2], front.port()));
+    let mut buffer = [0; 64];
+    client.send_to(b"x", dialled).unwrap();
+    let (_, from) = backend.recv_from(&mut buffer).unwrap();
+    backend.send_to(b"y", from).unwrap();
+    assert_eq!(client.recv_from(&mut buffer).unwrap().1, dialled);
+    assert_eq!(house.shelf.fronted.lock().unwrap()[0].local, dialled.ip());
+}
+
+#[test]
+fn a_closed_port_is_told_on_a_connected_socket() {
+    let closed = peer("127.0.0.1:0").local_addr().unwrap();
+    let house = House::new(1);
+    house.ask(Ask::Open(Remote::Connected(closed)));
+    house.hear("opened 127.0.0.1", 1);
+    house.ask(Ask::SendFromProbe(None, b"a".to_vec(), 0));
+    house.hear("unreachable None", 1);
+    // Two in one flush: the error of the first may come in place of the second, which is sent all the same.
+    house.ask(Ask::SendFromProbe(None, b"b".to_vec(), 0));
+    house.ask(Ask::SendFromProbe(None, b"ccc".to_vec(), 0));
+    house.hear("unreachable None", 2);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(house.shelf.said("send failed"), 0, "{:?}", house.shelf.log());
+}
+
+#[test]
+fn a_closed_port_is_told_with_its_address_on_a_shared_socket() {
+    for (ip, remote) in [("127.0.0.1:0", Remote::AnyV4), ("[::1]:0", Remote::AnyV6)] {
+        let alive = peer(ip);
+        let closed = peer(ip).local_addr().unwrap();
+        let house = House::new(1);
+        house.ask(Ask::Open(remote));
+        house.hear("opened", 1);
+        house.ask(Ask::SendFromProbe(Some(closed), b"a".to_vec(), 0));
+        house.hear(&format!("unreachable Some({closed:?})"), 1);
+        for _ in 0..20 {
+            house.ask(Ask::SendFromProbe(Some(closed), b"b".to_vec(), 0));
+            house.ask(Ask::SendFromProbe(Some(alive.local_addr().unwrap()), b"c".to_vec(), 0));
+            let mut buffer = [0; 8];
+            let (len, from) = alive.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], b"c");
+            alive.send_to(b"back", from).unwrap();
+        }
+        house.hear("probe got back", 20);
+        house.hear("unreachable Some", 21);
+        assert_eq!(
+            house.shelf.said("unreachable None") + house.shelf.said("send failed"),
+            0,
+            "{:?}",
+            house.shelf.log()
+        );
+        let before = house.engine.machine_stats(0).unwrap().ticks;
+        std::thread::sleep(Duration::from_millis(100));
+        let ticks = house.engine.machine_stats(0).unwrap().ticks - before;
+        assert!(ticks < 200, "a pending error keeps nobody busy: {ticks} ticks");
+    }
+}
+
+#[test]
+fn sends_that_cannot_be_are_told_one_by_one() {
+    let alive = peer("127.0.0.1:0");
+    let to = alive.local_addr().unwrap();
+    let house = House::new(1);
+    house.ask(Ask::Open(Remote::AnyV4));
+    house.hear("opened", 1);
+    let mut asked = house.shelf.ask.lock().unwrap();
+    asked.push(Ask::SendFromProbe(Some(to), b"first".to_vec(), 0));
+    asked.push(Ask::SendFromProbe(Some(to), vec![0; 65_508], 0));
+    asked.push(Ask::SendFromProbe(None, b"nowhere".to_vec(), 0));
+    asked.push(Ask::SendFromProbe(Some("[::1]:9".parse().unwrap()), b"family".to_vec(), 0));
+    asked.push(Ask::SendFromProbe(Some(to), b"last".to_vec(), 0));
+    drop(asked);
+    let mut buffer = [0; 64];
+    for expected in [&b"first"[..], b"last"] {
+        let len = alive.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], expected);
+    }
+    house.hear("send failed 4 1 65508 TooBig", 1);
+    house.hear("send failed 4 1 7 Other", 1);
+    house.hear("send failed 4 1 6 Other", 1);
+    assert_eq!(house.shelf.said("send failed"), 3);
+}
+
+#[test]
+fn opening_tells_what_came_of_it() {
+    let open = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let house = House::new(1);
+    house.ask(Ask::Connect(open.local_addr().unwrap()));
+    house.hear("opened 127.0.0.1", 1);
+    house.ask(Ask::Connect(closed));
+    house.hear("open failed Unreachable", 1);
+    // A limited broadcast needs a permission that nobody asked for.
+    house.ask(Ask::Open(Remote::Connected("255.255.255.255:1".parse().unwrap())));
+    house.hear("open failed Unreachable", 2);
+    house.ask(Ask::CloseProbes);
+    eventually(|| house.engine.machine_stats(0).unwrap().sockets == 0, || "sockets".into());
+}
+
+#[test]
+fn stale_ids_do_nothing() {
+    let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
+    let (house, front) = house(1, "127.0.0.1:0", backend.local_addr().unwrap());
+    let before = house.shelf.log().len();
+    house.ask(Ask::SendStale);
+    client.send_to(b"x", front).unwrap();
+    let mut buffer = [0; 8];
+    backend.recv_from(&mut buffer).unwrap();
+    let after = house.shelf.log();
+    assert!(after[before..].iter().all(|line| line.starts_with("opened")), "{after:?}");
+}
+
+#[test]
+fn a_panic_ends_a_worker_and_a_fresh_one_goes_on() {
+    let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
+    let (mut house, front) = house(1, "127.0.0.1:0", backend.local_addr().unwrap());
+    let mut buffer = [0; 8];
+    for round in 1..=3 {
+        house.ask(Ask::Panic);
+        let event = house.event();
+        assert!(
+            matches!(&event, EngineEvent::WorkerPanicked { worker: 0, message, .. } if message == "asked to"),
+            "{event:?}"
+        );
+        // While it is away, the queue holds what arrives.
+        client.send_to(b"held", front).unwrap();
+        let event = house.event();
+        assert!(matches!(event, EngineEvent::WorkerRestarted { worker: 0, generation: Generation(1) }), "{event:?}");
+        let (len, _) = backend.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"held");
+        house.engine.send(0, Ticket(100 + round), Command::Stats).unwrap();
+        let event = house.event();
+        assert!(
+            matches!(event, EngineEvent::Reply { ticket, reply: Reply::Done, .. } if ticket == Ticket(100 + round))
+        );
+    }
+    let stats = house.engine.machine_stats(0).unwrap();
+    assert_eq!((stats.panics, stats.sockets), (3, 2), "the front socket and one upstream");
+}
+
+#[test]
+fn a_port_in_use_is_one_sentence_and_changes_nothing() {
+    let taken = peer("127.0.0.1:0").local_addr().unwrap();
+    let holder = peer(&taken.to_string());
+    let mut house = House::new(2);
+    let error = house.engine.prepare(&[key("127.0.0.1:0"), key(&taken.to_string())]).unwrap_err();
+    assert_eq!((error.to_string(), error.reason), (format!("{taken}: address in use"), BindReason::InUse));
+    assert_eq!(house.engine.front_sockets(), 0);
+    drop(holder);
+    let bind = key(&taken.to_string());
+    drop(house.engine.prepare(&[bind]).unwrap());
+    peer(&taken.to_string());
+    house.publish(&[bind]);
+    assert_eq!(house.engine.front_sockets(), 2);
+    // What this engine holds may be refined by itself, but not joined by another engine.
+    let mut other = House::new(1);
+    assert_eq!(other.engine.prepare(&[bind]).unwrap_err().reason, BindReason::InUse);
+    house.publish(&[bind, key(&format!("0.0.0.0:{}", taken.port()))]);
+}
+
+#[test]
+fn a_bind_that_comes_back_keeps_its_socket_and_its_queue() {
+    let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
+    let (mut house, front) = house(1, "127.0.0.1:0", backend.local_addr().unwrap());
+    let bind = key("127.0.0.1:0");
+    house.ask(Ask::Unlisten(bind));
+    eventually(|| house.engine.machine_stats(0).unwrap().sockets == 0, || "sockets".into());
+    for n in 0..100u8 {
+        client.send_to(&[n], front).unwrap();
+    }
+    // Same bind, same socket: what waited is delivered, in order.
+    house.publish(&[bind]);
+    let mut buffer = [0; 8];
+    for n in 0..100u8 {
+        let (len, _) = backend.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], [n]);
+    }
+    assert_eq!(house.engine.local_addr(bind), Some(front));
+    // Given up by the worker and gone from the snapshot: closed.
+    house.publish(&[]);
+    eventually(|| house.engine.machine_stats(0).unwrap().sockets <= 1, || "sockets".into());
+    assert!(house.engine.try_event().is_none());
+    assert_eq!(house.engine.front_sockets(), 0);
+    peer(&front.to_string());
+}
+
+#[test]
+fn two_workers_share_a_port() {
+    let backend = peer("127.0.0.1:0");
+    let (house, front) = house(2, "127.0.0.1:0", backend.local_addr().unwrap());
+    let clients: Vec<_> = (0..64).map(|_| peer("127.0.0.1:0")).collect();
+    for client in &clients {
+        client.send_to(b"x", front).unwrap();
+    }
+    let mut buffer = [0; 8];
+    for _ in &clients {
+        backend.recv_from(&mut buffer).unwrap();
+    }
+    let seen = house.shelf.seen.lock().unwrap();
+    assert!(seen.get(&0).is_some_and(|&n| n >= 8) && seen.get(&1).is_some_and(|&n| n >= 8), "{seen:?}");
+}
+
+#[test]
+fn many_sockets_and_each_gets_its_own() {
+    let backend = peer("127.0.0.1:0");
+    let (house, front) = house(1, "127.0.0.1:0", backend.local_addr().unwrap());
+    let clients: Vec<_> = (0..2000).map(|_| peer("127.0.0.1:0")).collect();
+    let mut buffer = [0; 8];
+    for round in 0..2u8 {
+        for (n, client) in clients.iter().enumerate() {
+            client.send_to(&[&(n as u16).to_be_bytes()[..], &[round]].concat(), front).unwrap();
+        }
+        for _ in &clients {
+            let (len, from) = backend.recv_from(&mut buffer).unwrap();
+            backend.send_to(&buffer[..len], from).unwrap();
+        }
+        for (n, client) in clients.iter().enumerate() {
+            let len = client.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..len], [&(n as u16).to_be_bytes()[..], &[round]].concat());
+        }
+    }
+    assert_eq!(house.engine.machine_stats(0).unwrap().sockets, 2001);
+}
+
+#[test]
+fn a_flood_starves_no_neighbour_and_overflow_is_told() {
+    let (backend, quiet) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
+    let mut house = House::new(1);
+    *house.shelf.backend.lock().unwrap() = Some(backend.local_addr().unwrap());
+    let binds = [key("127.0.0.1:0"), key("127.0.0.2:0")];
+    house.publish(&binds);
+    let [flooded, calm] = binds.map(|bind| house.engine.local_addr(bind).unwrap());
+    let floods = std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let flood = peer("127.0.0.1:0");
+            while floods.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = flood.send_to(&[0; 64], flooded);
+            }
+        });
+        for n in 0..50u8 {
+            quiet.send_to(&[n; 3], calm).unwrap();
+            let mut buffer = [0; 64];
+            let limit = std::time::Instant::now() + Duration::from_secs(5);
+            while !matches!(backend.recv_from(&mut buffer), Ok((3, _)) if buffer[0] == n) {
+                assert!(std::time::Instant::now() < limit, "the calm listener starves");
+            }
+        }
+        floods.store(false, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn commands_are_bounded_and_every_one_is_answered() {
+    let mut house = House::new(1);
+    let mut asked = 0;
+    while house.engine.send(0, Ticket(asked), Command::Stats).is_ok() && asked < 1_000_000 {
+        asked += 1;
+    }
+    assert!(asked >= 1024);
+    let last = house.engine.send(0, Ticket(asked), Command::Stats);
+    assert!(last.is_ok() || last == Err(CommandError::Busy(0)));
+    for expected in 0..asked {
+        let event = house.event();
+        assert!(matches!(event, EngineEvent::Reply { ticket, .. } if ticket == Ticket(expected)), "{event:?}");
+    }
+    assert_eq!(house.engine.send(7, Ticket(0), Command::Stats), Err(CommandError::NoWorker(7)));
+}
+
+#[test]
+fn a_refused_publish_did_nothing() {
+    let mut house = House::new(1);
+    let bind = key("127.0.0.1:0");
+    let prepared = house.engine.prepare(&[bind]).unwrap();
+    let address = prepared.local_addr(bind).unwrap();
+    let mut asked = 0;
+    // The engine counts what it was not told yet, so that this ends however fast the worker answers.
+    while house.engine.send(0, Ticket(asked), Command::Stats).is_ok() {
+        asked += 1;
+    }
+    let refused = house.engine.publish(Ticket(asked), snapshot(1, &[bind], 1), prepared);
+    assert_eq!(refused, Err(CommandError::Busy(0)));
+    peer(&address.to_string());
+    assert_eq!(house.engine.front_sockets(), 0);
+}
+
+#[test]
+fn verdicts_reach_the_caller_of_a_batch() {
+    let socket = peer("127.0.0.1:0");
+    let mut batch = SendBatch::new();
+    let to = Some(socket.local_addr().unwrap());
+    for n in 0..200u32 {
+        // Every third has no destination.
+        batch.begin(Target { to: to.filter(|_| n % 3 != 0), from: None, segment: 0 });
+        batch.part(Part::Head(Span { start: n, len: 1 }));
+    }
+    let bytes: Vec<u8> = (0..200).collect();
+    let mut failed = Vec::new();
+    let stats = batch.send_all(socket.as_fd(), Arenas { head: &bytes, body: &[] }, |n, _| {
+        failed.push(n);
+        if n < 198 { Verdict::Skip } else { Verdict::Stop }
+    });
+    assert_eq!(failed, (0..200).step_by(3).collect::<Vec<_>>());
+    assert_eq!(stats.messages, 132);
+    let mut receiving = RecvBatch::new(200);
+    let got = receiving.recv(socket.as_fd(), 200).unwrap();
+    let read: Vec<u8> = got.filter_map(|slot| receiving.get(slot)).map(|r| r.bytes.of(receiving.bytes())[0]).collect();
+    assert_eq!(read, (0..198).filter(|n| n % 3 != 0).collect::<Vec<u8>>());
+}
