@@ -41,13 +41,21 @@ impl Usage {
     }
 }
 
+/// Where a process runs: its cores (as `taskset -c` takes them), and whether before ordinary processes.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) cores: &'a str,
+    pub(super) realtime: bool,
+}
+
 impl Running {
-    /// Start `program` with `args` on the cores in `cores` (as `taskset -c` takes them), its stderr into the file `log`.
-    pub(super) fn start(cores: &str, program: &Path, args: &[String], log: &Path) -> Result<Running, String> {
+    /// Start `program` with `args` at `place`, its stderr into the file `log`.
+    pub(super) fn start(place: Place, program: &Path, args: &[String], log: &Path) -> Result<Running, String> {
         let stderr = fs::File::create(log).map_err(|e| format!("{}: {e}", log.display()))?;
-        let mut child = Command::new("taskset")
-            .arg("-c")
-            .arg(cores)
+        let wrapper: &[&str] = if place.realtime { &["chrt", "-r", "1", "taskset"] } else { &["taskset"] };
+        let mut child = Command::new(wrapper[0])
+            .args(&wrapper[1..])
+            .args(["-c", place.cores])
             .arg(program)
             .args(args)
             .stdin(Stdio::piped())
@@ -197,7 +205,9 @@ mod tests {
     #[test]
     fn a_dropped_child_is_gone() {
         let log = std::env::temp_dir().join(format!("kakei-bench-test-{}.log", std::process::id()));
-        let mut child = Running::start("0", Path::new("sleep"), &["30".to_owned()], &log).unwrap();
+        let mut child =
+            Running::start(Place { cores: "0", realtime: false }, Path::new("sleep"), &["30".to_owned()], &log)
+                .unwrap();
         let pid = child.pid();
         assert!(child.alive() && tree_of(pid).contains(&pid));
         drop(child);

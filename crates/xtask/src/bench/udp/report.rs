@@ -41,6 +41,7 @@ const SATURATION: &[Column] = &[
     ("sent/s", "rate", 1.0, 0),
     ("carried/s", "carried_per_s", 1.0, 0),
     ("core %", "busy", 100.0, 0),
+    ("carried/s of a full core", "full_core_per_s", 1.0, 0),
     ("CPU ns/dgram", "cpu_ns", 1.0, 0),
     ("core % beyond", "busy_beyond", 100.0, 0),
     ("generator late %", "late_beyond", 100.0, 1),
@@ -171,11 +172,7 @@ impl Row {
 
 /// The figures of an outcome.
 pub(super) fn figures(outcome: &Outcome) -> Figures {
-    Figures::from([
-        ("cpu_ns", outcome.cpu_ns()),
-        ("user_ns", outcome.cpu_ns() * outcome.user_share()),
-        ("user_share", outcome.user_share()),
-        ("busy", outcome.busy()),
+    let mut found = Figures::from([
         ("carried_per_s", outcome.carried() / outcome.seconds.max(1e-9)),
         ("sent", outcome.sent),
         ("lost", outcome.lost()),
@@ -185,7 +182,17 @@ pub(super) fn figures(outcome: &Outcome) -> Figures {
         ("unopened", outcome.unopened),
         ("p50_ns", outcome.p50_ns),
         ("p99_ns", outcome.p99_ns),
-    ])
+    ]);
+    // Without a proxy there is nothing that used a CPU.
+    if outcome.usage.cpu_ns > 0 {
+        found.extend([
+            ("cpu_ns", outcome.cpu_ns()),
+            ("user_ns", outcome.cpu_ns() * outcome.user_share()),
+            ("user_share", outcome.user_share()),
+            ("busy", outcome.busy()),
+        ]);
+    }
+    found
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {

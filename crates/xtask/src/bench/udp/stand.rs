@@ -8,15 +8,23 @@ use std::time::{Duration, Instant};
 use super::datagram::{Head, LARGE, Phase, SMALLEST, backend};
 use super::load::QUIET;
 use super::peers::{Job, Peer};
-use crate::bench::process::{Running, Usage, socket_slabs, usage};
+use crate::bench::process::{Place, Running, Usage, socket_slabs, usage};
 
 /// The programs and places that every measurement needs.
 pub(super) struct Tools {
     /// The release build of this program, for the generator and the backends.
     pub(super) helper: PathBuf,
     pub(super) kakei: PathBuf,
+    /// Whether all that is measured runs before ordinary processes.
+    pub(super) realtime: bool,
     /// Configurations and logs.
     pub(super) dir: PathBuf,
+}
+
+impl Tools {
+    fn place<'a>(&self, cores: &'a str) -> Place<'a> {
+        Place { cores, realtime: self.realtime }
+    }
 }
 
 /// Which way datagrams go.
@@ -146,7 +154,7 @@ impl<'a> Stand<'a> {
             Some(program) => {
                 let args = peer.configure(&job, &tools.dir)?;
                 let log = tools.dir.join(format!("{}.log", peer.name()));
-                Some(Running::start(setup.cores.0, &program, &args, &log)?)
+                Some(Running::start(tools.place(setup.cores.0), &program, &args, &log)?)
             }
         };
         let port = 20_000 + (std::process::id() % 90) as u16 * 128;
@@ -244,7 +252,7 @@ fn words(pairs: &[(&str, String)]) -> Vec<String> {
 
 fn helper(tools: &Tools, cores: &str, command: &str, mut words: Vec<String>) -> Result<Running, String> {
     words.splice(0..0, ["bench".to_owned(), command.to_owned()]);
-    Running::start(cores, Path::new(&tools.helper), &words, &tools.dir.join(format!("{command}.log")))
+    Running::start(tools.place(cores), Path::new(&tools.helper), &words, &tools.dir.join(format!("{command}.log")))
 }
 
 fn free_port() -> Result<u16, String> {
