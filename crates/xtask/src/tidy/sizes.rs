@@ -9,6 +9,8 @@ const FUNCTION_LINES: usize = 70;
 const ARGUMENTS: usize = 5;
 const INDENTATION: usize = 6;
 const INDENT: usize = 4;
+/// `mod tests` and a property test's macro stand around what a test says.
+const TEST_INDENTATION: usize = INDENTATION + 2;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +82,9 @@ fn say(size: Size, item: &str, measured: usize) -> String {
         }
         Size::Function => format!("`{item}` has {measured} lines, at most {FUNCTION_LINES}"),
         Size::Arguments => format!("`{item}` takes {measured} arguments, at most {ARGUMENTS}"),
-        Size::Indentation => format!("{measured} levels of indentation, at most {INDENTATION}: make a function of it"),
+        Size::Indentation => format!(
+            "{measured} levels of indentation, at most {INDENTATION} (in tests {TEST_INDENTATION}): make a function of it"
+        ),
     }
 }
 
@@ -96,8 +100,13 @@ fn measure(source: &Source) -> Vec<Excess> {
         see(Size::Function, &function.name, function.line, function.lines, FUNCTION_LINES);
         see(Size::Arguments, &function.name, function.line, function.arguments, ARGUMENTS);
     }
-    if let Some(&(line, column)) = source.indents.iter().max_by_key(|(_, column)| *column) {
-        see(Size::Indentation, "", line, column / INDENT, INDENTATION);
+    let deepest = |tests: bool| {
+        let lines = source.indents.iter().filter(|(line, _)| source.is_test(*line) == tests);
+        lines.max_by_key(|(_, column)| *column).map_or((1, 0), |(line, column)| (*line, column / INDENT))
+    };
+    for (tests, limit) in [(false, INDENTATION), (true, TEST_INDENTATION)] {
+        let (line, levels) = deepest(tests);
+        see(Size::Indentation, "", line, levels, limit);
     }
     found
 }
@@ -145,6 +154,9 @@ mod tests {
         assert_eq!(complaints(&deep, &[]).len(), 1);
         let text = format!("const A: &str = \"a\n{}b\";\n", " ".repeat(40));
         assert_eq!(complaints(&text, &[]).len(), 0);
+        let test = |levels: usize| format!("#[cfg(test)]\nfn f() {{\n{}g();\n}}\n", "    ".repeat(levels));
+        assert_eq!(complaints(&test(8), &[]).len(), 0);
+        assert_eq!(complaints(&test(9), &[]).len(), 1);
         let even = format!("fn f() {{\n{}g();\n}}\n", " ".repeat(24));
         assert_eq!(complaints(&even, &[]).len(), 0);
     }
