@@ -11,6 +11,8 @@ mod listener;
 mod probes;
 mod publish;
 pub mod record;
+mod restore;
+mod save;
 pub mod seam;
 pub mod snapshot;
 pub mod state;

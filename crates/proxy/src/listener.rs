@@ -120,10 +120,15 @@ impl Admission {
         if !self.rate.allows(now, limits.new_flows_per_second) {
             return Err(DropReason::RateLimit);
         }
-        self.live += 1;
         // Counted with no limit set too: a limit that comes by a change must know the flows that are there.
-        *self.sources.entry(source).or_insert(0) += 1;
+        self.take(source);
         Ok(())
+    }
+
+    /// Take a place, whatever the limits.
+    pub(crate) fn take(&mut self, source: IpAddr) {
+        self.live += 1;
+        *self.sources.entry(source).or_insert(0) += 1;
     }
 
     fn release(&mut self, source: IpAddr) {

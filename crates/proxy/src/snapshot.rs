@@ -96,6 +96,20 @@ pub struct Cluster {
 }
 
 impl Listener {
+    /// What is left of a removed listener in a state that was read back: its flows, and the time for them.
+    pub(crate) fn remnant(name: Name, drain_timeout: Duration) -> Self {
+        Listener {
+            name,
+            binds: Vec::new(),
+            limits: Limits::default(),
+            max_datagram_size: crate::limits::MAX_DATAGRAM,
+            trusted: Vec::new(),
+            drain_timeout,
+            routes: Vec::new(),
+            default: None,
+        }
+    }
+
     /// Where a flow from `source` goes; none: nowhere (`no_route`).
     pub fn route(&self, source: IpAddr) -> Option<&Arc<Target>> {
         let refined = self.routes.iter().find(|entry| entry.source.contains(&source)).map(|entry| &entry.target);
@@ -105,6 +119,20 @@ impl Listener {
     /// The routes that were looked at for `source`, in order, with whether each matches: what `explain` shows.
     pub fn considered(&self, source: IpAddr) -> impl Iterator<Item = (&IpNet, &Target, bool)> {
         self.routes.iter().map(move |entry| (&entry.source, &*entry.target, entry.source.contains(&source)))
+    }
+}
+
+impl Cluster {
+    /// What is left of a removed cluster in a state that was read back: the flows on its backends.
+    pub(crate) fn remnant(name: Name) -> Self {
+        Cluster {
+            name,
+            balance: Balance::default(),
+            backends: Vec::new(),
+            knobs: Arc::default(),
+            health: None,
+            slow_start: Duration::ZERO,
+        }
     }
 }
 

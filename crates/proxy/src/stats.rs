@@ -74,6 +74,11 @@ impl<const N: usize> Default for Values<N> {
 }
 
 impl<const N: usize> Values<N> {
+    /// From values written down, perhaps by a version that knew fewer.
+    pub fn from_slice(values: &[u64]) -> Self {
+        Values(std::array::from_fn(|at| values.get(at).copied().unwrap_or(0)))
+    }
+
     /// Add another worker's values.
     pub fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {

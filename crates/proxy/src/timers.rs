@@ -56,7 +56,8 @@ impl<T: Copy> Timers<T> {
     }
 
     /// Armed deadlines.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 

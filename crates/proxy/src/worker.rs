@@ -35,6 +35,8 @@ pub struct Worker {
     pub(crate) world: World,
     pub(crate) datagrams: Datagrams,
     pub(crate) drain: Drain,
+    /// Asked for before the first step, by a worker that was read back.
+    pub(crate) pending: Vec<Op>,
 }
 
 /// Whether the worker as a whole ends.
@@ -51,7 +53,7 @@ impl Worker {
     /// A worker that listens nowhere until its first `Command::Publish`.
     pub fn new(role: Role) -> Self {
         let world = World::new(fastrand::Rng::with_seed(role.seed));
-        Worker { role, datagrams: Datagrams::new(world.hash), world, drain: Drain::No }
+        Worker { role, datagrams: Datagrams::new(world.hash), world, drain: Drain::No, pending: Vec::new() }
     }
 
     /// Handle everything in the inbox and every deadline that is due (each within its budget), leave what to do in
@@ -62,6 +64,7 @@ impl Worker {
         self.world.values[WorkerMetric::Steps] += 1;
         self.world.values[WorkerMetric::Events] += inbox.events.len() as u64;
         self.datagrams.begin();
+        tick.out.ops.append(&mut self.pending);
         for event in inbox.events.drain(..) {
             self.handle(&mut tick, event);
         }
@@ -263,11 +266,5 @@ impl Worker {
     /// A backend went down: flows obey their policy.
     pub(crate) fn leave_backend(&mut self, cluster: ClusterKey, backend: BackendKey) {
         self.datagrams.sweep_backend(&self.world, cluster, backend, Cause::BackendDown);
-    }
-}
-
-impl Worker {
-    pub(crate) fn state(&self, _now: Instant) -> crate::state::WorkerState {
-        crate::state::WorkerState { schema: crate::state::SCHEMA }
     }
 }

@@ -305,3 +305,50 @@ fn a_worker_that_drained_holds_nothing() {
     assert!(ops.iter().any(|op| matches!(op, Op::Notice(Notice::Drained))));
     assert_eq!(bench.wake, None);
 }
+
+/// The worker is written down as text and read back by another, which then takes its place.
+fn restore(bench: &mut Bench, document: &Document) -> Vec<(SocketId, SocketId)> {
+    let ops = bench.command(Command::Snapshot);
+    let state = ops.into_iter().find_map(|op| match op {
+        Op::Reply { reply: Reply::State(state), .. } => Some(*state),
+        _ => None,
+    });
+    let text = serde_json::to_string(&state.expect("a state")).expect("plain data");
+    let state = serde_json::from_str(&text).expect("what was written");
+    let shared = Shared { workers: 1, balance_seed: 9 };
+    let snapshot = Snapshot::compile(document, Generation(bench.generation), shared, None);
+    bench.worker = Worker::restore(Role { index: 0, seed: 2 }, bench.now, state, &snapshot).expect("a good state");
+    let adopt = |op: &Op| match op {
+        Op::Adopt { was, socket } => Some((*was, *socket)),
+        _ => None,
+    };
+    bench.step().iter().filter_map(adopt).collect()
+}
+
+#[test]
+fn a_worker_read_back_goes_on_with_its_flows() {
+    for upstream in [Upstream::PerFlow, Upstream::Shared] {
+        let knobs = UdpKnobs { requests: 2, responses: 2, upstream, ..UdpKnobs::default() };
+        let document = document(knobs.clone(), &[BACKEND]);
+        let (mut bench, front) = ready(knobs, &[BACKEND]);
+        let socket = opened(&bench.arrive(front, CLIENT, b"x"))[0];
+        bench.open(socket);
+        bench.arrive(front, "198.51.100.7:77", b"waits");
+        bench.arrive(front, "198.51.100.7:77", b"waits longer");
+        let adopted = restore(&mut bench, &document);
+        let now = |was: SocketId| adopted.iter().find(|(old, _)| *old == was).expect("it lives on").1;
+        let reply = sends(&bench.arrive(now(socket), BACKEND, b"1"))[0];
+        assert_eq!((reply.socket, reply.to), (now(front), Some(addr(CLIENT))));
+        let request = sends(&bench.arrive(now(front), CLIENT, b"y"))[0];
+        assert_eq!(request.socket, now(socket));
+        let ops = bench.arrive(now(socket), BACKEND, b"2");
+        assert_eq!(reasons(&ops), [CloseReason::ResponsesReached], "the caps go on counting");
+        let waiting = adopted.iter().map(|(_, new)| *new).find(|new| ![now(front), now(socket)].contains(new));
+        let ops = bench.open(waiting.expect("the other flow's socket"));
+        assert_eq!(bench.bytes(&sends(&ops)[0]), b"waits longer");
+        let stats = bench.stats();
+        let values = &stats.listeners[0].values;
+        assert_eq!((values[ListenerMetric::DatagramsIn], values[ListenerMetric::DatagramsKept]), (4, 0));
+        assert_eq!(stats.listeners[0].drops.sum() + values[ListenerMetric::DatagramsForwarded], 4);
+    }
+}

@@ -72,10 +72,10 @@ impl Datagrams {
     pub(super) fn disconnect(world: &mut World, tick: &mut Tick<'_>, flow: &Flow) {
         let Upstream { socket, lease, .. } = flow.upstream;
         let Some(lease) = lease else {
-            return match world.sockets.get(socket) {
-                Some(Socket::Flow(_)) => world.close(tick, socket),
-                _ => {}
-            };
+            if let Some(Socket::Flow(_)) = world.sockets.get(socket) {
+                world.close(tick, socket);
+            }
+            return;
         };
         let traffic = &flow.life.traffic;
         let is_answered = traffic.responses >= traffic.requests && !flow.retried;

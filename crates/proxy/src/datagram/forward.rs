@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use kakei_config::SendProxyProtocol;
 use kakei_wire::proxy_protocol::{Addresses, Transport, v2};
-use slotmap::{Key, KeyData};
 
 use super::Datagrams;
 use super::flow::{Flow, FlowId, Kept};
@@ -106,10 +105,11 @@ impl Datagrams {
 
     /// Send a run and count it on the backend.
     fn emit(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId, run: Run) -> Sent {
+        let tag = self.tag(id);
         let flow = &mut self.flows[id];
         let backend = &world.clusters[flow.cluster].backends[flow.backend];
         let out = Emitter {
-            tag: id.data().as_ffi(),
+            tag,
             to: flow.upstream.lease.is_some().then_some(backend.spec.address),
             socket: flow.upstream.socket,
         };
@@ -137,7 +137,8 @@ impl Datagrams {
 
     /// Forwards that were counted and then failed.
     pub(crate) fn handle_forward_failed(&mut self, world: &mut World, failure: &Failure) {
-        let Some(flow) = self.flows.get_mut(FlowId::from(KeyData::from_ffi(failure.tag))) else {
+        let id = self.tagged(failure.tag);
+        let Some(flow) = self.flows.get_mut(id) else {
             world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);
             return;
         };

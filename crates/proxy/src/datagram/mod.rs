@@ -13,6 +13,7 @@ mod receive;
 mod reply;
 mod reroute;
 mod run;
+mod saved;
 mod stash;
 mod sweep;
 
@@ -22,7 +23,9 @@ use slotmap::SlotMap;
 use self::flow::Flow;
 pub(crate) use self::flow::FlowId;
 pub(crate) use self::forward::Failure;
+pub(crate) use self::key::Believed;
 use self::key::FlowKey;
+pub(crate) use self::life::{Phase, Traffic};
 use self::stash::Stash;
 pub(crate) use self::sweep::Cause;
 use self::sweep::Sweep;
@@ -42,6 +45,8 @@ pub(crate) struct Datagrams {
     stash: Stash,
     /// Flows still to be visited because their backend, front or listener went.
     sweeps: Vec<Sweep>,
+    /// Tells the tags of this worker's sends from those of the one it goes on for.
+    epoch: u64,
     /// Counts steps, to tell a flow that has just asked for its socket from one that waits.
     step: u32,
 }
@@ -54,6 +59,7 @@ impl Datagrams {
             hash,
             stash: Stash::default(),
             sweeps: Vec::new(),
+            epoch: 0,
             step: 0,
         }
     }

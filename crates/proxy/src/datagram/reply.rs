@@ -1,7 +1,5 @@
 //! From the backend: a datagram goes back to the socket that asked, from the address that it dialled.
 
-use slotmap::{Key, KeyData};
-
 use super::Datagrams;
 use super::flow::FlowId;
 use super::forward::Failure;
@@ -45,6 +43,7 @@ impl Datagrams {
     }
 
     fn give_back(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId, run: Run) {
+        let tag = self.tag(id);
         let flow = &mut self.flows[id];
         let count = run.count();
         let bytes = u64::from(run.bytes.len);
@@ -56,7 +55,7 @@ impl Datagrams {
             from: is_wildcard.then_some(flow.key.local),
             segment: run.segment,
             bytes: run.gather(),
-            tag: id.data().as_ffi(),
+            tag,
         }));
         let cluster = &mut world.clusters[flow.cluster];
         cluster.values[ClusterMetric::RepliesReturned] += u64::from(count);
@@ -73,7 +72,7 @@ impl Datagrams {
 
     /// Returns that were counted and then failed.
     pub(crate) fn handle_return_failed(&mut self, world: &mut World, failure: &Failure) {
-        let Some(flow) = self.flows.get(FlowId::from(KeyData::from_ffi(failure.tag))) else {
+        let Some(flow) = self.flows.get(self.tagged(failure.tag)) else {
             world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);
             return;
         };

@@ -58,6 +58,13 @@ impl Stash {
         self.runs.front().filter(|stashed| stashed.step != step).map(|stashed| stashed.flow)
     }
 
+    /// Put a run back that was written down.
+    pub(super) fn restore(&mut self, stashed: Stashed) {
+        self.bytes += stashed.bytes.len();
+        self.runs.push_back(stashed);
+    }
+
+    /// Every run, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Stashed> {
         self.runs.iter()
     }

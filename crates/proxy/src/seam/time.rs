@@ -26,6 +26,12 @@ impl Instant {
         self.0
     }
 
+    /// The instant that lies `by` before this one; the origin where there is none.
+    pub const fn before(self, by: Duration) -> Instant {
+        let nanos = by.as_nanos();
+        Instant(if nanos > self.0 as u128 { 0 } else { self.0 - nanos as u64 })
+    }
+
     /// Time since `earlier`; zero where that is later.
     pub const fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

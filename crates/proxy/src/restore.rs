@@ -1,0 +1,207 @@
+//! Reading a worker back: a fresh worker that goes on where the one that was written down stopped. Its sockets live on
+//! in the machine under the ids they had; the first step asks to adopt them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kakei_config::UdpKnobs;
+use slotmap::KeyData;
+
+use crate::cluster::{BackendKey, ClusterKey, LiveBackend, LiveCluster, Seat};
+use crate::datagram::Cause;
+use crate::health::SignalState;
+use crate::limits::SHARED_SOCKETS;
+use crate::listener::{Front, ListenerKey, LiveListener};
+use crate::seam::{Instant, Op, Outbox, SocketId};
+use crate::snapshot::{Cluster, Listener, Snapshot};
+use crate::state::{ClusterState, FrontState, ListenerState, RestoreError, SCHEMA, SharedSocketState, WorkerState};
+use crate::stats::Values;
+use crate::worker::{Drain, Role, Worker};
+use crate::world::{Due, Socket, Tick, World};
+
+/// What indices and old socket ids stand for while a worker is read back.
+pub(crate) struct Known {
+    listeners: Vec<ListenerKey>,
+    clusters: Vec<(ClusterKey, Vec<BackendKey>)>,
+    knobs: Vec<Arc<UdpKnobs>>,
+    sockets: BTreeMap<u64, SocketId>,
+}
+
+impl Known {
+    pub(crate) fn listener(&self, at: usize) -> Result<ListenerKey, RestoreError> {
+        self.listeners.get(at).copied().ok_or(RestoreError::Damaged("a listener is missing"))
+    }
+
+    pub(crate) fn backend(&self, cluster: usize, at: usize) -> Result<(ClusterKey, BackendKey), RestoreError> {
+        let (key, backends) = self.clusters.get(cluster).ok_or(RestoreError::Damaged("a cluster is missing"))?;
+        backends.get(at).map(|backend| (*key, *backend)).ok_or(RestoreError::Damaged("a backend is missing"))
+    }
+
+    pub(crate) fn knobs(&self, at: usize) -> Result<Arc<UdpKnobs>, RestoreError> {
+        self.knobs.get(at).cloned().ok_or(RestoreError::Damaged("a flow's contract is missing"))
+    }
+
+    pub(crate) fn socket(&self, was: u64) -> Result<SocketId, RestoreError> {
+        self.sockets.get(&was).copied().ok_or(RestoreError::Damaged("a socket is missing"))
+    }
+
+    /// A socket that lives on, with the id that it has from now on.
+    pub(crate) fn adopt(&mut self, world: &mut World, was: u64, role: Socket) -> SocketId {
+        let socket = world.sockets.insert(role);
+        self.sockets.insert(was, socket);
+        socket
+    }
+}
+
+impl Worker {
+    /// A worker that goes on where `state` was written down, over the generation that it ran. Its first step, which
+    /// must be given no event that names a socket by its old id, begins with an [`Op::Adopt`] for each socket that
+    /// lives on; the machine closes the others and renames what it has queued.
+    ///
+    /// # Errors
+    /// The state is of another schema or generation, or damaged.
+    pub fn restore(role: Role, now: Instant, state: WorkerState, snapshot: &Snapshot) -> Result<Self, RestoreError> {
+        if state.schema != SCHEMA {
+            return Err(RestoreError::Schema { found: state.schema });
+        }
+        if state.generation != snapshot.generation {
+            return Err(RestoreError::Generation { found: state.generation, given: snapshot.generation });
+        }
+        let mut worker = Worker::new(role);
+        let world = &mut worker.world;
+        world.rng = fastrand::Rng::with_seed(state.rng);
+        world.values = Values::from_slice(&state.values);
+        world.balance_seed = snapshot.shared.balance_seed;
+        world.records = snapshot.records;
+        worker.datagrams.succeed(state.epoch);
+        worker.drain = if state.draining { Drain::Underway } else { Drain::No };
+        let mut known = Known {
+            listeners: Vec::new(),
+            clusters: Vec::new(),
+            knobs: state.knobs.into_iter().map(Arc::new).collect(),
+            sockets: BTreeMap::new(),
+        };
+        for listener in state.listeners {
+            known.listeners.push(restore_listener(world, now, listener, snapshot)?);
+        }
+        for front in state.fronts {
+            restore_front(world, now, &mut known, front)?;
+        }
+        for cluster in &state.clusters {
+            restore_cluster(world, now, &mut known, (cluster, snapshot))?;
+        }
+        for flow in state.flows {
+            worker.datagrams.restore(world, now, &mut known, flow)?;
+        }
+        let adoptions = known.sockets.iter().map(|(was, &socket)| {
+            let was = SocketId::from(KeyData::from_ffi(*was));
+            Op::Adopt { was, socket }
+        });
+        worker.pending = adoptions.collect();
+        worker.resume(now, &known, &state.clusters);
+        Ok(worker)
+    }
+
+    /// Arm what is armed for clusters as a whole, and go on with what was under way.
+    fn resume(&mut self, now: Instant, known: &Known, states: &[ClusterState]) {
+        let mut out = Outbox::default();
+        let mut tick = Tick { now, bytes: &[], out: &mut out };
+        for ((key, backends), state) in known.clusters.iter().zip(states) {
+            let cluster = &mut self.world.clusters[*key];
+            cluster.pools.iter_mut().for_each(|pool| pool.restore_rests(now));
+            if cluster.pools.iter().any(|pool| pool.is_idle() && pool.sockets() > 0) {
+                let at = now + crate::limits::SHARED_REST_OWED;
+                cluster.idle_pools = Some(self.world.timers.arm(at, Due::IdlePools(*key)));
+            }
+            self.configure_probes(&mut tick, *key);
+            for (&backend, state) in backends.iter().zip(&state.backends) {
+                for &(check, signal) in &state.signals {
+                    let address = state.spec.address;
+                    let checker = &mut self.world.clusters[*key].probing.checker;
+                    checker.restore(SignalState { backend, address, check, signal });
+                }
+                let cause = if state.removed { Cause::BackendRemoved } else { Cause::BackendDown };
+                if state.removed || !self.world.clusters[*key].backends[backend].is_up(now) {
+                    self.datagrams.sweep_backend(&self.world, *key, backend, cause);
+                }
+            }
+            self.world.arm_review(now, *key);
+        }
+        self.pending.append(&mut out.ops);
+    }
+}
+
+fn restore_listener(
+    world: &mut World,
+    now: Instant,
+    state: ListenerState,
+    snapshot: &Snapshot,
+) -> Result<ListenerKey, RestoreError> {
+    let spec = match (state.removed, snapshot.listener(&state.name)) {
+        (None, Some(spec)) => Arc::clone(spec),
+        (None, None) => return Err(RestoreError::Damaged("a listener is not in the generation")),
+        (Some(left), _) => Arc::new(Listener::remnant(state.name, left)),
+    };
+    let mut listener = LiveListener::new(spec, world.hash);
+    listener.removed = state.removed.map(|left| now + left);
+    listener.values = Values::from_slice(&state.values);
+    listener.drops = Values::from_slice(&state.drops);
+    listener.closes = Values::from_slice(&state.closes);
+    listener.admission.rate.due = (now + state.ahead).as_nanos();
+    let removed = listener.removed;
+    let key = world.listeners.insert(listener);
+    if let Some(until) = removed {
+        world.timers.arm(until, Due::Listener(key));
+    }
+    Ok(key)
+}
+
+fn restore_front(world: &mut World, now: Instant, known: &mut Known, state: FrontState) -> Result<(), RestoreError> {
+    let draining = state.draining.map(|left| now + left);
+    let listener = known.listener(state.listener)?;
+    let front = Front { bind: state.bind, port: state.port, listener, draining, flows: 0 };
+    let socket = known.adopt(world, state.socket, Socket::Front(front));
+    if let Some(until) = draining {
+        world.timers.arm(until, Due::Front(socket));
+    }
+    Ok(())
+}
+
+fn restore_cluster(
+    world: &mut World,
+    now: Instant,
+    known: &mut Known,
+    (state, snapshot): (&ClusterState, &Snapshot),
+) -> Result<(), RestoreError> {
+    let spec = match (state.removed, snapshot.cluster(&state.name)) {
+        (false, Some(spec)) => Arc::clone(spec),
+        (false, None) => return Err(RestoreError::Damaged("a cluster is not in the generation")),
+        (true, _) => Arc::new(Cluster::remnant(state.name.clone())),
+    };
+    let mut cluster = LiveCluster::new(Arc::clone(&spec));
+    cluster.removed = state.removed;
+    cluster.values = Values::from_slice(&state.values);
+    cluster.drops = Values::from_slice(&state.drops);
+    cluster.backends.clear();
+    let backends = state.backends.iter().map(|state| {
+        let mut live = LiveBackend::new(state.spec.clone(), now.before(state.up_for));
+        live.removed = state.removed;
+        live.up = state.up;
+        live.passive = crate::health::Passive::restore(now, state.passive);
+        live.values = Values::from_slice(&state.values);
+        cluster.backends.insert(live)
+    });
+    let backends: Vec<BackendKey> = backends.collect();
+    cluster.rebuild(now);
+    let key = world.clusters.insert(cluster);
+    world.cluster_names.insert(state.name.clone(), key);
+    known.clusters.push((key, backends));
+    for &SharedSocketState { socket, v6, seat, open } in &state.sockets {
+        if matches!(seat, Seat::Numbered(index) if index as usize >= SHARED_SOCKETS) {
+            return Err(RestoreError::Damaged("a shared socket has a seat that no pool has"));
+        }
+        let socket = known.adopt(world, socket, Socket::Shared { cluster: key, v6, seat });
+        world.clusters[key].pools[usize::from(v6)].restore_socket(seat, socket, open);
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Writing a worker down. Changes nothing: the worker goes on.
+
+use std::sync::Arc;
+
+use kakei_config::UdpKnobs;
+use slotmap::Key;
+
+use crate::cluster::{BackendKey, ClusterKey, LiveCluster};
+use crate::listener::{ListenerKey, LiveListener};
+use crate::seam::{Instant, SocketId};
+use crate::snapshot::Generation;
+use crate::state::{BackendState, ClusterState, FrontState, ListenerState, SCHEMA, SharedSocketState, WorkerState};
+use crate::stats::WorkerMetric;
+use crate::worker::{Drain, Worker};
+
+/// What indices stand for while a worker is written down.
+pub(crate) struct Table {
+    listeners: Vec<ListenerKey>,
+    clusters: Vec<(ClusterKey, Vec<BackendKey>)>,
+    knobs: Vec<Arc<UdpKnobs>>,
+}
+
+impl Table {
+    pub(crate) fn listener(&self, key: ListenerKey) -> usize {
+        self.listeners.iter().position(|known| *known == key).expect("every live listener is in the table")
+    }
+
+    pub(crate) fn backend(&self, cluster: ClusterKey, backend: BackendKey) -> (usize, usize) {
+        let at = self.clusters.iter().position(|(known, _)| *known == cluster).expect("every live cluster is in it");
+        let within = self.clusters[at].1.iter().position(|known| *known == backend);
+        (at, within.expect("every live backend is in it"))
+    }
+
+    /// Contracts are shared by flows, so most are found at once.
+    pub(crate) fn knobs(&mut self, knobs: &Arc<UdpKnobs>) -> usize {
+        let known = self.knobs.iter().position(|known| Arc::ptr_eq(known, knobs));
+        known.unwrap_or_else(|| {
+            self.knobs.push(Arc::clone(knobs));
+            self.knobs.len() - 1
+        })
+    }
+}
+
+impl Worker {
+    pub(crate) fn state(&self, now: Instant) -> WorkerState {
+        let world = &self.world;
+        let backends = |cluster: &LiveCluster| cluster.backends.keys().collect();
+        let mut table = Table {
+            listeners: world.listeners.keys().collect(),
+            clusters: world.clusters.iter().map(|(key, cluster)| (key, backends(cluster))).collect(),
+            knobs: Vec::new(),
+        };
+        let flows = self.datagrams.save(now, &mut table);
+        let fronts = world.fronts().map(|(socket, front)| FrontState {
+            socket: raw(socket),
+            bind: front.bind,
+            port: front.port,
+            listener: table.listener(front.listener),
+            draining: front.draining.map(|until| until - now),
+        });
+        WorkerState {
+            schema: SCHEMA,
+            generation: Generation(world.values[WorkerMetric::Generation]),
+            rng: world.rng.get_seed(),
+            epoch: self.datagrams.epoch(),
+            draining: self.drain != Drain::No,
+            values: world.values.0.to_vec(),
+            listeners: world.listeners.values().map(|listener| save_listener(now, listener)).collect(),
+            fronts: fronts.collect(),
+            clusters: world.clusters.values().map(|cluster| save_cluster(now, cluster)).collect(),
+            knobs: table.knobs.iter().map(|knobs| UdpKnobs::clone(knobs)).collect(),
+            flows,
+        }
+    }
+}
+
+/// A socket's id as it is written down.
+pub(crate) fn raw(socket: SocketId) -> u64 {
+    socket.data().as_ffi()
+}
+
+fn save_listener(now: Instant, listener: &LiveListener) -> ListenerState {
+    ListenerState {
+        name: listener.spec.name.clone(),
+        removed: listener.removed.map(|until| until - now),
+        values: listener.values.0.to_vec(),
+        drops: listener.drops.0.to_vec(),
+        closes: listener.closes.0.to_vec(),
+        ahead: Instant::from_nanos(listener.admission.rate.due) - now,
+    }
+}
+
+fn save_cluster(now: Instant, cluster: &LiveCluster) -> ClusterState {
+    let backends = cluster.backends.iter().map(|(key, live)| {
+        let signals = cluster.probing.checker.signals().filter(|state| state.backend == key);
+        BackendState {
+            spec: live.spec.clone(),
+            removed: live.removed,
+            up: live.up,
+            up_for: now - live.up_since,
+            passive: live.passive.state(now),
+            signals: signals.map(|state| (state.check, state.signal)).collect(),
+            values: live.values.0.to_vec(),
+        }
+    });
+    let sockets = cluster.pools.iter().zip([false, true]).flat_map(|(pool, v6)| {
+        pool.seats().map(move |(seat, socket, open)| SharedSocketState { socket: raw(socket), v6, seat, open })
+    });
+    ClusterState {
+        name: cluster.spec.name.clone(),
+        removed: cluster.removed,
+        backends: backends.collect(),
+        sockets: sockets.collect(),
+        values: cluster.values.0.to_vec(),
+        drops: cluster.drops.0.to_vec(),
+    }
+}
