@@ -9,11 +9,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::process::{Program, wait_for, write};
+use super::process::{Program, run, wait_for, write};
 
 /// A running Kakei.
 pub(super) struct Kakei {
     program: Program,
+    binary: PathBuf,
     folder: PathBuf,
 }
 
@@ -24,7 +25,7 @@ impl Kakei {
         let mut command = Command::new(binary);
         command.args(["run", "-c", "kakei.toml"]);
         let program = Program::start("kakei", folder, &mut command)?;
-        let mut kakei = Kakei { program, folder: folder.to_owned() };
+        let mut kakei = Kakei { program, binary: binary.to_owned(), folder: folder.to_owned() };
         let socket = kakei.socket();
         kakei.program.wait_until("readiness", || {
             request(&socket, "GET", "/readyz", ("text/plain", "")).is_ok_and(|(status, _)| status == 200)
@@ -54,6 +55,13 @@ impl Kakei {
             200..=299 => Ok(said),
             _ => Err(format!("{method} {path}: {status} {said}")),
         }
+    }
+
+    /// Change something by the command line.
+    pub(super) fn command(&self, arguments: &[&str]) -> Result<(), String> {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--socket").arg(self.socket()).current_dir(&self.folder);
+        run(&mut command).map(drop)
     }
 
     /// The sum of a metric's values over every set of labels that contains `label`.

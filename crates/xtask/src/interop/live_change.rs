@@ -84,18 +84,16 @@ fn document(port: u16, servers: [SocketAddr; 2], upstream: &str, timeout: &str, 
 }
 
 impl Stage {
-    /// One round of changes, each a transaction; what is impossible is refused and changes nothing.
+    /// One round of changes, each a transaction, by every door that there is; what is impossible is refused and changes nothing.
     fn change(&self) -> Result<(), String> {
-        let backends = "/v1/clusters/dns/backends";
         let [a, b, c] = &self.servers;
-        let add = format!("{{\"name\":\"c\",\"address\":\"{}\"}}", c.address);
         let document = |timeout, spare| document(self.port, [a.address, b.address], self.upstream, timeout, spare);
         let steps: [&dyn Fn() -> Result<(), String>; CHANGES] = [
-            &|| self.api("POST", backends, &add),
-            &|| self.api("PATCH", &format!("{backends}/c"), "{\"weight\":5}"),
-            &|| self.api("PATCH", &format!("{backends}/a"), "{\"weight\":0}").and_then(|()| self.rests(0, "drained")),
-            &|| self.api("PATCH", &format!("{backends}/a"), "{\"weight\":2}"),
-            &|| self.api("DELETE", &format!("{backends}/c"), "").and_then(|()| self.rests(2, "removed")),
+            &|| self.kakei.command(&["backend", "add", "dns", &c.address.to_string(), "--name", "c"]),
+            &|| self.kakei.command(&["backend", "weight", "dns", "c", "5"]),
+            &|| self.kakei.command(&["backend", "drain", "dns", "a"]).and_then(|()| self.rests(0, "drained")),
+            &|| self.api("PATCH", "a", "{\"weight\":2}"),
+            &|| self.api("DELETE", "c", "").and_then(|()| self.rests(2, "removed")),
             &|| self.kakei.put(&document("20s", Some(self.spare))).and_then(|()| self.spare_answers()),
             &|| self.refuses(&document("20s", None).replace("cluster = \"dns\"", "cluster = \"nowhere\"")),
             &|| self.refuses(&document("20s", Some(a.address.port()))),
@@ -120,8 +118,8 @@ impl Stage {
         }
     }
 
-    fn api(&self, method: &str, path: &str, body: &str) -> Result<(), String> {
-        self.kakei.api(method, path, (JSON, body)).map(drop)
+    fn api(&self, method: &str, backend: &str, body: &str) -> Result<(), String> {
+        self.kakei.api(method, &format!("/v1/clusters/dns/backends/{backend}"), (JSON, body)).map(drop)
     }
 
     /// A backend that takes no new flow gets no new query, by its own count.
