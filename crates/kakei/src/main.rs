@@ -1,2 +1,25 @@
-//! placeholder
-fn main() {}
+//! The program. Reads the command line, does one command, and turns its end into an exit code: 0 done, 1 refused or
+//! failed, 2 wrong usage or an invalid document.
+
+mod cli;
+mod client;
+mod commands;
+mod demo;
+mod say;
+mod supervise;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match commands::dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say::err(&failure.text());
+            ExitCode::from(failure.code)
+        }
+    }
+}

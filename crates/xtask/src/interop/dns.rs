@@ -25,11 +25,7 @@ pub(super) struct Nsd {
 impl Nsd {
     /// Start one on a free port of `ip`.
     pub(super) fn start(name: &str, folder: &Path, ip: &str) -> Result<Nsd, String> {
-        Nsd::start_on(name, folder, ip, free_port()?)
-    }
-
-    /// Start one on a given port.
-    pub(super) fn start_on(name: &str, folder: &Path, ip: &str, port: u16) -> Result<Nsd, String> {
+        let port = free_port()?;
         let home = folder.join(name);
         std::fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
         write(&home.join("example.zone"), ZONE)?;

@@ -1,7 +1,6 @@
 //! Kakei against real programs, on loopback only, without privileges. Installs nothing: says which package is missing.
 
 mod dns;
-mod failover;
 mod kakei;
 mod live_change;
 mod locals;
@@ -52,7 +51,6 @@ struct Check {
 const CHECKS: &[Check] = &[
     Check { name: "live-change-per-flow", needs: &[NSD, DNSPERF], run: live_change::per_flow },
     Check { name: "live-change-shared", needs: &[NSD, DNSPERF], run: live_change::shared },
-    Check { name: "failover", needs: &[NSD], run: failover::run },
     Check { name: "proxy-to-unbound", needs: &[UNBOUND], run: proxy_protocol::to_unbound },
     Check { name: "proxy-to-dnsdist", needs: &[NSD, DNSDIST], run: proxy_protocol::to_dnsdist },
     Check { name: "proxy-from-dnsdist", needs: &[NSD, DNSDIST], run: proxy_protocol::from_dnsdist },

@@ -1,5 +1,4 @@
-//! Siblings never import siblings: parents compose. And some modules know nothing of what stands above them in their
-//! crate. Looks at the paths of its two tables only.
+//! Siblings never import siblings: parents compose. Looks at the directories of its table only.
 
 use super::Complaint;
 use super::source::Source;
@@ -13,18 +12,7 @@ const APART: &[(&str, &[&str])] = &[
     ("crates/wire/src", &[]),
 ];
 
-/// Paths that must not know modules of their own crate, and why.
-const BLIND: &[(&str, &[&str], &str)] = &[
-    ("crates/proxy/src/balance", ABOVE_POLICIES, "every protocol balances with it"),
-    ("crates/proxy/src/health", ABOVE_POLICIES, "every protocol is watched by it"),
-    ("crates/proxy/src/timers.rs", ABOVE_POLICIES, "every protocol has deadlines"),
-    ("crates/runtime/src/udp", &["machine", "engine", "mailbox"], "a system call knows no loop"),
-    ("crates/sim/src/check", &["world", "network", "client", "backend"], "a checker knows the truth independently"),
-];
-const ABOVE_POLICIES: &[&str] = &["cluster", "datagram", "listener", "world", "worker", "publish", "probes"];
-
 pub(super) fn check(source: &Source, tree: &Tree, complaints: &mut Vec<Complaint>) {
-    check_blind(source, complaints);
     for (folder, shared) in APART {
         let Some(module) = module_in(&source.path, folder) else { continue };
         let siblings: Vec<&str> = tree
@@ -40,18 +28,6 @@ pub(super) fn check(source: &Source, tree: &Tree, complaints: &mut Vec<Complaint
                 rule: "siblings",
                 what: format!("`{module}` names its sibling `{name}`: let their parent compose them"),
             });
-        }
-    }
-}
-
-fn check_blind(source: &Source, complaints: &mut Vec<Complaint>) {
-    for (_, above, why) in BLIND.iter().filter(|(path, _, _)| source.path.starts_with(path)) {
-        for word in source.words.iter().filter(|word| !source.is_test(word.line)) {
-            let [first, module, ..] = word.segments.as_slice() else { continue };
-            if first == "crate" && above.contains(&module.as_str()) {
-                let what = format!("names `{module}`, which stands above it: {why}");
-                complaints.push(Complaint { path: source.path.clone(), line: word.line, rule: "siblings", what });
-            }
         }
     }
 }
@@ -100,15 +76,6 @@ mod tests {
         check(&Source::parse(path, code).unwrap(), &tree, &mut found);
         found.dedup();
         found.len()
-    }
-
-    #[test]
-    fn what_stands_above_is_not_named() {
-        let checker = "crates/proxy/src/health/checker.rs";
-        assert_eq!(complaints(checker, "use crate::datagram::Flow;"), 1);
-        assert_eq!(complaints(checker, "use crate::{limits::A, cluster};"), 1);
-        assert_eq!(complaints(checker, "use crate::seam::Instant;"), 0);
-        assert_eq!(complaints("crates/proxy/src/worker.rs", "use crate::datagram::Flow;"), 0);
     }
 
     #[test]

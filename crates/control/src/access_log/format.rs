@@ -1,0 +1,143 @@
+//! One flow as one line: a JSON object, or `key=value` words. Opens no file.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use kakei_config::{LogFormat, Name};
+use kakei_proxy::record::FlowRecord;
+use serde::Serialize;
+
+use crate::wall;
+
+/// What a line says.
+#[derive(Debug, Serialize)]
+pub struct Line<'a> {
+    /// When the flow ended, RFC 3339 in UTC.
+    time: String,
+    listener: &'a Name,
+    route: Option<&'a Name>,
+    cluster: &'a Name,
+    backend: &'a Name,
+    backend_address: SocketAddr,
+    client: SocketAddr,
+    local: SocketAddr,
+    duration_ms: u64,
+    requests: u64,
+    request_bytes: u64,
+    responses: u64,
+    response_bytes: u64,
+    reason: &'static str,
+}
+
+impl<'a> Line<'a> {
+    /// The line of a flow that ended at `ended`.
+    pub fn new(record: &'a FlowRecord, ended: SystemTime) -> Self {
+        Line {
+            time: wall::rfc3339(ended),
+            listener: &record.listener,
+            route: record.route.as_ref(),
+            cluster: &record.cluster,
+            backend: &record.backend,
+            backend_address: record.backend_address,
+            client: record.client,
+            local: record.local,
+            duration_ms: u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
+            requests: record.requests,
+            request_bytes: record.request_bytes,
+            responses: record.responses,
+            response_bytes: record.response_bytes,
+            reason: record.reason.name(),
+        }
+    }
+
+    /// Append it to `lines`, newline included.
+    pub fn write(&self, format: LogFormat, lines: &mut Vec<u8>) {
+        match format {
+            LogFormat::Json => serde_json::to_writer(&mut *lines, self).expect("a line is always JSON"),
+            LogFormat::Text => lines.extend_from_slice(self.text().as_bytes()),
+        }
+        lines.push(b'\n');
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("time={} listener={}", self.time, self.listener);
+        if let Some(route) = self.route {
+            write!(text, " route={route}").expect("writing to a string never fails");
+        }
+        write!(
+            text,
+            " cluster={} backend={} backend_address={} client={} local={} duration_ms={} requests={} request_bytes={} \
+             responses={} response_bytes={} reason={}",
+            self.cluster,
+            self.backend,
+            self.backend_address,
+            self.client,
+            self.local,
+            self.duration_ms,
+            self.requests,
+            self.request_bytes,
+            self.responses,
+            self.response_bytes,
+            self.reason
+        )
+        .expect("writing to a string never fails");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use kakei_proxy::record::CloseReason;
+    use kakei_proxy::seam::Instant;
+
+    use super::*;
+
+    fn record() -> FlowRecord {
+        FlowRecord {
+            listener: "dns".into(),
+            route: None,
+            cluster: "resolvers".into(),
+            backend: "a".into(),
+            backend_address: "10.0.0.1:53".parse().unwrap(),
+            client: "[2001:db8::7]:4000".parse().unwrap(),
+            local: "192.0.2.1:53".parse().unwrap(),
+            admitted: Instant::ZERO,
+            duration: Duration::from_millis(1250),
+            requests: 1,
+            request_bytes: 40,
+            responses: 2,
+            response_bytes: 90,
+            reason: CloseReason::ResponsesReached,
+        }
+    }
+
+    fn line(format: LogFormat) -> String {
+        let mut lines = Vec::new();
+        Line::new(&record(), UNIX_EPOCH + Duration::from_millis(1)).write(format, &mut lines);
+        String::from_utf8(lines).unwrap()
+    }
+
+    #[test]
+    fn json_has_every_field_once() {
+        let text = line(LogFormat::Json);
+        assert!(text.ends_with("}\n") && text.lines().count() == 1);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["time"], "1970-01-01T00:00:00.001Z");
+        assert_eq!(value["route"], serde_json::Value::Null);
+        assert_eq!(value["client"], "[2001:db8::7]:4000");
+        assert_eq!(value["reason"], "responses_reached");
+        assert_eq!(value["duration_ms"], 1250);
+        assert_eq!(value.as_object().unwrap().len(), 14);
+    }
+
+    #[test]
+    fn text_is_words_of_key_and_value() {
+        let text = line(LogFormat::Text);
+        assert!(text.starts_with("time=1970-01-01T00:00:00.001Z listener=dns cluster=resolvers backend=a "), "{text}");
+        assert!(text.ends_with(" reason=responses_reached\n"));
+        assert!(text.split_ascii_whitespace().all(|word| word.contains('=')));
+    }
+}

@@ -1,0 +1,195 @@
+//! Reading and changing what runs: the whole document, or one backend of it. Each change is one transaction.
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use kakei_config::{Backend, Document, Name};
+use kakei_proxy::snapshot::Generation;
+use serde::Deserialize;
+
+use super::problem::Problem;
+use crate::edit::Edit;
+use crate::handle::{Change, Handle, Outcome, What};
+use crate::refusal::Refusal;
+
+const ORIGIN: &str = "api";
+
+/// What the query of a change may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeQuery {
+    /// `1` or `true`: only say what would change.
+    dry_run: Option<String>,
+}
+
+impl ChangeQuery {
+    fn dry_run(&self) -> Result<bool, Problem> {
+        match self.dry_run.as_deref() {
+            None | Some("0" | "false") => Ok(false),
+            Some("" | "1" | "true") => Ok(true),
+            Some(other) => Err(Problem::bad_request(format!("dry_run is 1 or 0, not {other:?}"))),
+        }
+    }
+}
+
+type QueryOf<T> = Result<Query<T>, QueryRejection>;
+
+pub(super) fn query<T>(query: QueryOf<T>) -> Result<T, Problem> {
+    query.map(|Query(query)| query).map_err(|rejection| Problem::bad_request(rejection.body_text()))
+}
+
+/// `GET /v1/config`: the document that runs, in canonical form; TOML where the client asks for it.
+pub(super) async fn read(State(handle): State<Handle>, headers: HeaderMap) -> Response {
+    let view = handle.view();
+    let wants_toml = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
+        accept.split(',').any(|part| part.split(';').next().is_some_and(|media| media.trim() == "application/toml"))
+    });
+    let (media, text) = match wants_toml {
+        true => ("application/toml", view.document.to_toml()),
+        false => ("application/json", view.document.to_json_value().to_string()),
+    };
+    ([(header::CONTENT_TYPE, media.to_owned()), (header::ETAG, etag(view.generation()))], text).into_response()
+}
+
+/// `PUT /v1/config`: go over to this document.
+pub(super) async fn replace(
+    State(handle): State<Handle>,
+    asked: QueryOf<ChangeQuery>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let dry_run = query(asked)?.dry_run()?;
+    let expected = if_match(&headers)?;
+    let body = body.map_err(|rejection| Problem::new(rejection.status(), "body", rejection.body_text()))?;
+    let document = parse(&headers, &body)?;
+    let what = What::Document(Box::new(document));
+    answer(handle.change(Change { what, origin: ORIGIN, expected, dry_run }).await)
+}
+
+fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Document, Problem> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| Problem::bad_request(format!("the document is not UTF-8: {error}")))?;
+    let media = headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or("application/json");
+    let parsed = match media.split(';').next().unwrap_or_default().trim() {
+        "application/json" => kakei_config::parse_json(text),
+        "application/toml" => kakei_config::parse_toml(text),
+        other => {
+            let detail = format!("a document is application/toml or application/json, not {other:?}");
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", detail));
+        }
+    };
+    parsed.map_err(|diagnostics| Refusal::Invalid(diagnostics).into())
+}
+
+/// A backend as a body: its address alone, or an object.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum NewBackend {
+    Address(SocketAddr),
+    Whole(WholeBackend),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WholeBackend {
+    name: Option<Name>,
+    address: SocketAddr,
+    weight: Option<u32>,
+    #[serde(default)]
+    backup: bool,
+}
+
+impl From<NewBackend> for Backend {
+    fn from(new: NewBackend) -> Self {
+        let whole = match new {
+            NewBackend::Whole(whole) => whole,
+            NewBackend::Address(address) => WholeBackend { name: None, address, weight: None, backup: false },
+        };
+        let name = whole.name.unwrap_or_else(|| Name::new(whole.address.to_string()));
+        Backend { name, address: whole.address, weight: whole.weight.unwrap_or(1), backup: whole.backup }
+    }
+}
+
+/// `POST /v1/clusters/{cluster}/backends`
+pub(super) async fn add_backend(
+    State(handle): State<Handle>,
+    Path(cluster): Path<Name>,
+    asked: QueryOf<ChangeQuery>,
+    headers: HeaderMap,
+    body: Result<Json<NewBackend>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(new) = body.map_err(json_problem)?;
+    edit(&handle, Edit::AddBackend { cluster, backend: new.into() }, asked, &headers).await
+}
+
+/// `DELETE /v1/clusters/{cluster}/backends/{backend}`
+pub(super) async fn remove_backend(
+    State(handle): State<Handle>,
+    Path((cluster, backend)): Path<(Name, Name)>,
+    asked: QueryOf<ChangeQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    edit(&handle, Edit::RemoveBackend { cluster, backend }, asked, &headers).await
+}
+
+/// What can be different about a backend.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BackendPatch {
+    weight: u32,
+}
+
+/// `PATCH /v1/clusters/{cluster}/backends/{backend}`
+pub(super) async fn weigh_backend(
+    State(handle): State<Handle>,
+    Path((cluster, backend)): Path<(Name, Name)>,
+    asked: QueryOf<ChangeQuery>,
+    headers: HeaderMap,
+    body: Result<Json<BackendPatch>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(BackendPatch { weight }) = body.map_err(json_problem)?;
+    edit(&handle, Edit::WeighBackend { cluster, backend, weight }, asked, &headers).await
+}
+
+fn json_problem(rejection: JsonRejection) -> Problem {
+    Problem::new(rejection.status(), "body", rejection.body_text())
+}
+
+async fn edit(
+    handle: &Handle,
+    edit: Edit,
+    asked: QueryOf<ChangeQuery>,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let dry_run = query(asked)?.dry_run()?;
+    let change = Change { what: What::Edit(edit), origin: ORIGIN, expected: if_match(headers)?, dry_run };
+    answer(handle.change(change).await)
+}
+
+fn answer(outcome: Result<Outcome, Refusal>) -> Result<Response, Problem> {
+    let outcome = outcome?;
+    Ok(([(header::ETAG, etag(outcome.generation))], Json(outcome)).into_response())
+}
+
+fn etag(generation: Generation) -> String {
+    format!("\"{}\"", generation.0)
+}
+
+/// RFC 9110 section 13.1.1: `*`, or entity tags, of which a weak one never matches.
+fn if_match(headers: &HeaderMap) -> Result<Option<Vec<Generation>>, Problem> {
+    let mut generations = Vec::new();
+    let mut any = headers.get(header::IF_MATCH).is_none();
+    for value in headers.get_all(header::IF_MATCH) {
+        let value = value.to_str().map_err(|_| Problem::bad_request("If-Match is not text"))?;
+        for tag in value.split(',').map(str::trim) {
+            any |= tag == "*";
+            generations.extend(tag.strip_prefix('"').and_then(|t| t.strip_suffix('"')?.parse().ok()).map(Generation));
+        }
+    }
+    Ok((!any).then_some(generations))
+}

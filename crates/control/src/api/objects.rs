@@ -1,0 +1,290 @@
+//! What there is, as operators want to see it: objects of the document with what the workers count about them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::Json;
+use axum::extract::State;
+use kakei_config::{Balance, Name, Protocol};
+use kakei_proxy::limits::FLOWS_PER_LISTING;
+use kakei_proxy::seam::{FlowFilter, FlowView};
+use kakei_proxy::stats::{BackendMetric, BackendStats, ListenerMetric};
+use serde::{Deserialize, Serialize};
+
+use super::config::query;
+use super::problem::Problem;
+use crate::explain::{self, Explanation};
+use crate::handle::Handle;
+use crate::history::Entry;
+use crate::refusal::Refusal;
+use crate::sums::{self, Sums};
+use crate::view::View;
+
+type QueryOf<T> = Result<axum::extract::Query<T>, axum::extract::rejection::QueryRejection>;
+type Answer<T> = Result<Json<T>, Problem>;
+
+/// The whole at a glance.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    version: &'static str,
+    state: &'static str,
+    generation: u64,
+    uptime_seconds: u64,
+    workers: u16,
+    workers_answering: usize,
+    listeners: Vec<ListenerRow>,
+    clusters: Vec<ClusterRow>,
+    metrics: Option<SocketAddr>,
+}
+
+pub(super) async fn status(State(handle): State<Handle>) -> Answer<Status> {
+    let counters = handle.counters().await?;
+    let view = handle.view();
+    let state = match (view.draining, view.acknowledged) {
+        (true, _) => "draining",
+        (false, true) => "ready",
+        (false, false) => "publishing",
+    };
+    Ok(Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        state,
+        generation: view.generation().0,
+        uptime_seconds: view.uptime().as_secs(),
+        workers: view.workers,
+        workers_answering: counters.sums.workers.len(),
+        listeners: listener_rows(&view, &counters.sums),
+        clusters: cluster_rows(&view, &counters.sums),
+        metrics: view.document.admin.metrics,
+    }))
+}
+
+/// A listener.
+#[derive(Debug, Serialize)]
+pub(super) struct ListenerRow {
+    name: Name,
+    protocol: Protocol,
+    /// `admitting` or `draining`.
+    state: &'static str,
+    bind: Vec<SocketAddr>,
+    local: Vec<SocketAddr>,
+    cluster: Option<Name>,
+    flows_live: u64,
+    flows_opened: u64,
+    datagrams_in: u64,
+    datagrams_forwarded: u64,
+    datagrams_kept: u64,
+    datagrams_dropped: u64,
+    receive_overflow: u64,
+}
+
+pub(super) async fn listeners(State(handle): State<Handle>) -> Answer<Vec<ListenerRow>> {
+    let counters = handle.counters().await?;
+    Ok(Json(listener_rows(&handle.view(), &counters.sums)))
+}
+
+fn listener_rows(view: &View, sums: &Sums) -> Vec<ListenerRow> {
+    let row = |(name, listener): (&Name, &kakei_config::Listener)| {
+        let counted = sums.listeners.get(name);
+        let value = |metric| counted.map_or(0, |of| of.values[metric]);
+        let binds = view.snapshot.listener(name).map_or(&[][..], |compiled| &compiled.binds);
+        ListenerRow {
+            name: name.clone(),
+            protocol: listener.protocol,
+            state: if value(ListenerMetric::Draining) > 0 { "draining" } else { "admitting" },
+            bind: listener.bind.clone(),
+            local: view.local_addrs(binds),
+            cluster: listener.cluster.clone(),
+            flows_live: value(ListenerMetric::FlowsLive),
+            flows_opened: value(ListenerMetric::FlowsOpened),
+            datagrams_in: value(ListenerMetric::DatagramsIn),
+            datagrams_forwarded: value(ListenerMetric::DatagramsForwarded),
+            datagrams_kept: value(ListenerMetric::DatagramsKept),
+            datagrams_dropped: counted.map_or(0, |of| of.drops.sum()),
+            receive_overflow: value(ListenerMetric::ReceiveOverflow),
+        }
+    };
+    view.document.listeners.iter().map(row).collect()
+}
+
+/// A route.
+#[derive(Debug, Serialize)]
+pub(super) struct RouteRow {
+    name: Name,
+    listener: Name,
+    source: Vec<String>,
+    cluster: Name,
+}
+
+pub(super) async fn routes(State(handle): State<Handle>) -> Json<Vec<RouteRow>> {
+    let view = handle.view();
+    let rows = view.document.routes.iter().map(|(name, route)| RouteRow {
+        name: name.clone(),
+        listener: route.listener.clone(),
+        source: route.source.iter().map(ToString::to_string).collect(),
+        cluster: route.cluster.clone(),
+    });
+    Json(rows.collect())
+}
+
+/// A cluster.
+#[derive(Debug, Serialize)]
+pub(super) struct ClusterRow {
+    name: Name,
+    balance: Balance,
+    backends: usize,
+    backends_up: usize,
+    checked: bool,
+    flows_live: u64,
+    replies_dropped: u64,
+}
+
+pub(super) async fn clusters(State(handle): State<Handle>) -> Answer<Vec<ClusterRow>> {
+    let counters = handle.counters().await?;
+    Ok(Json(cluster_rows(&handle.view(), &counters.sums)))
+}
+
+fn cluster_rows(view: &View, sums: &Sums) -> Vec<ClusterRow> {
+    let row = |(name, cluster): (&Name, &kakei_config::Cluster)| {
+        let counted = sums.clusters.get(name);
+        let up = cluster.backends.iter().filter(|b| backend_state(view, sums, name, b) == "up");
+        ClusterRow {
+            name: name.clone(),
+            balance: cluster.balance,
+            backends: cluster.backends.len(),
+            backends_up: up.count(),
+            checked: cluster.health.is_some(),
+            flows_live: counted.map_or(0, sums::flows_live),
+            replies_dropped: counted.map_or(0, |of| of.drops.sum()),
+        }
+    };
+    view.document.clusters.iter().map(row).collect()
+}
+
+/// A backend.
+#[derive(Debug, Serialize)]
+pub(super) struct BackendRow {
+    cluster: Name,
+    name: Name,
+    address: SocketAddr,
+    weight: u32,
+    backup: bool,
+    /// `up`, `down`, `drained` (weight 0), or `removed` (gone from the document, with flows left on it).
+    state: &'static str,
+    flows_live: u64,
+    flows_opened: u64,
+    datagrams_sent: u64,
+    bytes_sent: u64,
+    datagrams_returned: u64,
+    bytes_returned: u64,
+    unreachable: u64,
+    open_failures: u64,
+}
+
+pub(super) async fn backends(State(handle): State<Handle>) -> Answer<Vec<BackendRow>> {
+    let sums = handle.counters().await?.sums;
+    let view = handle.view();
+    let mut rows = Vec::new();
+    for (cluster, wanted) in &view.document.clusters {
+        for backend in &wanted.backends {
+            let state = backend_state(&view, &sums, cluster, backend);
+            rows.push(backend_row(cluster, backend, state, counted(&sums, cluster, backend)));
+        }
+    }
+    for (cluster, of) in &sums.clusters {
+        let gone = of.backends.iter().filter(|stats| !configured(&view, cluster, stats));
+        rows.extend(gone.map(|stats| {
+            let backend =
+                kakei_config::Backend { name: stats.backend.clone(), address: stats.address, weight: 0, backup: false };
+            backend_row(cluster, &backend, "removed", Some(stats))
+        }));
+    }
+    Ok(Json(rows))
+}
+
+fn counted<'a>(sums: &'a Sums, cluster: &Name, backend: &kakei_config::Backend) -> Option<&'a BackendStats> {
+    let of = sums.clusters.get(cluster)?;
+    of.backends.iter().find(|stats| stats.backend == backend.name && stats.address == backend.address)
+}
+
+fn configured(view: &View, cluster: &Name, stats: &BackendStats) -> bool {
+    view.document
+        .clusters
+        .get(cluster)
+        .is_some_and(|c| c.backends.iter().any(|b| b.name == stats.backend && b.address == stats.address))
+}
+
+fn backend_state(view: &View, sums: &Sums, cluster: &Name, backend: &kakei_config::Backend) -> &'static str {
+    let up = match counted(sums, cluster, backend) {
+        Some(stats) => stats.values[BackendMetric::Up] > 0,
+        None => view.health.up(cluster, &backend.name).unwrap_or(true),
+    };
+    match (backend.weight, up) {
+        (0, _) => "drained",
+        (_, true) => "up",
+        (_, false) => "down",
+    }
+}
+
+fn backend_row(
+    cluster: &Name,
+    backend: &kakei_config::Backend,
+    state: &'static str,
+    counted: Option<&BackendStats>,
+) -> BackendRow {
+    let value = |metric| counted.map_or(0, |stats| stats.values[metric]);
+    BackendRow {
+        cluster: cluster.clone(),
+        name: backend.name.clone(),
+        address: backend.address,
+        weight: backend.weight,
+        backup: backend.backup,
+        state,
+        flows_live: value(BackendMetric::FlowsLive),
+        flows_opened: value(BackendMetric::FlowsOpened),
+        datagrams_sent: value(BackendMetric::DatagramsSent),
+        bytes_sent: value(BackendMetric::BytesSent),
+        datagrams_returned: value(BackendMetric::DatagramsReturned),
+        bytes_returned: value(BackendMetric::BytesReturned),
+        unreachable: value(BackendMetric::Unreachable),
+        open_failures: value(BackendMetric::OpenFailed),
+    }
+}
+
+/// Which flows are wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FlowQuery {
+    listener: Option<Name>,
+    cluster: Option<Name>,
+    backend: Option<Name>,
+    client: Option<IpAddr>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn flows(State(handle): State<Handle>, asked: QueryOf<FlowQuery>) -> Answer<Vec<FlowView>> {
+    let asked = query(asked)?;
+    let limit = asked.limit.unwrap_or(1000).min(FLOWS_PER_LISTING);
+    let FlowQuery { listener, cluster, backend, client, .. } = asked;
+    Ok(Json(handle.flows(FlowFilter { listener, cluster, backend, client, limit }).await?))
+}
+
+pub(super) async fn generations(State(handle): State<Handle>) -> Json<Vec<Entry>> {
+    Json(handle.view().history.entries().cloned().collect())
+}
+
+/// Whose datagram is to be explained.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainQuery {
+    protocol: Option<String>,
+    local: SocketAddr,
+    client: SocketAddr,
+}
+
+pub(super) async fn explain(State(handle): State<Handle>, asked: QueryOf<ExplainQuery>) -> Answer<Explanation> {
+    let asked = query(asked)?;
+    if asked.protocol.as_deref().is_some_and(|protocol| protocol != "udp") {
+        return Err(Refusal::BadRequest("only protocol=udp can be explained".into()).into());
+    }
+    let sums = handle.counters().await?.sums;
+    Ok(Json(explain::udp(&handle.view(), Some(&sums), asked.local, asked.client)))
+}

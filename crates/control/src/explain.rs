@@ -1,0 +1,196 @@
+//! Where a client's datagram would go, and why not elsewhere. Asks no worker and changes nothing.
+
+use std::net::{IpAddr, SocketAddr};
+
+use kakei_config::{Affinity, Balance, Document, Name};
+use kakei_proxy::seam::BindKey;
+use kakei_proxy::snapshot::{Cluster, Listener};
+use kakei_proxy::stats::BackendMetric;
+use serde::Serialize;
+
+use crate::sums::Sums;
+use crate::view::View;
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// The address that was dialled.
+    pub local: SocketAddr,
+    /// Who dialled it.
+    pub client: SocketAddr,
+    /// What happens, in one sentence.
+    pub verdict: String,
+    /// The drop reason, where nothing is forwarded.
+    pub dropped: Option<&'static str>,
+    /// The listener that has the address.
+    pub listener: Option<Name>,
+    /// Routes of the listener, in the order in which they are tried.
+    pub considered: Vec<Considered>,
+    /// The route that matched; none: the listener's own cluster.
+    pub route: Option<Name>,
+    /// The cluster.
+    pub cluster: Option<Name>,
+    /// How the cluster chooses.
+    pub balance: Option<Balance>,
+    /// What its choice hashes.
+    pub affinity: Option<Affinity>,
+    /// The cluster's backends.
+    pub backends: Vec<Candidate>,
+}
+
+/// A route's network that was looked at.
+#[derive(Debug, Serialize)]
+pub struct Considered {
+    /// The route.
+    pub route: Option<Name>,
+    /// Its network.
+    pub source: String,
+    /// Where it leads.
+    pub cluster: Name,
+    /// Whether it matches the client.
+    pub matches: bool,
+    /// Why it is taken or not.
+    pub why: &'static str,
+}
+
+/// A backend that was looked at.
+#[derive(Debug, Serialize)]
+pub struct Candidate {
+    /// Its name.
+    pub name: Name,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its share.
+    pub weight: u32,
+    /// Whether it takes the flow, or may.
+    pub eligible: bool,
+    /// Why it does or not.
+    pub why: &'static str,
+}
+
+/// Explain a UDP datagram by a document alone: every backend counts as up.
+pub fn document(document: &Document, local: SocketAddr, client: SocketAddr) -> Explanation {
+    udp(&View::of(document.clone()), None, local, client)
+}
+
+/// Explain a UDP datagram from `client` to `local`.
+pub fn udp(view: &View, sums: Option<&Sums>, local: SocketAddr, client: SocketAddr) -> Explanation {
+    let mut answer = Explanation {
+        local,
+        client,
+        verdict: String::new(),
+        dropped: None,
+        listener: None,
+        considered: Vec::new(),
+        route: None,
+        cluster: None,
+        balance: None,
+        affinity: None,
+        backends: Vec::new(),
+    };
+    match find_listener(view, local) {
+        Some(listener) => follow(&mut answer, view, sums, listener),
+        None => answer.verdict = format!("no listener is bound to {local}: the kernel refuses the datagram"),
+    }
+    answer
+}
+
+fn follow(answer: &mut Explanation, view: &View, sums: Option<&Sums>, listener: &Listener) {
+    let source = answer.client.ip();
+    answer.listener = Some(listener.name.clone());
+    answer.considered = considered(listener, source);
+    let Some(target) = listener.route(source) else {
+        answer.dropped = Some("no_route");
+        answer.verdict =
+            format!("dropped: no route of listener {} matches {source} and it has no cluster", listener.name);
+        return;
+    };
+    let by = match &target.route {
+        Some(route) => format!("route {route}"),
+        None => format!("the default of listener {}", listener.name),
+    };
+    answer.route = target.route.clone();
+    answer.cluster = Some(target.cluster.clone());
+    let Some(cluster) = view.snapshot.cluster(&target.cluster) else { return };
+    answer.balance = Some(cluster.balance);
+    answer.affinity = Some(cluster.knobs.affinity);
+    answer.backends = candidates(view, sums, cluster);
+    let eligible: Vec<&Name> = answer.backends.iter().filter(|b| b.eligible).map(|b| &b.name).collect();
+    answer.verdict = match eligible[..] {
+        [] => {
+            answer.dropped = Some("no_backend");
+            format!("dropped: by {by} to cluster {}, where no backend takes a flow", cluster.name)
+        }
+        [one] => format!("by {by} to backend {one} of cluster {}", cluster.name),
+        _ => {
+            let names: Vec<&str> = eligible.iter().map(|name| name.as_str()).collect();
+            format!("by {by} to cluster {}, any of {} ({})", cluster.name, names.join(", "), how(cluster.balance))
+        }
+    };
+}
+
+fn how(balance: Balance) -> &'static str {
+    match balance {
+        Balance::RoundRobin => "in turn, by weight",
+        Balance::Random => "at random, by weight",
+        Balance::Least => "the fewest live flows over weight",
+        Balance::P2c => "the better of two at random",
+        Balance::Hrw | Balance::Maglev => "always the same one for this client",
+    }
+}
+
+/// A specific address beats the wildcard of its family, as in the kernel.
+fn find_listener(view: &View, local: SocketAddr) -> Option<&Listener> {
+    let bound = |listener: &&Listener, wanted: SocketAddr| {
+        let at = |bind: &BindKey| view.locals.get(bind).copied().unwrap_or(bind.address);
+        listener.binds.iter().any(|bind| at(bind) == wanted)
+    };
+    let wildcard = match local.ip() {
+        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+    };
+    let listeners = || view.snapshot.listeners.iter().map(|listener| &**listener);
+    let exact = listeners().find(|listener| bound(listener, local));
+    exact.or_else(|| listeners().find(|listener| bound(listener, SocketAddr::new(wildcard, local.port()))))
+}
+
+fn considered(listener: &Listener, source: IpAddr) -> Vec<Considered> {
+    let mut taken = false;
+    let entries = listener.considered(source).map(|(network, target, matches)| {
+        let why = match (matches, taken) {
+            (false, _) => "the client is not in this network",
+            (true, false) => "the longest network that has the client",
+            (true, true) => "a longer network matched",
+        };
+        taken |= matches;
+        let route = target.route.clone();
+        Considered { route, source: network.to_string(), cluster: target.cluster.clone(), matches, why }
+    });
+    entries.collect()
+}
+
+fn candidates(view: &View, sums: Option<&Sums>, cluster: &Cluster) -> Vec<Candidate> {
+    let up = |name: &Name| match sums.and_then(|sums| sums.backend(&cluster.name, name)) {
+        Some(stats) => stats.values[BackendMetric::Up] > 0,
+        None => view.health.up(&cluster.name, name).unwrap_or(true),
+    };
+    let primary_up = cluster.backends.iter().any(|b| !b.backup && b.weight > 0 && up(&b.name));
+    let any_up = cluster.backends.iter().any(|b| b.weight > 0 && up(&b.name));
+    let fail_open = !any_up && cluster.health.as_ref().is_some_and(|health| health.fail_open);
+    let judge = |backend: &kakei_config::Backend| match (backend.weight, up(&backend.name), backend.backup) {
+        (0, ..) => (false, "weight 0: it takes no new flow"),
+        (_, false, _) if fail_open => (true, "down, but all are, and the cluster fails open"),
+        (_, false, _) => (false, "down"),
+        (_, true, true) if primary_up => (false, "a backup, and others are up"),
+        (_, true, true) => (true, "a backup, and no other is up"),
+        (_, true, false) => (true, "up"),
+    };
+    cluster
+        .backends
+        .iter()
+        .map(|backend| {
+            let (eligible, why) = judge(backend);
+            Candidate { name: backend.name.clone(), address: backend.address, weight: backend.weight, eligible, why }
+        })
+        .collect()
+}

@@ -1,0 +1,139 @@
+//! The door to the control thread: what can be asked, and handles that ask it. A handle owns no state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kakei_config::Document;
+use kakei_proxy::seam::{FlowFilter, FlowView};
+use kakei_proxy::snapshot::Generation;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::edit::Edit;
+use crate::refusal::Refusal;
+use crate::sums::Sums;
+use crate::view::View;
+
+/// A document to go over to.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// What is to be different.
+    pub what: What,
+    /// Who asks: `sighup`, `api`, `library`.
+    pub origin: &'static str,
+    /// Only if this generation runs.
+    pub expected: Option<Vec<Generation>>,
+    /// Only say what would change.
+    pub dry_run: bool,
+}
+
+/// What a change is.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// The whole document.
+    Document(Box<Document>),
+    /// One object.
+    Edit(Edit),
+}
+
+impl Change {
+    /// Go over to this document, whatever runs.
+    pub fn to(document: Document, origin: &'static str) -> Self {
+        Change { what: What::Document(Box::new(document)), origin, expected: None, dry_run: false }
+    }
+
+    /// Make this edit, whatever runs.
+    pub fn edit(edit: Edit, origin: &'static str) -> Self {
+        Change { what: What::Edit(edit), origin, expected: None, dry_run: false }
+    }
+}
+
+/// What a change came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// The generation that runs now.
+    pub generation: Generation,
+    /// Whether it was published by this change: false for a dry run, and where there was nothing to change.
+    pub applied: bool,
+    /// What is (or would be) different, one line a change.
+    pub changes: Vec<String>,
+    /// What went wrong beside it, without undoing the change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What the owner is asked.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Change(Change, oneshot::Sender<Result<Outcome, Refusal>>),
+    Counters(oneshot::Sender<Counters>),
+    Flows(FlowFilter, oneshot::Sender<Result<Vec<FlowView>, Refusal>>),
+    ReopenLogs,
+    Drain(Option<Duration>, oneshot::Sender<()>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// Everything that is counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Of the workers that answered in time.
+    pub sums: Sums,
+    /// Of the process.
+    pub process: crate::metrics::Process,
+}
+
+/// Asks the control thread. Cheap to clone; works in any async runtime, and in none with [`crate::wait`].
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+}
+
+impl Handle {
+    /// What runs at this moment.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Carry out a transaction. Dropping the future does not undo it.
+    pub async fn change(&self, change: Change) -> Result<Outcome, Refusal> {
+        self.ask(|reply| Request::Change(change, reply)).await?
+    }
+
+    /// The counters of all workers, added up.
+    pub async fn counters(&self) -> Result<Counters, Refusal> {
+        self.ask(Request::Counters).await
+    }
+
+    /// Live flows of all workers, at most `filter.limit`.
+    pub async fn flows(&self, filter: FlowFilter) -> Result<Vec<FlowView>, Refusal> {
+        self.ask(|reply| Request::Flows(filter, reply)).await?
+    }
+
+    /// Open the access log's file again, after a rotation.
+    pub async fn reopen_logs(&self) -> Result<(), Refusal> {
+        self.requests.send(Request::ReopenLogs).await.map_err(|_| Refusal::Stopped)
+    }
+
+    /// Admit nothing more; ready when the last flow is gone or the time is over (each listener's own where none is
+    /// given). The process goes on until [`Handle::stop`].
+    pub async fn drain(&self, within: Option<Duration>) -> Result<(), Refusal> {
+        self.ask(|reply| Request::Drain(within, reply)).await
+    }
+
+    /// End every worker now and write what is left of the access log.
+    pub async fn stop(&self) -> Result<(), Refusal> {
+        self.ask(Request::Stop).await
+    }
+
+    /// Ready when the control thread has ended.
+    pub async fn ended(&self) {
+        self.requests.closed().await;
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(make(reply)).await.map_err(|_| Refusal::Stopped)?;
+        answer.await.map_err(|_| Refusal::Stopped)
+    }
+}

@@ -1,0 +1,187 @@
+//! OpenMetrics text: every metric that the workers declare, and the process's own. Counts nothing itself.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use kakei_proxy::record::CloseReason;
+use kakei_proxy::stats::{
+    BackendMetric, ClusterMetric, DropReason, FLOWS_CLOSED, ListenerMetric, Metric, MetricKind, REPLY_DROPS,
+    REQUEST_DROPS, WorkerMetric,
+};
+
+use crate::sums::Sums;
+
+/// The media type of what [`render`] makes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is known of the process beside the workers' counters.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    /// Time since start.
+    pub uptime: Duration,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// The most that may be open.
+    pub max_fds: u64,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// Workers that this process was started with.
+    pub workers: u64,
+    /// Counters and gauges of single declarations: the machines', the log writer's, the transactions'.
+    pub values: Vec<(Metric, u64)>,
+}
+
+impl Process {
+    /// Fill in what the kernel knows of this process; what can't be read stays 0.
+    pub fn measure(&mut self) {
+        self.open_fds =
+            std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1) as u64);
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        self.max_fds = limit.current.unwrap_or(u64::MAX);
+        self.resident_bytes = resident_bytes().unwrap_or(0);
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+const UPTIME: Metric =
+    Metric { name: "kakei_uptime_seconds", help: "Time since the process started.", kind: MetricKind::Gauge };
+const OPEN_FDS: Metric = Metric { name: "process_open_fds", help: "Open file descriptors.", kind: MetricKind::Gauge };
+const MAX_FDS: Metric =
+    Metric { name: "process_max_fds", help: "File descriptors that may be open.", kind: MetricKind::Gauge };
+const RESIDENT: Metric =
+    Metric { name: "process_resident_memory_bytes", help: "Resident memory.", kind: MetricKind::Gauge };
+const WORKERS: Metric = Metric { name: "kakei_workers", help: "Workers of this process.", kind: MetricKind::Gauge };
+
+/// The whole exposition, `# EOF` included.
+pub fn render(sums: &Sums, process: &Process) -> String {
+    let mut page = Page { text: String::with_capacity(16 * 1024) };
+    page.listeners(sums);
+    page.clusters(sums);
+    page.workers(sums);
+    page.family(UPTIME, [(Labels::none(), format_args!("{:.3}", process.uptime.as_secs_f64()))]);
+    let plain = [
+        (OPEN_FDS, process.open_fds),
+        (MAX_FDS, process.max_fds),
+        (RESIDENT, process.resident_bytes),
+        (WORKERS, process.workers),
+    ];
+    for (metric, value) in plain.into_iter().chain(process.values.iter().copied()) {
+        page.family(metric, [(Labels::none(), value)]);
+    }
+    page.text.push_str("# EOF\n");
+    page.text
+}
+
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn listeners(&mut self, sums: &Sums) {
+        for metric in ListenerMetric::ALL {
+            let samples =
+                sums.listeners.iter().map(|(name, of)| (Labels::none().and("listener", name), of.values[metric]));
+            self.family(metric.metric(), samples);
+        }
+        let drops = sums.listeners.iter().flat_map(|(name, of)| {
+            DropReason::ALL
+                .iter()
+                .zip(of.drops.0)
+                .map(move |(reason, value)| (Labels::none().and("listener", name).and("reason", reason.name()), value))
+        });
+        self.family(REQUEST_DROPS, drops);
+        let closes = sums.listeners.iter().flat_map(|(name, of)| {
+            CloseReason::ALL
+                .iter()
+                .zip(of.closes.0)
+                .map(move |(reason, value)| (Labels::none().and("listener", name).and("reason", reason.name()), value))
+        });
+        self.family(FLOWS_CLOSED, closes);
+    }
+
+    fn clusters(&mut self, sums: &Sums) {
+        for metric in ClusterMetric::ALL {
+            let samples =
+                sums.clusters.iter().map(|(name, of)| (Labels::none().and("cluster", name), of.values[metric]));
+            self.family(metric.metric(), samples);
+        }
+        let drops = sums.clusters.iter().flat_map(|(name, of)| {
+            DropReason::ALL
+                .iter()
+                .zip(of.drops.0)
+                .map(move |(reason, value)| (Labels::none().and("cluster", name).and("reason", reason.name()), value))
+        });
+        self.family(REPLY_DROPS, drops);
+        for metric in BackendMetric::ALL {
+            let samples = sums.clusters.iter().flat_map(|(name, cluster)| {
+                cluster.backends.iter().map(move |of| {
+                    let labels = Labels::none().and("cluster", name).and("backend", &of.backend);
+                    (labels.and("address", of.address), of.values[metric])
+                })
+            });
+            self.family(metric.metric(), samples);
+        }
+    }
+
+    fn workers(&mut self, sums: &Sums) {
+        for metric in WorkerMetric::ALL {
+            let samples =
+                sums.workers.iter().map(|(index, values)| (Labels::none().and("worker", index), values[metric]));
+            self.family(metric.metric(), samples);
+        }
+    }
+
+    /// One metric family: its type, its help, its samples. A counter's samples end in `_total`, the family does not.
+    fn family<V: Display>(&mut self, metric: Metric, samples: impl IntoIterator<Item = (Labels, V)>) {
+        let (kind, suffix) = match metric.kind {
+            MetricKind::Counter => ("counter", "_total"),
+            MetricKind::Gauge => ("gauge", ""),
+        };
+        let name = metric.name;
+        self.put(format_args!("# TYPE {name} {kind}\n# HELP {name} {}\n", escape(metric.help)));
+        for (labels, value) in samples {
+            self.put(format_args!("{name}{suffix}{} {value}\n", labels.finish()));
+        }
+    }
+
+    fn put(&mut self, text: std::fmt::Arguments<'_>) {
+        self.text.write_fmt(text).expect("writing to a string never fails");
+    }
+}
+
+/// The label set of a sample, written as it is put together.
+struct Labels(String);
+
+impl Labels {
+    fn none() -> Self {
+        Labels(String::new())
+    }
+
+    fn and(mut self, name: &str, value: impl Display) -> Self {
+        let separator = if self.0.is_empty() { '{' } else { ',' };
+        let value = escape(&value.to_string());
+        self.0.push(separator);
+        write!(self.0, "{name}=\"{value}\"").expect("writing to a string never fails");
+        self
+    }
+
+    fn finish(mut self) -> String {
+        if !self.0.is_empty() {
+            self.0.push('}');
+        }
+        self.0
+    }
+}
+
+/// OpenMetrics escapes backslash, newline and the double quote, in labels and in help texts.
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"")
+}
+
+#[cfg(test)]
+mod tests;

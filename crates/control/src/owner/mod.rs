@@ -1,0 +1,264 @@
+//! The one owner of the engine and of the desired state: every change and every question to the workers goes through
+//! its queue, one at a time. It waits for workers only with a bound, and never on the data path.
+
+mod ask;
+mod machine;
+mod publish;
+mod start;
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kakei_proxy::seam::{BackendHealth, Command, FlowFilter, FlowView, Notice, Reply};
+use kakei_proxy::snapshot::Generation;
+use kakei_proxy::stats::{Metric, MetricKind};
+use kakei_runtime::engine::{Engine, EngineEvent};
+use kakei_runtime::stats::MachineStats;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+pub use self::start::{Control, Options, StartError};
+use crate::access_log::LogWriter;
+use crate::handle::{Counters, Request};
+use crate::metrics::Process;
+use crate::refusal::Refusal;
+use crate::store::Store;
+use crate::sums::Sums;
+use crate::view::View;
+
+/// Time in which the workers must answer a question.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// See the module's words.
+struct Owner {
+    engine: Engine,
+    /// Becomes readable when the engine has an event.
+    bell: ask::Bell,
+    next_ticket: u64,
+    /// The generation that each worker said it runs.
+    running: Vec<Generation>,
+    log: LogWriter,
+    store: Option<Store>,
+    view: View,
+    watchers: watch::Sender<Arc<View>>,
+    drain: Option<Drain>,
+    counts: Counts,
+}
+
+/// A drain that goes on.
+struct Drain {
+    /// Workers that have flows left.
+    left: BTreeSet<u16>,
+    /// Who waits for its end.
+    waiters: Vec<oneshot::Sender<()>>,
+}
+
+/// What the control side itself counts.
+#[derive(Default)]
+struct Counts {
+    changes: u64,
+    refused: u64,
+}
+
+impl Owner {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        loop {
+            let done = tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.serve(request).await,
+                    None => ControlFlow::Break(None),
+                },
+                event = ask::next(&mut self.engine, &self.bell) => {
+                    self.on_event(event);
+                    ControlFlow::Continue(())
+                }
+            };
+            if let ControlFlow::Break(told) = done {
+                return self.finish(told).await;
+            }
+        }
+    }
+
+    async fn serve(&mut self, request: Request) -> ControlFlow<Option<oneshot::Sender<()>>> {
+        // A client that no longer waits for its answer is no reason not to have done the work: sends may fail.
+        match request {
+            Request::Change(change, reply) => {
+                let outcome = self.change(change).await;
+                if let Err(refusal) = &outcome {
+                    self.counts.refused += 1;
+                    warn!("refused: {refusal}");
+                }
+                let _ = reply.send(outcome);
+            }
+            Request::Counters(reply) => {
+                let _ = reply.send(self.counters().await);
+            }
+            Request::Flows(filter, reply) => {
+                let _ = reply.send(self.flows(filter).await);
+            }
+            Request::ReopenLogs => self.log.reopen(),
+            Request::Drain(within, reply) => self.start_drain(within, reply),
+            Request::Stop(reply) => return ControlFlow::Break(Some(reply)),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// What the engine tells unasked, and late answers, which nobody waits for.
+    fn on_event(&mut self, event: EngineEvent) {
+        match event {
+            EngineEvent::Reply { worker, reply: Reply::Published(generation), .. } => self.runs(worker, generation),
+            EngineEvent::Reply { .. } => {}
+            EngineEvent::Notice { worker, notice } => self.on_notice(worker, notice),
+            EngineEvent::WorkerPanicked { worker, message, .. } => {
+                error!("worker {worker} panicked, its flows are lost, a fresh one takes its place: {message}");
+                self.running[usize::from(worker)] = Generation(0);
+            }
+            EngineEvent::WorkerRestarted { worker, generation } => {
+                self.runs(worker, generation);
+                self.brief(worker);
+            }
+            EngineEvent::WorkerStopped { worker, error } => {
+                error!("worker {worker} has stopped for good: {}", error.as_deref().unwrap_or("it was told to"));
+                self.view.stopped.insert(worker);
+                self.on_drained(worker);
+                self.show();
+            }
+        }
+    }
+
+    fn on_notice(&mut self, worker: u16, notice: Notice) {
+        match notice {
+            Notice::Health(verdict) => {
+                if self.view.health.record(verdict.clone()) {
+                    let state = if verdict.up { "up" } else { "down" };
+                    info!(
+                        "backend {} of cluster {} ({}) is {state}",
+                        verdict.backend, verdict.cluster, verdict.address
+                    );
+                    self.show();
+                }
+                for other in (0..self.view.workers).filter(|&other| other != worker) {
+                    self.tell(other, Command::Health(verdict.clone()));
+                }
+            }
+            Notice::Ejected { cluster, backend, for_ } => {
+                warn!(
+                    "worker {worker} ejected backend {backend} of cluster {cluster} for {for_:?}: it answers with ICMP errors"
+                );
+            }
+            Notice::Drained => self.on_drained(worker),
+        }
+    }
+
+    /// A fresh worker knows nothing of its backends' health; a draining process wants no new flow from it.
+    fn brief(&mut self, worker: u16) {
+        self.tell_health(worker);
+        if self.drain.is_some() {
+            self.tell(worker, Command::Drain { within: None });
+        }
+    }
+
+    /// Tell a worker all that is known of the backends' health.
+    fn tell_health(&mut self, worker: u16) {
+        let verdicts: Vec<BackendHealth> = self.view.health.all().cloned().collect();
+        for verdict in verdicts {
+            self.tell(worker, Command::Health(verdict));
+        }
+    }
+
+    async fn counters(&mut self) -> Counters {
+        let replies = self.ask_all(&Command::Stats, ANSWER_TIME).await;
+        let copies = replies.iter().filter_map(|(&worker, reply)| match reply {
+            Reply::Stats(stats) => Some((worker, &**stats)),
+            _ => None,
+        });
+        let sums = Sums::of(copies);
+        let mut process =
+            Process { uptime: self.view.uptime(), workers: u64::from(self.view.workers), ..Process::default() };
+        process.measure();
+        process.values = self.values();
+        Counters { sums, process }
+    }
+
+    /// The metrics that no worker counts.
+    fn values(&self) -> Vec<(Metric, u64)> {
+        let counter = |name, help, value| (Metric { name, help, kind: MetricKind::Counter }, value);
+        let mut values = vec![
+            counter("kakei_changes", "Generations published.", self.counts.changes),
+            counter("kakei_changes_refused", "Changes that were refused.", self.counts.refused),
+            counter("kakei_access_log_lines", "Access-log lines written.", self.log.written()),
+            counter("kakei_access_log_lost", "Access-log lines that could not be written.", self.log.lost()),
+        ];
+        let machines: Vec<MachineStats> =
+            (0..self.view.workers).filter_map(|worker| self.engine.machine_stats(worker)).collect();
+        values.extend(machine::values(&machines));
+        values
+    }
+
+    async fn flows(&mut self, filter: FlowFilter) -> Result<Vec<FlowView>, Refusal> {
+        let limit = filter.limit;
+        let replies = self.ask_all(&Command::Flows(filter), ANSWER_TIME).await;
+        if replies.is_empty() {
+            return Err(Refusal::Timeout);
+        }
+        let mut flows: Vec<FlowView> = Vec::new();
+        for reply in replies.into_values() {
+            if let Reply::Flows(of_worker) = reply {
+                flows.extend(of_worker);
+            }
+        }
+        flows.sort_by(|a, b| (&a.listener, a.client, a.local).cmp(&(&b.listener, b.client, b.local)));
+        flows.truncate(limit);
+        Ok(flows)
+    }
+
+    fn start_drain(&mut self, within: Option<Duration>, reply: oneshot::Sender<()>) {
+        let drain = self.drain.get_or_insert_with(|| Drain {
+            left: (0..self.view.workers).filter(|worker| !self.view.stopped.contains(worker)).collect(),
+            waiters: Vec::new(),
+        });
+        if drain.left.is_empty() {
+            let _ = reply.send(());
+            return;
+        }
+        drain.waiters.push(reply);
+        info!("draining: no new flow is admitted, live flows end by themselves");
+        for worker in 0..self.view.workers {
+            self.tell(worker, Command::Drain { within });
+        }
+        self.view.draining = true;
+        self.show();
+    }
+
+    fn on_drained(&mut self, worker: u16) {
+        let Some(drain) = &mut self.drain else { return };
+        drain.left.remove(&worker);
+        if drain.left.is_empty() {
+            info!("drained: the last flow has ended");
+            for waiter in drain.waiters.drain(..) {
+                let _ = waiter.send(());
+            }
+        }
+    }
+
+    /// Let readers see what is known now.
+    fn show(&self) {
+        self.watchers.send_replace(Arc::new(self.view.clone()));
+    }
+
+    async fn finish(self, told: Option<oneshot::Sender<()>>) {
+        self.engine.stop();
+        self.log.finish();
+        info!("stopped");
+        if let Some(told) = told {
+            let _ = told.send(());
+        }
+    }
+}
+
+/// The names that a set of things has, joined for a sentence.
+fn joined(names: impl IntoIterator<Item = impl ToString>) -> String {
+    names.into_iter().map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,107 @@
+//! Why a request to the control side was not carried out: one closed set, with the HTTP status of each.
+
+use kakei_config::{Diagnostics, Name};
+use kakei_proxy::snapshot::Generation;
+
+/// Why nothing was changed, or nothing can be answered.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The document is not valid.
+    #[error("the document has {} error{}", .0.count(), if .0.count() == 1 { "" } else { "s" })]
+    Invalid(Diagnostics),
+    /// The request itself makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// Another generation runs than the one that the change was made against.
+    #[error("generation {running} runs, the change was made against {expected}; read the document again and repeat it")]
+    Mismatch {
+        /// What runs.
+        running: u64,
+        /// What the client expected.
+        expected: String,
+    },
+    /// An address can't be bound.
+    #[error("{0}; nothing was changed")]
+    Bind(String),
+    /// The access log can't be opened.
+    #[error("the access log {path} can't be opened: {error}; nothing was changed")]
+    AccessLog {
+        /// Where it was to go.
+        path: String,
+        /// Why not.
+        error: String,
+    },
+    /// The change concerns what is fixed while the process lives.
+    #[error("{} can only change with a restart; nothing was changed", .0.join(", "))]
+    NeedsRestart(Vec<String>),
+    /// There is no such object.
+    #[error("there is no {kind} {name:?}")]
+    Unknown {
+        /// `cluster`, `backend` and so on.
+        kind: &'static str,
+        /// What was named.
+        name: Name,
+    },
+    /// There is one already.
+    #[error("cluster {cluster:?} has a backend {backend:?} already; remove it first or choose another name")]
+    Exists {
+        /// The cluster.
+        cluster: Name,
+        /// The backend.
+        backend: Name,
+    },
+    /// A worker has too much to do to be told.
+    #[error("{0}; nothing was changed, try again")]
+    Busy(String),
+    /// The process drains and takes no change.
+    #[error("the proxy is draining and takes no change")]
+    Draining,
+    /// The generation was published, and some worker has not said that it runs it.
+    #[error("generation {} was published, but worker {} has not acknowledged it yet; see `kakei status`", .generation.0, .workers)]
+    Unacknowledged {
+        /// Which generation.
+        generation: Generation,
+        /// Which workers, as text.
+        workers: String,
+    },
+    /// The workers did not answer in time.
+    #[error("no worker answered in time")]
+    Timeout,
+    /// The control thread has ended.
+    #[error("the proxy has stopped")]
+    Stopped,
+}
+
+impl Refusal {
+    /// The HTTP status that says it.
+    pub fn status(&self) -> u16 {
+        match self {
+            Refusal::BadRequest(_) => 400,
+            Refusal::Unknown { .. } => 404,
+            Refusal::Bind(_) | Refusal::AccessLog { .. } | Refusal::NeedsRestart(_) | Refusal::Exists { .. } => 409,
+            Refusal::Mismatch { .. } => 412,
+            Refusal::Invalid(_) => 422,
+            Refusal::Busy(_) | Refusal::Draining | Refusal::Stopped => 503,
+            Refusal::Unacknowledged { .. } | Refusal::Timeout => 504,
+        }
+    }
+
+    /// The word that names it in a problem document: the last part of its `type`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Refusal::Invalid(_) => "invalid-document",
+            Refusal::BadRequest(_) => "bad-request",
+            Refusal::Mismatch { .. } => "generation-mismatch",
+            Refusal::Bind(_) => "address-not-bound",
+            Refusal::AccessLog { .. } => "access-log",
+            Refusal::NeedsRestart(_) => "needs-restart",
+            Refusal::Unknown { .. } => "unknown-object",
+            Refusal::Exists { .. } => "object-exists",
+            Refusal::Busy(_) => "busy",
+            Refusal::Draining => "draining",
+            Refusal::Unacknowledged { .. } => "not-acknowledged",
+            Refusal::Timeout => "timeout",
+            Refusal::Stopped => "stopped",
+        }
+    }
+}

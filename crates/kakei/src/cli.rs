@@ -1,0 +1,344 @@
+//! The command line, declared once: parsing, help, completions and the manual derive from it. Does nothing.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// A hot-reconfigurable load balancer: nothing that you change drops what you did not change.
+#[derive(Debug, Parser)]
+#[command(name = "kakei", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// How much is logged to standard error.
+    #[arg(long, global = true, env = "KAKEI_LOG", value_name = "LEVEL")]
+    pub(crate) log: Option<Level>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Level {
+    /// Nothing.
+    Off,
+    /// What went wrong.
+    Error,
+    /// And what is odd.
+    Warn,
+    /// And what happens: start, generations, health.
+    Info,
+    /// And details.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// See it balance: built-in backends and clients on free loopback ports; needs no file.
+    Demo(Demo),
+    /// Run in the foreground. SIGHUP applies the file again, SIGTERM drains, SIGINT twice stops now.
+    Run(Run),
+    /// A proxy in one line, without a file.
+    Serve(Serve),
+    /// Check a document: 0 valid, 2 invalid with every error placed. Binds and writes nothing.
+    Check(Check),
+    /// What applying a document would change in the running proxy.
+    Plan(FileCommand),
+    /// Go over to a document: all of it, or nothing.
+    Apply(FileCommand),
+    /// List what there is in the running proxy.
+    Get(Get),
+    /// The running proxy at a glance.
+    Status(Ask),
+    /// Where a client's datagram goes, and why not elsewhere.
+    Explain(Explain),
+    /// Change one backend of the running proxy.
+    Backend(BackendCommand),
+    /// The generations that ran, and what each changed.
+    History(Ask),
+    /// Completions for a shell, to standard output.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// The manual page (roff), to standard output.
+    Man,
+}
+
+/// The running proxy that is asked.
+#[derive(Debug, Args)]
+pub(crate) struct Door {
+    /// Its admin socket.
+    #[arg(short, long, global = true, env = "KAKEI_SOCKET", default_value = "kakei.sock", value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// How it is printed.
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    #[command(flatten)]
+    pub(crate) door: Door,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// End after the show instead of waiting for Ctrl-C.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The document (TOML, or JSON where the name ends in .json); without it, what the state directory holds.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The admin socket, in place of the document's.
+    #[arg(short, long, env = "KAKEI_SOCKET", value_name = "PATH")]
+    pub(crate) socket: Option<String>,
+    /// The state directory, in place of the document's.
+    #[arg(long, env = "KAKEI_STATE", value_name = "DIR")]
+    pub(crate) state: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where clients arrive: ADDR:PORT or udp:ADDR:PORT.
+    #[arg(long, required = true, num_args = 1.., value_name = "ADDR", value_parser = udp_address)]
+    pub(crate) from: Vec<SocketAddr>,
+    /// Where they go.
+    #[arg(long, required = true, num_args = 1.., value_name = "ADDR", value_parser = udp_address)]
+    pub(crate) to: Vec<SocketAddr>,
+    /// How a backend is chosen.
+    #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
+    pub(crate) balance: Balance,
+    /// After this many datagrams of a client the next one opens a new flow; 0: unlimited.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) requests: u32,
+    /// A flow ends after this many replies; 0: unlimited.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) responses: u32,
+    /// No reply is expected (syslog, statsd).
+    #[arg(long)]
+    pub(crate) one_way: bool,
+    /// Seconds without a datagram after which a flow ends.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) timeout: u32,
+    /// How many workers; one per core without it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
+    /// The admin socket; none without it.
+    #[arg(short, long, env = "KAKEI_SOCKET", value_name = "PATH")]
+    pub(crate) socket: Option<String>,
+    /// The address of /metrics, /healthz and /readyz.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Where access-log lines go: stdout, stderr or a file.
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) access_log: Option<String>,
+}
+
+/// How a backend is chosen.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Balance {
+    /// In turn, smoothly by weight.
+    #[default]
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+    /// The fewest live flows over weight.
+    Least,
+    /// The better of two random ones.
+    P2c,
+    /// Rendezvous hashing of the client's address.
+    Hrw,
+    /// Maglev hashing of the client's address.
+    Maglev,
+}
+
+impl From<Balance> for kakei::config::Balance {
+    fn from(balance: Balance) -> Self {
+        match balance {
+            Balance::RoundRobin => Self::RoundRobin,
+            Balance::Random => Self::Random,
+            Balance::Least => Self::Least,
+            Balance::P2c => Self::P2c,
+            Balance::Hrw => Self::Hrw,
+            Balance::Maglev => Self::Maglev,
+        }
+    }
+}
+
+fn udp_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.strip_prefix("udp:").unwrap_or(text);
+    address.parse().map_err(|_| "it is an address and a port, as udp:127.0.0.1:5353 or [::1]:53".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The document; - reads standard input.
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FileCommand {
+    /// The document; - reads standard input.
+    pub(crate) file: PathBuf,
+    /// Only if this generation runs.
+    #[arg(long, value_name = "N")]
+    pub(crate) if_generation: Option<u64>,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Where clients arrive.
+    #[value(alias = "listener")]
+    Listeners,
+    /// What refines a listener.
+    #[value(alias = "route")]
+    Routes,
+    /// Groups of backends.
+    #[value(alias = "cluster")]
+    Clusters,
+    /// Servers.
+    #[value(alias = "backend")]
+    Backends,
+    /// Live flows.
+    #[value(alias = "flow")]
+    Flows,
+    /// Generations that ran.
+    #[value(alias = "generation")]
+    Generations,
+    /// The document that runs, as TOML (JSON with -o json).
+    Config,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// What is listed.
+    #[arg(value_enum)]
+    pub(crate) kind: Kind,
+    /// Only the one of this name.
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) filter: FlowFilter,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Which flows")]
+pub(crate) struct FlowFilter {
+    /// Only of this listener.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) listener: Option<String>,
+    /// Only of this cluster.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// Only to this backend.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<String>,
+    /// Only of this client.
+    #[arg(long, value_name = "IP")]
+    pub(crate) client: Option<IpAddr>,
+    /// At most this many.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The address that is dialled, as udp:192.0.2.1:53.
+    #[arg(value_parser = udp_address)]
+    pub(crate) target: SocketAddr,
+    /// Who dials it; a port may be left out.
+    #[arg(long, value_name = "IP[:PORT]", value_parser = client_address)]
+    pub(crate) client: SocketAddr,
+    /// Explain this document instead of the running proxy.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+fn client_address(text: &str) -> Result<SocketAddr, String> {
+    let bare = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
+    text.parse().or_else(|_| bare()).map_err(|_| "it is an address with or without a port, as 192.0.2.7".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackendCommand {
+    #[command(subcommand)]
+    pub(crate) verb: BackendVerb,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackendVerb {
+    /// Add a backend to a cluster.
+    Add {
+        /// The cluster.
+        cluster: String,
+        /// Where the backend is.
+        address: SocketAddr,
+        /// Its name; the address without it.
+        #[arg(long)]
+        name: Option<String>,
+        /// Its share.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=256))]
+        weight: u32,
+        /// Use it only while no other is up.
+        #[arg(long)]
+        backup: bool,
+    },
+    /// Remove a backend; its flows do what `on_backend_removed` says.
+    Remove {
+        /// The cluster.
+        cluster: String,
+        /// The backend.
+        backend: String,
+    },
+    /// Give a backend no new flow (weight 0); live flows stay.
+    Drain {
+        /// The cluster.
+        cluster: String,
+        /// The backend.
+        backend: String,
+    },
+    /// Give a backend another share of new flows.
+    Weight {
+        /// The cluster.
+        cluster: String,
+        /// The backend.
+        backend: String,
+        /// Its share.
+        #[arg(value_parser = clap::value_parser!(u32).range(0..=256))]
+        weight: u32,
+    },
+}

@@ -1,0 +1,151 @@
+//! `kakei get`, `status`, `history`: what there is, asked of the running proxy.
+
+use serde_json::Value;
+
+use crate::cli::{Ask, FlowFilter, Format, Get, Kind};
+use crate::client::{Client, Request, escape};
+use crate::say::{self, Failure};
+use crate::table::{self, Column};
+
+const LISTENERS: &[Column] = &[
+    ("NAME", "name"),
+    ("PROTOCOL", "protocol"),
+    ("ADDRESS", "local"),
+    ("STATE", "state"),
+    ("CLUSTER", "cluster"),
+    ("FLOWS", "flows_live"),
+    ("IN", "datagrams_in"),
+    ("FORWARDED", "datagrams_forwarded"),
+    ("DROPPED", "datagrams_dropped"),
+];
+const ROUTES: &[Column] = &[("NAME", "name"), ("LISTENER", "listener"), ("SOURCE", "source"), ("CLUSTER", "cluster")];
+const CLUSTERS: &[Column] = &[
+    ("NAME", "name"),
+    ("BALANCE", "balance"),
+    ("BACKENDS", "backends"),
+    ("UP", "backends_up"),
+    ("CHECKED", "checked"),
+    ("FLOWS", "flows_live"),
+];
+const BACKENDS: &[Column] = &[
+    ("CLUSTER", "cluster"),
+    ("NAME", "name"),
+    ("ADDRESS", "address"),
+    ("WEIGHT", "weight"),
+    ("BACKUP", "backup"),
+    ("STATE", "state"),
+    ("FLOWS", "flows_live"),
+    ("OPENED", "flows_opened"),
+    ("SENT", "datagrams_sent"),
+    ("RETURNED", "datagrams_returned"),
+    ("UNREACHABLE", "unreachable"),
+];
+const FLOWS: &[Column] = &[
+    ("LISTENER", "listener"),
+    ("CLIENT", "client"),
+    ("LOCAL", "local"),
+    ("CLUSTER", "cluster"),
+    ("BACKEND", "backend"),
+    ("PHASE", "phase"),
+    ("REQUESTS", "requests"),
+    ("RESPONSES", "responses"),
+    ("AGE_MS", "age_ms"),
+    ("EXPIRES_MS", "expires_in_ms"),
+];
+const GENERATIONS: &[Column] =
+    &[("GENERATION", "generation"), ("AT", "at"), ("ORIGIN", "origin"), ("CHANGES", "changes")];
+
+pub(super) fn get(get: &Get) -> Result<(), Failure> {
+    let client = Client::new(&get.ask.door.socket);
+    let (path, columns) = match get.kind {
+        Kind::Listeners => ("/v1/listeners".to_owned(), LISTENERS),
+        Kind::Routes => ("/v1/routes".to_owned(), ROUTES),
+        Kind::Clusters => ("/v1/clusters".to_owned(), CLUSTERS),
+        Kind::Backends => ("/v1/backends".to_owned(), BACKENDS),
+        Kind::Flows => (format!("/v1/flows{}", flow_query(&get.filter)), FLOWS),
+        Kind::Generations => ("/v1/generations".to_owned(), GENERATIONS),
+        Kind::Config => return config(&client, get.ask.output.output),
+    };
+    let mut rows = rows(client.get(path)?);
+    if let Some(name) = &get.name {
+        let key = match get.kind {
+            Kind::Flows => "client",
+            Kind::Generations => "generation",
+            _ => "name",
+        };
+        rows.retain(|row| table::text(&row[key]) == *name);
+        if rows.is_empty() {
+            return Err(Failure::refused(format!(
+                "there is no such thing as {name:?} in what runs; see `kakei get` without a name"
+            )));
+        }
+    }
+    print(columns, rows, get.ask.output.output);
+    Ok(())
+}
+
+fn flow_query(filter: &FlowFilter) -> String {
+    let limit = filter.limit.map(|limit| limit.to_string());
+    let client = filter.client.map(|client| client.to_string());
+    let pairs = [
+        ("listener", &filter.listener),
+        ("cluster", &filter.cluster),
+        ("backend", &filter.backend),
+        ("client", &client),
+        ("limit", &limit),
+    ];
+    let words: Vec<String> =
+        pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", escape(value.as_deref()?)))).collect();
+    if words.is_empty() { String::new() } else { format!("?{}", words.join("&")) }
+}
+
+fn config(client: &Client, format: Format) -> Result<(), Failure> {
+    let mut request = Request::new("GET", "/v1/config");
+    request.accept = (format == Format::Table).then_some("application/toml");
+    let text = client.text(&request)?;
+    say::out(text.trim_end());
+    say::out("\n");
+    Ok(())
+}
+
+pub(super) fn history(ask: &Ask) -> Result<(), Failure> {
+    let rows = rows(Client::new(&ask.door.socket).get("/v1/generations")?);
+    print(GENERATIONS, rows, ask.output.output);
+    Ok(())
+}
+
+pub(super) fn status(ask: &Ask) -> Result<(), Failure> {
+    let status = Client::new(&ask.door.socket).get("/v1/status")?;
+    if ask.output.output == Format::Json {
+        say::out(&format!("{status}\n"));
+        return Ok(());
+    }
+    let mut page = format!(
+        "kakei {}: {}, generation {}, {} of {} workers answer, up {} s\n\n",
+        table::text(&status["version"]),
+        table::text(&status["state"]),
+        status["generation"],
+        status["workers_answering"],
+        status["workers"],
+        status["uptime_seconds"],
+    );
+    page.push_str(&table::render(LISTENERS, &rows(status["listeners"].clone())));
+    page.push('\n');
+    page.push_str(&table::render(CLUSTERS, &rows(status["clusters"].clone())));
+    say::out(&page);
+    Ok(())
+}
+
+fn rows(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(rows) => rows,
+        _ => Vec::new(),
+    }
+}
+
+fn print(columns: &[Column], rows: Vec<Value>, format: Format) {
+    match format {
+        Format::Table => say::out(&table::render(columns, &rows)),
+        Format::Json => say::out(&format!("{}\n", Value::Array(rows))),
+    }
+}

@@ -1,0 +1,35 @@
+//! `kakei check`: whether a document is valid. Binds and writes nothing.
+
+use serde_json::json;
+
+use super::document::Source;
+use crate::cli::{Check, Format};
+use crate::say::{self, Failure};
+
+pub(super) fn check(check: &Check) -> Result<(), Failure> {
+    let source = Source::read(&check.file)?;
+    if check.output.output == Format::Json {
+        let parsed = source.parse();
+        let errors = parsed.as_ref().err().map_or_else(|| json!([]), |errors| errors.to_json());
+        say::out(&format!("{}\n", json!({"valid": parsed.is_ok(), "errors": errors})));
+        return match parsed {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Failure::drawn(String::new())),
+        };
+    }
+    let document = source.document()?;
+    let backends: usize = document.clusters.values().map(|cluster| cluster.backends.len()).sum();
+    say::out(&format!(
+        "{} is valid: {}, {}, {}, {}\n",
+        source.name,
+        count(document.listeners.len(), "listener"),
+        count(document.routes.len(), "route"),
+        count(document.clusters.len(), "cluster"),
+        count(backends, "backend")
+    ));
+    Ok(())
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}

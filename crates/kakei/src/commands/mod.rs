@@ -1,0 +1,76 @@
+//! Each command in its own words: what it asks, what it prints. The running proxy is reached by its API only.
+
+mod ask;
+mod change;
+mod check;
+mod document;
+mod explain;
+mod run;
+
+pub(crate) use self::document::Source;
+pub(crate) use self::run::AdminGiven;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command, Level};
+use crate::demo;
+use crate::say::{self, Failure};
+
+/// Do what was asked.
+pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let log = cli.log;
+    match cli.command {
+        Command::Demo(demo) => {
+            init_log(log.unwrap_or(Level::Warn));
+            demo::run(&demo)
+        }
+        Command::Run(run) => {
+            init_log(log.unwrap_or(Level::Info));
+            run::run(run)
+        }
+        Command::Serve(serve) => {
+            init_log(log.unwrap_or(Level::Info));
+            run::serve(serve)
+        }
+        Command::Check(check) => check::check(&check),
+        Command::Plan(file) => change::plan(&file),
+        Command::Apply(file) => change::apply(&file),
+        Command::Get(get) => ask::get(&get),
+        Command::Status(ask) => ask::status(&ask),
+        Command::Explain(explain) => explain::explain(&explain),
+        Command::Backend(backend) => change::backend(&backend),
+        Command::History(ask) => ask::history(&ask),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kakei", &mut script);
+            say::out(&String::from_utf8_lossy(&script));
+            Ok(())
+        }
+        Command::Man => man(),
+    }
+}
+
+fn man() -> Result<(), Failure> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(Failure::refused)?;
+    say::out(&String::from_utf8_lossy(&page));
+    Ok(())
+}
+
+fn init_log(level: Level) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match level {
+        Level::Off => LevelFilter::OFF,
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(say::color())
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,145 @@
+//! `kakei run` and `serve`: from a document to a proxy in the foreground.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kakei::config::{
+    self, AccessLog, Admin, Backend, Cluster, Document, Listener, Name, UdpKnobs, WorkerCount, Workers,
+};
+use kakei::control::store::Store;
+use kakei::control::{Control, Generation, Options};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tracing::{debug, warn};
+
+use super::document::Source;
+use crate::cli::{Run, Serve};
+use crate::say::Failure;
+use crate::supervise;
+
+/// Where `run` looks for a kept document when it is told neither a file nor a directory.
+const DEFAULT_STATE: &str = "/var/lib/kakei";
+
+pub(super) fn run(run: Run) -> Result<(), Failure> {
+    let start = match &run.config {
+        Some(path) => Start { document: Source::read(path)?.document()?, kept: None },
+        None => kept(run.state.as_deref().unwrap_or(DEFAULT_STATE))?,
+    };
+    let Start { mut document, kept } = start;
+    let admin = AdminGiven { socket: run.socket, state: run.state };
+    admin.overlay(&mut document);
+    // Standard input can be read only once.
+    let file = run.config.filter(|path| path.as_os_str() != "-");
+    go(document, kept, file, admin)
+}
+
+/// A document to start with, and its generation where it ran before.
+struct Start {
+    document: Document,
+    kept: Option<Generation>,
+}
+
+fn kept(directory: &str) -> Result<Start, Failure> {
+    let nothing = || {
+        Failure::usage(format!(
+            "there is nothing to run: give a document with -c FILE, or a state directory that holds one with --state DIR \
+             ({directory} has none)"
+        ))
+    };
+    if !Path::new(directory).is_dir() {
+        return Err(nothing());
+    }
+    let store = Store::open(directory).map_err(Failure::refused)?;
+    let (generation, mut document) = store.load().map_err(Failure::refused)?.ok_or_else(nothing)?;
+    document.admin.state = Some(directory.to_owned());
+    Ok(Start { document, kept: Some(generation) })
+}
+
+/// What the command line says about the side doors: it goes before what a document says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AdminGiven {
+    socket: Option<String>,
+    state: Option<String>,
+}
+
+impl AdminGiven {
+    pub(crate) fn overlay(&self, document: &mut Document) {
+        document.admin.socket = self.socket.clone().or(document.admin.socket.take());
+        document.admin.state = self.state.clone().or(document.admin.state.take());
+    }
+}
+
+pub(super) fn serve(serve: Serve) -> Result<(), Failure> {
+    let document = serve_document(serve);
+    config::check(&document).map_err(|errors| Failure::usage(errors.to_string()))?;
+    go(document, None, None, AdminGiven::default())
+}
+
+fn serve_document(serve: Serve) -> Document {
+    let timeout = Duration::from_secs(u64::from(serve.timeout));
+    let backend = |address: &std::net::SocketAddr| Backend {
+        name: Name::new(address.to_string()),
+        address: *address,
+        weight: 1,
+        backup: false,
+    };
+    let cluster = Cluster {
+        balance: serve.balance.into(),
+        backends: serve.to.iter().map(backend).collect(),
+        udp: UdpKnobs {
+            requests: serve.requests,
+            responses: serve.responses,
+            expects_reply: !serve.one_way,
+            front_timeout: timeout,
+            back_timeout: timeout,
+            ..UdpKnobs::default()
+        },
+        health: None,
+        slow_start: Duration::ZERO,
+    };
+    let listener = Listener {
+        protocol: config::Protocol::Udp,
+        bind: serve.from,
+        cluster: Some("backends".into()),
+        limits: Default::default(),
+        max_datagram_size: 65_507,
+        proxy_protocol: Default::default(),
+        drain_timeout: timeout,
+    };
+    Document {
+        admin: Admin { socket: serve.socket, metrics: serve.metrics, state: None },
+        workers: Workers { count: serve.workers.map_or(WorkerCount::Auto, WorkerCount::Fixed), pin: false },
+        access_log: AccessLog { to: serve.access_log, ..AccessLog::default() },
+        listeners: BTreeMap::from([("front".into(), listener)]),
+        routes: BTreeMap::new(),
+        clusters: BTreeMap::from([("backends".into(), cluster)]),
+    }
+}
+
+fn go(
+    document: Document,
+    generation: Option<Generation>,
+    file: Option<PathBuf>,
+    admin: AdminGiven,
+) -> Result<(), Failure> {
+    raise_descriptors();
+    // Before anything runs, so that no signal finds its default action.
+    let signals =
+        supervise::Signals::catch().map_err(|error| Failure::refused(format!("signals can't be caught: {error}")))?;
+    let options = Options { document, origin: "start", generation, seed: kakei::random_seed() };
+    let control = Control::start(options).map_err(Failure::refused)?;
+    supervise::Supervisor::new(control, file, admin).run(signals)
+}
+
+/// A flow may need a descriptor: take all that the system grants without asking anyone.
+fn raise_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => debug!("up to {:?} descriptors may be open", limit.maximum),
+        Err(error) => warn!("the limit of open descriptors can't be raised: {error}"),
+    }
+}

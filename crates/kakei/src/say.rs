@@ -1,0 +1,59 @@
+//! The two streams that people read, and the shape of a failure. Formats no data.
+
+use std::io::{self, IsTerminal, Write};
+
+/// Why a command ends with something else than 0.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// 1: refused or failed; 2: wrong usage or an invalid document.
+    pub(crate) code: u8,
+    message: Message,
+}
+
+#[derive(Debug)]
+enum Message {
+    /// One sentence, that says what to do.
+    Sentence(String),
+    /// Text that is drawn already.
+    Drawn(String),
+}
+
+impl Failure {
+    /// The thing was refused or failed.
+    pub(crate) fn refused(sentence: impl ToString) -> Self {
+        Failure { code: 1, message: Message::Sentence(sentence.to_string()) }
+    }
+
+    /// The command line or a file is wrong.
+    pub(crate) fn usage(sentence: impl ToString) -> Self {
+        Failure { code: 2, message: Message::Sentence(sentence.to_string()) }
+    }
+
+    /// A document is wrong; its errors are drawn already.
+    pub(crate) fn drawn(text: String) -> Self {
+        Failure { code: 2, message: Message::Drawn(text) }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        match &self.message {
+            Message::Sentence(sentence) => format!("error: {sentence}\n"),
+            Message::Drawn(text) => text.clone(),
+        }
+    }
+}
+
+/// To standard output. A reader that went away ends nothing here.
+pub(crate) fn out(text: &str) {
+    let mut stream = io::stdout().lock();
+    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+}
+
+/// To standard error.
+pub(crate) fn err(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Whether standard error takes colour: a terminal, and nobody asked for none.
+pub(crate) fn color() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,160 @@
+//! The command line: exit codes, sentences, and the commands that need no running proxy.
+
+use std::io::Write;
+use std::net::UdpSocket;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::{Client, Echo, Room, Running, document, eventually, kakei};
+
+fn run(arguments: &[&str]) -> Output {
+    kakei().args(arguments).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ended by itself")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn exit_codes_tell_what_kind_of_end_it_was() {
+    let room = Room::new("codes");
+    let bad =
+        room.write("bad.toml", "[listeners.a]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"nope\"\n");
+    let nowhere = room.path("no.sock");
+    let (bad, nowhere) = (bad.to_str().unwrap(), nowhere.to_str().unwrap());
+    let cases: [(&[&str], i32); 12] = [
+        (&["--version"], 0),
+        (&["--help"], 0),
+        (&["frobnicate"], 2),
+        (&["serve"], 2),
+        (&["serve", "--from", "nonsense", "--to", "127.0.0.1:1"], 2),
+        (&["check", bad], 2),
+        (&["check", "/nonexistent.toml"], 2),
+        (&["run", "-c", bad], 2),
+        (&["run", "--state", "/nonexistent"], 2),
+        (&["apply", bad, "-s", nowhere], 2),
+        (&["status", "-s", nowhere], 1),
+        (&["backend", "drain", "c", "b", "-s", nowhere], 1),
+    ];
+    for (arguments, expected) in cases {
+        let output = run(arguments);
+        assert_eq!(code(&output), expected, "{arguments:?}: {}", stderr(&output));
+        assert_eq!(expected == 0, output.stderr.is_empty(), "errors go to standard error: {arguments:?}");
+    }
+    let said = stderr(&run(&["status", "-s", nowhere]));
+    assert!(said.lines().count() == 1 && said.contains(nowhere) && said.contains("-s"), "{said}");
+}
+
+#[test]
+fn check_draws_every_error_and_reads_standard_input() {
+    let text = "[listeners.a]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"nope\"\n\n[clusters.c]\nbackendz = []\n";
+    let check = |arguments: &[&str], text: &str| {
+        let mut child = kakei()
+            .arg("check")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let output = check(&["-"], text);
+    let drawn = stderr(&output);
+    assert_eq!(code(&output), 2);
+    assert!(drawn.contains("standard input:4:") && drawn.contains("standard input:7:"), "{drawn}");
+    assert!(!drawn.contains('\u{1b}'), "no colour where there is no terminal");
+    let output = check(&["-", "-o", "json"], text);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((code(&output), &answer["valid"]), (2, &Value::Bool(false)));
+    assert_eq!(answer["errors"].as_array().unwrap().len(), 2);
+    assert_eq!(answer["errors"][0]["pointer"], "/listeners/a/cluster");
+    let output = check(&["-"], "{\"clusters\": {\"c\": {\"backends\": [\"127.0.0.1:53\"]}}}");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+}
+
+#[test]
+fn a_port_in_use_is_said_in_one_sentence() {
+    let room = Room::new("inuse");
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let echo = Echo::start("a");
+    let file = room.write("k.toml", &document(&room, &[&echo], "").replace("127.0.0.1:0", &address));
+    let output = run(&["run", "--log", "off", "-c", file.to_str().unwrap()]);
+    let said = stderr(&output);
+    assert_eq!(code(&output), 1, "{said}");
+    assert!(said.starts_with("error: ") && said.contains(&address) && said.lines().count() == 1, "{said}");
+    assert!(!room.path("k.sock").exists(), "a start that fails leaves no socket");
+}
+
+#[test]
+fn a_second_process_does_not_take_the_admin_socket() {
+    let room = Room::new("second");
+    let echo = Echo::start("a");
+    let proxy = Running::start(&room, &document(&room, &[&echo], ""));
+    let output = run(&["run", "--log", "off", "-c", room.path("k.toml").to_str().unwrap()]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("in use by a running process"), "{}", stderr(&output));
+    assert_eq!(proxy.json(&["status"])["state"], "ready");
+    proxy.kill();
+    let proxy = Running::start(&room, &document(&room, &[&echo], ""));
+    assert_eq!(proxy.json(&["status"])["state"], "ready", "a dead process's socket is replaced");
+}
+
+#[test]
+fn serve_needs_no_file() {
+    let room = Room::new("serve");
+    let (a, b) = (Echo::start("a"), Echo::start("b"));
+    let mut command = kakei();
+    let (to, other) = (a.address.to_string(), format!("udp:{}", b.address));
+    command.args(["serve", "--from", "udp:127.0.0.1:0", "--to", &to, &other, "--responses", "1", "--workers", "1"]);
+    command.arg("-s").arg(room.path("k.sock"));
+    let proxy = Running::from(&room, command);
+    let mut seen: Vec<String> = (0..4).map(|_| Client::new(proxy.front()).ask("x").unwrap()).collect();
+    seen.sort();
+    assert_eq!(seen, ["a", "a", "b", "b"]);
+    let text = proxy.done(&["get", "config"]);
+    assert!(text.contains("[listeners.front]") && text.contains(&to), "{text}");
+}
+
+#[test]
+fn a_plan_says_what_would_change_and_changes_nothing() {
+    let room = Room::new("plan");
+    let (a, b) = (Echo::start("a"), Echo::start("b"));
+    let proxy = Running::start(&room, &document(&room, &[&a], ""));
+    let next = room.write("next.toml", &document(&room, &[&a, &b], ""));
+    let said = proxy.done(&["plan", next.to_str().unwrap()]);
+    assert!(said.starts_with("would change generation 1:\n") && said.contains('b'), "{said}");
+    let same = proxy.done(&["plan", room.path("k.toml").to_str().unwrap()]);
+    assert!(same.starts_with("nothing to change"), "{same}");
+    assert_eq!(proxy.json(&["status"])["generation"], 1);
+    let refused = proxy.ask(&["apply", next.to_str().unwrap(), "--if-generation", "5"]);
+    assert_eq!(code(&refused), 1);
+    let stderr = stderr(&refused);
+    assert!(stderr.contains("generation 1 runs"), "{stderr}");
+}
+
+#[test]
+fn the_demo_balances_and_loses_nothing() {
+    let output = run(&["demo", "--once"]);
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(code(&output), 0, "{said}{}", stderr(&output));
+    assert!(said.contains(" 0 lost.") && said.contains("kakei get flows -s "), "{said}");
+    let removed = said.lines().find(|line| line.contains("`blue` removed")).unwrap();
+    assert!(removed.contains("( 0 %)"), "{removed}");
+}
+
+#[test]
+fn completions_and_the_manual_come_from_the_same_table() {
+    let completions = run(&["completions", "bash"]);
+    assert!(String::from_utf8_lossy(&completions.stdout).contains("_kakei"));
+    let man = run(&["man"]);
+    assert!(String::from_utf8_lossy(&man.stdout).contains(".TH kakei"));
+    eventually("both ended well", || (completions.status.success() && man.status.success()).then_some(()));
+}

@@ -1,0 +1,13 @@
+//! The real program on loopback: real clients, real backends, real signals. Needs no network but that.
+//! `cfg(test)` on each module says to clippy that `unwrap` is fine there.
+
+#[cfg(test)]
+mod changes;
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod signals;
+#[cfg(test)]
+mod traffic;

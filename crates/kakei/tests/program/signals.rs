@@ -1,0 +1,132 @@
+//! Signals: another document, the end, a rotated log.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use crate::harness::{Answer, Client, Echo, Room, Running, SOON, answered, document, eventually};
+
+#[test]
+fn hangup_applies_the_file_and_a_bad_file_changes_nothing() {
+    let room = Room::new("hangup");
+    let (a, b) = (Echo::start("a"), Echo::start("b"));
+    let proxy = Running::start(&room, &document(&room, &[&a], ""));
+    let front = proxy.front();
+    let generation = || proxy.json(&["status"])["generation"].as_u64().unwrap();
+    room.write("k.toml", "[listeners.front]\nprotocol = \"udq\"\n");
+    proxy.signal("HUP");
+    room.write("k.toml", &document(&room, &[&b], ""));
+    assert_eq!((generation(), Client::new(front).ask("x").as_deref()), (1, Some("a")));
+    proxy.signal("HUP");
+    eventually("the good file runs", || (generation() == 2).then_some(()));
+    assert_eq!(Client::new(front).ask("x").as_deref(), Some("b"));
+    assert_eq!(proxy.json(&["history"])[1]["origin"], "sighup");
+    proxy.signal("INT");
+    let (status, _) = proxy.end();
+    assert!(status.success());
+}
+
+#[test]
+fn a_bad_file_is_drawn_in_the_log() {
+    let room = Room::new("drawn");
+    let echo = Echo::start("a");
+    let proxy = Running::start(&room, &document(&room, &[&echo], ""));
+    room.write("k.toml", "[listeners.front]\nprotocol = \"udq\"\n");
+    proxy.signal("HUP");
+    // Transactions are carried out in order, so that the next one's end is the first one's too.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    proxy.signal("TERM");
+    let (status, stderr) = proxy.end();
+    assert!(status.success());
+    assert!(stderr.contains("was not applied") && stderr.contains("did you mean `udp`?"), "{stderr}");
+}
+
+#[test]
+fn the_end_waits_for_live_flows_and_admits_no_new_one() {
+    let room = Room::new("drain");
+    let echo = Echo::start("a");
+    let log = room.path("access.log");
+    // One worker: of several, one without flows closes its sockets at once and counts no more.
+    let more = format!("[access_log]\nto = {log:?}\nformat = \"text\"\n[workers]\ncount = 1\n");
+    let text = document(&room, &[&echo], &more).replace("[admin]\n", "[admin]\nmetrics = \"127.0.0.1:0\"\n");
+    let proxy = Running::start(&room, &text);
+    let client = Client::new(proxy.front());
+    assert!(client.ask("1").is_some());
+    proxy.signal("TERM");
+    let told = Instant::now();
+    eventually("it is not ready any more", || {
+        let answer = proxy.http("GET", "/readyz", &[], "");
+        (answer.status == 503 && answer.body.contains("draining")).then_some(())
+    });
+    assert_eq!(proxy.http("GET", "/healthz", &[], "").status, 200);
+    assert!(client.ask("2").is_some(), "a live flow lives on");
+    assert!(Client::new(proxy.front()).hears_nothing("new"), "no new flow");
+    assert_eq!(proxy.metrics().sum("kakei_dropped_datagrams_total", "reason=\"draining\""), 1);
+    assert_eq!(proxy.ask(&["backend", "drain", "c", "a"]).status.code(), Some(1), "no change either");
+    let socket = proxy.socket.clone();
+    let (status, stderr) = proxy.end();
+    assert!(status.success(), "{stderr}");
+    assert!(told.elapsed() < SOON, "drain_timeout is 2 s");
+    assert!(!socket.exists(), "the admin socket goes with the process");
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(log.lines().count(), 1);
+    assert!(log.contains(" requests=2 ") && log.ends_with(" reason=drain\n"), "{log}");
+}
+
+#[test]
+fn interrupted_twice_it_stops_at_once() {
+    let room = Room::new("now");
+    let echo = Echo::start("a");
+    let text = document(&room, &[&echo], "").replace("drain_timeout = \"2s\"", "drain_timeout = \"1h\"");
+    let proxy = Running::start(&room, &text);
+    let client = Client::new(proxy.front());
+    assert!(client.ask("1").is_some());
+    proxy.signal("INT");
+    eventually("it drains", || (proxy.http("GET", "/readyz", &[], "").status == 503).then_some(()));
+    assert!(client.ask("2").is_some());
+    proxy.signal("INT");
+    let (status, _) = proxy.end();
+    assert!(status.success());
+}
+
+#[test]
+fn a_rotated_log_is_opened_again() {
+    let room = Room::new("rotate");
+    let echo = Echo::start("a");
+    let (log, old) = (room.path("access.log"), room.path("access.log.1"));
+    let more = format!("udp = {{ responses = 1 }}\n[access_log]\nto = {log:?}\n");
+    let proxy = Running::start(&room, &document(&room, &[&echo], &more));
+    let lines = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
+    assert!(Client::new(proxy.front()).ask("1").is_some());
+    eventually("the first line", || (lines(&log) == 1).then_some(()));
+    std::fs::rename(&log, &old).unwrap();
+    proxy.signal("USR1");
+    eventually("a new file", || log.exists().then_some(()));
+    assert!(Client::new(proxy.front()).ask("2").is_some());
+    eventually("the second line", || (lines(&log) == 1).then_some(()));
+    assert_eq!(lines(&old), 1);
+}
+
+#[test]
+fn the_metrics_address_shows_metrics_and_nothing_else() {
+    let room = Room::new("metrics");
+    let echo = Echo::start("a");
+    // A free port that was just given back; nothing else on this machine asks for it.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = document(&room, &[&echo], "").replace("[admin]\n", &format!("[admin]\nmetrics = \"{address}\"\n"));
+    let proxy = Running::start(&room, &text);
+    assert!(proxy.ready.contains(&format!("metrics on {address}")), "{}", proxy.ready);
+    let get = |path: &str| -> Answer {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: k\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answered(&answer)
+    };
+    assert_eq!(get("/healthz").status, 200);
+    assert_eq!((get("/readyz").status, get("/readyz").body.as_str()), (200, "generation 1 runs\n"));
+    let metrics = get("/metrics");
+    assert!(metrics.header("content-type").unwrap().starts_with("application/openmetrics-text; version=1.0.0"));
+    assert!(metrics.body.ends_with("# EOF\n"));
+    assert_eq!(get("/v1/config").status, 404, "the document is not for everyone");
+}
