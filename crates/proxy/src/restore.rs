@@ -160,7 +160,7 @@ fn restore_front(world: &mut World, now: Instant, known: &mut Known, state: Fron
     let draining = state.draining.map(|left| now + left);
     let listener = known.listener(state.listener)?;
     let front = Front { bind: state.bind, port: state.port, listener, draining, flows: 0 };
-    let socket = known.adopt(world, state.socket, Socket::Front(front));
+    let socket = known.adopt(world, state.socket, Socket::Front(Box::new(front)));
     if let Some(until) = draining {
         world.timers.arm(until, Due::Front(socket));
     }

@@ -11,7 +11,7 @@
 //! ```
 
 use crate::cluster::{BackendKey, ClusterKey, Seat};
-use crate::datagram::{Cause, Datagrams, Failure};
+use crate::datagram::{Cause, Datagrams, Failure, FlowId};
 use crate::limits::TIMERS_PER_STEP;
 use crate::seam::{
     Command, Datagram, Event, Inbox, Instant, Notice, Op, OpenError, Outbox, Reply, SendError, SocketId, Ticket,
@@ -65,8 +65,10 @@ impl Worker {
         self.world.values[WorkerMetric::Events] += inbox.events.len() as u64;
         self.datagrams.begin();
         tick.out.ops.append(&mut self.pending);
-        for event in inbox.events.drain(..) {
-            self.handle(&mut tick, event);
+        self.datagrams.locate(&self.world, inbox.events);
+        for (number, event) in inbox.events.drain(..).enumerate() {
+            let located = self.datagrams.located(number);
+            self.handle(&mut tick, event, located);
         }
         let timers_left = self.fire_timers(&mut tick);
         self.datagrams.settle_stash(&mut self.world);
@@ -78,9 +80,9 @@ impl Worker {
         }
     }
 
-    fn handle(&mut self, tick: &mut Tick<'_>, event: Event) {
+    fn handle(&mut self, tick: &mut Tick<'_>, event: Event, located: FlowId) {
         match event {
-            Event::Datagram(datagram) => self.handle_datagram(tick, datagram),
+            Event::Datagram(datagram) => self.handle_datagram(tick, datagram, located),
             Event::Opened { socket, local } => self.handle_opened(tick, socket, local.port()),
             Event::OpenFailed { socket, error } => self.handle_open_failed(tick, socket, error),
             Event::Unreachable { socket, peer } => self.handle_unreachable(tick, socket, peer),
@@ -102,10 +104,10 @@ impl Worker {
         }
     }
 
-    fn handle_datagram(&mut self, tick: &mut Tick<'_>, datagram: Datagram) {
+    fn handle_datagram(&mut self, tick: &mut Tick<'_>, datagram: Datagram, located: FlowId) {
         let Worker { world, datagrams, .. } = self;
         match world.sockets.get(datagram.socket) {
-            Some(Socket::Front(_)) => datagrams.handle_client(world, tick, datagram),
+            Some(Socket::Front(_)) => datagrams.handle_client(world, tick, datagram, located),
             Some(&Socket::Flow(id)) => datagrams.handle_reply(world, tick, id, datagram),
             Some(&Socket::Shared { cluster, seat, .. }) => {
                 datagrams.handle_shared_reply(world, tick, (cluster, seat), datagram);

@@ -18,7 +18,8 @@ use crate::timers::Timers;
 #[derive(Debug)]
 pub(crate) enum Socket {
     /// Clients of a listener arrive here.
-    Front(Front),
+    /// Boxed: there are few of them, and many sockets of flows.
+    Front(Box<Front>),
     /// One flow's way to its backend.
     Flow(FlowId),
     /// Several flows' way to their backends.

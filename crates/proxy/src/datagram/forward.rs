@@ -99,7 +99,7 @@ impl Datagrams {
         };
         if let Some(rest) = rest {
             world.listeners[listener].unreceive(rest.count());
-            self.offer(world, tick, key.clone(), rest);
+            self.offer(world, tick, (key.clone(), FlowId::default()), rest);
         }
     }
 

@@ -9,6 +9,7 @@ mod forward;
 mod key;
 mod life;
 mod list;
+mod locate;
 mod receive;
 mod reply;
 mod reroute;
@@ -49,6 +50,10 @@ pub(crate) struct Datagrams {
     epoch: u64,
     /// Counts steps, to tell a flow that has just asked for its socket from one that waits.
     step: u32,
+    /// By event of this step: the flow that it is about.
+    located: Vec<FlowId>,
+    /// Keeps the reads of `locate` from being thought useless.
+    touched: u64,
 }
 
 impl Datagrams {
@@ -61,6 +66,8 @@ impl Datagrams {
             sweeps: Vec::new(),
             epoch: 0,
             step: 0,
+            located: Vec::new(),
+            touched: 0,
         }
     }
 

@@ -12,14 +12,21 @@ use crate::world::{Tick, World};
 
 impl Datagrams {
     /// A datagram or a train arrived at a front socket.
-    pub(crate) fn handle_client(&mut self, world: &mut World, tick: &mut Tick<'_>, datagram: Datagram) {
+    /// `located` may be the flow that it belongs to.
+    pub(crate) fn handle_client(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        datagram: Datagram,
+        located: FlowId,
+    ) {
         let Some(front) = world.front_mut(datagram.socket) else { return };
         let key = front.listener;
         let listener = &mut world.listeners[key];
         let Some(run) = within_size(listener, Run::received(datagram.bytes, datagram.segment)) else { return };
         let arrival = FlowKey { front: datagram.socket, peer: datagram.peer, local: datagram.local, believed: None };
         if listener.spec.trusted.is_empty() {
-            return self.offer(world, tick, arrival, run);
+            return self.offer(world, tick, (arrival, located), run);
         }
         let spec = std::sync::Arc::clone(&listener.spec);
         for single in run.each() {
@@ -27,7 +34,7 @@ impl Datagrams {
                 Ok((believed, len)) => {
                     let arrival = FlowKey { believed: believed.map(Box::new), ..arrival.clone() };
                     let payload = Run::received(single.bytes.skip(len), 0);
-                    self.offer(world, tick, arrival, payload);
+                    self.offer(world, tick, (arrival, FlowId::default()), payload);
                 }
                 Err(reason) => world.listeners[key].refuse(reason, 1),
             }
@@ -35,10 +42,16 @@ impl Datagrams {
     }
 
     /// Give a run to its flow, and what that flow may not take any more to the next one.
-    pub(super) fn offer(&mut self, world: &mut World, tick: &mut Tick<'_>, key: FlowKey, run: Run) {
+    pub(super) fn offer(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        (key, located): (FlowKey, FlowId),
+        run: Run,
+    ) {
         let mut rest = Some(run);
         while let Some(run) = rest {
-            let id = match self.find(&key) {
+            let id = match self.find_from(located, &key) {
                 Some(id) => id,
                 None => match self.admit(world, tick, &key) {
                     Ok(id) => id,
