@@ -95,7 +95,7 @@ impl World {
     /// Every front socket.
     pub(crate) fn fronts(&self) -> impl Iterator<Item = (SocketId, &Front)> {
         self.sockets.iter().filter_map(|(id, socket)| match socket {
-            Socket::Front(front) => Some((id, front)),
+            Socket::Front(front) => Some((id, &**front)),
             _ => None,
         })
     }
