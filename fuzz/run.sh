@@ -30,5 +30,5 @@ corpus=$here/corpus/$target artifacts=$here/artifacts/$target seeds=$here/seeds/
 mkdir -p "$corpus" "$artifacts"
 [ ! -d "$seeds" ] || set -- "$@" "$seeds"
 [ ! -f "$words" ] || set -- "-dict=$words" "$@"
-exec "$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 -print_final_stats=1 \
+exec "$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 -len_control=10 -print_final_stats=1 \
   -artifact_prefix="$artifacts/" "$corpus" "$@"
