@@ -4,9 +4,10 @@
 # Builds a target and fuzzes it for that long, on stable Rust: libFuzzer needs only LLVM's coverage instrumentation,
 # whose options are stable; sanitizers are not, and safe code needs none. Exit status 0: nothing was found.
 # What was learnt stays in fuzz/corpus/TARGET, what broke it is in fuzz/artifacts/TARGET:
-# `fuzz/run.sh TARGET 0 FILE` runs the target on that file once.
+# `fuzz/run.sh TARGET 0 FILE` runs the target on that file once (with KAKEI_FUZZ_TRACE=1, flow_table prints every step),
+# `fuzz/run.sh TARGET 0 -minimize_crash=1 -max_total_time=30 FILE` makes it smaller.
 set -eu
-[ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 target=$1 seconds=$2
 shift 2
 here=$(cd "$(dirname "$0")" && pwd)

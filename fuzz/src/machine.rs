@@ -66,6 +66,8 @@ pub struct Machine {
     tickets: u64,
     stats: Option<Box<Stats>>,
     drained: bool,
+    /// Whether every step is printed: `KAKEI_FUZZ_TRACE` is set.
+    trace: bool,
 }
 
 impl Machine {
@@ -86,6 +88,7 @@ impl Machine {
             tickets: 0,
             stats: None,
             drained: false,
+            trace: std::env::var_os("KAKEI_FUZZ_TRACE").is_some(),
         }
     }
 
@@ -286,10 +289,16 @@ impl Machine {
     /// Step until the worker has done all that it can do now.
     pub fn step(&mut self) {
         for _ in 0..STEPS_TO_REST {
+            if self.trace {
+                eprintln!("{:?}: {:#?}", self.now, self.events);
+            }
             let inbox = Inbox { events: &mut self.events, bytes: &self.arena };
             self.wake = self.worker.step(self.now, inbox, &mut self.out);
             assert!(self.events.is_empty(), "a step drains its inbox");
             assert!(self.wake.is_none_or(|wake| wake >= self.now), "a wake-up lies ahead");
+            if self.trace {
+                eprintln!("asks for {:#?}, wants to be called at {:?}", self.out.ops, self.wake);
+            }
             self.carry_out();
             if self.wake != Some(self.now) {
                 return;
