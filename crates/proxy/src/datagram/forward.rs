@@ -87,7 +87,9 @@ impl Datagrams {
         (id, key, listener): (FlowId, &FlowKey, ListenerKey),
         run: Run,
     ) {
-        world.listeners[listener].unkeep(run.count());
+        // A removed listener goes with its last flow, which may be this one: then nobody is left to count or to open for.
+        let Some(live) = world.listeners.get_mut(listener) else { return };
+        live.unkeep(run.count());
         let left = self.flows.get(id).map_or(0, |flow| flow.life.requests_left());
         let rest = match left {
             0 => Some(run),
@@ -97,8 +99,8 @@ impl Datagrams {
                 rest
             }
         };
-        if let Some(rest) = rest {
-            world.listeners[listener].unreceive(rest.count());
+        if let (Some(rest), Some(live)) = (rest, world.listeners.get_mut(listener)) {
+            live.unreceive(rest.count());
             self.offer(world, tick, (key.clone(), FlowId::default()), rest);
         }
     }
@@ -156,7 +158,9 @@ impl Datagrams {
         flow.life.handle_unsent(failure.datagrams, bytes);
         let listener = &mut world.listeners[flow.listener];
         listener.values[ListenerMetric::DatagramsForwarded] -= u64::from(failure.datagrams);
-        listener.values[ListenerMetric::BytesForwarded] -= bytes;
+        // A failed first datagram can't always be told from a later one, and then its header is among the bytes.
+        let forwarded = &mut listener.values[ListenerMetric::BytesForwarded];
+        *forwarded = forwarded.saturating_sub(bytes);
         listener.drop(failure.reason, failure.datagrams);
         let backend = &mut world.clusters[flow.cluster].backends[flow.backend];
         let sent = &mut backend.values[BackendMetric::DatagramsSent];
