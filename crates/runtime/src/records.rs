@@ -137,7 +137,6 @@ pub(crate) fn channel(workers: usize, capacity: usize, gate: &Arc<Gate>) -> (Vec
 mod tests {
     use std::thread;
 
-    use kakei_config::Name;
     use kakei_proxy::record::CloseReason;
     use kakei_proxy::seam::Instant;
 
@@ -146,10 +145,10 @@ mod tests {
     fn record(requests: u64) -> Box<FlowRecord> {
         let address = "127.0.0.1:1".parse().unwrap();
         Box::new(FlowRecord {
-            listener: Name::new("l"),
+            listener: "l".into(),
             route: None,
-            cluster: Name::new("c"),
-            backend: Name::new("b"),
+            cluster: "c".into(),
+            backend: "b".into(),
             backend_address: address,
             client: address,
             local: address,

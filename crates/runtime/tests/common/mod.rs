@@ -8,7 +8,6 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Clock};
 
-use kakei_config::{Document, Listener, Name, Protocol};
 use kakei_proxy::seam::{
     BindKey, Command, Datagram, Event, Gather, Inbox, Instant, Op, Outbox, Remote, Reply, Send, SocketId, Span, Ticket,
     Transport,
@@ -16,6 +15,7 @@ use kakei_proxy::seam::{
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_runtime::engine::{Engine, EngineConfig, EngineEvent};
 use kakei_runtime::step::Step;
+use serde_json::json;
 use slotmap::{SecondaryMap, SlotMap};
 
 /// What a socket of the relay is for.
@@ -325,19 +325,28 @@ pub(crate) fn key(address: &str) -> BindKey {
 }
 
 pub(crate) fn snapshot(generation: u64, binds: &[BindKey], workers: u16) -> Arc<Snapshot> {
-    let mut document = Document::default();
-    let listener = Listener {
-        protocol: Protocol::Udp,
-        bind: binds.iter().map(|bind| bind.address).collect(),
-        cluster: None,
-        limits: Default::default(),
-        max_datagram_size: 65_507,
-        proxy_protocol: Default::default(),
-        drain_timeout: Duration::ZERO,
-    };
-    if !binds.is_empty() {
-        document.listeners.insert(Name::new("l"), listener);
-    }
+    // Read as data, so that this crate need not know the model.
+    let addresses: Vec<SocketAddr> = binds.iter().map(|bind| bind.address).collect();
+    let second = json!({ "secs": 1, "nanos": 0 });
+    let listener = json!({
+        "protocol": "udp",
+        "bind": addresses,
+        "cluster": null,
+        "limits": { "flows": 1, "flows_per_source": 0, "new_flows_per_second": 0 },
+        "max_datagram_size": 65_507,
+        "proxy_protocol": { "trusted": [] },
+        "drain_timeout": second,
+    });
+    let listeners = if binds.is_empty() { json!({}) } else { json!({ "l": listener }) };
+    let document = json!({
+        "admin": { "socket": null, "metrics": null, "state": null },
+        "workers": { "count": "auto", "pin": false },
+        "access_log": { "to": null, "format": "json" },
+        "listeners": listeners,
+        "routes": {},
+        "clusters": {},
+    });
+    let document = serde_json::from_value(document).unwrap();
     let shared = Shared { workers, balance_seed: 0 };
     Arc::new(Snapshot::compile(&document, Generation(generation), shared, None))
 }
