@@ -269,3 +269,125 @@ fn gather(batch: &mut SendBatch, whole: Gather, start: u32, len: u32) {
         batch.part(Part::Body(body));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use kakei_proxy::seam::{SocketId, Span};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::udp::{Arenas, Message as Sent};
+
+    /// A send of one to many datagrams: destination, source, length of head and body, segment.
+    type Asked = (u8, Option<u8>, u16, u16, u16);
+
+    fn asked() -> impl Strategy<Value = Asked> {
+        let len = prop_oneof![Just(0u16), Just(100), 0..400u16, 0..30_000u16];
+        let segment = prop_oneof![Just(0u16), Just(100), 1..400u16, 1000..1500u16];
+        (0..4u8, proptest::option::of(0..2u8), prop_oneof![Just(0u16), 0..60u16], len, segment)
+    }
+
+    /// Every datagram as it should be on the wire: to whom, and its bytes.
+    fn cut(send: &Send, arenas: Arenas<'_>) -> Vec<(Key, Vec<u8>)> {
+        let whole = [send.bytes.head.of(arenas.head), send.bytes.body.of(arenas.body)].concat();
+        let key = Key { to: send.to, from: send.from };
+        match send.segment {
+            _ if whole.is_empty() => vec![(key, whole)],
+            0 => vec![(key, whole)],
+            segment => whole.chunks(usize::from(segment)).map(|datagram| (key, datagram.to_vec())).collect(),
+        }
+    }
+
+    fn by_destination(datagrams: impl IntoIterator<Item = (Key, Vec<u8>)>) -> HashMap<String, Vec<Vec<u8>>> {
+        let mut sorted: HashMap<String, Vec<Vec<u8>>> = HashMap::new();
+        for (key, bytes) in datagrams {
+            sorted.entry(format!("{key:?}")).or_default().push(bytes);
+        }
+        sorted
+    }
+
+    fn made(all: &[Asked]) -> (Vec<Send>, Vec<u8>, Vec<u8>) {
+        let (mut head, mut body, mut sends) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = (0..).map(|n: u32| (n.wrapping_mul(0x9e37_79b9) >> 24) as u8);
+        for &(to, from, ahead, len, segment) in all {
+            let (first, second) = (head.len() as u32, body.len() as u32);
+            head.extend(bytes.by_ref().take(usize::from(ahead)));
+            body.extend(bytes.by_ref().take(usize::from(len)));
+            sends.push(Send {
+                socket: SocketId::default(),
+                to: Some(SocketAddr::from(([10, 0, 0, to], 53))),
+                from: from.map(|n| IpAddr::from([127, 0, 0, n])),
+                segment,
+                bytes: Gather {
+                    head: Span { start: first, len: u32::from(ahead) },
+                    body: Span { start: second, len: u32::from(len) },
+                },
+                tag: 0,
+            });
+        }
+        (sends, head, body)
+    }
+
+    fn planned(sends: &[Send]) -> Plan {
+        let mut plan = Plan::default();
+        plan.reset(sends.len());
+        for (number, send) in (0..).zip(sends) {
+            plan.add(number, send);
+        }
+        plan
+    }
+
+    proptest! {
+        /// Whatever is joined, cut or split: each destination gets its datagrams, whole, in order; every message is
+        /// within the kernel's limits; every datagram belongs to the send that asked for it.
+        #[test]
+        fn nothing_changes_on_the_wire(all in vec(asked(), 1..80), longest in prop_oneof![Just(0u16), Just(200), Just(u16::MAX)]) {
+            let (sends, head, body) = made(&all);
+            let arenas = Arenas { head: &head, body: &body };
+            let mut plan = planned(&sends);
+            let mut batch = SendBatch::new();
+            plan.fill(0, longest, |number| sends[number as usize].bytes, &mut batch);
+
+            let mut wire = Vec::new();
+            let mut accounted: HashMap<u32, (u32, u32)> = HashMap::new();
+            for (index, message) in batch.messages(arenas).enumerate() {
+                let Sent { target: Target { to, from, segment }, bytes, parts } = message;
+                let key = Key { to, from };
+                prop_assert!(parts <= 1024 && (segment == 0 || bytes.len() <= MAX_TRAIN_BYTES));
+                let datagrams = if segment == 0 { vec![bytes.clone()] } else { bytes.chunks(usize::from(segment)).map(<[u8]>::to_vec).collect() };
+                prop_assert!(datagrams.len() <= MAX_TRAIN_DATAGRAMS && segment <= longest);
+                let told: Vec<_> = plan.made_of(index).collect();
+                prop_assert_eq!(told.iter().map(|told| told.1 as usize).sum::<usize>(), datagrams.len());
+                prop_assert_eq!(told.iter().map(|told| told.2 as usize).sum::<usize>(), bytes.len());
+                for (number, datagrams, bytes) in told {
+                    let sum = accounted.entry(number).or_default();
+                    *sum = (sum.0 + datagrams, sum.1 + bytes);
+                }
+                wire.extend(datagrams.into_iter().map(|datagram| (key, datagram)));
+            }
+            prop_assert_eq!(by_destination(wire), by_destination(sends.iter().flat_map(|send| cut(send, arenas))));
+            for (number, send) in (0..).zip(&sends) {
+                prop_assert_eq!(accounted[&number], (cut(send, arenas).len() as u32, send.bytes.len() as u32));
+            }
+        }
+    }
+
+    #[test]
+    fn interleaved_destinations_join() {
+        let all: Vec<Asked> = (0..40).map(|n| (n % 4, None, 0, 100, 0)).collect();
+        let (sends, ..) = made(&all);
+        assert_eq!(planned(&sends).trains.len(), 4);
+    }
+
+    #[test]
+    fn a_shorter_datagram_ends_a_train_and_a_longer_one_begins_another() {
+        let lens = [100, 100, 40, 100, 120, 0, 0];
+        let all: Vec<Asked> = lens.iter().map(|&len| (1, None, 0, len, 0)).collect();
+        let (sends, ..) = made(&all);
+        let trains: Vec<u32> = planned(&sends).trains.iter().map(|train| train.datagrams).collect();
+        assert_eq!(trains, [3, 1, 1, 1, 1]);
+    }
+}

@@ -50,6 +50,15 @@ pub struct Arenas<'a> {
     pub body: &'a [u8],
 }
 
+impl Part {
+    fn of(self, arenas: Arenas<'_>) -> &[u8] {
+        match self {
+            Part::Head(span) => span.of(arenas.head),
+            Part::Body(span) => span.of(arenas.body),
+        }
+    }
+}
+
 /// What to do about a message that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -71,15 +80,24 @@ pub struct Stats {
 }
 
 #[derive(Clone, Debug)]
-struct Message {
+struct Planned {
     target: Target,
     parts: Range<usize>,
+}
+
+/// A message as the kernel would get it, gathered into one piece: for tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg(test)]
+pub(crate) struct Message {
+    pub(crate) target: Target,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) parts: usize,
 }
 
 /// Messages to one socket. Keeps its memory between uses.
 #[derive(Default)]
 pub struct SendBatch {
-    messages: Vec<Message>,
+    messages: Vec<Planned>,
     parts: Vec<Part>,
     raw: Raw,
 }
@@ -121,7 +139,7 @@ impl SendBatch {
 
     /// Begin a message; it has no bytes yet.
     pub fn begin(&mut self, target: Target) {
-        self.messages.push(Message { target, parts: self.parts.len()..self.parts.len() });
+        self.messages.push(Planned { target, parts: self.parts.len()..self.parts.len() });
     }
 
     /// Append bytes to the message begun last. At most 1,024 parts to a message: the kernel refuses more.
@@ -130,6 +148,15 @@ impl SendBatch {
             self.parts.push(part);
             message.parts.end = self.parts.len();
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn messages(&self, arenas: Arenas<'_>) -> impl Iterator<Item = Message> {
+        self.messages.iter().map(move |planned| {
+            let parts = &self.parts[planned.parts.clone()];
+            let bytes = parts.iter().flat_map(|part| part.of(arenas)).copied().collect();
+            Message { target: planned.target, bytes, parts: parts.len() }
+        })
     }
 
     /// Send all messages in order, never waiting. `failed` is asked about each message that the kernel refuses.
@@ -168,7 +195,7 @@ impl SendBatch {
 }
 
 impl Raw {
-    fn encode(&mut self, messages: &[Message], parts: &[Part], arenas: Arenas<'_>) {
+    fn encode(&mut self, messages: &[Planned], parts: &[Part], arenas: Arenas<'_>) {
         self.vectors.clear();
         self.names.clear();
         self.controls.clear();
@@ -176,10 +203,7 @@ impl Raw {
         // First everything that is pointed to, so that nothing moves once a pointer to it was taken.
         let used = messages.first().map_or(0, |m| m.parts.start)..messages.last().map_or(0, |m| m.parts.end);
         self.vectors.extend(parts[used.clone()].iter().map(|part| {
-            let bytes = match part {
-                Part::Head(span) => span.of(arenas.head),
-                Part::Body(span) => span.of(arenas.body),
-            };
+            let bytes = part.of(arenas);
             libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
         }));
         self.names.resize(messages.len(), Name::EMPTY);
