@@ -68,8 +68,7 @@ fn a_train_travels_unsplit_and_byte_exact() {
 }
 
 #[test]
-fn a_train_whose_datagrams_exceed_the_path_leaves_in_pieces() {
-    // 40,000 bytes a datagram: within loopback's limit, but as a train of a wildcard's answer it stays exact too.
+fn the_longest_datagrams_pass_whole() {
     let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
     let (_house, front) = house(1, "127.0.0.1:0", backend.local_addr().unwrap());
     let mut buffer = vec![0; 65_536];
@@ -310,7 +309,7 @@ fn many_sockets_and_each_gets_its_own() {
 }
 
 #[test]
-fn a_flood_starves_no_neighbour_and_overflow_is_told() {
+fn a_flood_starves_no_neighbour() {
     let (backend, quiet) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
     let mut house = House::new(1);
     *house.shelf.backend.lock().unwrap() = Some(backend.local_addr().unwrap());
@@ -335,6 +334,30 @@ fn a_flood_starves_no_neighbour_and_overflow_is_told() {
         }
         floods.store(false, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+#[test]
+fn what_the_kernel_dropped_is_told_once() {
+    let client = peer("127.0.0.1:0");
+    let mut house = House::new(1);
+    let bind = key("127.0.0.1:0");
+    house.publish(&[bind]);
+    let front = house.engine.local_addr(bind).unwrap();
+    house.ask(Ask::Unlisten(bind));
+    eventually(|| house.engine.machine_stats(0).unwrap().sockets == 0, || "sockets".into());
+    let sent = 20_000;
+    for _ in 0..sent {
+        client.send_to(&[0; 64], front).unwrap();
+    }
+    house.publish(&[bind]);
+    // The counter travels with datagrams that were queued after the drops.
+    client.send_to(b"next", front).unwrap();
+    client.send_to(b"last", front).unwrap();
+    house.hear("overflow", 1);
+    let counted = || house.engine.machine_stats(0).unwrap();
+    let all = || counted().receive_datagrams + counted().overflows == sent + 2;
+    eventually(all, || format!("{:?}", counted()));
+    assert_eq!(house.shelf.said("overflow"), 1, "{:?}", house.shelf.log());
 }
 
 #[test]

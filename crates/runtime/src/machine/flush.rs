@@ -207,3 +207,62 @@ impl Outcome {
         Verdict::Skip
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// What is judged of a train of 1200-byte datagrams, without and with a source address, and of a datagram.
+    fn judged(errno: i32, train: Option<(usize, u16, bool)>) -> (Verdict, (u16, bool), Outcome) {
+        let kind = Kind::Shared(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()));
+        let (mut outcome, mut limits) = (Outcome::default(), (u16::MAX, true));
+        let error = io::Error::from_raw_os_error(errno);
+        let verdict = outcome.judge(0, &error, train, &mut limits, &kind);
+        (verdict, limits, outcome)
+    }
+
+    #[test]
+    fn a_refused_train_is_split_and_the_socket_learns() {
+        let cases = [
+            (libc::EMSGSIZE, false, 1199),
+            (libc::EMSGSIZE, true, 1199),
+            (libc::EINVAL, false, 1199),
+            (libc::EINVAL, true, u16::MAX),
+            (libc::EIO, true, 0),
+        ];
+        for (errno, named, longest) in cases {
+            let (verdict, limits, outcome) = judged(errno, Some((3, 1200, named)));
+            assert_eq!((verdict, limits.0, outcome.refused), (Verdict::Stop, longest, Some(3)), "{errno} {named}");
+        }
+    }
+
+    #[test]
+    fn a_refused_datagram_fails_alone() {
+        for errno in [libc::EMSGSIZE, libc::EINVAL, libc::EAGAIN, libc::ENOBUFS, libc::EPERM] {
+            let (verdict, limits, outcome) = judged(errno, None);
+            assert_eq!((verdict, limits.0, outcome.failed.len()), (Verdict::Skip, u16::MAX, 1), "{errno}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_an_earlier_datagram_costs_one_more_try() {
+        let (verdict, _, mut outcome) = judged(libc::ECONNREFUSED, None);
+        assert_eq!((verdict, outcome.earlier), (Verdict::Retry, 1));
+        let kind = Kind::Connected(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()));
+        let again = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        assert_eq!(outcome.judge(0, &again, None, &mut (0, true), &kind), Verdict::Skip);
+        assert_eq!(outcome.judge(1, &again, None, &mut (0, true), &kind), Verdict::Retry);
+    }
+
+    #[test]
+    fn a_connected_socket_grows_its_buffer_once() {
+        let kind = Kind::Connected(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()));
+        let (mut outcome, mut limits, full) =
+            (Outcome::default(), (0, false), io::Error::from_raw_os_error(libc::EAGAIN));
+        assert_eq!(outcome.judge(0, &full, None, &mut limits, &kind), Verdict::Retry);
+        assert_eq!(outcome.judge(0, &full, None, &mut limits, &kind), Verdict::Skip);
+    }
+}
