@@ -352,3 +352,33 @@ fn a_worker_read_back_goes_on_with_its_flows() {
         assert_eq!(stats.listeners[0].drops.sum() + values[ListenerMetric::DatagramsForwarded], 4);
     }
 }
+
+#[test]
+fn a_header_that_was_not_sent_goes_with_the_next_datagram() {
+    let knobs = UdpKnobs { send_proxy_protocol: SendProxyProtocol::First, ..UdpKnobs::default() };
+    let (mut bench, front) = ready(knobs, &[BACKEND]);
+    let upstream = opened(&bench.arrive(front, CLIENT, b"one"))[0];
+    let first = sends(&bench.open(upstream))[0];
+    assert_eq!(first.bytes.len(), 28 + 3);
+    assert_eq!(sends(&bench.arrive(front, CLIENT, b"two"))[0].bytes.len(), 3, "only the first has a header");
+    let failed =
+        |tag| Event::SendFailed { socket: upstream, tag, datagrams: 1, bytes: 31, error: SendError::QueueFull };
+    bench.events.push(failed(first.tag));
+    bench.step();
+    assert_eq!(sends(&bench.arrive(front, CLIENT, b"three"))[0].bytes.len(), 28 + 5);
+    let values = bench.stats().listeners[0].values;
+    assert_eq!((values[ListenerMetric::DatagramsForwarded], values[ListenerMetric::BytesForwarded]), (2, 3 + 5));
+    assert_eq!(bench.drops(DropReason::QueueFull), 1);
+}
+
+#[test]
+fn a_kept_burst_may_outlive_its_listener() {
+    let knobs = UdpKnobs { requests: 1, expects_reply: false, ..UdpKnobs::default() };
+    let (mut bench, front) = ready(knobs, &[BACKEND]);
+    bench.put(front, CLIENT, 1, b"abc");
+    let upstream = opened(&bench.step())[0];
+    bench.publish(&Document { access_log: document(UdpKnobs::default(), &[]).access_log, ..Document::default() });
+    let ops = bench.open(upstream);
+    assert_eq!(reasons(&ops), [CloseReason::RequestsReached]);
+    assert!(ops.iter().any(|op| matches!(op, Op::Unbind { .. })), "nothing lives on the front any more");
+}

@@ -10,6 +10,7 @@ use super::flow::{Flow, FlowId, Kept};
 use super::key::FlowKey;
 use super::life::Phase;
 use super::run::{Place, Run};
+use super::saved::INTRODUCES;
 use super::stash::Stashed;
 use crate::limits::MAX_DATAGRAM;
 use crate::listener::ListenerKey;
@@ -119,7 +120,8 @@ impl Datagrams {
         match flow.life.knobs.send_proxy_protocol {
             SendProxyProtocol::First if !flow.introduced => {
                 let (first, rest) = run.split(1);
-                sent.add(out.send_headed(tick.out, first, &header(flow, world)));
+                let introducing = Emitter { tag: tag ^ INTRODUCES, ..out };
+                sent.add(introducing.send_headed(tick.out, first, &header(flow, world)));
                 flow.introduced = sent.datagrams > 0;
                 if let Some(rest) = rest {
                     sent.add(out.send(tick.out, rest));
@@ -139,7 +141,7 @@ impl Datagrams {
 
     /// Forwards that were counted and then failed.
     pub(crate) fn handle_forward_failed(&mut self, world: &mut World, failure: &Failure) {
-        let id = self.tagged(failure.tag);
+        let (id, introduced) = self.tagged(failure.tag);
         let Some(flow) = self.flows.get_mut(id) else {
             world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);
             return;
@@ -147,8 +149,8 @@ impl Datagrams {
         let of_headers = match flow.life.knobs.send_proxy_protocol {
             SendProxyProtocol::Off => 0,
             SendProxyProtocol::Every => u64::from(failure.datagrams) * header(flow, world).len as u64,
-            // The first datagram is among them if no other is: then the backend hasn't seen the header.
-            SendProxyProtocol::First if flow.life.traffic.requests <= u64::from(failure.datagrams) => {
+            // The backend hasn't seen the header: the next datagram carries it.
+            SendProxyProtocol::First if introduced => {
                 flow.introduced = false;
                 header(flow, world).len as u64
             }
@@ -156,11 +158,11 @@ impl Datagrams {
         };
         let bytes = u64::from(failure.bytes).saturating_sub(of_headers);
         flow.life.handle_unsent(failure.datagrams, bytes);
+        // What counts as dropped now isn't sent again.
+        flow.kept.forget_spare();
         let listener = &mut world.listeners[flow.listener];
         listener.values[ListenerMetric::DatagramsForwarded] -= u64::from(failure.datagrams);
-        // A failed first datagram can't always be told from a later one, and then its header is among the bytes.
-        let forwarded = &mut listener.values[ListenerMetric::BytesForwarded];
-        *forwarded = forwarded.saturating_sub(bytes);
+        listener.values[ListenerMetric::BytesForwarded] -= bytes;
         listener.drop(failure.reason, failure.datagrams);
         let backend = &mut world.clusters[flow.cluster].backends[flow.backend];
         let sent = &mut backend.values[BackendMetric::DatagramsSent];
@@ -199,6 +201,7 @@ fn header(flow: &Flow, world: &World) -> Header {
 }
 
 /// Writes a flow's sends.
+#[derive(Clone, Copy)]
 struct Emitter {
     tag: u64,
     socket: SocketId,

@@ -72,7 +72,7 @@ impl Datagrams {
 
     /// Returns that were counted and then failed.
     pub(crate) fn handle_return_failed(&mut self, world: &mut World, failure: &Failure) {
-        let Some(flow) = self.flows.get(self.tagged(failure.tag)) else {
+        let Some(flow) = self.flows.get(self.tagged(failure.tag).0) else {
             world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);
             return;
         };

@@ -17,6 +17,10 @@ use crate::snapshot::Target;
 use crate::state::{FlowState, KeptState, RestoreError, StashedState};
 use crate::world::{Socket, World};
 
+/// Set in the tag of the send that carries the one PROXY header of its flow: a bit of the index, which never grows
+/// that large.
+pub(super) const INTRODUCES: u64 = 1 << 31;
+
 impl Datagrams {
     /// Names this worker's flows to the machine: an id that an earlier worker gave out must not hit one of them.
     pub(crate) fn epoch(&self) -> u64 {
@@ -33,9 +37,10 @@ impl Datagrams {
         id.data().as_ffi() ^ self.epoch
     }
 
-    /// The flow of a tag; one that isn't there for another worker's tag.
-    pub(super) fn tagged(&self, tag: u64) -> FlowId {
-        FlowId::from(KeyData::from_ffi(tag ^ self.epoch))
+    /// The flow of a tag (one that isn't there for another worker's tag), and whether the send introduced it.
+    pub(super) fn tagged(&self, tag: u64) -> (FlowId, bool) {
+        let raw = tag ^ self.epoch;
+        (FlowId::from(KeyData::from_ffi(raw & !INTRODUCES)), raw & INTRODUCES != 0)
     }
 
     /// Every flow, written down.
