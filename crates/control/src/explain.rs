@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use kakei_config::{Affinity, Balance, Document, Name};
+use kakei_proxy::balance::{self, Member};
 use kakei_proxy::seam::BindKey;
-use kakei_proxy::snapshot::{Cluster, Listener};
+use kakei_proxy::snapshot::{Cluster, Generation, Listener};
 use kakei_proxy::stats::BackendMetric;
 use serde::Serialize;
 
@@ -34,6 +35,8 @@ pub struct Explanation {
     pub balance: Option<Balance>,
     /// What its choice hashes.
     pub affinity: Option<Affinity>,
+    /// The backend that this client always gets while nothing changes; none where the choice is not settled.
+    pub chosen: Option<Name>,
     /// The cluster's backends.
     pub backends: Vec<Candidate>,
 }
@@ -86,6 +89,7 @@ pub fn udp(view: &View, sums: Option<&Sums>, local: SocketAddr, client: SocketAd
         cluster: None,
         balance: None,
         affinity: None,
+        chosen: None,
         backends: Vec::new(),
     };
     match find_listener(view, local) {
@@ -115,14 +119,15 @@ fn follow(answer: &mut Explanation, view: &View, sums: Option<&Sums>, listener: 
     answer.balance = Some(cluster.balance);
     answer.affinity = Some(cluster.knobs.affinity);
     answer.backends = candidates(view, sums, cluster);
+    answer.chosen = chosen(view, cluster, &answer.backends, answer.client);
     let eligible: Vec<&Name> = answer.backends.iter().filter(|b| b.eligible).map(|b| &b.name).collect();
-    answer.verdict = match eligible[..] {
-        [] => {
+    answer.verdict = match (&eligible[..], answer.chosen.as_ref()) {
+        ([], _) => {
             answer.dropped = Some("no_backend");
             format!("dropped: by {by} to cluster {}, where no backend takes a flow", cluster.name)
         }
-        [one] => format!("by {by} to backend {one} of cluster {}", cluster.name),
-        _ => {
+        (&[one], _) | (_, Some(one)) => format!("by {by} to backend {one} of cluster {}", cluster.name),
+        (_, None) => {
             let names: Vec<&str> = eligible.iter().map(|name| name.as_str()).collect();
             format!("by {by} to cluster {}, any of {} ({})", cluster.name, names.join(", "), how(cluster.balance))
         }
@@ -135,8 +140,24 @@ fn how(balance: Balance) -> &'static str {
         Balance::Random => "at random, by weight",
         Balance::Least => "the fewest live flows over weight",
         Balance::P2c => "the better of two at random",
-        Balance::Hrw | Balance::Maglev => "always the same one for this client",
+        Balance::Hrw | Balance::Maglev => "always the same one for the same affinity",
     }
+}
+
+/// As a worker chooses, but for the slow start of a backend that came up just now. A client without a port, or a view
+/// that nothing runs, has no settled choice.
+fn chosen(view: &View, cluster: &Cluster, candidates: &[Candidate], client: SocketAddr) -> Option<Name> {
+    let port_counts = cluster.knobs.affinity == Affinity::SourceIpPort;
+    if view.generation() == Generation(0) || (port_counts && client.port() == 0) {
+        return None;
+    }
+    let mut eligible: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.eligible).collect();
+    eligible.sort_by_key(|candidate| &candidate.name);
+    let member = |c: &&Candidate| Member { identity: balance::identity(c.name.as_str()), weight: c.weight };
+    let members: Vec<Member> = eligible.iter().map(member).collect();
+    let affinity = balance::source_affinity(view.snapshot.shared.balance_seed, cluster.knobs.affinity, client);
+    let at = balance::settled(cluster.balance, &members, affinity)?;
+    Some(eligible[at].name.clone())
 }
 
 /// A specific address beats the wildcard of its family, as in the kernel.

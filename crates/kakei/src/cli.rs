@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Backend(BackendCommand),
     /// The generations that ran, and what each changed.
     History(Ask),
+    /// Simulate: whole workers in virtual time with clients, backends and faults, and checkers that know the truth.
+    Sim(Sim),
     /// Completions for a shell, to standard output.
     Completions {
         /// Which shell.
@@ -341,4 +343,19 @@ pub(crate) enum BackendVerb {
         #[arg(value_parser = clap::value_parser!(u32).range(0..=256))]
         weight: u32,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sim {
+    /// Simulate this document; without it, documents are made up from the seeds.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Replay this seed, and print what happened.
+    #[arg(long, value_name = "N", conflicts_with = "seeds")]
+    pub(crate) seed: Option<u64>,
+    /// Run the seeds from 0 to N - 1, and print those that broke something.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(crate) seeds: u64,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }

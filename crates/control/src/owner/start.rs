@@ -5,7 +5,9 @@ use std::thread::JoinHandle;
 
 use kakei_config::{Document, WorkerCount};
 use kakei_proxy::snapshot::{Generation, Shared};
+use kakei_proxy::worker::{Role, Worker};
 use kakei_runtime::engine::{Engine, EngineConfig};
+use kakei_runtime::step::Step;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
@@ -101,7 +103,7 @@ async fn live(options: Options, ready: Ready) {
     let doors = options.document.admin.clone();
     let (requests, queue) = mpsc::channel::<Request>(QUEUE);
     let begun = async {
-        let mut owner = begin(options)?;
+        let mut owner = begin(options, Worker::new)?;
         let handle = Handle { requests, view: owner.0.watchers.subscribe() };
         let door = doors.socket.as_deref().map(|path| Door::open(path.as_ref())).transpose()?;
         let metrics = match doors.metrics {
@@ -129,7 +131,11 @@ async fn live(options: Options, ready: Ready) {
 }
 
 /// The owner with its engine, running nothing yet; and the first generation.
-fn begin(options: Options) -> Result<(Owner, First), StartError> {
+pub(super) fn begin<W, F>(options: Options, make: F) -> Result<(Owner, First), StartError>
+where
+    W: Step,
+    F: Fn(Role) -> W + Clone + Send + 'static,
+{
     let Options { document, origin, generation, seed } = options;
     let workers = match document.workers.count {
         WorkerCount::Fixed(count) => count,
@@ -142,7 +148,7 @@ fn begin(options: Options) -> Result<(Owner, First), StartError> {
         (None, None) => Generation(1),
     };
     let config = EngineConfig { workers, pin: document.workers.pin, seed, records: RECORDS };
-    let mut engine = Engine::start(config).map_err(|error| StartError::Engine(error.to_string()))?;
+    let mut engine = Engine::start_with(config, make).map_err(|error| StartError::Engine(error.to_string()))?;
     let bell = Bell::of(&engine).map_err(StartError::Thread)?;
     let records = engine.records().expect("a fresh engine has its records to give");
     let log = LogWriter::start(records).map_err(StartError::Thread)?;
@@ -163,14 +169,14 @@ fn begin(options: Options) -> Result<(Owner, First), StartError> {
     Ok((owner, First { document, generation, origin }))
 }
 
-struct First {
+pub(super) struct First {
     document: Document,
     generation: Generation,
     origin: &'static str,
 }
 
 impl Owner {
-    async fn publish_first(&mut self, first: First) -> Result<(), StartError> {
+    pub(super) async fn publish_first(&mut self, first: First) -> Result<(), StartError> {
         let changes: Vec<String> =
             kakei_config::diff(&self.view.document, &first.document).iter().map(ToString::to_string).collect();
         self.publish(first.document, first.generation).map_err(StartError::Refused)?;

@@ -6,6 +6,7 @@ mod check;
 mod document;
 mod explain;
 mod run;
+mod sim;
 
 pub(crate) use self::document::Source;
 pub(crate) use self::run::AdminGiven;
@@ -40,6 +41,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Explain(explain) => explain::explain(&explain),
         Command::Backend(backend) => change::backend(&backend),
         Command::History(ask) => ask::history(&ask),
+        Command::Sim(sim) => sim::sim(&sim),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kakei", &mut script);

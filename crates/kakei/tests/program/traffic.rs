@@ -142,3 +142,22 @@ fn routes_by_source_are_followed_and_explained() {
     let nowhere = proxy.done(&["explain", "udp:127.0.0.1:1", "--client", "127.0.0.1"]);
     assert!(nowhere.starts_with("no listener is bound to 127.0.0.1:1"), "{nowhere}");
 }
+
+#[test]
+fn explain_names_the_backend_that_a_hashed_client_gets() {
+    let room = Room::new("hashed");
+    let (a, b, c) = (Echo::start("a"), Echo::start("b"), Echo::start("c"));
+    for balance in ["hrw", "maglev"] {
+        let more = format!("balance = \"{balance}\"\nudp = {{ affinity = \"source_ip_port\", responses = 1 }}\n");
+        let proxy = Running::start(&room, &document(&room, &[&a, &b, &c], &more));
+        let target = format!("udp:{}", proxy.front());
+        for _ in 0..12 {
+            let client = Client::new(proxy.front());
+            let own = client.socket.local_addr().unwrap().to_string();
+            let foretold = proxy.json(&["explain", &target, "--client", &own])["chosen"].as_str().map(str::to_owned);
+            assert_eq!(client.ask("x"), foretold, "{balance}");
+        }
+        let unsettled = proxy.json(&["explain", &target, "--client", "127.0.0.1"]);
+        assert_eq!(unsettled["chosen"], Value::Null, "the port counts and is not known");
+    }
+}

@@ -98,6 +98,16 @@ impl Balancer {
     }
 }
 
+/// The index of the member that work with this affinity hash always goes to, under a policy that decides by nothing
+/// else; none under every other policy.
+pub fn settled(policy: Balance, members: &[Member], affinity: u64) -> Option<usize> {
+    match policy {
+        Balance::Hrw => Hrw::new(members).pick(affinity),
+        Balance::Maglev => Maglev::new(members).pick(affinity),
+        Balance::RoundRobin | Balance::Random | Balance::Least | Balance::P2c => None,
+    }
+}
+
 /// [`Member::identity`] of a name.
 pub fn identity(name: &str) -> u64 {
     xxh3_64(name.as_bytes())

@@ -1,0 +1,103 @@
+//! Transactions with workers that misbehave: real engine, real threads, workers that panic or don't answer when told.
+//! Sends no datagram.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kakei_proxy::seam::{Event, Inbox, Instant, Outbox};
+use kakei_proxy::worker::{Role, Worker};
+use kakei_runtime::step::Step;
+
+use super::start::begin;
+use super::*;
+use crate::handle::{Change, Handle};
+
+/// A worker that panics at its n-th publication, once in its process.
+struct Fragile {
+    worker: Worker,
+    index: u16,
+    plan: Arc<Plan>,
+}
+
+#[derive(Default)]
+struct Plan {
+    /// Publications that worker 1 has seen, over all its lives.
+    seen: AtomicU64,
+    /// At which of them it panics; 0: never.
+    panics_at: u64,
+}
+
+impl Step for Fragile {
+    fn step(&mut self, now: Instant, inbox: Inbox<'_>, out: &mut Outbox) -> Option<Instant> {
+        let publishes = |event: &&Event| matches!(event, Event::Command { command: Command::Publish(_), .. });
+        if self.index == 1 && inbox.events.iter().any(|event| publishes(&event)) {
+            let seen = self.plan.seen.fetch_add(1, Ordering::SeqCst) + 1;
+            assert_ne!(seen, self.plan.panics_at, "as planned");
+        }
+        self.worker.step(now, inbox, out)
+    }
+}
+
+fn document(backend: &str) -> kakei_config::Document {
+    let text = format!(
+        "[workers]\ncount = 2\n[listeners.l]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"c\"\n\
+         [clusters.c]\nbackends = [\"{backend}\"]\n"
+    );
+    kakei_config::parse_toml(&text).unwrap()
+}
+
+/// Start with such workers, and let `scene` ask for what it likes.
+fn play<T>(panics_at: u64, scene: impl AsyncFnOnce(Handle) -> T) -> T {
+    let plan = Arc::new(Plan { panics_at, ..Plan::default() });
+    let make = move |role: Role| Fragile { worker: Worker::new(role), index: role.index, plan: Arc::clone(&plan) };
+    let options = Options { document: document("127.0.0.1:9"), origin: "start", generation: None, seed: 1 };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut owner, first) = begin(options, make).unwrap();
+        let (requests, queue) = mpsc::channel(8);
+        let handle = Handle { requests, view: owner.watchers.subscribe() };
+        owner.publish_first(first).await.unwrap();
+        let scene = async {
+            let result = scene(handle.clone()).await;
+            handle.stop().await.unwrap();
+            result
+        };
+        tokio::join!(owner.run(queue), scene).1
+    })
+}
+
+#[test]
+fn a_worker_that_panics_at_a_publication_counts_when_its_successor_runs_it() {
+    let outcome = play(2, async |handle| {
+        let outcome = handle.change(Change::to(document("127.0.0.1:10"), "test")).await.unwrap();
+        let counters = handle.counters().await.unwrap();
+        assert_eq!(counters.sums.workers.len(), 2, "both workers answer");
+        let panics = counters.process.values.iter().find(|(metric, _)| metric.name == "kakei_worker_panics");
+        assert_eq!(panics.map(|&(_, count)| count), Some(1));
+        assert!(handle.view().ready());
+        outcome
+    });
+    assert_eq!((outcome.generation, outcome.applied), (Generation(2), true));
+}
+
+#[test]
+fn changes_are_numbered_and_refused_ones_leave_no_trace() {
+    play(0, async |handle| {
+        let view = handle.view();
+        assert_eq!((view.generation(), view.acknowledged), (Generation(1), true));
+        let mut fixed = document("127.0.0.1:10");
+        fixed.workers.pin = true;
+        let refused = handle.change(Change::to(fixed, "test")).await;
+        assert!(matches!(refused, Err(Refusal::NeedsRestart(keys)) if keys == ["workers.pin"]));
+        let mut dangling = document("127.0.0.1:10");
+        dangling.listeners.values_mut().for_each(|listener| listener.cluster = Some("nope".into()));
+        assert!(matches!(handle.change(Change::to(dangling, "test")).await, Err(Refusal::Invalid(_))));
+        let mut log = document("127.0.0.1:10");
+        log.access_log.to = Some("/nonexistent/access.log".into());
+        assert!(matches!(handle.change(Change::to(log, "test")).await, Err(Refusal::AccessLog { .. })));
+        let view = handle.view();
+        assert_eq!((view.generation(), &*view.document), (Generation(1), &document("127.0.0.1:9")));
+        let done = handle.change(Change::to(document("127.0.0.1:10"), "test")).await.unwrap();
+        assert_eq!(done.generation, Generation(2));
+        assert_eq!(handle.view().history.entries().count(), 2);
+    });
+}
