@@ -15,8 +15,9 @@ fn hangup_applies_the_file_and_a_bad_file_changes_nothing() {
     let generation = || proxy.json(&["status"])["generation"].as_u64().unwrap();
     room.write("k.toml", "[listeners.front]\nprotocol = \"udq\"\n");
     proxy.signal("HUP");
-    room.write("k.toml", &document(&room, &[&b], ""));
+    std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!((generation(), Client::new(front).ask("x").as_deref()), (1, Some("a")));
+    room.write("k.toml", &document(&room, &[&b], ""));
     proxy.signal("HUP");
     eventually("the good file runs", || (generation() == 2).then_some(()));
     assert_eq!(Client::new(front).ask("x").as_deref(), Some("b"));
@@ -33,8 +34,7 @@ fn a_bad_file_is_drawn_in_the_log() {
     let proxy = Running::start(&room, &document(&room, &[&echo], ""));
     room.write("k.toml", "[listeners.front]\nprotocol = \"udq\"\n");
     proxy.signal("HUP");
-    // Transactions are carried out in order, so that the next one's end is the first one's too.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(std::time::Duration::from_millis(200));
     proxy.signal("TERM");
     let (status, stderr) = proxy.end();
     assert!(status.success());
