@@ -67,9 +67,12 @@ impl Flow {
     /// When it must have ended.
     pub(crate) fn latest_end(&self) -> Instant {
         let knobs = self.terms.knobs();
-        let front = self.last_front + knobs.front_timeout;
-        let idle = self.last_back.map_or(front, |back| front.max(back + knobs.back_timeout));
-        let idle = if self.is_spent() { idle.max(self.last_front + self.terms.longest_idle()) } else { idle };
+        let after_front = if self.is_spent() { knobs.back_timeout } else { knobs.front_timeout };
+        let idle = match self.last_back {
+            Some(back) if back > self.last_front => back + knobs.back_timeout,
+            Some(back) if back == self.last_front => back + knobs.back_timeout.max(after_front),
+            _ => self.last_front + after_front,
+        };
         match knobs.lifetime {
             Some(lifetime) => idle.min(self.opened + lifetime),
             None => idle,
@@ -79,11 +82,10 @@ impl Flow {
     /// Before when it must not end by idleness.
     pub(crate) fn earliest_idle(&self) -> Instant {
         let knobs = self.terms.knobs();
-        let shorter = knobs.front_timeout.min(knobs.back_timeout);
-        let after_front = if self.is_spent() { shorter } else { knobs.front_timeout };
+        let after_front = if self.is_spent() { knobs.back_timeout } else { knobs.front_timeout };
         match self.last_back {
             Some(back) if back > self.last_front => back + knobs.back_timeout,
-            Some(back) if back == self.last_front => back + shorter,
+            Some(back) if back == self.last_front => back + knobs.back_timeout.min(after_front),
             _ => self.last_front + after_front,
         }
     }

@@ -213,19 +213,54 @@ impl Truth {
             closed: None,
         };
         self.check_pair(worker, &flow);
-        Some(self.flows.open(flow))
+        let at = self.flows.open(flow);
+        self.check_limits(worker, at, first);
+        Some(at)
+    }
+
+    /// No more live flows than the listener admitted at any time since `from`.
+    fn check_limits(&mut self, worker: u16, at: usize, from: Instant) {
+        let key = &self.flows.all[at].key;
+        let generations = self.generations_between(worker, from);
+        let limits = generations.iter().filter_map(|at| self.generations[*at].document.listeners.get(&key.listener));
+        let share = |limit: u32| u64::from(limit).div_ceil(self.workers.len() as u64);
+        let unlimited = |limit: u32| if limit == 0 { u64::MAX } else { share(limit) };
+        let (mut flows, mut of_source) = (0, 0);
+        for listener in limits {
+            flows = flows.max(share(listener.limits.flows).max(1));
+            of_source = of_source.max(unlimited(listener.limits.flows_per_source));
+        }
+        let of_worker = self.flows.keys.range((worker, super::lowest())..).take_while(|((w, _), _)| *w == worker);
+        let (mut live, mut live_of_source) = (0, 0);
+        for ((_, other), state) in of_worker.filter(|((_, other), _)| other.listener == key.listener) {
+            let count = state.flows.len() as u64;
+            live += count;
+            live_of_source += if other.client.ip() == key.client.ip() { count } else { 0 };
+        }
+        let name = &key.listener;
+        if live > flows && flows > 0 {
+            self.violated(Some(worker), format!("{name} has {live} flows and may have {flows}"));
+        } else if live_of_source > of_source && of_source > 0 {
+            let what = format!("{name} has {live_of_source} flows of one source and may have {of_source}");
+            self.violated(Some(worker), what);
+        }
+    }
+
+    /// The generations that this worker ran at some time since then, the newest last.
+    fn generations_between(&self, worker: u16, from: Instant) -> Vec<usize> {
+        let generations = &self.workers[usize::from(worker)].generations;
+        let ran = generations.iter().enumerate().filter(|(at, (since, _))| {
+            let until = generations.get(at + 1).map_or(self.now, |(until, _)| *until);
+            until >= from && *since <= self.now
+        });
+        ran.map(|(_, (_, generation))| *generation).collect()
     }
 
     /// What flows of this key were promised by the generations that ran from then on, the newest last.
     fn terms_between(&self, worker: u16, key: &Key, from: Instant) -> Vec<Terms> {
-        let generations = &self.workers[usize::from(worker)].generations;
         let mut options: Vec<Terms> = Vec::new();
-        for (at, (since, generation)) in generations.iter().enumerate() {
-            let until = generations.get(at + 1).map_or(self.now, |(until, _)| *until);
-            if until < from || *since > self.now {
-                continue;
-            }
-            let terms = self.generations[*generation].terms(&key.listener, key.client.ip());
+        for generation in self.generations_between(worker, from) {
+            let terms = self.generations[generation].terms(&key.listener, key.client.ip());
             options.extend(terms.filter(|terms| !options.contains(terms)));
         }
         options

@@ -3,7 +3,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
 
 use kakei_config::{Backend, Cluster, Document, Listener, Name, UdpKnobs};
 use kakei_proxy::seam::BindKey;
@@ -92,10 +91,5 @@ impl Terms {
 
     pub(crate) fn backend_at(&self, address: SocketAddr) -> Option<&Backend> {
         self.config.backends.iter().find(|backend| backend.address == address)
-    }
-
-    /// The longest that a flow may rest.
-    pub(crate) fn longest_idle(&self) -> Duration {
-        self.knobs().front_timeout.max(self.knobs().back_timeout)
     }
 }
