@@ -121,7 +121,9 @@ impl Client {
             let same = self.style == Style::Burst && self.rng.u8(0..5) > 0;
             let len = if same { len } else { self.length() };
             let empty = self.sends_empty && self.rng.u8(0..4) == 0;
-            datagrams.push((self.header(), if empty { None } else { Some(len) }));
+            let header = self.header();
+            let len = if empty && header.is_empty() { None } else { Some(len) };
+            datagrams.push((header, len));
         }
         Act { datagrams, pause: (self.left > 0).then(|| self.pause()) }
     }

@@ -76,7 +76,9 @@ impl Author {
         let policies =
             [Balance::RoundRobin, Balance::Random, Balance::Least, Balance::P2c, Balance::Hrw, Balance::Maglev];
         let least = u32::from(self.calm);
-        let backends = (0..self.rng.u32(least..=4)).map(|_| self.backend()).collect();
+        let mut backends: Vec<Backend> = (0..self.rng.u32(least..=4)).map(|_| self.backend()).collect();
+        backends.sort_by_key(|backend| backend.address);
+        backends.dedup_by_key(|backend| backend.address);
         let mut cluster = Cluster {
             balance: *pick(&mut self.rng, &policies),
             backends,

@@ -64,6 +64,13 @@ impl Flow {
         knobs.expects_reply || knobs.upstream == kakei_config::Upstream::PerFlow
     }
 
+    /// Whether it may go over to another backend, and keep a datagram meanwhile.
+    pub(crate) fn may_move(&self) -> bool {
+        let knobs = self.terms.knobs();
+        let moves = [knobs.on_backend_removed, knobs.on_backend_down].contains(&kakei_config::OnBackend::Move);
+        moves || knobs.retry_on_unreachable
+    }
+
     /// When it must have ended.
     pub(crate) fn latest_end(&self) -> Instant {
         let knobs = self.terms.knobs();

@@ -47,7 +47,12 @@ impl Truth {
         let Some(Located { id, .. }) = self.ledger.locate(&given.bytes) else { return };
         self.sequence += 1;
         let receipt = Receipt { worker, at: self.now, sequence: self.sequence, key };
-        self.ledger.requests[id as usize].receipts.push_back(receipt);
+        let receipts = &mut self.ledger.requests[id as usize].receipts;
+        if flow.is_some_and(|at| !self.flows.all[at].may_move()) {
+            // A live flow keeps nothing back: copies that came before it and were not forwarded were superseded.
+            receipts.retain(|old| old.worker != worker || old.at == self.now);
+        }
+        receipts.push_back(receipt);
         if let Some(flow) = flow.filter(|_| certain) {
             self.workers[usize::from(worker)].must_forward.push((id, flow));
         }
@@ -94,12 +99,9 @@ impl Truth {
             return self.forwarded_unknown(worker, out, done);
         };
         self.counters.requests_forwarded += u64::from(done);
-        let request = &mut self.ledger.requests[located.id as usize];
-        let at = request.receipts.iter().position(|receipt| receipt.worker == worker);
-        let Some(receipt) = at.and_then(|at| request.receipts.remove(at)) else {
+        let Some(receipt) = self.take_receipt(worker, located.id) else {
             return self.forwarded_again(worker, &located, pair);
         };
-        request.last = Some(receipt.clone());
         if !located.intact {
             self.violated(Some(worker), format!("request {} was changed on its way to {}", located.id, out.to));
         }
@@ -119,6 +121,18 @@ impl Truth {
         }
         self.check_header(worker, flow, &located);
         self.count_forward(worker, flow, (&located, receipt.sequence), done);
+    }
+
+    /// The receipt that a forward is of: where the network doubled a request, an older copy may have been superseded.
+    fn take_receipt(&mut self, worker: u16, id: u64) -> Option<Receipt> {
+        let receipts = &self.ledger.requests[id as usize].receipts;
+        let first = receipts.iter().find(|receipt| receipt.worker == worker)?;
+        let last = self.flows.current(worker, &first.key).map_or(0, |at| self.flows.all[at].last_sequence);
+        let fits = |receipt: &Receipt| receipt.worker == worker && receipt.sequence > last;
+        let at = receipts.iter().position(fits).or_else(|| receipts.iter().position(|r| r.worker == worker))?;
+        let request = &mut self.ledger.requests[id as usize];
+        request.last = request.receipts.remove(at);
+        request.last.clone()
     }
 
     /// More often than it was received: only a flow that found its backend unreachable may try another one.
@@ -370,12 +384,8 @@ impl Truth {
     pub(super) fn check_forwarded(&mut self, worker: u16, id: u64, at: usize) {
         let flow = &self.flows.all[at];
         let waits = self.ledger.requests[id as usize].receipts.iter().any(|r| r.worker == worker && r.at == self.now);
-        let knobs = flow.terms.knobs();
-        let may_move = knobs.on_backend_removed == OnBackend::Move
-            || knobs.on_backend_down == OnBackend::Move
-            || knobs.retry_on_unreachable;
         // Flows that came to their cap in this step make room for a new one, which may have to wait for its socket.
-        let excused = flow.closed.is_some() || flow.is_spent() || flow.fuzzy || may_move;
+        let excused = flow.closed.is_some() || flow.is_spent() || flow.fuzzy || flow.may_move();
         if waits && !excused {
             self.violated(Some(worker), format!("request {id} of the live flow {at} was not forwarded"));
         }
