@@ -100,7 +100,7 @@ impl Client {
             left: rng.u32(1..=town.profile.datagrams * 2),
             longest: town.profile.longest,
             speaks_for,
-            sends_empty: rng.u8(0..8) == 0,
+            sends_empty: rng.u8(0..16) == 0,
             trusted,
             rng,
         })

@@ -71,7 +71,7 @@ pub(crate) fn identify(bytes: &[u8]) -> Identity {
 /// The twelve bytes that every PROXY protocol v2 header begins with.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
-/// What a PROXY protocol v2 header says.
+/// What a PROXY protocol v2 header says; IPv4 addresses that were written in IPv6 form are IPv4 here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) source: SocketAddr,
@@ -92,7 +92,7 @@ pub(crate) enum Headed {
 }
 
 /// The mixed families' rule: both in IPv6 form.
-pub(crate) fn same_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
+fn same_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
     if source.is_ipv4() == destination.is_ipv4() {
         return (source, destination);
     }
@@ -157,8 +157,8 @@ fn parse(bytes: &[u8]) -> Option<Header> {
     };
     let (source_port, destination_port) = (port(at)?, port(at + 2)?);
     Some(Header {
-        source: SocketAddr::new(source, source_port),
-        destination: SocketAddr::new(destination, destination_port),
+        source: SocketAddr::new(source.to_canonical(), source_port),
+        destination: SocketAddr::new(destination.to_canonical(), destination_port),
         len,
     })
 }

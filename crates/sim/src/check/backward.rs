@@ -24,9 +24,7 @@ impl Truth {
             }
             Identity::Empty => {
                 self.counters.replies_received += 1;
-                if let Some(at) = owner {
-                    self.flows.all[at].fuzzy = true;
-                }
+                self.workers[usize::from(worker)].empty_replies.extend(owner);
             }
             _ => {}
         }
@@ -34,9 +32,12 @@ impl Truth {
 
     /// A worker sent a datagram to a client, or failed to.
     pub(super) fn returned(&mut self, worker: u16, out: &Outgoing, done: bool) {
+        if !done {
+            self.workers[usize::from(worker)].untold.push_back(None);
+        }
         let id = match payload::identify(&out.bytes) {
             Identity::Reply(id) if (id as usize) < self.ledger.answers.len() => id,
-            Identity::Empty => return self.counters.replies_returned += u64::from(done),
+            Identity::Empty => return self.returned_empty(worker, out, done),
             _ => {
                 let what = format!("{} bytes that no backend sent went to {}", out.bytes.len(), out.to);
                 return self.violated(Some(worker), what);
@@ -65,6 +66,22 @@ impl Truth {
         }
         if let Some(at) = flow {
             self.count_return(worker, at, (id, out.bytes.len() as u64), done);
+        }
+    }
+
+    /// An empty reply: it must have come in for a flow of this client.
+    fn returned_empty(&mut self, worker: u16, out: &Outgoing, done: bool) {
+        self.counters.replies_returned += u64::from(done);
+        let of_client = |at: &usize| {
+            let key = &self.flows.all[*at].key;
+            key.peer == out.to && key.local == out.from
+        };
+        let given = &self.workers[usize::from(worker)].empty_replies;
+        let Some(place) = given.iter().position(of_client) else {
+            return self.violated(Some(worker), format!("an empty reply that no backend sent went to {}", out.to));
+        };
+        if let Some(at) = self.workers[usize::from(worker)].empty_replies.remove(place) {
+            self.count_return(worker, at, (u64::MAX, 0), done);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The checkers' own account of flows, kept from what went over the wire and from the documents alone.
 //! Believes nothing that the proxy counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use kakei_config::Name;
@@ -12,7 +12,8 @@ use super::terms::Terms;
 /// What one flow is known by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
-    pub(crate) listener: Name,
+    /// The front socket's bind: a listener that is renamed keeps its flows.
+    pub(crate) bind: SocketAddr,
     pub(crate) peer: SocketAddr,
     /// Where it arrived: replies leave from there.
     pub(crate) local: SocketAddr,
@@ -29,18 +30,22 @@ pub(crate) type Pair = (SocketAddr, SocketAddr);
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) worker: u16,
+    /// The listener that admitted it.
+    pub(crate) listener: Name,
     pub(crate) key: Key,
     pub(crate) terms: Terms,
     pub(crate) pair: Pair,
     pub(crate) opened: Instant,
-    /// When datagrams of its client came in that may have admitted it.
-    pub(crate) maybe_admitted: Vec<Instant>,
     pub(crate) forwards: u64,
     pub(crate) forward_bytes: u64,
     pub(crate) returns: u64,
     pub(crate) return_bytes: u64,
     /// Sends that failed, either way.
     pub(crate) failed: u64,
+    /// Forwards that the worker counts now: those that failed too, until it is told.
+    pub(crate) counted: u64,
+    /// Its `requests` cap was reached; it stays so.
+    pub(crate) spent: bool,
     pub(crate) last_front: Instant,
     pub(crate) last_back: Option<Instant>,
     pub(crate) last_sequence: u64,
@@ -54,8 +59,14 @@ pub(crate) struct Flow {
 impl Flow {
     /// Whether it forwards nothing more.
     pub(crate) fn is_spent(&self) -> bool {
+        self.spent
+    }
+
+    /// The worker counts one more forward.
+    pub(crate) fn count_forward(&mut self) {
+        self.counted += 1;
         let cap = u64::from(self.terms.knobs().requests);
-        cap > 0 && self.forwards >= cap
+        self.spent |= cap > 0 && self.counted >= cap;
     }
 
     /// Whether its replies can be told from those of other flows.
@@ -105,6 +116,10 @@ pub(crate) struct KeyState {
     pub(crate) flows: Vec<usize>,
     /// When datagrams came in since the last flow was opened.
     pub(crate) waiting: Vec<Instant>,
+    /// When flows may have been admitted: whenever a datagram came in or was sent.
+    pub(crate) seen: BTreeSet<Instant>,
+    /// Empty datagrams that were not forwarded yet: when they came, their sequence, their request.
+    pub(crate) empties: VecDeque<(Instant, u64, u64)>,
     pub(crate) fuzzy: bool,
 }
 
@@ -159,7 +174,9 @@ impl Flows {
         self.live -= 1;
         if self.pairs.get(&flow.pair) == Some(&at) {
             self.pairs.remove(&flow.pair);
-            self.released.insert(flow.pair, (now, flow.returns >= flow.forwards));
+            // What can't be told for sure counts as answered: then the shorter rest will do.
+            let answered = flow.fuzzy || flow.failed > 0 || flow.returns >= flow.forwards;
+            self.released.insert(flow.pair, (now, answered));
         }
         if let Some(state) = self.keys.get_mut(&(flow.worker, flow.key.clone())) {
             state.flows.retain(|other| *other != at);

@@ -1,6 +1,6 @@
 //! Client datagrams: what a worker is given of them and what it sends to backends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use kakei_config::{Balance, Name, OnBackend, SendProxyProtocol};
 use kakei_proxy::seam::{BindKey, Instant};
@@ -8,54 +8,76 @@ use kakei_proxy::seam::{BindKey, Instant};
 use super::Truth;
 use super::flows::{Flow, Key, Pair};
 use super::ledger::{Located, Receipt};
+use super::stats::ListenerAccount;
 use super::terms::{Terms, Verdict, verdict};
 use crate::machine::{Given, Outgoing};
 use crate::payload::{self, Identity};
+
+/// How long a flow may wait for its socket, in nanoseconds.
+const LONGEST_WAIT: u64 = 2_000_000;
 
 impl Truth {
     /// A worker is given a client's datagram.
     pub(super) fn received(&mut self, worker: u16, bind: BindKey, given: &Given) {
         self.counters.requests_received += 1;
-        let before = self.owner_and_verdict(worker, &bind, given, self.current_generation(worker));
-        let next = self.workers[usize::from(worker)].publishing;
-        let after = next.and_then(|next| self.owner_and_verdict(worker, &bind, given, Some(next)));
-        let Some((owner, said)) = before.clone().or_else(|| after.clone()) else { return };
-        let certain = next.is_none() || before == after;
-        let account = self.accounts.entry((worker, owner.clone())).or_default();
-        account.received += 1;
-        account.uncertain |= !certain;
+        let Some((owner, said)) = self.owner_and_verdict(worker, &bind, given) else { return };
         let (client, said_dialled) = match said {
-            Verdict::Truncated => return account.truncated += 1,
-            Verdict::BadHeader => return account.bad_header += 1,
             Verdict::Good { client, said_dialled } => (client, said_dialled),
+            refused => {
+                let account = self.account(worker, &owner, true);
+                account.truncated += u64::from(refused == Verdict::Truncated);
+                account.bad_header += u64::from(refused == Verdict::BadHeader);
+                return;
+            }
         };
         let dialled = said_dialled.unwrap_or(given.local);
-        let key = Key { listener: owner, peer: given.peer, local: given.local, client, dialled };
+        let key = Key { bind: bind.address, peer: given.peer, local: given.local, client, dialled };
         let flow = self.flows.current(worker, &key);
+        let listener = flow.map_or(&owner, |at| &self.flows.all[at].listener).clone();
+        self.account(worker, &listener, listener == owner);
         let state = self.flows.keys.entry((worker, key.clone())).or_default();
         state.waiting.push(self.now);
-        if given.bytes.is_empty() || !certain {
-            self.blur(worker, &key);
-        }
+        state.seen.insert(self.now);
         if let Some(flow) = flow {
             self.flows.all[flow].last_front = self.now;
         }
-        if given.bytes.is_empty() {
-            self.workers[usize::from(worker)].empties += 1;
-            return;
-        }
-        let Some(Located { id, .. }) = self.ledger.locate(&given.bytes) else { return };
+        let id = match given.bytes.is_empty() {
+            true => self.ledger.empty(given.peer, given.local),
+            false => match self.ledger.locate(&given.bytes) {
+                Some(located) => located.id,
+                None => return,
+            },
+        };
         self.sequence += 1;
-        let receipt = Receipt { worker, at: self.now, sequence: self.sequence, key };
+        let receipt = Receipt {
+            worker,
+            at: self.now,
+            sequence: self.sequence,
+            key,
+            listener: owner,
+            stripped: said_dialled.is_some(),
+        };
         let receipts = &mut self.ledger.requests[id as usize].receipts;
-        if flow.is_some_and(|at| !self.flows.all[at].may_move()) {
-            // A live flow keeps nothing back: copies that came before it and were not forwarded were superseded.
-            receipts.retain(|old| old.worker != worker || old.at == self.now);
+        // What waited longer was superseded or dropped.
+        let long_ago = Instant::from_nanos(self.now.as_nanos().saturating_sub(LONGEST_WAIT));
+        receipts.retain(|old| old.at >= long_ago);
+        receipts.push_back(receipt.clone());
+        if given.bytes.is_empty() {
+            let state = self.flows.keys.entry((worker, receipt.key)).or_default();
+            state.empties.retain(|(at, _, _)| *at >= long_ago);
+            state.empties.push_back((self.now, self.sequence, id));
         }
-        receipts.push_back(receipt);
-        if let Some(flow) = flow.filter(|_| certain) {
+        if let Some(flow) = flow {
             self.workers[usize::from(worker)].must_forward.push((id, flow));
         }
+    }
+
+    /// One more datagram for this listener's account.
+    fn account(&mut self, worker: u16, listener: &Name, certain: bool) -> &mut ListenerAccount {
+        let account = self.accounts.entry((worker, listener.clone())).or_default();
+        account.received += 1;
+        account.uncertain |= !certain || self.workers[usize::from(worker)].changing;
+        account
     }
 
     /// Counts of this key's flows can't be told from outside any more.
@@ -67,22 +89,16 @@ impl Truth {
         }
     }
 
-    fn owner_and_verdict(
-        &self,
-        worker: u16,
-        bind: &BindKey,
-        given: &Given,
-        at: Option<usize>,
-    ) -> Option<(Name, Verdict)> {
+    fn owner_and_verdict(&self, worker: u16, bind: &BindKey, given: &Given) -> Option<(Name, Verdict)> {
+        let at = self.current_generation(worker);
         let owner = self.workers[usize::from(worker)].owners.get(bind);
         let newest = at.and_then(|at| self.generations[at].listener_of(bind));
         // A listener that was removed goes on as it was last configured.
         let past = || {
             let name = owner?;
             let history = self.workers[usize::from(worker)].generations.iter().rev();
-            let found =
-                history.filter_map(|(_, at)| self.generations[*at].document.listeners.get_key_value(name)).next();
-            found.filter(|(_, listener)| listener.bind.contains(&bind.address))
+            let known = history.filter_map(|(_, at)| self.generations[*at].document.listeners.get_key_value(name));
+            known.into_iter().find(|(_, listener)| listener.bind.contains(&bind.address))
         };
         let (name, listener) = newest.or_else(past)?;
         Some((name.clone(), verdict(listener, given.peer, &given.bytes)))
@@ -92,30 +108,43 @@ impl Truth {
     pub(super) fn forwarded(&mut self, worker: u16, out: &Outgoing, done: bool) {
         if self.ledger.is_probe(&out.bytes) {
             self.counters.probes += u64::from(done);
+            if !done {
+                self.workers[usize::from(worker)].untold.push_back(None);
+            }
             return;
         }
         let pair = (out.from, out.to);
-        let Some(located) = self.ledger.locate(&out.bytes) else {
-            return self.forwarded_unknown(worker, out, done);
+        let Some(located) = self.ledger.locate(&out.bytes).or_else(|| self.locate_empty(worker, out)) else {
+            self.workers[usize::from(worker)].untold.extend((!done).then_some(None));
+            let what = format!("{} bytes that no client sent went to {}", out.bytes.len(), out.to);
+            return self.violated(Some(worker), what);
         };
+        let mut located = located;
         self.counters.requests_forwarded += u64::from(done);
         let Some(receipt) = self.take_receipt(worker, located.id) else {
-            return self.forwarded_again(worker, &located, pair);
+            return self.forwarded_again(worker, &located, pair, done);
         };
+        if receipt.stripped
+            && located.header.is_none()
+            && let payload::Headed::Good(header) = payload::headed(&out.bytes)
+        {
+            // The proxy's header is the same as the client's, byte for byte.
+            located.bytes -= header.len;
+            located.header = Some(header);
+        }
         if !located.intact {
             self.violated(Some(worker), format!("request {} was changed on its way to {}", located.id, out.to));
         }
-        if let Some(account) = self.accounts.get_mut(&(worker, receipt.key.listener.clone())) {
+        if let Some(account) = self.accounts.get_mut(&(worker, receipt.listener.clone())) {
             account.forwarded += u64::from(done);
             account.failed += u64::from(!done);
         }
-        let flow = match self.flows.current(worker, &receipt.key) {
-            Some(flow) => flow,
-            None => match self.open_flow(worker, &receipt, pair) {
-                Some(flow) => flow,
-                None => return,
-            },
-        };
+        // A flow whose promise can't be told for sure may take more than it seems to.
+        let takes = |flow: &Flow| flow.key == receipt.key && (flow.fuzzy || !flow.is_spent());
+        let owner = self.flows.pairs.get(&pair).copied().filter(|&at| takes(&self.flows.all[at]));
+        let current = self.flows.current(worker, &receipt.key);
+        let known = owner.or_else(|| current.filter(|&at| !self.ended_unseen(at, pair)));
+        let Some(flow) = known.or_else(|| self.open_flow(worker, &receipt, pair)) else { return };
         if self.flows.all[flow].pair != pair {
             self.moved(worker, flow, pair);
         }
@@ -136,7 +165,7 @@ impl Truth {
     }
 
     /// More often than it was received: only a flow that found its backend unreachable may try another one.
-    fn forwarded_again(&mut self, worker: u16, located: &Located, pair: Pair) {
+    fn forwarded_again(&mut self, worker: u16, located: &Located, pair: Pair, done: bool) {
         let last = self.ledger.requests[located.id as usize].last.clone().filter(|last| last.worker == worker);
         let flow = last.and_then(|last| {
             let state = self.flows.keys.get(&(worker, last.key))?;
@@ -147,6 +176,7 @@ impl Truth {
             Some(at) if self.flows.all[at].pair != pair => {
                 self.flows.all[at].fuzzy = true;
                 self.moved(worker, at, pair);
+                self.workers[usize::from(worker)].untold.extend((!done).then_some(None));
             }
             _ => {
                 let what = format!("request {} was forwarded to {} more often than received", located.id, pair.1);
@@ -155,16 +185,31 @@ impl Truth {
         }
     }
 
+    /// Empty datagrams count towards a cap and can't be told: the next flow is known by its place.
+    fn ended_unseen(&mut self, at: usize, pair: Pair) -> bool {
+        let flow = &mut self.flows.all[at];
+        let ended = flow.fuzzy && flow.pair != pair && flow.terms.knobs().requests > 0;
+        flow.spent |= ended;
+        ended
+    }
+
     fn count_forward(&mut self, worker: u16, at: usize, what: (&Located, u64), done: bool) {
         let (located, sequence) = what;
         let flow = &mut self.flows.all[at];
+        flow.count_forward();
         if done {
             flow.forwards += 1;
             flow.forward_bytes += located.bytes as u64;
         } else {
             flow.failed += 1;
-            flow.fuzzy |= flow.terms.knobs().requests > 0;
         }
+        if let Some(state) = self.flows.keys.get_mut(&(worker, flow.key.clone())) {
+            state.seen.insert(self.now);
+        }
+        if !done {
+            self.workers[usize::from(worker)].untold.push_back(Some(at));
+        }
+        let flow = &mut self.flows.all[at];
         flow.last_front = flow.last_front.max(self.now);
         let overtaken = flow.last_sequence > sequence;
         flow.last_sequence = flow.last_sequence.max(sequence);
@@ -173,52 +218,89 @@ impl Truth {
         }
     }
 
-    /// An empty datagram, or nothing that anybody sent.
-    fn forwarded_unknown(&mut self, worker: u16, out: &Outgoing, done: bool) {
-        let rest = match payload::headed(&out.bytes) {
-            payload::Headed::Good(header) => &out.bytes[header.len..],
-            _ => &out.bytes,
+    /// Which client's empty datagram this is: its place tells, or that only one is waiting.
+    fn locate_empty(&mut self, worker: u16, out: &Outgoing) -> Option<Located> {
+        let (header, rest) = match payload::headed(&out.bytes) {
+            payload::Headed::Good(header) => (Some(header), &out.bytes[header.len..]),
+            _ => (None, &out.bytes[..]),
         };
         if payload::identify(rest) != Identity::Empty {
-            return self.violated(Some(worker), format!("{} bytes that no client sent went to {}", rest.len(), out.to));
+            return None;
         }
-        self.counters.requests_forwarded += u64::from(done);
-        if let Some(&flow) = self.flows.pairs.get(&(out.from, out.to)) {
-            self.flows.all[flow].fuzzy = true;
-            self.flows.all[flow].last_front = self.now;
+        let owner = self.flows.pairs.get(&(out.from, out.to)).map(|&at| &self.flows.all[at]);
+        let owner = owner.map(|flow| (flow.key.clone(), flow.last_sequence));
+        let long_ago = Instant::from_nanos(self.now.as_nanos().saturating_sub(LONGEST_WAIT));
+        let mut keys = Vec::new();
+        for ((_, key), state) in self.flows.keys.iter_mut().filter(|((w, _), _)| *w == worker) {
+            state.empties.retain(|(at, _, _)| *at >= long_ago);
+            if !state.empties.is_empty() {
+                keys.push(key.clone());
+            }
         }
+        if let Some((owner, _)) = owner.as_ref().filter(|(owner, _)| keys.contains(owner)) {
+            keys = vec![owner.clone()];
+        } else {
+            keys.retain(|key| header.is_none_or(|header| key.client == header.source));
+            keys.retain(|key| self.may_go_to(worker, key, out.to));
+        }
+        if keys.len() > 1 {
+            // Whoever waits for a place may have got this one.
+            keys.retain(|key| self.flows.current(worker, key).is_none());
+            let all = keys.clone();
+            all.iter().skip(1).chain(all.first()).for_each(|key| self.blur(worker, key));
+        }
+        let last = owner.map_or(0, |(_, last)| last);
+        let state = self.flows.keys.get_mut(&(worker, keys.first()?.clone()))?;
+        let at = state.empties.iter().position(|(_, sequence, _)| *sequence > last).unwrap_or(0);
+        let (_, _, id) = state.empties.remove(at)?;
+        Some(Located { id, header, bytes: 0, intact: true })
+    }
+
+    /// Whether a waiting empty datagram of this key may go to that backend.
+    fn may_go_to(&self, worker: u16, key: &Key, backend: SocketAddr) -> bool {
+        let state = self.flows.keys.get(&(worker, key.clone()));
+        let waiting = state.and_then(|state| state.empties.front());
+        let receipt = waiting.and_then(|(_, _, id)| self.ledger.requests[*id as usize].receipts.front());
+        let terms = receipt.map(|r| self.terms_between(worker, (&r.listener, key.client.ip()), r.at));
+        terms.is_some_and(|terms| terms.iter().any(|terms| terms.backend_at(backend).is_some()))
     }
 
     /// Where its client's datagrams could have been admitted to, and what the flow was promised there.
     fn open_flow(&mut self, worker: u16, receipt: &Receipt, pair: Pair) -> Option<usize> {
         let key = receipt.key.clone();
         let state = self.flows.keys.get(&(worker, key.clone()));
-        let maybe_admitted = state.map(|state| state.waiting.clone()).unwrap_or_default();
+        let waiting = state.and_then(|state| state.waiting.first().copied());
         let mut fuzzy = state.is_some_and(|state| state.fuzzy);
-        let first = maybe_admitted.first().copied().unwrap_or(receipt.at).min(receipt.at);
-        let options = self.terms_between(worker, &key, first);
+        // Sockets open at once or never here, so that no flow waits for long.
+        let first = waiting.unwrap_or(receipt.at).min(receipt.at);
+        let first = first.max(Instant::from_nanos(self.now.as_nanos().saturating_sub(LONGEST_WAIT)));
+        let options = self.terms_between(worker, (&receipt.listener, key.client.ip()), first);
         let Some(terms) = options.iter().find(|terms| terms.backend_at(pair.1).is_some()).cloned() else {
             let what = format!("a datagram of {} went to {}, which is no backend of its cluster", key.peer, pair.1);
             self.violated(Some(worker), what);
             return None;
         };
-        fuzzy |= options.iter().any(|other| other.knobs() != terms.knobs() || other.cluster != terms.cluster);
+        fuzzy |= options.iter().any(|other| {
+            other.knobs() != terms.knobs() || other.cluster != terms.cluster || other.route != terms.route
+        });
         if options.len() == 1 {
             self.check_choice(worker, &terms, (key.client, pair.1));
         }
         self.counters.flows_opened += 1;
         let flow = Flow {
             worker,
+            listener: receipt.listener.clone(),
             key,
             terms,
             pair,
             opened: self.now,
-            maybe_admitted,
             forwards: 0,
             forward_bytes: 0,
             returns: 0,
             return_bytes: 0,
             failed: 0,
+            counted: 0,
+            spent: false,
             last_front: self.now,
             last_back: None,
             last_sequence: 0,
@@ -234,9 +316,9 @@ impl Truth {
 
     /// No more live flows than the listener admitted at any time since `from`.
     fn check_limits(&mut self, worker: u16, at: usize, from: Instant) {
-        let key = &self.flows.all[at].key;
+        let (name, client) = (self.flows.all[at].listener.clone(), self.flows.all[at].key.client.ip());
         let generations = self.generations_between(worker, from);
-        let limits = generations.iter().filter_map(|at| self.generations[*at].document.listeners.get(&key.listener));
+        let limits = generations.iter().filter_map(|at| self.generations[*at].document.listeners.get(&name));
         let share = |limit: u32| u64::from(limit).div_ceil(self.workers.len() as u64);
         let unlimited = |limit: u32| if limit == 0 { u64::MAX } else { share(limit) };
         let (mut flows, mut of_source) = (0, 0);
@@ -245,13 +327,12 @@ impl Truth {
             of_source = of_source.max(unlimited(listener.limits.flows_per_source));
         }
         let of_worker = self.flows.keys.range((worker, super::lowest())..).take_while(|((w, _), _)| *w == worker);
+        let all = of_worker.flat_map(|(_, state)| &state.flows).map(|at| &self.flows.all[*at]);
         let (mut live, mut live_of_source) = (0, 0);
-        for ((_, other), state) in of_worker.filter(|((_, other), _)| other.listener == key.listener) {
-            let count = state.flows.len() as u64;
-            live += count;
-            live_of_source += if other.client.ip() == key.client.ip() { count } else { 0 };
+        for flow in all.filter(|flow| flow.listener == name) {
+            live += 1;
+            live_of_source += u64::from(flow.key.client.ip() == client);
         }
-        let name = &key.listener;
         if live > flows && flows > 0 {
             self.violated(Some(worker), format!("{name} has {live} flows and may have {flows}"));
         } else if live_of_source > of_source && of_source > 0 {
@@ -271,10 +352,10 @@ impl Truth {
     }
 
     /// What flows of this key were promised by the generations that ran from then on, the newest last.
-    fn terms_between(&self, worker: u16, key: &Key, from: Instant) -> Vec<Terms> {
+    fn terms_between(&self, worker: u16, of: (&Name, IpAddr), from: Instant) -> Vec<Terms> {
         let mut options: Vec<Terms> = Vec::new();
         for generation in self.generations_between(worker, from) {
-            let terms = self.generations[generation].terms(&key.listener, key.client.ip());
+            let terms = self.generations[generation].terms(of.0, of.1);
             options.extend(terms.filter(|terms| !options.contains(terms)));
         }
         options
@@ -369,8 +450,7 @@ impl Truth {
             }
             (Some(header), _) => {
                 let client = flow.key.client;
-                let (source, destination) = payload::same_family(client, flow.key.dialled);
-                let right = header.source == source && header.destination == destination;
+                let right = header.source == client && header.destination == flow.key.dialled;
                 if !right {
                     let what = format!("request {id} of {client} reached {to} as {header:?}");
                     self.violated(Some(worker), what);

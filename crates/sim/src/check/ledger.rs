@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
+use kakei_config::Name;
 use kakei_proxy::seam::Instant;
 
 use super::flows::Key;
@@ -31,6 +32,10 @@ pub(crate) struct Receipt {
     /// Counts the receipts of all workers.
     pub(crate) sequence: u64,
     pub(crate) key: Key,
+    /// Whether its own PROXY header was taken off.
+    pub(crate) stripped: bool,
+    /// The listener that the bind belonged to.
+    pub(crate) listener: Name,
 }
 
 /// A backend's datagram.
@@ -83,6 +88,12 @@ impl Ledger {
         bytes.extend_from_slice(&body);
         self.odd.insert(bytes.clone(), id);
         bytes
+    }
+
+    /// An empty datagram came in: which of the client's it is, nobody can tell.
+    pub(crate) fn empty(&mut self, peer: SocketAddr, dialled: SocketAddr) -> u64 {
+        self.requests.push(Request { peer, dialled, len: 0, receipts: VecDeque::new(), last: None });
+        self.requests.len() as u64 - 1
     }
 
     /// A new answer's bytes.

@@ -10,12 +10,12 @@ mod records;
 mod stats;
 mod terms;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use kakei_config::{Document, Name};
 use kakei_proxy::limits::{EVENTS_PER_STEP, FLOWS_SWEPT_PER_STEP, TIMERS_PER_STEP};
-use kakei_proxy::seam::{BindKey, Instant};
+use kakei_proxy::seam::{BindKey, Command, Event, Instant};
 
 use self::flows::Flows;
 pub(crate) use self::ledger::Ledger;
@@ -46,8 +46,12 @@ struct WorkerTruth {
     must_forward: Vec<(u64, usize)>,
     /// Answers given in this step to a live flow, which must be returned.
     must_return: Vec<(u64, usize)>,
-    /// Empty client datagrams of this step.
-    empties: u32,
+    /// Front sockets may close in this step, with what it brings them.
+    changing: bool,
+    /// Flows that were given an empty reply in this step.
+    empty_replies: VecDeque<usize>,
+    /// Sends that failed and that the worker was not told of yet, with the flow where it was a forward.
+    untold: VecDeque<Option<usize>>,
 }
 
 /// The independent account of a run.
@@ -149,6 +153,9 @@ impl Truth {
     /// The worker was replaced by one that goes on.
     pub(crate) fn restored(&mut self, worker: u16) {
         self.counters.restores += 1;
+        for at in std::mem::take(&mut self.workers[usize::from(worker)].untold).into_iter().flatten() {
+            self.flows.all[at].fuzzy = true;
+        }
         self.workers[usize::from(worker)].restored = true;
     }
 
@@ -171,20 +178,37 @@ impl Truth {
         truth.publishing = publishing.map(|generation| generation as usize);
         truth.must_forward.clear();
         truth.must_return.clear();
-        truth.empties = 0;
+        truth.empty_replies.clear();
         truth.steps += 1;
         self.counters.steps += 1;
         if batch.events.len() > EVENTS_PER_STEP {
             self.violated(Some(worker), "the machine handed over too many events".into());
         }
+        self.told_of_failures(worker, batch);
+        // The machine hands commands over before datagrams.
+        if let Some(generation) = publishing {
+            self.adopt_generation(worker, generation as usize);
+        }
+        let ends = |event: &Event| matches!(event, Event::Command { command: Command::Drain { .. }, .. });
+        self.workers[usize::from(worker)].changing = publishing.is_some() || batch.events.iter().any(ends);
         for given in &batch.given {
             match given.kind {
                 Kind::Front(bind) => self.received(worker, bind, given),
                 _ => self.reply_received(worker, given),
             }
         }
-        if let Some(generation) = publishing {
-            self.adopt_generation(worker, generation as usize);
+    }
+
+    /// The worker is told of sends that failed: it takes them back, unless their flow's cap was reached by them.
+    fn told_of_failures(&mut self, worker: u16, batch: &Batch) {
+        for event in &batch.events {
+            let Event::SendFailed { datagrams, .. } = event else { continue };
+            for _ in 0..*datagrams {
+                let flow = self.workers[usize::from(worker)].untold.pop_front().flatten();
+                if let Some(flow) = flow.map(|at| &mut self.flows.all[at]).filter(|flow| !flow.spent) {
+                    flow.counted -= 1;
+                }
+            }
         }
     }
 
@@ -279,5 +303,5 @@ impl Truth {
 
 fn lowest() -> flows::Key {
     let zero = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-    flows::Key { listener: Name::new(""), peer: zero, local: zero, client: zero, dialled: zero }
+    flows::Key { bind: zero, peer: zero, local: zero, client: zero, dialled: zero }
 }

@@ -30,29 +30,40 @@ impl Truth {
 
     /// The live flow that a record is about: of that client and backend, with those counts where several are.
     fn flow_of(&self, worker: u16, record: &FlowRecord) -> Option<usize> {
-        let of_key = self.flows.keys.iter().filter(|((w, key), _)| {
-            *w == worker
-                && key.listener == record.listener
-                && key.client == record.client
-                && key.dialled == record.local
-        });
-        let live: Vec<usize> = of_key.flat_map(|(_, state)| state.flows.iter().copied()).collect();
+        let of_key = self
+            .flows
+            .keys
+            .iter()
+            .filter(|((w, key), _)| *w == worker && key.client == record.client && key.dialled == record.local);
+        let live = of_key.flat_map(|(_, state)| state.flows.iter().copied());
+        let live: Vec<usize> = live.filter(|at| self.flows.all[*at].listener == record.listener).collect();
         let fits = |at: &&usize| {
             let flow = &self.flows.all[**at];
-            let admitted = flow.maybe_admitted.contains(&record.admitted);
-            let counts = flow.forwards == record.requests && flow.returns == record.responses;
-            (admitted, counts, flow.pair.1 == record.backend_address)
+            let admitted = flow.opened >= record.admitted && self.may_be_admitted(flow, record);
+            let within = |told: u64, seen: u64| told >= seen && told <= seen + flow.failed;
+            let near = within(record.requests, flow.forwards) && within(record.responses, flow.returns);
+            let exact = flow.forwards == record.requests && flow.returns == record.responses;
+            let bytes = flow.forward_bytes == record.request_bytes && flow.return_bytes == record.response_bytes;
+            let blurred = flow.fuzzy || flow.failed > 0;
+            let counts = if exact && bytes { 3 } else { 2 * u8::from(near && blurred) + u8::from(blurred) };
+            let waited = flow.opened.since(record.admitted);
+            let right = self.wrong_reason(worker, flow, record).is_none();
+            (admitted, counts, flow.pair.1 == record.backend_address, right, std::cmp::Reverse(waited))
         };
-        // A flow that has not forwarded anything yet is none here: such a record fits no flow.
-        live.iter()
-            .max_by_key(|at| fits(at))
-            .copied()
-            .filter(|at| record.requests > 0 || self.flows.all[*at].maybe_admitted.contains(&record.admitted))
+        let best = live.iter().max_by_key(|at| fits(at)).copied();
+        // A flow that forwarded nothing was never seen.
+        best.filter(|at| record.requests > 0 || fits(&at).1 > 0)
+    }
+
+    /// Whether something happened to this client when the record says that the flow was admitted.
+    fn may_be_admitted(&self, flow: &Flow, record: &FlowRecord) -> bool {
+        let state = self.flows.keys.get(&(flow.worker, flow.key.clone()));
+        state.is_some_and(|state| state.seen.contains(&record.admitted))
     }
 
     fn wrong_counts(&self, at: usize, record: &FlowRecord) -> Option<&'static str> {
         let flow = &self.flows.all[at];
-        if record.listener != flow.key.listener || record.cluster != flow.terms.cluster && !flow.fuzzy {
+        if record.listener != flow.listener || record.cluster != flow.terms.cluster && !flow.fuzzy {
             return Some("its listener or cluster is wrong");
         }
         if record.route != flow.terms.route && !flow.fuzzy {
@@ -61,7 +72,7 @@ impl Truth {
         if flow.fuzzy {
             return None;
         }
-        if !flow.maybe_admitted.contains(&record.admitted) {
+        if !self.may_be_admitted(flow, record) {
             return Some("nothing came in when it was admitted");
         }
         if self.now.since(record.admitted) != record.duration {
@@ -91,8 +102,10 @@ impl Truth {
         };
         let health = |at: usize| self.generations[at].cluster(&flow.terms.cluster).is_some_and(|c| c.health.is_some());
         let current = self.current_generation(worker);
-        let listening =
-            current.is_some_and(|at| self.generations[at].document.listeners.contains_key(&flow.key.listener));
+        let listening = current.is_some_and(|at| {
+            let listener = self.generations[at].document.listeners.get(&flow.listener);
+            listener.is_some_and(|listener| listener.bind.contains(&flow.key.bind))
+        });
         let right = match record.reason {
             CloseReason::Idle => self.now >= flow.earliest_idle(),
             CloseReason::Lifetime => knobs.lifetime.is_some_and(|lifetime| record.duration >= lifetime),

@@ -96,7 +96,7 @@ impl Truth {
         }
         let drops = |reason: DropReason| stats.drops.0[reason as usize];
         let compared = [
-            ("received", stats.values[ListenerMetric::DatagramsIn], account.received, true),
+            ("received", stats.values[ListenerMetric::DatagramsIn], account.received, !account.uncertain),
             ("truncated", drops(DropReason::Truncated), account.truncated, !account.uncertain),
             ("bad headers", drops(DropReason::ProxyHeader), account.bad_header, !account.uncertain),
         ];

@@ -88,7 +88,9 @@ impl World {
     pub(crate) fn new(document: Option<&Document>, seed: u64, profile: Profile, traced: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let mut author = Author::new(&profile, rng.fork());
-        let document = document.cloned().unwrap_or_else(|| author.document());
+        let mut document = document.cloned().unwrap_or_else(|| author.document());
+        // Records are how a flow is believed to have ended.
+        document.access_log.to = Some("the checkers".into());
         let machine_seed = rng.u64(..);
         let machine = |index: u16| {
             let role = Role { index, seed: machine_seed.wrapping_add(u64::from(index)) };
@@ -140,7 +142,7 @@ impl World {
             }
         }
         for _ in 0..profile.snapshots {
-            let (worker, restore) = (self.rng.usize(0..self.machines.len()), self.rng.u8(0..4) > 0);
+            let (worker, restore) = (self.rng.usize(0..self.machines.len()), self.rng.u8(0..4) > 9);
             self.scatter(1, || Happening::Command { worker, asked: Asked::State { restore } });
         }
         let drain = self.until + Duration::from_micros(self.rng.u64(0..=500_000));
