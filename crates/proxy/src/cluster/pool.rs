@@ -21,6 +21,8 @@ pub(crate) struct Pool {
     common: PoolSocket,
     /// Leases that are held.
     leased: u32,
+    /// After a restore: from when on pairs may be used that no flow was put back in.
+    rested_from: Option<Instant>,
 }
 
 /// The place of a flow in a pool.
@@ -92,6 +94,7 @@ impl Pool {
             by_address: HashMap::default(),
             common: PoolSocket::default(),
             leased: 0,
+            rested_from: None,
         }
     }
 
@@ -212,12 +215,13 @@ impl Pool {
         Lease { lane: Some(lane), index: lease.index }
     }
 
-    /// After every flow was put back: what no flow holds rests as after an unanswered one.
+    /// After every flow and socket was put back: what no flow holds rests as after an unanswered one, towards backends
+    /// that no flow was put back for too, since who held a pair before was not written down.
     pub(crate) fn restore_rests(&mut self, now: Instant) {
-        for lane in &mut self.lanes {
-            let free = lane.flows.iter().enumerate().filter(|(_, flow)| flow.is_none()).map(|(index, _)| index as u32);
-            lane.resting = [VecDeque::new(), free.map(|index| (now + Rest::Owed.duration(), index)).collect()];
-        }
+        let free = now + Rest::Owed.duration();
+        self.rested_from = Some(free);
+        let sockets = self.sockets.len();
+        self.lanes.iter_mut().for_each(|lane| lane.rest_all(sockets, free));
     }
 
     /// Put a socket back where it was written down; `waiting` flows are told when it opens.
@@ -245,10 +249,24 @@ impl Pool {
     }
 
     fn lane(&mut self, address: SocketAddr) -> u32 {
-        *self.by_address.entry(address).or_insert_with(|| {
-            self.lanes.push(Lane { flows: Vec::new(), resting: [VecDeque::new(), VecDeque::new()] });
-            (self.lanes.len() - 1) as u32
+        let Pool { by_address, lanes, rested_from, sockets, .. } = self;
+        *by_address.entry(address).or_insert_with(|| {
+            let mut lane = Lane { flows: Vec::new(), resting: [VecDeque::new(), VecDeque::new()] };
+            if let Some(free) = *rested_from {
+                lane.rest_all(sockets.len(), free);
+            }
+            lanes.push(lane);
+            (lanes.len() - 1) as u32
         })
+    }
+}
+
+impl Lane {
+    /// Whatever of `sockets` no flow holds rests until `free`.
+    fn rest_all(&mut self, sockets: usize, free: Instant) {
+        self.flows.resize(self.flows.len().max(sockets), None);
+        let unheld = self.flows.iter().enumerate().filter(|(_, flow)| flow.is_none()).map(|(index, _)| index as u32);
+        self.resting = [VecDeque::new(), unheld.map(|index| (free, index)).collect()];
     }
 }
 
