@@ -3,7 +3,7 @@
 //!
 //! There is no real time, socket or thread in here, and nothing depends on it but tests and the `sim` command.
 //!
-//! ```no_run
+//! ```
 //! let report = kakei_sim::run(7);
 //! assert!(report.is_clean(), "{report}");
 //! ```

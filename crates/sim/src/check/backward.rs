@@ -105,11 +105,11 @@ impl Truth {
         }
     }
 
-    /// A reply to a live flow is returned in the step it came with, unless the flow ends.
+    /// A reply to a live flow is returned in the step it came with, unless the flow ends or leaves its backend.
     pub(super) fn check_returned(&mut self, worker: u16, id: u64, at: usize) {
         let answer = &self.ledger.answers[id as usize];
         let flow = &self.flows.all[at];
-        if answer.returned == 0 && flow.closed.is_none() && !flow.moved {
+        if answer.returned == 0 && !flow.fuzzy && !flow.may_move() && flow.closed.is_none() {
             self.violated(Some(worker), format!("reply {id} to the live flow {at} was not returned"));
         }
     }

@@ -120,6 +120,8 @@ pub(crate) struct KeyState {
     pub(crate) seen: BTreeSet<Instant>,
     /// Empty datagrams that were not forwarded yet: when they came, their sequence, their request.
     pub(crate) empties: VecDeque<(Instant, u64, u64)>,
+    /// Its client sent empty datagrams, which can't be told apart.
+    pub(crate) sends_empty: bool,
     pub(crate) fuzzy: bool,
 }
 

@@ -16,6 +16,14 @@ use crate::payload::{self, Identity};
 /// How long a flow may wait for its socket, in nanoseconds.
 const LONGEST_WAIT: u64 = 2_000_000;
 
+/// What follows the proxy's header.
+fn rest_of(wire: &[u8]) -> &[u8] {
+    match payload::headed(wire) {
+        payload::Headed::Good(header) => &wire[header.len..],
+        _ => wire,
+    }
+}
+
 impl Truth {
     /// A worker is given a client's datagram.
     pub(super) fn received(&mut self, worker: u16, bind: BindKey, given: &Given) {
@@ -34,9 +42,13 @@ impl Truth {
         let key = Key { bind: bind.address, peer: given.peer, local: given.local, client, dialled };
         let flow = self.flows.current(worker, &key);
         let listener = flow.map_or(&owner, |at| &self.flows.all[at].listener).clone();
-        self.account(worker, &listener, listener == owner);
+        let at = self.current_generation(worker);
+        let bound = at.is_some_and(|at| self.generations[at].listener_of(&bind).is_some());
+        self.account(worker, &listener, bound && listener == owner);
         let state = self.flows.keys.entry((worker, key.clone())).or_default();
-        state.waiting.push(self.now);
+        if flow.is_none() {
+            state.waiting.push(self.now);
+        }
         state.seen.insert(self.now);
         if let Some(flow) = flow {
             self.flows.all[flow].last_front = self.now;
@@ -65,6 +77,7 @@ impl Truth {
         if given.bytes.is_empty() {
             let state = self.flows.keys.entry((worker, receipt.key)).or_default();
             state.empties.retain(|(at, _, _)| *at >= long_ago);
+            state.sends_empty = true;
             state.empties.push_back((self.now, self.sequence, id));
         }
         if let Some(flow) = flow {
@@ -116,6 +129,10 @@ impl Truth {
         let pair = (out.from, out.to);
         let Some(located) = self.ledger.locate(&out.bytes).or_else(|| self.locate_empty(worker, out)) else {
             self.workers[usize::from(worker)].untold.extend((!done).then_some(None));
+            // Which empty datagram it is can't be told: it may be one that is sent again to another backend.
+            if rest_of(&out.bytes).is_empty() {
+                return;
+            }
             let what = format!("{} bytes that no client sent went to {}", out.bytes.len(), out.to);
             return self.violated(Some(worker), what);
         };
@@ -148,6 +165,7 @@ impl Truth {
         if self.flows.all[flow].pair != pair {
             self.moved(worker, flow, pair);
         }
+        self.ledger.requests[located.id as usize].flow = Some(flow);
         self.check_header(worker, flow, &located);
         self.count_forward(worker, flow, (&located, receipt.sequence), done);
     }
@@ -160,22 +178,19 @@ impl Truth {
         let fits = |receipt: &Receipt| receipt.worker == worker && receipt.sequence > last;
         let at = receipts.iter().position(fits).or_else(|| receipts.iter().position(|r| r.worker == worker))?;
         let request = &mut self.ledger.requests[id as usize];
-        request.last = request.receipts.remove(at);
-        request.last.clone()
+        request.receipts.remove(at)
     }
 
     /// More often than it was received: only a flow that found its backend unreachable may try another one.
     fn forwarded_again(&mut self, worker: u16, located: &Located, pair: Pair, done: bool) {
-        let last = self.ledger.requests[located.id as usize].last.clone().filter(|last| last.worker == worker);
-        let flow = last.and_then(|last| {
-            let state = self.flows.keys.get(&(worker, last.key))?;
-            let retries = |at: &usize| self.flows.all[*at].terms.knobs().retry_on_unreachable;
-            state.flows.iter().copied().find(retries)
-        });
+        let retries = |flow: &Flow| flow.closed.is_none() && flow.terms.knobs().retry_on_unreachable;
+        let flow = self.ledger.requests[located.id as usize].flow.filter(|&at| retries(&self.flows.all[at]));
         match flow {
-            Some(at) if self.flows.all[at].pair != pair => {
+            Some(at) => {
                 self.flows.all[at].fuzzy = true;
-                self.moved(worker, at, pair);
+                if self.flows.all[at].pair != pair {
+                    self.moved(worker, at, pair);
+                }
                 self.workers[usize::from(worker)].untold.extend((!done).then_some(None));
             }
             _ => {
@@ -188,7 +203,8 @@ impl Truth {
     /// Empty datagrams count towards a cap and can't be told: the next flow is known by its place.
     fn ended_unseen(&mut self, at: usize, pair: Pair) -> bool {
         let flow = &mut self.flows.all[at];
-        let ended = flow.fuzzy && flow.pair != pair && flow.terms.knobs().requests > 0;
+        let capped = flow.terms.knobs().requests > 0;
+        let ended = flow.fuzzy && flow.pair != pair && (capped || !flow.may_move());
         flow.spent |= ended;
         ended
     }
@@ -208,6 +224,9 @@ impl Truth {
         }
         if !done {
             self.workers[usize::from(worker)].untold.push_back(Some(at));
+            // What a failed send does to caps is told a step later: nothing is held against this client's flows.
+            let key = self.flows.all[at].key.clone();
+            self.blur(worker, &key);
         }
         let flow = &mut self.flows.all[at];
         flow.last_front = flow.last_front.max(self.now);
@@ -275,7 +294,7 @@ impl Truth {
         let first = waiting.unwrap_or(receipt.at).min(receipt.at);
         let first = first.max(Instant::from_nanos(self.now.as_nanos().saturating_sub(LONGEST_WAIT)));
         let options = self.terms_between(worker, (&receipt.listener, key.client.ip()), first);
-        let Some(terms) = options.iter().find(|terms| terms.backend_at(pair.1).is_some()).cloned() else {
+        let Some(terms) = options.iter().rev().find(|terms| terms.backend_at(pair.1).is_some()).cloned() else {
             let what = format!("a datagram of {} went to {}, which is no backend of its cluster", key.peer, pair.1);
             self.violated(Some(worker), what);
             return None;
@@ -329,7 +348,7 @@ impl Truth {
         let of_worker = self.flows.keys.range((worker, super::lowest())..).take_while(|((w, _), _)| *w == worker);
         let all = of_worker.flat_map(|(_, state)| &state.flows).map(|at| &self.flows.all[*at]);
         let (mut live, mut live_of_source) = (0, 0);
-        for flow in all.filter(|flow| flow.listener == name) {
+        for flow in all.filter(|flow| flow.listener == name && !flow.fuzzy) {
             live += 1;
             live_of_source += u64::from(flow.key.client.ip() == client);
         }
@@ -375,7 +394,8 @@ impl Truth {
             } else {
                 kakei_proxy::limits::SHARED_REST_OWED
             };
-            if self.now.since(at) < rest {
+            // A flow that moves gives its place back a little before that can be seen.
+            if self.now.since(at) + super::TICK < rest {
                 let what = format!("{} gets the place {pair:?} after {:?}", flow.key.peer, self.now.since(at));
                 self.violated(Some(worker), what);
             }

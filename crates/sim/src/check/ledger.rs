@@ -20,8 +20,8 @@ pub(crate) struct Request {
     pub(crate) len: usize,
     /// Receipts by workers that were neither forwarded nor failed yet, oldest first.
     pub(crate) receipts: VecDeque<Receipt>,
-    /// Where it was forwarded from last.
-    pub(crate) last: Option<Receipt>,
+    /// Which flow forwarded it last.
+    pub(crate) flow: Option<usize>,
 }
 
 /// A worker was given a request.
@@ -79,7 +79,7 @@ impl Ledger {
     /// A new request's bytes; `header` goes in front of its payload.
     pub(crate) fn request(&mut self, peer: SocketAddr, dialled: SocketAddr, len: usize, header: &[u8]) -> Vec<u8> {
         let id = self.requests.len() as u64;
-        self.requests.push(Request { peer, dialled, len, receipts: VecDeque::new(), last: None });
+        self.requests.push(Request { peer, dialled, len, receipts: VecDeque::new(), flow: None });
         let body = payload::request(id, len);
         if header.is_empty() {
             return body;
@@ -92,7 +92,7 @@ impl Ledger {
 
     /// An empty datagram came in: which of the client's it is, nobody can tell.
     pub(crate) fn empty(&mut self, peer: SocketAddr, dialled: SocketAddr) -> u64 {
-        self.requests.push(Request { peer, dialled, len: 0, receipts: VecDeque::new(), last: None });
+        self.requests.push(Request { peer, dialled, len: 0, receipts: VecDeque::new(), flow: None });
         self.requests.len() as u64 - 1
     }
 

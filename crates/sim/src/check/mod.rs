@@ -190,7 +190,8 @@ impl Truth {
             self.adopt_generation(worker, generation as usize);
         }
         let ends = |event: &Event| matches!(event, Event::Command { command: Command::Drain { .. }, .. });
-        self.workers[usize::from(worker)].changing = publishing.is_some() || batch.events.iter().any(ends);
+        let truth = &mut self.workers[usize::from(worker)];
+        truth.changing = publishing.is_some() || truth.draining.is_some() || batch.events.iter().any(ends);
         for given in &batch.given {
             match given.kind {
                 Kind::Front(bind) => self.received(worker, bind, given),
@@ -274,7 +275,7 @@ impl Truth {
         for at in live {
             let flow = &self.flows.all[at];
             let end = flow.latest_end();
-            if flow.fuzzy {
+            if flow.fuzzy || !self.is_certain(at) {
                 continue;
             }
             if end + self.tick < self.now {
@@ -291,7 +292,7 @@ impl Truth {
     /// After everything: nothing may be left.
     pub(crate) fn ends(&mut self, now: Instant) {
         self.now = now;
-        let left = self.flows.all.iter().enumerate().filter(|(_, flow)| flow.closed.is_none());
+        let left = self.flows.all.iter().enumerate().filter(|(at, flow)| flow.closed.is_none() && self.is_certain(*at));
         let left: Vec<String> = left
             .map(|(at, flow)| format!("flow {at} of {} in worker {} never ended", flow.key.peer, flow.worker))
             .collect();

@@ -19,13 +19,23 @@ impl Truth {
             }
             return;
         };
-        if let Some(what) = self.wrong_counts(at, record) {
-            self.violated(Some(worker), format!("flow {at}: {what}: {record:?}"));
-        }
-        if let Some(what) = self.wrong_reason(worker, &self.flows.all[at], record) {
-            self.violated(Some(worker), format!("flow {at}: {what}: {record:?}"));
+        if self.is_certain(at) {
+            if let Some(what) = self.wrong_counts(at, record) {
+                self.violated(Some(worker), format!("flow {at}: {what}: {record:?}"));
+            }
+            if let Some(what) = self.wrong_reason(worker, &self.flows.all[at], record) {
+                self.violated(Some(worker), format!("flow {at}: {what}: {record:?}"));
+            }
         }
         self.flows.close(at, self.now);
+    }
+
+    /// Whether a record of this client's flows can be told from those of its other flows: where nothing fails, or where
+    /// it has one flow.
+    pub(super) fn is_certain(&self, at: usize) -> bool {
+        let flow = &self.flows.all[at];
+        let state = self.flows.keys.get(&(flow.worker, flow.key.clone()));
+        state.is_some_and(|state| !state.fuzzy && !state.sends_empty && (self.calm || state.flows.len() == 1))
     }
 
     /// The live flow that a record is about: of that client and backend, with those counts where several are.
@@ -45,14 +55,14 @@ impl Truth {
             let exact = flow.forwards == record.requests && flow.returns == record.responses;
             let bytes = flow.forward_bytes == record.request_bytes && flow.return_bytes == record.response_bytes;
             let blurred = flow.fuzzy || flow.failed > 0;
-            let counts = if exact && bytes { 3 } else { 2 * u8::from(near && blurred) + u8::from(blurred) };
+            let counts = if exact && bytes { 4 } else { 2 * u8::from(near && blurred) + u8::from(blurred) };
             let waited = flow.opened.since(record.admitted);
             let right = self.wrong_reason(worker, flow, record).is_none();
             (admitted, counts, flow.pair.1 == record.backend_address, right, std::cmp::Reverse(waited))
         };
         let best = live.iter().max_by_key(|at| fits(at)).copied();
         // A flow that forwarded nothing was never seen.
-        best.filter(|at| record.requests > 0 || fits(&at).1 > 0)
+        best.filter(|at| record.requests > 0 || self.flows.all[*at].forwards == 0)
     }
 
     /// Whether something happened to this client when the record says that the flow was admitted.

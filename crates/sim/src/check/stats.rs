@@ -91,7 +91,7 @@ impl Truth {
         let name = &stats.listener;
         let always = self.generations.iter().all(|generation| generation.document.listeners.contains_key(name));
         let account = self.accounts.get(&(worker, name.clone()))?;
-        if !always || self.workers[usize::from(worker)].restored {
+        if !always {
             return None;
         }
         let drops = |reason: DropReason| stats.drops.0[reason as usize];

@@ -10,7 +10,6 @@ mod host;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use fastrand::Rng;
 use kakei_proxy::record::FlowRecord;
@@ -188,8 +187,8 @@ impl Machine {
     }
 
     /// Replace the worker by one that goes on from `state`. The next batch must be empty.
-    pub(crate) fn restore(&mut self, now: Instant, state: WorkerState, snapshot: Arc<Snapshot>) -> Result<(), String> {
-        self.worker = restored(self.role, now, state, snapshot)?;
+    pub(crate) fn restore(&mut self, now: Instant, state: WorkerState, snapshot: &Snapshot) -> Result<(), String> {
+        self.worker = Worker::restore(self.role, now, state, snapshot).map_err(|error| error.to_string())?;
         self.orphans = std::mem::take(&mut self.names);
         Ok(())
     }
@@ -241,9 +240,4 @@ impl Machine {
             self.close(serial, host);
         }
     }
-}
-
-/// A worker that goes on from what another wrote down.
-fn restored(role: Role, _now: Instant, _state: WorkerState, _snapshot: Arc<Snapshot>) -> Result<Worker, String> {
-    Ok(Worker::new(role))
 }

@@ -177,7 +177,7 @@ impl World {
         }
         let Some(snapshot) = self.control.running[worker].clone().filter(|_| restore) else { return };
         self.trace.line(self.now, || format!("worker {worker} is restored"));
-        match self.machines[worker].restore(self.now, read, snapshot) {
+        match self.machines[worker].restore(self.now, read, &snapshot) {
             Ok(()) => self.truth.restored(index),
             Err(error) => self.truth.violated(Some(index), format!("can't be restored: {error}")),
         }

@@ -142,7 +142,7 @@ impl World {
             }
         }
         for _ in 0..profile.snapshots {
-            let (worker, restore) = (self.rng.usize(0..self.machines.len()), self.rng.u8(0..4) > 9);
+            let (worker, restore) = (self.rng.usize(0..self.machines.len()), self.rng.u8(0..4) > 0);
             self.scatter(1, || Happening::Command { worker, asked: Asked::State { restore } });
         }
         let drain = self.until + Duration::from_micros(self.rng.u64(0..=500_000));
