@@ -279,3 +279,22 @@ impl Lease {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restored_sockets_rest_towards_every_backend() {
+        let (now, flow) = (Instant::from_nanos(7), FlowId::default());
+        let backend = |last: u8| SocketAddr::from(([10, 0, 0, last], 53));
+        let mut pool = Pool::new();
+        pool.restore_socket(Seat::Numbered(0), SocketId::default(), true);
+        pool.restore_rests(now);
+        let fresh = pool.acquire(now, backend(1), flow, false).expect("there is room");
+        assert_eq!((fresh.lease.index, fresh.socket), (1, None));
+        let later = now + Rest::Owed.duration();
+        let rested = pool.acquire(later, backend(2), flow, false).expect("there is room");
+        assert_eq!((rested.lease.index, rested.open), (0, true));
+    }
+}
