@@ -55,6 +55,8 @@ struct Io {
     /// What operations brought about, for the next step.
     backlog: VecDeque<Event>,
     stats: MachineStats,
+    /// Descriptors with this number or a higher one aren't for flows.
+    descriptors: u64,
 }
 
 /// How often the worker had to be made anew.
@@ -91,6 +93,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             sending: Sender::default(),
             backlog: VecDeque::new(),
             stats: MachineStats::default(),
+            descriptors: open::descriptors(),
         };
         let worker = make(role);
         Ok(Machine { worker, make, role, io, desk, current: None, restarts: Restarts::default() })

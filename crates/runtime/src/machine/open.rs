@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use kakei_proxy::seam::{BindKey, Event, OpenError, Remote, SocketId};
@@ -19,6 +19,8 @@ use crate::udp;
 const CONNECTED_BUFFER: usize = 1 << 20;
 /// The same for a socket with many flows.
 const SHARED_BUFFER: usize = 4 << 20;
+/// Descriptors that are left to the rest of the process: its admin socket, its logs, its new listeners.
+const RESERVE: u64 = 64;
 
 impl Io {
     pub(super) fn listen(&mut self, socket: SocketId, bind: BindKey) {
@@ -30,15 +32,16 @@ impl Io {
     }
 
     pub(super) fn open_datagram(&mut self, socket: SocketId, remote: Remote) {
-        match datagram(remote) {
+        match datagram(remote).and_then(|(kind, local)| Ok((self.spare(kind)?, local))) {
             Ok((kind, local)) => self.register(socket, kind, local, true),
             Err(error) => self.failed(socket, errors::open(&error)),
         }
     }
 
     pub(super) fn connect(&mut self, socket: SocketId, remote: SocketAddr) {
-        match stream(remote) {
-            Ok((fd, done, local)) => self.register(socket, Kind::Stream(fd, !done), local, done),
+        let opened = stream(remote);
+        match opened.and_then(|(fd, done, local)| Ok((self.spare(Kind::Stream(fd, !done))?, done, local))) {
+            Ok((kind, done, local)) => self.register(socket, kind, local, done),
             Err(error) => self.failed(socket, errors::open(&error)),
         }
     }
@@ -128,10 +131,25 @@ impl Io {
         }
     }
 
+    /// The socket, unless the process needs its descriptor more: the kernel gives the lowest free number, so a high
+    /// one says that few are left.
+    fn spare(&self, kind: Kind) -> io::Result<Kind> {
+        match u64::try_from(kind.fd().as_raw_fd()) {
+            Ok(number) if number < self.descriptors => Ok(kind),
+            _ => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        }
+    }
+
     fn failed(&mut self, socket: SocketId, error: OpenError) {
         self.stats.open_failures += 1;
         self.backlog.push_back(Event::OpenFailed { socket, error });
     }
+}
+
+/// The number from which on descriptors are the rest of the process's.
+pub(super) fn descriptors() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    limit - RESERVE.min(limit / 4)
 }
 
 fn wanted(current: Option<&Snapshot>, bind: BindKey) -> bool {

@@ -28,6 +28,15 @@ pub(super) enum Kind {
     Stream(OwnedFd, bool),
 }
 
+impl Kind {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Kind::Front(front) => front.as_fd(),
+            Kind::Connected(fd) | Kind::Shared(fd) | Kind::Stream(fd, _) => fd.as_fd(),
+        }
+    }
+}
+
 /// An open socket.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -66,10 +75,7 @@ impl Entry {
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        match &self.kind {
-            Kind::Front(front) => front.as_fd(),
-            Kind::Connected(fd) | Kind::Shared(fd) | Kind::Stream(fd, _) => fd.as_fd(),
-        }
+        self.kind.fd()
     }
 
     pub(super) fn interest(&self) -> Interest {
