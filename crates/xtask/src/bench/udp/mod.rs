@@ -31,6 +31,7 @@ cargo xtask bench udp [OPTIONS]
   --peers A,B      only these: direct, kakei, kakei-shared, nginx, envoy, sozu
   --rounds N       how often each peer has its turn (5)
   --seconds S      how long each measurement takes (2)
+  --scale X        multiply the rates of the scenarios by X
   --kakei FILE     the program to measure (the release build)
   --no-build       take the release build as it is
   --no-realtime    don't run everything measured before what else runs on the machine
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         print(HELP);
         return Ok(());
     }
-    let keys = ["json", "only", "peers", "rounds", "seconds", "kakei"];
+    let keys = ["json", "only", "peers", "rounds", "seconds", "scale", "kakei"];
     let options = Options::read(args, &["smoke", "no-build", "no-realtime"], &keys)?;
     let smoke = options.flag("smoke");
     let release = release_dir()?;
@@ -68,6 +69,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let plan = Plan {
         rounds: options.get("rounds", if smoke { 1 } else { 5 })?,
         seconds: options.get("seconds", if smoke { 0.4 } else { 2.0 })?,
+        scale: options.get("scale", if smoke { 0.05 } else { 1.0 })?,
         only: options.list("only"),
         peers,
         smoke,
@@ -173,7 +175,7 @@ fn about(plan: &Plan, tools: &Tools) -> Value {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     json!({
         "cpu": model, "cores": cores, "kernel": read("/proc/sys/kernel/osrelease"),
-        "peers": versions, "rounds": plan.rounds, "seconds": plan.seconds, "realtime": tools.realtime,
+        "peers": versions, "rounds": plan.rounds, "seconds": plan.seconds, "scale": plan.scale, "realtime": tools.realtime,
     })
 }
 
