@@ -52,10 +52,12 @@ impl Running {
     /// Start `program` with `args` at `place`, its stderr into the file `log`.
     pub(super) fn start(place: Place, program: &Path, args: &[String], log: &Path) -> Result<Running, String> {
         let stderr = fs::File::create(log).map_err(|e| format!("{}: {e}", log.display()))?;
-        let wrapper: &[&str] = if place.realtime { &["chrt", "-r", "1", "taskset"] } else { &["taskset"] };
-        let mut child = Command::new(wrapper[0])
-            .args(&wrapper[1..])
-            .args(["-c", place.cores])
+        let first: &[&str] = if place.realtime { &["chrt", "-r", "1"] } else { &[] };
+        // A benchmark that is ended from outside must leave no proxy behind.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM"])
+            .args(first)
+            .args(["taskset", "-c", place.cores])
             .arg(program)
             .args(args)
             .stdin(Stdio::piped())

@@ -68,7 +68,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let peers = present(&options, &tools, &mut report)?;
     let plan = Plan {
         rounds: options.get("rounds", if smoke { 1 } else { 5 })?,
-        seconds: options.get("seconds", if smoke { 0.4 } else { 2.0 })?,
+        seconds: options.get("seconds", if smoke { 0.25 } else { 2.0 })?,
         scale: options.get("scale", if smoke { 0.05 } else { 1.0 })?,
         only: options.list("only"),
         peers,

@@ -110,11 +110,10 @@ impl Report {
         text
     }
 
-    /// The row's figure over Kakei's in the same scenario: CPU per datagram, memory per flow, datagrams carried.
+    /// The row's figure over Kakei's in the same scenario: CPU per datagram, memory per flow.
     fn ratio(&self, row: &Row) -> Option<f64> {
         let key = match row.study {
             "memory" => "rss_per_flow",
-            "saturation" => "carried_per_s",
             _ => "cpu_ns",
         };
         let ours =
