@@ -14,7 +14,8 @@ health = { udp = { send_text = "x" } }
 "#;
 
 fn told(edited: &str) -> Vec<String> {
-    let changes = diff(&parse_toml(BASE).unwrap(), &parse_toml(edited).unwrap());
+    let read = |text| parse_toml(text).expect("it is valid");
+    let changes = diff(&read(BASE), &read(edited));
     changes.iter().flat_map(|change| change.to_string().lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
