@@ -16,7 +16,7 @@ use crate::seam::{Instant, Op, Outbox, SocketId};
 use crate::snapshot::{Cluster, Listener, Snapshot};
 use crate::state::{ClusterState, FrontState, ListenerState, RestoreError, SCHEMA, SharedSocketState, WorkerState};
 use crate::stats::Values;
-use crate::worker::{Drain, Role, Worker};
+use crate::worker::{Role, Worker};
 use crate::world::{Due, Socket, Tick, World};
 
 /// What indices and old socket ids stand for while a worker is read back.
@@ -74,7 +74,7 @@ impl Worker {
         world.balance_seed = snapshot.shared.balance_seed;
         world.records = snapshot.records;
         worker.datagrams.succeed(state.epoch);
-        worker.drain = if state.draining { Drain::Underway } else { Drain::No };
+        worker.drain = state.drain;
         let mut known = Known {
             listeners: Vec::new(),
             clusters: Vec::new(),
@@ -137,18 +137,18 @@ fn restore_listener(
     state: ListenerState,
     snapshot: &Snapshot,
 ) -> Result<ListenerKey, RestoreError> {
+    let removed = state.removed.as_ref().map(|removed| now + removed.left);
     let spec = match (state.removed, snapshot.listener(&state.name)) {
         (None, Some(spec)) => Arc::clone(spec),
         (None, None) => return Err(RestoreError::Damaged("a listener is not in the generation")),
-        (Some(left), _) => Arc::new(Listener::remnant(state.name, left)),
+        (Some(removed), _) => Arc::new(Listener::remnant(state.name, removed)),
     };
     let mut listener = LiveListener::new(spec, world.hash);
-    listener.removed = state.removed.map(|left| now + left);
+    listener.removed = removed;
     listener.values = Values::from_slice(&state.values);
     listener.drops = Values::from_slice(&state.drops);
     listener.closes = Values::from_slice(&state.closes);
     listener.admission.rate.due = (now + state.ahead).as_nanos();
-    let removed = listener.removed;
     let key = world.listeners.insert(listener);
     if let Some(until) = removed {
         world.timers.arm(until, Due::Listener(key));

@@ -9,9 +9,11 @@ use crate::cluster::{BackendKey, ClusterKey, LiveCluster};
 use crate::listener::{ListenerKey, LiveListener};
 use crate::seam::{Instant, SocketId};
 use crate::snapshot::Generation;
-use crate::state::{BackendState, ClusterState, FrontState, ListenerState, SCHEMA, SharedSocketState, WorkerState};
+use crate::state::{
+    BackendState, ClusterState, FrontState, ListenerState, RemovedState, SCHEMA, SharedSocketState, WorkerState,
+};
 use crate::stats::WorkerMetric;
-use crate::worker::{Drain, Worker};
+use crate::worker::Worker;
 
 /// What indices stand for while a worker is written down.
 pub(crate) struct Table {
@@ -63,7 +65,7 @@ impl Worker {
             generation: Generation(world.values[WorkerMetric::Generation]),
             rng: world.rng.get_seed(),
             epoch: self.datagrams.epoch(),
-            draining: self.drain != Drain::No,
+            drain: self.drain,
             values: world.values.0.to_vec(),
             listeners: world.listeners.values().map(|listener| save_listener(now, listener)).collect(),
             fronts: fronts.collect(),
@@ -82,7 +84,11 @@ pub(crate) fn raw(socket: SocketId) -> u64 {
 fn save_listener(now: Instant, listener: &LiveListener) -> ListenerState {
     ListenerState {
         name: listener.spec.name.clone(),
-        removed: listener.removed.map(|until| until - now),
+        removed: listener.removed.map(|until| RemovedState {
+            left: until - now,
+            max_datagram_size: listener.spec.max_datagram_size,
+            trusted: listener.spec.trusted.clone(),
+        }),
         values: listener.values.0.to_vec(),
         drops: listener.drops.0.to_vec(),
         closes: listener.closes.0.to_vec(),

@@ -11,6 +11,7 @@ use kakei_config::{Backend, Balance, Document, Health, Limits, Name, UdpKnobs};
 use serde::{Deserialize, Serialize};
 
 use crate::seam::{BindKey, Transport};
+use crate::state::RemovedState;
 
 /// The number of a snapshot; grows by one with each published change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,15 +97,15 @@ pub struct Cluster {
 }
 
 impl Listener {
-    /// What is left of a removed listener in a state that was read back: its flows, and the time for them.
-    pub(crate) fn remnant(name: Name, drain_timeout: Duration) -> Self {
+    /// What is left of a removed listener in a state that was read back: what its live flows are held to.
+    pub(crate) fn remnant(name: Name, state: RemovedState) -> Self {
         Listener {
             name,
             binds: Vec::new(),
             limits: Limits::default(),
-            max_datagram_size: crate::limits::MAX_DATAGRAM,
-            trusted: Vec::new(),
-            drain_timeout,
+            max_datagram_size: state.max_datagram_size,
+            trusted: state.trusted,
+            drain_timeout: state.left,
             routes: Vec::new(),
             default: None,
         }

@@ -4,12 +4,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use kakei_config::{Backend, Name, UdpKnobs};
 use serde::{Deserialize, Serialize};
 
 use crate::health::{Check, PassiveState, Signal};
 use crate::seam::BindKey;
 use crate::snapshot::Generation;
+use crate::worker::Drain;
 
 /// The version of [`WorkerState`]'s schema.
 pub const SCHEMA: u32 = 1;
@@ -23,7 +25,7 @@ pub struct WorkerState {
     pub generation: Generation,
     pub(crate) rng: u64,
     pub(crate) epoch: u64,
-    pub(crate) draining: bool,
+    pub(crate) drain: Drain,
     pub(crate) values: Vec<u64>,
     pub(crate) listeners: Vec<ListenerState>,
     pub(crate) fronts: Vec<FrontState>,
@@ -58,13 +60,22 @@ pub enum RestoreError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ListenerState {
     pub(crate) name: Name,
-    /// Time left, where it is gone from the configuration.
-    pub(crate) removed: Option<Duration>,
+    /// What still counts of it, where it is gone from the configuration.
+    pub(crate) removed: Option<RemovedState>,
     pub(crate) values: Vec<u64>,
     pub(crate) drops: Vec<u64>,
     pub(crate) closes: Vec<u64>,
     /// How far ahead of its pace admission is.
     pub(crate) ahead: Duration,
+}
+
+/// What live flows of a removed listener are held to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RemovedState {
+    /// Time left.
+    pub(crate) left: Duration,
+    pub(crate) max_datagram_size: u32,
+    pub(crate) trusted: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

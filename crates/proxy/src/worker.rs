@@ -40,7 +40,7 @@ pub struct Worker {
 }
 
 /// Whether the worker as a whole ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Drain {
     No,
     /// It admits nothing; `Notice::Drained` is still owed.
