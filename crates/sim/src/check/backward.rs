@@ -9,9 +9,6 @@ impl Truth {
     pub(super) fn reply_received(&mut self, worker: u16, given: &Given) {
         let owner = self.flows.pairs.get(&(given.local, given.peer)).copied();
         let owner = owner.filter(|&at| self.flows.all[at].worker == worker);
-        if let Some(at) = owner {
-            self.flows.all[at].last_back = Some(self.now);
-        }
         match payload::identify(&given.bytes) {
             Identity::Reply(id) if (id as usize) < self.ledger.answers.len() => {
                 self.counters.replies_received += 1;
@@ -24,7 +21,9 @@ impl Truth {
             }
             Identity::Empty => {
                 self.counters.replies_received += 1;
-                self.workers[usize::from(worker)].empty_replies.extend(owner);
+                let truth = &mut self.workers[usize::from(worker)];
+                truth.empty_replies.extend(owner);
+                truth.empties_given += 1;
             }
             _ => {}
         }
@@ -78,6 +77,9 @@ impl Truth {
         };
         let given = &self.workers[usize::from(worker)].empty_replies;
         let Some(place) = given.iter().position(of_client) else {
+            if self.workers[usize::from(worker)].empties_given > 0 {
+                return;
+            }
             return self.violated(Some(worker), format!("an empty reply that no backend sent went to {}", out.to));
         };
         if let Some(at) = self.workers[usize::from(worker)].empty_replies.remove(place) {
@@ -88,6 +90,7 @@ impl Truth {
     fn count_return(&mut self, worker: u16, at: usize, what: (u64, u64), done: bool) {
         let (id, bytes) = what;
         let flow = &mut self.flows.all[at];
+        flow.last_back = Some(self.now);
         if done {
             flow.returns += 1;
             flow.return_bytes += bytes;

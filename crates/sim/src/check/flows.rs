@@ -170,7 +170,7 @@ impl Flows {
         }
     }
 
-    pub(crate) fn close(&mut self, at: usize, now: Instant) {
+    pub(crate) fn close(&mut self, at: usize, now: Instant, certain: bool) {
         let flow = &mut self.all[at];
         flow.closed = Some(now);
         self.live -= 1;
@@ -178,7 +178,9 @@ impl Flows {
             self.pairs.remove(&flow.pair);
             // What can't be told for sure counts as answered: then the shorter rest will do.
             let answered = flow.fuzzy || flow.failed > 0 || flow.returns >= flow.forwards;
-            self.released.insert(flow.pair, (now, answered));
+            if certain {
+                self.released.insert(flow.pair, (now, answered));
+            }
         }
         if let Some(state) = self.keys.get_mut(&(flow.worker, flow.key.clone())) {
             state.flows.retain(|other| *other != at);

@@ -1,8 +1,9 @@
 //! Client datagrams: what a worker is given of them and what it sends to backends.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
-use kakei_config::{Balance, Name, OnBackend, SendProxyProtocol};
+use kakei_config::{Balance, Cluster, Name, OnBackend, SendProxyProtocol};
 use kakei_proxy::seam::{BindKey, Instant};
 
 use super::Truth;
@@ -80,7 +81,7 @@ impl Truth {
             state.sends_empty = true;
             state.empties.push_back((self.now, self.sequence, id));
         }
-        if let Some(flow) = flow {
+        if let Some(flow) = flow.filter(|_| !given.bytes.is_empty()) {
             self.workers[usize::from(worker)].must_forward.push((id, flow));
         }
     }
@@ -346,7 +347,8 @@ impl Truth {
             of_source = of_source.max(unlimited(listener.limits.flows_per_source));
         }
         let of_worker = self.flows.keys.range((worker, super::lowest())..).take_while(|((w, _), _)| *w == worker);
-        let all = of_worker.flat_map(|(_, state)| &state.flows).map(|at| &self.flows.all[*at]);
+        let certain = of_worker.flat_map(|(_, state)| &state.flows).filter(|at| self.is_certain(**at));
+        let all = certain.map(|at| &self.flows.all[*at]);
         let (mut live, mut live_of_source) = (0, 0);
         for flow in all.filter(|flow| flow.listener == name && !flow.fuzzy) {
             live += 1;
@@ -385,7 +387,10 @@ impl Truth {
             return;
         }
         let pair = flow.pair;
-        if let Some(other) = self.flows.pairs.get(&pair) {
+        if let Some(&other) = self.flows.pairs.get(&pair) {
+            if !self.is_certain(other) {
+                return;
+            }
             let what = format!("{} gets the place {pair:?} of the live flow {other}", flow.key.peer);
             self.violated(Some(worker), what);
         } else if let Some(&(at, answered)) = self.flows.released.get(&pair) {
@@ -434,17 +439,22 @@ impl Truth {
         let flow = &self.flows.all[at];
         let (knobs, old) = (flow.terms.knobs().clone(), flow.pair);
         let cluster = flow.terms.cluster.clone();
-        let now = self.current_generation(worker).and_then(|at| self.generations[at].cluster(&cluster));
-        let removed = now.is_none_or(|cluster| cluster.backends.iter().all(|b| b.address != old.1));
+        let since = |from: Instant| -> Vec<Option<&Rc<Cluster>>> {
+            let ran = self.generations_between(worker, from).into_iter();
+            ran.map(|at| self.generations[at].cluster(&cluster)).collect()
+        };
+        let has = |cluster: &Rc<Cluster>, at: SocketAddr| cluster.backends.iter().any(|b| b.address == at);
+        let past = since(flow.opened);
+        let removed = past.iter().any(|cluster| cluster.is_none_or(|cluster| !has(cluster, old.1)));
+        let checked = past.iter().flatten().any(|cluster| cluster.health.is_some());
         let may = (knobs.on_backend_removed == OnBackend::Move && removed)
-            || (knobs.on_backend_down == OnBackend::Move && flow.terms.config.health.is_some())
-            || (knobs.on_backend_down == OnBackend::Move && now.is_some_and(|cluster| cluster.health.is_some()))
+            || (knobs.on_backend_down == OnBackend::Move && (checked || flow.terms.config.health.is_some()))
             || (knobs.retry_on_unreachable && flow.returns == 0);
-        let valid = now.is_some_and(|cluster| cluster.backends.iter().any(|b| b.address == pair.1));
+        let valid = past.iter().flatten().any(|cluster| has(cluster, pair.1));
         if !may {
             self.violated(Some(worker), format!("flow {at} went from {old:?} to {pair:?} without cause"));
         } else if !valid {
-            self.violated(Some(worker), format!("flow {at} moved to {}, which is no backend now", pair.1));
+            self.violated(Some(worker), format!("flow {at} moved to {}, which is no backend of its cluster", pair.1));
         }
         self.counters.flows_moved += 1;
         self.flows.move_to(at, pair);

@@ -46,6 +46,8 @@ struct WorkerTruth {
     must_forward: Vec<(u64, usize)>,
     /// Answers given in this step to a live flow, which must be returned.
     must_return: Vec<(u64, usize)>,
+    /// How many empty replies this step was given.
+    empties_given: u32,
     /// Front sockets may close in this step, with what it brings them.
     changing: bool,
     /// Flows that were given an empty reply in this step.
@@ -179,6 +181,7 @@ impl Truth {
         truth.must_forward.clear();
         truth.must_return.clear();
         truth.empty_replies.clear();
+        truth.empties_given = 0;
         truth.steps += 1;
         self.counters.steps += 1;
         if batch.events.len() > EVENTS_PER_STEP {
@@ -292,7 +295,12 @@ impl Truth {
     /// After everything: nothing may be left.
     pub(crate) fn ends(&mut self, now: Instant) {
         self.now = now;
-        let left = self.flows.all.iter().enumerate().filter(|(at, flow)| flow.closed.is_none() && self.is_certain(*at));
+        let left = self
+            .flows
+            .all
+            .iter()
+            .enumerate()
+            .filter(|(at, flow)| flow.closed.is_none() && self.calm && self.is_certain(*at));
         let left: Vec<String> = left
             .map(|(at, flow)| format!("flow {at} of {} in worker {} never ended", flow.key.peer, flow.worker))
             .collect();

@@ -27,7 +27,8 @@ impl Truth {
                 self.violated(Some(worker), format!("flow {at}: {what}: {record:?}"));
             }
         }
-        self.flows.close(at, self.now);
+        let certain = self.is_certain(at);
+        self.flows.close(at, self.now, certain);
     }
 
     /// Whether a record of this client's flows can be told from those of its other flows: where nothing fails, or where
