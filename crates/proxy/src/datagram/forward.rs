@@ -42,7 +42,7 @@ impl Datagrams {
         }
         if flow.life.knobs.retry_on_unreachable && flow.life.traffic.responses == 0 && !flow.retried {
             let arena = if run.place == Place::Inbox { tick.bytes } else { &tick.out.bytes };
-            flow.kept = Kept::Spare(run.last().bytes.of(arena).into());
+            flow.kept = Kept::Spare(Box::new(run.last().bytes.of(arena).into()));
         }
         match flow.life.handle_forwarded(tick.now, sent.datagrams, sent.bytes) {
             Some(reason) => self.end(world, tick, id, reason),

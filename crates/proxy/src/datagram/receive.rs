@@ -95,10 +95,10 @@ impl Datagrams {
     }
 
     /// Keep this datagram in place of everything that the flow kept before; `more` older ones came with it.
-    pub(super) fn supersede(&mut self, world: &mut World, id: FlowId, more: u32, newest: Box<[u8]>) {
+    pub(super) fn supersede(&mut self, world: &mut World, id: FlowId, more: u32, newest: Vec<u8>) {
         let flow = &mut self.flows[id];
         let stashed = self.stash.discard(id);
-        let kept = matches!(std::mem::replace(&mut flow.kept, Kept::Pending(newest)), Kept::Pending(_));
+        let kept = matches!(std::mem::replace(&mut flow.kept, Kept::Pending(Box::new(newest))), Kept::Pending(_));
         let superseded = more + stashed + u32::from(kept);
         let listener = &mut world.listeners[flow.listener];
         listener.unkeep(superseded);

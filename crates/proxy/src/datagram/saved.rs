@@ -78,8 +78,8 @@ impl Datagrams {
             retried: flow.retried,
             kept: match &flow.kept {
                 Kept::None => KeptState::None,
-                Kept::Pending(bytes) => KeptState::Pending(bytes.to_vec()),
-                Kept::Spare(bytes) => KeptState::Spare(bytes.to_vec()),
+                Kept::Pending(bytes) => KeptState::Pending(Vec::clone(bytes)),
+                Kept::Spare(bytes) => KeptState::Spare(Vec::clone(bytes)),
             },
             stashed: stashed.collect(),
         }
@@ -106,8 +106,8 @@ impl Datagrams {
         life.traffic = state.traffic;
         let kept = match state.kept {
             KeptState::None => Kept::None,
-            KeptState::Pending(bytes) => Kept::Pending(bytes.into()),
-            KeptState::Spare(bytes) => Kept::Spare(bytes.into()),
+            KeptState::Pending(bytes) => Kept::Pending(Box::new(bytes)),
+            KeptState::Spare(bytes) => Kept::Spare(Box::new(bytes)),
         };
         let upstream = Upstream { socket: front, lease: state.lease, open: state.open, asked: self.step };
         let key = FlowKey { front, peer: state.peer, local: state.local, believed };

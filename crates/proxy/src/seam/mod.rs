@@ -112,7 +112,8 @@ pub struct Datagram {
     pub socket: SocketId,
     /// Who sent it.
     pub peer: SocketAddr,
-    /// The local address it was sent to (pktinfo); on a socket bound to one address, that address.
+    /// On a front socket the local address it was sent to (pktinfo), or the one that the socket is bound to. On a
+    /// socket to backends it says nothing.
     pub local: IpAddr,
     /// 0: one datagram. Otherwise the length of every datagram of the train but the last, which may be shorter.
     pub segment: u16,

@@ -88,7 +88,7 @@ impl Io {
     fn enqueue(&mut self, mut send: Send) {
         let Some(entry) = self.sockets.get_mut(send.socket) else { return };
         // The kernel takes the bound address by itself; and nothing can be sent from a multicast address.
-        send.from = send.from.filter(|from| entry.local.is_unspecified() && !from.is_multicast());
+        send.from = send.from.filter(|from| entry.kind.local().is_unspecified() && !from.is_multicast());
         let number = self.sending.pending.len() as u32;
         if entry.first == NONE {
             entry.first = number;

@@ -116,7 +116,7 @@ impl Io {
     }
 
     fn register(&mut self, socket: SocketId, kind: Kind, local: SocketAddr, done: bool) {
-        let entry = Entry::new(kind, local.ip());
+        let entry = Entry::new(kind);
         let interest = entry.interest();
         if let Err(error) = self.epoll.add(entry.fd(), socket, interest) {
             return self.failed(socket, errors::open(&error));

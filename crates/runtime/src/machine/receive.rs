@@ -116,7 +116,7 @@ impl Io {
             self.stats.receive_datagrams += len
                 .checked_div(u32::from(received.segment))
                 .map_or(1, |_| u64::from(len.div_ceil(u32::from(received.segment))));
-            let local = received.local.unwrap_or(entry.local);
+            let local = received.local.unwrap_or_else(|| entry.kind.local());
             events.push(Event::Datagram(Datagram {
                 socket,
                 peer: received.peer,

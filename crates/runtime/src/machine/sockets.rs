@@ -2,7 +2,7 @@
 //! nothing. A socket that was opened holds no buffer and no queue of its own.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -35,14 +35,20 @@ impl Kind {
             Kind::Connected(fd) | Kind::Shared(fd) | Kind::Stream(fd, _) => fd.as_fd(),
         }
     }
+
+    /// The address that a front socket is bound to; unspecified on a wildcard, and where nobody asks.
+    pub(super) fn local(&self) -> IpAddr {
+        match self {
+            Kind::Front(front) => front.local.ip(),
+            Kind::Connected(_) | Kind::Shared(_) | Kind::Stream(..) => Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
 }
 
 /// An open socket.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) kind: Kind,
-    /// The address it is bound to; unspecified on a wildcard.
-    pub(super) local: IpAddr,
     /// The longest datagram that may leave in a train.
     pub(super) longest: u16,
     /// It stands in the list of those that may have something to read.
@@ -59,19 +65,9 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(kind: Kind, local: IpAddr) -> Self {
+    pub(super) fn new(kind: Kind) -> Self {
         let grown = !matches!(kind, Kind::Connected(_));
-        Entry {
-            kind,
-            local,
-            longest: u16::MAX,
-            listed: false,
-            errors: false,
-            bulky: false,
-            grown,
-            first: NONE,
-            last: NONE,
-        }
+        Entry { kind, longest: u16::MAX, listed: false, errors: false, bulky: false, grown, first: NONE, last: NONE }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
