@@ -27,7 +27,7 @@ cargo xtask bench udp [OPTIONS]
 
   --smoke          small rates, one round: for CI; fails when Kakei doesn't forward
   --json FILE      write everything that was measured
-  --only A,B       only scenarios and studies whose name contains A or B (cost, known, saturation, memory, workers, rr-64, …)
+  --only A,B       only scenarios and studies whose name contains A or B (cost, known, saturation, saturation-rr-64-100, memory, workers, rr-64, …)
   --peers A,B      only these: direct, kakei, kakei-shared, nginx, envoy, sozu
   --rounds N       how often each peer has its turn (5)
   --seconds S      how long each measurement takes (2)

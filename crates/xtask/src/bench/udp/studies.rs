@@ -70,7 +70,7 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 /// The scenarios whose saturation is searched.
-const SATURATED: &[&str] = &["rr-64-100", "rr-64-10000", "rr-1200-100", "oneway-64-100"];
+const SATURATED: &[&str] = &["rr-64-100", "rr-64-10000", "rr-1200-100", "oneway-64-100", "trains-1200-1"];
 
 fn backends(flows: usize) -> usize {
     match flows {
@@ -128,7 +128,8 @@ fn known(tools: &Tools, plan: &Plan, report: &mut Report) {
 }
 
 fn saturation(tools: &Tools, plan: &Plan, report: &mut Report) {
-    for s in SCENARIOS.iter().filter(|s| SATURATED.contains(&s.name) && plan.wants("saturation")) {
+    let wanted = |s: &&Scenario| SATURATED.contains(&s.name) && plan.wants(&format!("saturation-{}", s.name));
+    for s in SCENARIOS.iter().filter(wanted) {
         for round in 0..plan.rounds.min(3) {
             for &peer in &plan.peers {
                 let setup = Setup::new(s.shape, backends(s.flows));
