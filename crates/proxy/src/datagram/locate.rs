@@ -33,6 +33,9 @@ impl Datagrams {
                     FlowKey { front: datagram.socket, peer: datagram.peer, local: datagram.local, believed: None };
                 self.find(&key).unwrap_or_default()
             }
+            Some(&Socket::Shared { cluster, v6, seat }) => {
+                world.clusters[cluster].pools[usize::from(v6)].flow(seat, datagram.peer).unwrap_or_default()
+            }
             _ => FlowId::default(),
         }
     }
