@@ -54,7 +54,7 @@ impl Worker {
     }
 
     fn send_probe(&mut self, tick: &mut Tick<'_>, cluster: ClusterKey, probe: Probe<BackendKey>) {
-        let socket = self.world.sockets.insert(Socket::Probe { cluster, probe: probe.id });
+        let socket = self.world.insert(Socket::Probe { cluster, probe: probe.id });
         self.world.clusters[cluster].probing.sockets.insert(probe.id, socket);
         tick.ask(match probe.check {
             Check::Udp => Op::OpenDatagram { socket, remote: Remote::Connected(probe.remote) },

@@ -111,7 +111,7 @@ impl Worker {
         }
         for (bind, listener) in wanted {
             let front = Front { bind, port: bind.address.port(), listener, draining: None, flows: 0 };
-            let socket = world.sockets.insert(Socket::Front(Box::new(front)));
+            let socket = world.insert(Socket::Front(Box::new(front)));
             tick.ask(Op::Listen { socket, bind });
         }
     }

@@ -47,7 +47,7 @@ impl Known {
 
     /// A socket that lives on, with the id that it has from now on.
     pub(crate) fn adopt(&mut self, world: &mut World, was: u64, role: Socket) -> SocketId {
-        let socket = world.sockets.insert(role);
+        let socket = world.insert(role);
         self.sockets.insert(was, socket);
         socket
     }

@@ -135,7 +135,7 @@ impl Worker {
 
     fn handle_open_failed(&mut self, tick: &mut Tick<'_>, socket: SocketId, error: OpenError) {
         let Worker { world, datagrams, .. } = self;
-        match world.sockets.remove(socket) {
+        match world.forget(socket) {
             // The listener's other workers go on; the control side sees the gap in `kakei get listeners`.
             Some(Socket::Front(front)) => world.settle_listener(front.listener),
             Some(Socket::Flow(id)) => {

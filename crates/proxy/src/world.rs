@@ -66,6 +66,8 @@ pub(crate) struct World {
     /// By name; removed ones too, as long as anything lives on them.
     pub(crate) cluster_names: BTreeMap<Name, ClusterKey>,
     pub(crate) sockets: SlotMap<SocketId, Socket>,
+    /// The few of them that are fronts, so that nobody looks for them among those of flows.
+    fronts: Vec<SocketId>,
     pub(crate) timers: Timers<Due>,
     pub(crate) rng: fastrand::Rng,
     pub(crate) hash: Keyed,
@@ -83,6 +85,7 @@ impl World {
             clusters: SlotMap::with_key(),
             cluster_names: BTreeMap::new(),
             sockets: SlotMap::with_key(),
+            fronts: Vec::new(),
             timers: Timers::new(),
             hash: Keyed::new(&mut rng),
             rng,
@@ -92,10 +95,29 @@ impl World {
         }
     }
 
+    /// A socket with this role.
+    pub(crate) fn insert(&mut self, role: Socket) -> SocketId {
+        let is_front = matches!(role, Socket::Front(_));
+        let socket = self.sockets.insert(role);
+        if is_front {
+            self.fronts.push(socket);
+        }
+        socket
+    }
+
+    /// Forget a socket that is closed.
+    pub(crate) fn forget(&mut self, socket: SocketId) -> Option<Socket> {
+        let role = self.sockets.remove(socket)?;
+        if matches!(role, Socket::Front(_)) {
+            self.fronts.retain(|front| *front != socket);
+        }
+        Some(role)
+    }
+
     /// Every front socket.
     pub(crate) fn fronts(&self) -> impl Iterator<Item = (SocketId, &Front)> {
-        self.sockets.iter().filter_map(|(id, socket)| match socket {
-            Socket::Front(front) => Some((id, &**front)),
+        self.fronts.iter().filter_map(|&id| match self.sockets.get(id) {
+            Some(Socket::Front(front)) => Some((id, &**front)),
             _ => None,
         })
     }
@@ -123,7 +145,7 @@ impl World {
 
     /// Close a socket and forget it.
     pub(crate) fn close(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
-        if self.sockets.remove(socket).is_some() {
+        if self.forget(socket).is_some() {
             tick.ask(Op::Close { socket });
         }
     }

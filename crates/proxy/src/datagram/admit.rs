@@ -89,7 +89,7 @@ impl Datagrams {
         let address = world.clusters[flow.cluster].backends[flow.backend].spec.address;
         flow.upstream = match flow.life.knobs.upstream {
             Strategy::PerFlow => {
-                let socket = world.sockets.insert(Socket::Flow(id));
+                let socket = world.insert(Socket::Flow(id));
                 tick.ask(Op::OpenDatagram { socket, remote: Remote::Connected(address) });
                 Upstream { socket, lease: None, open: false, asked: self.step }
             }
@@ -100,8 +100,8 @@ impl Datagrams {
                 let socket = place.socket.unwrap_or_else(|| {
                     let seat = place.lease.seat();
                     let role = Socket::Shared { cluster: flow.cluster, v6: address.is_ipv6(), seat };
-                    let socket = world.sockets.insert(role);
-                    pool.handle_asked(seat, socket);
+                    let socket = world.insert(role);
+                    world.clusters[flow.cluster].pool_mut(address).handle_asked(seat, socket);
                     let remote = if address.is_ipv6() { Remote::AnyV6 } else { Remote::AnyV4 };
                     tick.ask(Op::OpenDatagram { socket, remote });
                     socket
