@@ -27,5 +27,6 @@ pub const STASH_BYTES: usize = 4 << 20;
 pub const SLOW_START_STEPS: u32 = 10;
 
 const _: () = assert!(MAX_DATAGRAM <= u16::MAX as u32, "a datagram's length fits a segment length");
+const _: () = assert!(SLOW_START_STEPS > 0, "a slow start has steps");
 const _: () = assert!(STASH_RUNS >= EVENTS_PER_STEP, "a step of nothing but new flows is stashed whole");
 const _: () = assert!(FLOWS_SWEPT_PER_STEP <= 4 * EVENTS_PER_STEP, "a sweep costs no more than a full step");

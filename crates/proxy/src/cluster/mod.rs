@@ -16,7 +16,6 @@ pub(crate) use self::pool::{Lease, Pool, Rest, Seat};
 pub(crate) use self::probing::Probing;
 use crate::balance::{Balancer, Member};
 use crate::health;
-use crate::limits::SLOW_START_STEPS;
 use crate::seam::{BackendHealth, Instant};
 use crate::snapshot::Cluster;
 use crate::stats::{ClusterMetric, ClusterStats, DropReason, Drops, Values};
@@ -246,5 +245,3 @@ impl LiveCluster {
         ClusterStats { cluster: self.spec.name.clone(), values, drops: self.drops, backends }
     }
 }
-
-const _: () = assert!(SLOW_START_STEPS > 0, "a slow start has steps");

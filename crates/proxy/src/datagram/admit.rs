@@ -6,7 +6,7 @@ use kakei_config::{OnBackend, Upstream as Strategy};
 
 use super::Datagrams;
 use super::flow::{Flow, FlowId, Kept, Upstream};
-use super::key::{self, FlowKey};
+use super::key::{self, Arrival};
 use super::life::Life;
 use crate::balance;
 use crate::record::CloseReason;
@@ -20,7 +20,7 @@ impl Datagrams {
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
-        key: &FlowKey,
+        key: &Arrival,
     ) -> Result<FlowId, DropReason> {
         let client = key.client();
         key::check_client(client)?;
@@ -41,7 +41,7 @@ impl Datagrams {
         let affinity = balance::source_affinity(world.balance_seed, knobs.affinity, client);
         let backend = cluster.pick(affinity, &mut world.rng).expect("a cluster that takes work has a backend to pick");
         let id = self.flows.insert(Flow {
-            key: key.clone(),
+            key: key.keep(),
             life: Life::new(tick.now, knobs),
             listener: listener_key,
             target,

@@ -90,7 +90,7 @@ impl Datagrams {
         }
     }
 
-    /// A shared socket is closed: nothing holds a place on it.
+    /// The shared sockets that nothing holds a place on are closed.
     pub(crate) fn close_idle_pools(world: &mut World, tick: &mut Tick<'_>, key: ClusterKey) {
         let Some(cluster) = world.clusters.get_mut(key) else { return };
         cluster.idle_pools = None;

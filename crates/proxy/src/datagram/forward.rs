@@ -7,7 +7,7 @@ use kakei_wire::proxy_protocol::{Addresses, Transport, v2};
 
 use super::Datagrams;
 use super::flow::{Flow, FlowId, Kept};
-use super::key::FlowKey;
+use super::key::Arrival;
 use super::life::Phase;
 use super::run::{Place, Run};
 use super::saved::INTRODUCES;
@@ -60,12 +60,12 @@ impl Datagrams {
         let Some(flow) = self.flows.get_mut(id).filter(|flow| flow.upstream.socket == socket) else { return };
         flow.upstream.open = true;
         flow.life.handle_opened();
-        let (key, listener) = (flow.key.clone(), flow.listener);
+        let (key, listener) = (flow.key.arrival(), flow.listener);
         let stashed = self.stash.take_all(id);
         match std::mem::take(&mut flow.kept) {
             Kept::Pending(bytes) => {
                 let bytes = tick.out.put(&bytes);
-                self.forward_kept(world, tick, (id, &key, listener), Run { place: Place::Outbox, bytes, segment: 0 });
+                self.forward_kept(world, tick, (id, key, listener), Run { place: Place::Outbox, bytes, segment: 0 });
             }
             // Forwarded once already, so it counts no more.
             Kept::Spare(bytes) => {
@@ -76,7 +76,7 @@ impl Datagrams {
         }
         for Stashed { bytes, segment, .. } in stashed {
             let bytes = tick.out.put(&bytes);
-            self.forward_kept(world, tick, (id, &key, listener), Run { place: Place::Outbox, bytes, segment });
+            self.forward_kept(world, tick, (id, key, listener), Run { place: Place::Outbox, bytes, segment });
         }
     }
 
@@ -85,7 +85,7 @@ impl Datagrams {
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
-        (id, key, listener): (FlowId, &FlowKey, ListenerKey),
+        (id, key, listener): (FlowId, Arrival, ListenerKey),
         run: Run,
     ) {
         // A removed listener goes with its last flow, which may be this one: then nobody is left to count or to open for.
@@ -102,7 +102,7 @@ impl Datagrams {
         };
         if let (Some(rest), Some(live)) = (rest, world.listeners.get_mut(listener)) {
             live.unreceive(rest.count());
-            self.offer(world, tick, (key.clone(), FlowId::default()), rest);
+            self.offer(world, tick, (key, FlowId::default()), rest);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What makes a flow: its key, and the affinity hash that the balancer is given. Bytes and addresses in, key out.
 
+use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,8 +13,8 @@ use crate::snapshot::Listener;
 use crate::stats::DropReason;
 
 /// Two sockets of one client are two flows; so are two clients behind one trusted proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FlowKey {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FlowKey<B = Box<Believed>> {
     /// The socket the client arrives at.
     pub(crate) front: SocketId,
     /// The socket that asked: replies go there.
@@ -21,8 +22,11 @@ pub(crate) struct FlowKey {
     /// The address that it dialled: replies leave from there.
     pub(crate) local: IpAddr,
     /// What a trusted inbound header said instead.
-    pub(crate) believed: Option<Box<Believed>>,
+    pub(crate) believed: Option<B>,
 }
+
+/// A key as a datagram brings it: nothing is allocated for it before admission.
+pub(crate) type Arrival = FlowKey<Believed>;
 
 /// What a trusted peer's PROXY header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,10 +37,34 @@ pub(crate) struct Believed {
     pub(crate) destination: SocketAddr,
 }
 
+impl Arrival {
+    /// The key as a flow keeps it: few have a believed client, so that stands apart.
+    pub(crate) fn keep(self) -> FlowKey {
+        let FlowKey { front, peer, local, believed } = self;
+        FlowKey { front, peer, local, believed: believed.map(Box::new) }
+    }
+}
+
 impl FlowKey {
+    /// The key as the flow's datagrams bring it.
+    pub(crate) fn arrival(&self) -> Arrival {
+        let FlowKey { front, peer, local, believed } = self;
+        FlowKey { front: *front, peer: *peer, local: *local, believed: believed.as_deref().copied() }
+    }
+}
+
+impl<B: Borrow<Believed>> FlowKey<B> {
     /// The client: as an inbound header said it, or as seen.
     pub(crate) fn client(&self) -> SocketAddr {
-        self.believed.as_ref().map_or(self.peer, |believed| believed.source)
+        self.believed.as_ref().map_or(self.peer, |believed| believed.borrow().source)
+    }
+
+    /// Whether both keys are of one flow.
+    pub(crate) fn is<C: Borrow<Believed>>(&self, other: &FlowKey<C>) -> bool {
+        self.peer == other.peer
+            && self.local == other.local
+            && self.front == other.front
+            && self.believed.as_ref().map(Borrow::borrow) == other.believed.as_ref().map(Borrow::borrow)
     }
 
     pub(crate) fn hash(&self, keyed: &Keyed) -> u64 {
@@ -46,7 +74,7 @@ impl FlowKey {
         hasher.write_u16(self.peer.port());
         write_ip(&mut hasher, self.local);
         if let Some(believed) = &self.believed {
-            believed.source.hash(&mut hasher);
+            believed.borrow().source.hash(&mut hasher);
         }
         hasher.finish()
     }

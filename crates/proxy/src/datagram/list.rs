@@ -42,7 +42,7 @@ fn view(world: &World, now: Instant, flow: &Flow) -> FlowView {
         peer: flow.key.peer,
         local: flow.dialled(front_port),
         age_ms: (now - flow.life.admitted).as_millis() as u64,
-        expires_in_ms: (Datagrams::expires(flow) - now).as_millis() as u64,
+        expires_in_ms: (flow.life.deadline() - now).as_millis() as u64,
         requests: flow.life.traffic.requests,
         responses: flow.life.traffic.responses,
         phase: phase.to_owned(),

@@ -4,7 +4,7 @@
 
 use super::Datagrams;
 use super::flow::{Flow, FlowId};
-use super::key::FlowKey;
+use super::key::Arrival;
 use crate::seam::Event;
 use crate::world::{Socket, World};
 
@@ -30,7 +30,7 @@ impl Datagrams {
             Some(&Socket::Flow(id)) => id,
             Some(Socket::Front(_)) => {
                 let key =
-                    FlowKey { front: datagram.socket, peer: datagram.peer, local: datagram.local, believed: None };
+                    Arrival { front: datagram.socket, peer: datagram.peer, local: datagram.local, believed: None };
                 self.find(&key).unwrap_or_default()
             }
             Some(&Socket::Shared { cluster, v6, seat }) => {
@@ -41,9 +41,9 @@ impl Datagrams {
     }
 
     /// The flow that takes this key's datagrams: the located one if it still does.
-    pub(super) fn find_from(&self, located: FlowId, key: &FlowKey) -> Option<FlowId> {
+    pub(super) fn find_from(&self, located: FlowId, key: &Arrival) -> Option<FlowId> {
         match self.flows.get(located) {
-            Some(flow) if flow.keyed && flow.key == *key => Some(located),
+            Some(flow) if flow.keyed && flow.key.is(key) => Some(located),
             _ => self.find(key),
         }
     }

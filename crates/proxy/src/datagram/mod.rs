@@ -24,15 +24,14 @@ use slotmap::SlotMap;
 use self::flow::Flow;
 pub(crate) use self::flow::FlowId;
 pub(crate) use self::forward::Failure;
+use self::key::Arrival;
 pub(crate) use self::key::Believed;
-use self::key::FlowKey;
 pub(crate) use self::life::{Phase, Traffic};
 use self::stash::Stash;
 pub(crate) use self::sweep::Cause;
 use self::sweep::Sweep;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::hash::Keyed;
-use crate::seam::Instant;
 use crate::world::{Due, World};
 
 /// The flows of a worker.
@@ -86,8 +85,8 @@ impl Datagrams {
         !self.sweeps.is_empty()
     }
 
-    fn find(&self, key: &FlowKey) -> Option<FlowId> {
-        self.index.find(key.hash(&self.hash), |id| self.flows[*id].key == *key).copied()
+    fn find(&self, key: &Arrival) -> Option<FlowId> {
+        self.index.find(key.hash(&self.hash), |id| self.flows[*id].key.is(key)).copied()
     }
 
     /// From now on this flow takes its client's datagrams.
@@ -126,10 +125,5 @@ impl Datagrams {
     /// Where a flow goes.
     pub(crate) fn backend_of(&self, id: FlowId) -> Option<(ClusterKey, BackendKey)> {
         self.flows.get(id).map(|flow| (flow.cluster, flow.backend))
-    }
-
-    /// The earliest deadline, for operators.
-    fn expires(flow: &Flow) -> Instant {
-        flow.life.deadline()
     }
 }

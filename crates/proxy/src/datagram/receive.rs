@@ -3,7 +3,7 @@
 
 use super::Datagrams;
 use super::flow::{FlowId, Kept};
-use super::key::{self, FlowKey};
+use super::key::{self, Arrival};
 use super::run::{Place, Run};
 use crate::listener::LiveListener;
 use crate::seam::Datagram;
@@ -24,7 +24,7 @@ impl Datagrams {
         let key = front.listener;
         let listener = &mut world.listeners[key];
         let Some(run) = within_size(listener, Run::received(datagram.bytes, datagram.segment)) else { return };
-        let arrival = FlowKey { front: datagram.socket, peer: datagram.peer, local: datagram.local, believed: None };
+        let arrival = Arrival { front: datagram.socket, peer: datagram.peer, local: datagram.local, believed: None };
         if listener.spec.trusted.is_empty() {
             return self.offer(world, tick, (arrival, located), run);
         }
@@ -32,7 +32,7 @@ impl Datagrams {
         for single in run.each() {
             match key::read_header(&spec, datagram.peer, single.bytes.of(tick.bytes)) {
                 Ok((believed, len)) => {
-                    let arrival = FlowKey { believed: believed.map(Box::new), ..arrival.clone() };
+                    let arrival = Arrival { believed, ..arrival };
                     let payload = Run::received(single.bytes.skip(len), 0);
                     self.offer(world, tick, (arrival, FlowId::default()), payload);
                 }
@@ -46,7 +46,7 @@ impl Datagrams {
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
-        (key, located): (FlowKey, FlowId),
+        (key, located): (Arrival, FlowId),
         run: Run,
     ) {
         let mut rest = Some(run);
