@@ -9,7 +9,7 @@ use std::time::Duration;
 use kakei_config::{Document, Name};
 use kakei_proxy::limits::EVENTS_PER_STEP;
 use kakei_proxy::seam::{
-    BackendHealth, Command, Datagram, Event, FlowFilter, Inbox, Instant, Notice, Op, OpenError, Outbox, Remote, Reply,
+    BackendHealth, Command, Datagram, Event, Filter, Inbox, Instant, Notice, Op, OpenError, Outbox, Remote, Reply,
     Send, SendError, SocketId, Span, Ticket,
 };
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
@@ -252,7 +252,7 @@ impl Machine {
     fn command(&mut self, script: &mut Script<'_>) {
         let name = |script: &mut Script<'_>, names: &[&str]| Name::new(names[script.below(names.len())]);
         match script.below(6) {
-            0 => self.ask(Command::Flows(FlowFilter { limit: 5, ..FlowFilter::default() })),
+            0 => self.ask(Command::Flows(Filter { limit: 5, ..Filter::default() })),
             1 => self.ask(Command::Snapshot),
             2 => self.ask(Command::Drain { within: None }),
             3 => self.ask(Command::Drain { within: Some(Duration::from_secs(1)) }),

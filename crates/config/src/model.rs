@@ -122,6 +122,8 @@ pub struct AccessLog {
 pub enum Protocol {
     /// Datagrams.
     Udp,
+    /// Streams.
+    Tcp,
 }
 
 /// A place where clients arrive.
@@ -139,43 +141,148 @@ pub struct Listener {
     pub max_datagram_size: u32,
     /// Inbound PROXY protocol headers.
     pub proxy_protocol: InboundProxyProtocol,
-    /// How long live flows may go on after the listener was removed or the process was told to stop.
+    /// How long what must come before a connection is routed (a PROXY header, a ClientHello) may take. TCP only.
+    pub preread_timeout: Duration,
+    /// How long live flows and connections may go on after the listener was removed or the process was told to stop.
     pub drain_timeout: Duration,
 }
 
-/// What a listener admits. Each bound is divided among the workers, rounded up.
+impl Default for Listener {
+    fn default() -> Self {
+        Listener {
+            protocol: Protocol::Udp,
+            bind: Vec::new(),
+            cluster: None,
+            limits: Limits::default(),
+            max_datagram_size: crate::bounds::MAX_DATAGRAM_BYTES,
+            proxy_protocol: InboundProxyProtocol::default(),
+            preread_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a listener admits. Each bound is divided among the workers, rounded up. Which ones count says the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Live flows; at least 1.
+    /// UDP: live flows; at least 1.
     pub flows: u32,
-    /// Live flows of one source address; 0: unlimited.
+    /// UDP: live flows of one source address; 0: unlimited.
     pub flows_per_source: u32,
-    /// Flows admitted in a second (with a burst of as many); 0: unlimited.
+    /// UDP: flows admitted in a second (with a burst of as many); 0: unlimited.
     pub new_flows_per_second: u32,
+    /// TCP: live connections; at least 1.
+    pub connections: u32,
+    /// TCP: live connections of one source address; 0: unlimited.
+    pub connections_per_source: u32,
+    /// TCP: live connections of one source network; 0: unlimited.
+    pub connections_per_network: u32,
+    /// TCP: connections accepted in a second (with a burst of as many); 0: unlimited.
+    pub new_connections_per_second: u32,
+    /// TCP: what is one source network.
+    pub source_network: SourceNetwork,
+    /// TCP: how a connection over a limit is refused.
+    pub refuse: Refuse,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { flows: 100_000, flows_per_source: 0, new_flows_per_second: 0 }
+        Limits {
+            flows: 100_000,
+            flows_per_source: 0,
+            new_flows_per_second: 0,
+            connections: 100_000,
+            connections_per_source: 0,
+            connections_per_network: 0,
+            new_connections_per_second: 0,
+            source_network: SourceNetwork::default(),
+            refuse: Refuse::default(),
+        }
     }
 }
 
-/// Inbound PROXY protocol: expected on every datagram from a trusted network, refused from every other.
+/// How long a prefix addresses of one source network have in common, in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceNetwork {
+    /// Of IPv4 addresses, 1 to 32.
+    pub v4: u8,
+    /// Of IPv6 addresses, 1 to 128.
+    pub v6: u8,
+}
+
+impl Default for SourceNetwork {
+    fn default() -> Self {
+        SourceNetwork { v4: 24, v6: 56 }
+    }
+}
+
+/// How a connection is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refuse {
+    /// The client is told at once, by a reset.
+    #[default]
+    Reset,
+    /// The client is told nothing.
+    Silence,
+}
+
+/// Inbound PROXY protocol: expected on every datagram and connection from a trusted network; what comes from every
+/// other is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboundProxyProtocol {
-    /// Networks whose datagrams carry a header. Empty: no header is looked for.
+    /// Networks whose datagrams and connections carry a header. Empty: no header is looked for.
     pub trusted: Vec<IpNet>,
 }
 
-/// What refines a listener. The longest matching source network wins, whatever the order of the file.
+/// What refines a listener. The most specific one that matches wins, whatever the order of the file: an exact server
+/// name, then the longer wildcard, then any; then one that names protocols; then the longest source network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Route {
     /// The listener it refines.
     pub listener: Name,
-    /// Client networks it matches; at least one.
+    /// Client networks it matches; empty: every client. On a UDP listener at least one.
     pub source: Vec<IpNet>,
+    /// Server names of the ClientHello it matches; empty: any, and what is no TLS. TCP only.
+    pub sni: Vec<ServerName>,
+    /// Protocols of which the ClientHello offers one (ALPN); empty: any, and what is no TLS. TCP only.
+    pub alpn: Vec<String>,
     /// Where what it matches goes.
     pub cluster: Name,
+    /// What a change of this route does to connections that live on it. TCP only.
+    pub on_change: OnChange,
+}
+
+/// A server name to be matched: lower-case ASCII, without a trailing dot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerName {
+    /// This one: `imap.example.com`.
+    Exact(Arc<str>),
+    /// Every one with one or more labels before this suffix: `*.example.com` is held as `example.com`.
+    Under(Arc<str>),
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServerName::Exact(name) => f.write_str(name),
+            ServerName::Under(suffix) => write!(f, "*.{suffix}"),
+        }
+    }
+}
+
+/// What a change does to connections that live on what was changed or removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnChange {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They go on for at most this long.
+    Drain(Duration),
+    /// They end.
+    Close,
 }
 
 /// How a backend is chosen. Weights count in all of them.
@@ -198,7 +305,7 @@ pub enum Balance {
 }
 
 /// A group of backends that serve the same thing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cluster {
     /// How one is chosen.
     pub balance: Balance,
@@ -206,10 +313,22 @@ pub struct Cluster {
     pub backends: Vec<Backend>,
     /// What flows to this cluster are held to.
     pub udp: UdpKnobs,
+    /// What connections to this cluster are held to.
+    pub tcp: TcpKnobs,
+    /// The PROXY protocol header that a connection to a backend begins with.
+    pub send_proxy_protocol: StreamProxyProtocol,
     /// Health checks; none: every backend counts as up.
     pub health: Option<Health>,
     /// How long a backend that came up takes to reach its full weight; zero: at once.
     pub slow_start: Duration,
+}
+
+impl Backend {
+    /// A backend that is named by its address.
+    pub fn at(address: impl Into<BackendAddress>) -> Self {
+        let address = address.into();
+        Backend { name: Name::new(address.to_string()), address, weight: 1, backup: false }
+    }
 }
 
 /// One server.
@@ -218,11 +337,107 @@ pub struct Backend {
     /// Its identity in the cluster; the address as text where none was given.
     pub name: Name,
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
     /// Its share, 0 to 256; 0 takes no new flow.
     pub weight: u32,
     /// Whether it is used only when no other backend is up.
     pub backup: bool,
+}
+
+/// Where a backend is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendAddress {
+    /// An address and a port.
+    Ip(SocketAddr),
+    /// A Unix stream socket's path. TCP only.
+    Unix(Arc<str>),
+    /// A host name and a port; resolved while the proxy runs, each of its addresses a backend.
+    Host(Arc<str>, u16),
+}
+
+impl BackendAddress {
+    /// The address, where it is one.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            BackendAddress::Ip(address) => Some(*address),
+            BackendAddress::Unix(_) | BackendAddress::Host(..) => None,
+        }
+    }
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendAddress::Ip(address) => write!(f, "{address}"),
+            BackendAddress::Unix(path) => write!(f, "unix:{path}"),
+            BackendAddress::Host(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl From<SocketAddr> for BackendAddress {
+    fn from(address: SocketAddr) -> Self {
+        BackendAddress::Ip(address)
+    }
+}
+
+/// The PROXY protocol header that a connection to a backend begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamProxyProtocol {
+    /// None.
+    #[default]
+    Off,
+    /// The text form.
+    V1,
+    /// The binary form, with what came in beside the addresses.
+    V2,
+}
+
+/// The knobs of a connection, captured when its backend is chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TcpKnobs {
+    /// What the balancer hashes.
+    pub affinity: Affinity,
+    /// How long one attempt to connect to a backend may take.
+    pub connect_timeout: Duration,
+    /// How many backends are tried before the client is given up, 1 to 16.
+    pub attempts: u32,
+    /// Time without a byte in either direction after which a connection ends; none: unlimited.
+    pub idle_timeout: Option<Duration>,
+    /// Absolute time from its acceptance; none: unlimited.
+    pub lifetime: Option<Duration>,
+    /// Idle time after which the kernel probes whether a peer is still there; none: never.
+    pub keepalive: Option<Duration>,
+    /// Live connections to one backend, divided among the workers, rounded up; 0: unlimited.
+    pub connections_per_backend: u32,
+    /// Connections that wait for a backend with room, divided among the workers, rounded up; 0: none waits.
+    pub queue: u32,
+    /// How long one may wait.
+    pub queue_timeout: Duration,
+    /// When the backend was removed from the configuration.
+    pub on_backend_removed: OnChange,
+    /// When the backend was found down.
+    pub on_backend_down: OnChange,
+}
+
+impl Default for TcpKnobs {
+    fn default() -> Self {
+        TcpKnobs {
+            affinity: Affinity::default(),
+            connect_timeout: Duration::from_secs(5),
+            attempts: 3,
+            idle_timeout: Some(Duration::from_secs(3_600)),
+            lifetime: None,
+            keepalive: Some(Duration::from_secs(60)),
+            connections_per_backend: 0,
+            queue: 1_024,
+            queue_timeout: Duration::from_secs(5),
+            on_backend_removed: OnChange::default(),
+            on_backend_down: OnChange::default(),
+        }
+    }
 }
 
 /// What the balancer's hash is taken over.
@@ -328,7 +543,7 @@ pub struct Health {
     pub udp: Option<UdpCheck>,
     /// A TCP connection.
     pub tcp: Option<TcpCheck>,
-    /// ICMP errors (port unreachable and the like) count against a backend.
+    /// What goes wrong with live traffic counts against a backend.
     pub passive: Option<PassiveCheck>,
     /// Time between two probes of one backend.
     pub interval: Duration,
@@ -366,18 +581,25 @@ pub struct UdpCheck {
     pub port: Option<u16>,
 }
 
-/// Open a TCP connection and close it.
+/// Open a TCP connection; send something and expect something where that is said; close it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpCheck {
-    /// The port probed; none: the backend's own.
+    /// What is sent once it is open, at most 1,400 bytes; empty: nothing.
+    pub send: Vec<u8>,
+    /// What must come back; none: that it opens is enough. What is `Exact` must be all that comes before the backend
+    /// ends the stream or falls silent, and is judged as soon as as many bytes are there.
+    pub expect: Option<Expect>,
+    /// The port probed; none: the backend's own. Nothing on a Unix socket.
     pub port: Option<u16>,
 }
 
-/// Count ICMP errors of live traffic.
+/// Count what goes wrong with live traffic: ICMP errors, connections that can't be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassiveCheck {
-    /// Errors in a row, without a datagram from the backend between them, that eject it.
+    /// Failures in a row, without a datagram from the backend or a connection to it between them, that eject it.
     pub fall: u32,
-    /// How long it stays ejected.
+    /// How long it stays ejected the first time; each further time in a row twice as long.
     pub eject: Duration,
+    /// How long at most.
+    pub eject_max: Duration,
 }

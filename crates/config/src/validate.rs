@@ -105,13 +105,13 @@ impl<'a> Check<'a, '_> {
 
     fn backends(&mut self, name: &'a Name, cluster: &'a Cluster) {
         let backends = || cluster.backends.iter().enumerate();
-        let addresses = backends().map(|(n, backend)| (backend.address, Spot { name, n }));
+        let addresses = backends().map(|(n, backend)| (&backend.address, Spot { name, n }));
         self.unique("clusters", "backends", addresses, |address, name, _| {
             format!("cluster `{name}`: two backends have the address `{address}`; a larger share is a larger `weight`")
         });
         // Two of one address were reported just now; that they may be named by it too says nothing new.
         let mut seen = BTreeSet::new();
-        let others = backends().filter(|(_, backend)| seen.insert(backend.address));
+        let others = backends().filter(|(_, backend)| seen.insert(&backend.address));
         let names = others.map(|(n, backend)| (&backend.name, Spot { name, n }));
         self.unique("clusters", "backends", names, |backend, name, _| {
             format!("cluster `{name}`: two backends have the name `{}`", quoted(backend.as_str()))

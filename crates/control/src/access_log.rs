@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use kakei_config::{AccessLog, LogFormat};
-use kakei_proxy::record::FlowRecord;
+use kakei_proxy::record::Record;
 use kakei_runtime::clock;
 use kakei_runtime::records::RecordReader;
 use tracing::warn;
@@ -219,7 +219,7 @@ impl Writer {
     }
 }
 
-fn ended(record: &FlowRecord) -> std::time::SystemTime {
+fn ended(record: &Record) -> std::time::SystemTime {
     let ended = record.admitted + record.duration;
     UNIX_EPOCH + clock::wall_offset().saturating_add(Duration::from_nanos(ended.as_nanos()))
 }

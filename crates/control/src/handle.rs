@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kakei_config::Document;
-use kakei_proxy::seam::{FlowFilter, FlowView};
+use kakei_proxy::seam::{Filter, FlowView};
 use kakei_proxy::snapshot::Generation;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -67,7 +67,7 @@ pub struct Outcome {
 pub(crate) enum Request {
     Change(Change, oneshot::Sender<Result<Outcome, Refusal>>),
     Counters(oneshot::Sender<Counters>),
-    Flows(FlowFilter, oneshot::Sender<Result<Vec<FlowView>, Refusal>>),
+    Flows(Filter, oneshot::Sender<Result<Vec<FlowView>, Refusal>>),
     ReopenLogs,
     Drain(Option<Duration>, oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
@@ -106,7 +106,7 @@ impl Handle {
     }
 
     /// Live flows of all workers, at most `filter.limit`.
-    pub async fn flows(&self, filter: FlowFilter) -> Result<Vec<FlowView>, Refusal> {
+    pub async fn flows(&self, filter: Filter) -> Result<Vec<FlowView>, Refusal> {
         self.ask(|reply| Request::Flows(filter, reply)).await?
     }
 

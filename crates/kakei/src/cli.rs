@@ -248,14 +248,14 @@ pub(crate) struct Get {
     /// Only the one of this name.
     pub(crate) name: Option<String>,
     #[command(flatten)]
-    pub(crate) filter: FlowFilter,
+    pub(crate) filter: Filter,
     #[command(flatten)]
     pub(crate) ask: Ask,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Which flows")]
-pub(crate) struct FlowFilter {
+pub(crate) struct Filter {
     /// Only of this listener.
     #[arg(long, value_name = "NAME")]
     pub(crate) listener: Option<String>,

@@ -8,8 +8,8 @@ pub const EVENTS_PER_STEP: usize = 256;
 pub const TIMERS_PER_STEP: usize = 256;
 /// Flows moved or closed in one step because a backend went; the rest follows in the next steps.
 pub const FLOWS_SWEPT_PER_STEP: usize = 256;
-/// Flows in one answer to `Command::Flows`.
-pub const FLOWS_PER_LISTING: usize = 10_000;
+/// Flows or connections in one answer to a command that lists them.
+pub const PER_LISTING: usize = 10_000;
 /// The longest UDP payload over IPv4: 65,535 less the IP and UDP headers.
 pub const MAX_DATAGRAM: u32 = 65_507;
 /// Sockets in a cluster's shared pool of one address family.
@@ -23,6 +23,10 @@ pub const SHARED_REST_OWED: Duration = Duration::from_secs(5);
 pub const STASH_RUNS: usize = 1_024;
 /// Their bytes.
 pub const STASH_BYTES: usize = 4 << 20;
+/// Bytes of a stream in one event: what one direction of a connection may have to keep in the worker.
+pub const STREAM_READ: usize = 64 << 10;
+/// Bytes of a connection that are looked through for its ClientHello.
+pub const CLIENT_HELLO: usize = 16 << 10;
 /// Steps in which a slow start raises a backend's weight.
 pub const SLOW_START_STEPS: u32 = 10;
 

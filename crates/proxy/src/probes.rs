@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::datagram::FlowId;
 use crate::health::{Action, Check, Probe, ProbeId, Target, Verdict};
-use crate::seam::{BackendHealth, Gather, Notice, Op, OpenError, Remote, Send, SocketId, Span};
+use crate::seam::{BackendHealth, Endpoint, Gather, Notice, Op, OpenError, Remote, Send, SocketId, Span};
 use crate::stats::BackendMetric;
 use crate::worker::{Drain, Worker};
 use crate::world::{Due, Socket, Tick};
@@ -28,7 +28,7 @@ impl Worker {
             return;
         }
         let probed = cluster.backends.iter().filter(|(_, live)| !live.removed);
-        let targets: Vec<_> = probed.map(|(key, live)| Target { key, address: live.spec.address }).collect();
+        let targets: Vec<_> = probed.map(|(key, live)| Target { key, address: live.spec.address.clone() }).collect();
         let health = cluster.spec.health.clone();
         let changes = cluster.probing.checker.reconfigure(tick.now, health.as_ref(), targets, &mut world.rng);
         for probe in changes.closed {
@@ -56,10 +56,12 @@ impl Worker {
     fn send_probe(&mut self, tick: &mut Tick<'_>, cluster: ClusterKey, probe: Probe<BackendKey>) {
         let socket = self.world.insert(Socket::Probe { cluster, probe: probe.id });
         self.world.clusters[cluster].probing.sockets.insert(probe.id, socket);
-        tick.ask(match probe.check {
-            Check::Udp => Op::OpenDatagram { socket, remote: Remote::Connected(probe.remote) },
-            Check::Tcp => Op::Connect { socket, remote: probe.remote },
-        });
+        match (probe.check, probe.remote) {
+            (Check::Udp, Endpoint::Ip(remote)) => {
+                tick.ask(Op::OpenDatagram { socket, remote: Remote::Connected(remote) });
+            }
+            (_, remote) => tick.ask(Op::Connect { socket, remote, keepalive: None }),
+        }
     }
 
     pub(crate) fn handle_probe_opened(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, socket: SocketId) {
@@ -123,7 +125,7 @@ impl Worker {
         let health = BackendHealth {
             cluster: cluster.spec.name.clone(),
             backend: backend.spec.name.clone(),
-            address: backend.spec.address,
+            address: backend.spec.address.clone(),
             up: verdict.up,
         };
         self.take_verdict(tick, &health);
@@ -168,7 +170,7 @@ impl Worker {
     /// The same about an address, where no one flow is concerned.
     pub(crate) fn note_unreachable_address(&mut self, tick: &mut Tick<'_>, key: ClusterKey, address: SocketAddr) {
         let mut backends = self.world.clusters[key].backends.iter();
-        let found = backends.find(|(_, live)| live.spec.address == address).map(|(backend, _)| backend);
+        let found = backends.find(|(_, live)| live.spec.address.ip() == Some(address)).map(|(backend, _)| backend);
         if let Some(backend) = found {
             self.note_unreachable_backend(tick, key, backend);
         }

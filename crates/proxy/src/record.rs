@@ -1,4 +1,4 @@
-//! The access-log record: one for each flow, made when it ends. Knows no format and no file.
+//! The access-log record: one for each flow and connection, made when it ends. Knows no format and no file.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use kakei_config::Name;
 use serde::{Deserialize, Serialize};
 
-use crate::seam::Instant;
+use crate::seam::{Endpoint, Instant};
 
-/// Why a flow ended.
+/// Why a flow or a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseReason {
@@ -28,11 +28,37 @@ pub enum CloseReason {
     BackendDown,
     /// Its socket to the backend could not be opened.
     Aborted,
+    /// Both peers had sent all that they had.
+    Closed,
+    /// The client went before anything was owed to it: while it was prereading, waiting or connecting.
+    ClientGone,
+    /// The client broke it off.
+    ClientReset,
+    /// The backend broke it off.
+    BackendReset,
+    /// No backend could be connected to, by as many attempts as there may be.
+    ConnectFailed,
+    /// What must come before it is routed did not come in time.
+    PrereadTimeout,
+    /// Its PROXY header was missing, malformed or too long.
+    ProxyHeader,
+    /// Its ClientHello was malformed or too long.
+    ClientHello,
+    /// No route matches and the listener has no cluster.
+    NoRoute,
+    /// The cluster has no backend that takes a connection.
+    NoBackend,
+    /// As many wait for a backend already as may.
+    QueueFull,
+    /// It waited too long for a backend with room.
+    QueueTimeout,
+    /// The route that it came by was changed or removed and says so.
+    RouteChanged,
 }
 
 impl CloseReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [CloseReason; 8] = [
+    pub const ALL: [CloseReason; 21] = [
         CloseReason::Idle,
         CloseReason::Lifetime,
         CloseReason::ResponsesReached,
@@ -41,6 +67,19 @@ impl CloseReason {
         CloseReason::BackendRemoved,
         CloseReason::BackendDown,
         CloseReason::Aborted,
+        CloseReason::Closed,
+        CloseReason::ClientGone,
+        CloseReason::ClientReset,
+        CloseReason::BackendReset,
+        CloseReason::ConnectFailed,
+        CloseReason::PrereadTimeout,
+        CloseReason::ProxyHeader,
+        CloseReason::ClientHello,
+        CloseReason::NoRoute,
+        CloseReason::NoBackend,
+        CloseReason::QueueFull,
+        CloseReason::QueueTimeout,
+        CloseReason::RouteChanged,
     ];
 
     /// The word in logs and metrics.
@@ -54,23 +93,36 @@ impl CloseReason {
             CloseReason::BackendRemoved => "backend_removed",
             CloseReason::BackendDown => "backend_down",
             CloseReason::Aborted => "aborted",
+            CloseReason::Closed => "closed",
+            CloseReason::ClientGone => "client_gone",
+            CloseReason::ClientReset => "client_reset",
+            CloseReason::BackendReset => "backend_reset",
+            CloseReason::ConnectFailed => "connect_failed",
+            CloseReason::PrereadTimeout => "preread_timeout",
+            CloseReason::ProxyHeader => "proxy_header",
+            CloseReason::ClientHello => "client_hello",
+            CloseReason::NoRoute => "no_route",
+            CloseReason::NoBackend => "no_backend",
+            CloseReason::QueueFull => "queue_full",
+            CloseReason::QueueTimeout => "queue_timeout",
+            CloseReason::RouteChanged => "route_changed",
         }
     }
 }
 
-/// What a flow was, for the access log. Byte counts never include PROXY protocol headers.
+/// What a flow or a connection was, for the access log. Byte counts never include PROXY protocol headers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FlowRecord {
+pub struct Record {
     /// The listener that admitted it.
     pub listener: Name,
-    /// The route that matched; none: the listener's default cluster.
+    /// The route that matched; none: the listener's default cluster, or it ended before it was routed.
     pub route: Option<Name>,
-    /// The cluster.
-    pub cluster: Name,
-    /// The backend.
-    pub backend: Name,
+    /// The cluster; none: it ended before it was routed.
+    pub cluster: Option<Name>,
+    /// The backend; none: it ended before one was chosen.
+    pub backend: Option<Name>,
     /// Its address.
-    pub backend_address: SocketAddr,
+    pub backend_address: Option<Endpoint>,
     /// Who the client is (an inbound PROXY header believed).
     pub client: SocketAddr,
     /// The address it dialled.
@@ -79,14 +131,50 @@ pub struct FlowRecord {
     pub admitted: Instant,
     /// How long it lived.
     pub duration: Duration,
-    /// Datagrams forwarded to the backend.
-    pub requests: u64,
-    /// Their bytes.
+    /// Bytes that went to the backend.
     pub request_bytes: u64,
-    /// Datagrams returned to the client.
-    pub responses: u64,
-    /// Their bytes.
+    /// Bytes that went to the client.
     pub response_bytes: u64,
     /// Why it ended.
     pub reason: CloseReason,
+    /// What only one protocol has.
+    pub detail: Detail,
+}
+
+impl Record {
+    /// Datagrams forwarded and returned; none for a connection.
+    pub fn datagrams(&self) -> Option<(u64, u64)> {
+        match self.detail {
+            Detail::Flow { requests, responses } => Some((requests, responses)),
+            Detail::Connection(_) => None,
+        }
+    }
+}
+
+/// The part of a record that only one protocol has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detail {
+    /// Of a UDP flow.
+    Flow {
+        /// Datagrams forwarded to the backend.
+        requests: u64,
+        /// Datagrams returned to the client.
+        responses: u64,
+    },
+    /// Of a TCP connection.
+    Connection(ConnectionDetail),
+}
+
+/// What only a connection's record has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionDetail {
+    /// The server name of its ClientHello, where that was read.
+    pub sni: Option<String>,
+    /// How many backends were tried.
+    pub attempts: u32,
+    /// How long it waited for a backend with room.
+    pub queued: Duration,
+    /// How long the attempt that succeeded took to connect; none: none did.
+    pub connect: Option<Duration>,
 }

@@ -116,9 +116,9 @@ impl Worker {
             self.configure_probes(&mut tick, *key);
             for (&backend, state) in backends.iter().zip(&state.backends) {
                 for &(check, signal) in &state.signals {
-                    let address = state.spec.address;
+                    let address = &state.spec.address;
                     let checker = &mut self.world.clusters[*key].probing.checker;
-                    checker.restore(SignalState { backend, address, check, signal });
+                    checker.restore(SignalState { backend, address: address.clone(), check, signal });
                 }
                 let cause = if state.removed { Cause::BackendRemoved } else { Cause::BackendDown };
                 if state.removed || !self.world.clusters[*key].backends[backend].is_up(now) {

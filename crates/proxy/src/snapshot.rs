@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use kakei_config::{Backend, Balance, Document, Health, Limits, Name, UdpKnobs};
+use kakei_config::{Balance, Document, Health, Limits, Name, Protocol, StreamProxyProtocol, TcpKnobs, UdpKnobs};
 use serde::{Deserialize, Serialize};
 
-use crate::seam::{BindKey, Transport};
+use crate::seam::{BindKey, Endpoint, Transport};
 use crate::state::RemovedState;
 
 /// The number of a snapshot; grows by one with each published change.
@@ -90,10 +90,27 @@ pub struct Cluster {
     pub backends: Vec<Backend>,
     /// What flows are held to; captured at admission.
     pub knobs: Arc<UdpKnobs>,
+    /// What connections are held to, one worker's share of it; captured when a backend is chosen.
+    pub tcp: Arc<TcpKnobs>,
+    /// The PROXY protocol header that a connection begins with.
+    pub send_proxy_protocol: StreamProxyProtocol,
     /// Health checks.
     pub health: Option<Health>,
     /// Time to full weight.
     pub slow_start: Duration,
+}
+
+/// A backend, resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its identity in the cluster.
+    pub name: Name,
+    /// Where it is.
+    pub address: Endpoint,
+    /// Its share.
+    pub weight: u32,
+    /// Whether it is used only when no other backend is up.
+    pub backup: bool,
 }
 
 impl Listener {
@@ -131,6 +148,8 @@ impl Cluster {
             balance: Balance::default(),
             backends: Vec::new(),
             knobs: Arc::default(),
+            tcp: Arc::default(),
+            send_proxy_protocol: StreamProxyProtocol::Off,
             health: None,
             slow_start: Duration::ZERO,
         }
@@ -145,7 +164,7 @@ impl Snapshot {
             reuse(previous.and_then(|p| p.listener(name)), made)
         });
         let clusters = document.clusters.iter().map(|(name, cluster)| {
-            let made = compile_cluster(name, cluster);
+            let made = compile_cluster(name, cluster, shared);
             reuse(previous.and_then(|p| p.cluster(name)), made)
         });
         let records = document.access_log.to.is_some();
@@ -177,7 +196,10 @@ fn reuse<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
 }
 
 fn compile_listener(name: &Name, listener: &kakei_config::Listener, document: &Document, shared: Shared) -> Listener {
-    let kakei_config::Protocol::Udp = listener.protocol;
+    let transport = match listener.protocol {
+        Protocol::Udp => Transport::Udp,
+        Protocol::Tcp => Transport::Tcp,
+    };
     let refining = document.routes.iter().filter(|(_, route)| route.listener == *name);
     let mut routes: Vec<RouteEntry> = refining
         .flat_map(|(route_name, route)| {
@@ -188,7 +210,7 @@ fn compile_listener(name: &Name, listener: &kakei_config::Listener, document: &D
     routes.sort_by(|a, b| b.source.prefix_len().cmp(&a.source.prefix_len()).then(a.source.cmp(&b.source)));
     Listener {
         name: name.clone(),
-        binds: listener.bind.iter().map(|&address| BindKey { transport: Transport::Udp, address }).collect(),
+        binds: listener.bind.iter().map(|&address| BindKey { transport, address }).collect(),
         limits: share(listener.limits, shared.workers),
         max_datagram_size: listener.max_datagram_size,
         trusted: listener.proxy_protocol.trusted.clone(),
@@ -205,15 +227,33 @@ fn share(limits: Limits, workers: u16) -> Limits {
         flows: part(limits.flows).max(1),
         flows_per_source: part(limits.flows_per_source),
         new_flows_per_second: part(limits.new_flows_per_second),
+        connections: part(limits.connections).max(1),
+        connections_per_source: part(limits.connections_per_source),
+        connections_per_network: part(limits.connections_per_network),
+        new_connections_per_second: part(limits.new_connections_per_second),
+        ..limits
     }
 }
 
-fn compile_cluster(name: &Name, cluster: &kakei_config::Cluster) -> Cluster {
+fn compile_cluster(name: &Name, cluster: &kakei_config::Cluster, shared: Shared) -> Cluster {
+    let backends = cluster.backends.iter().filter_map(|backend| {
+        let kakei_config::Backend { name, address, weight, backup } = backend;
+        // The control side puts addresses in the place of host names; one that has none yet is no backend.
+        Some(Backend { name: name.clone(), address: Endpoint::of(address)?, weight: *weight, backup: *backup })
+    });
+    let part = |whole: u32| whole.div_ceil(u32::from(shared.workers.max(1)));
+    let tcp = TcpKnobs {
+        connections_per_backend: part(cluster.tcp.connections_per_backend),
+        queue: part(cluster.tcp.queue),
+        ..cluster.tcp.clone()
+    };
     Cluster {
         name: name.clone(),
         balance: cluster.balance,
-        backends: cluster.backends.clone(),
+        backends: backends.collect(),
         knobs: Arc::new(cluster.udp.clone()),
+        tcp: Arc::new(tcp),
+        send_proxy_protocol: cluster.send_proxy_protocol,
         health: cluster.health.clone(),
         slow_start: cluster.slow_start,
     }

@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use kakei_config::{Backend, Name, UdpKnobs};
+use kakei_config::{Name, UdpKnobs};
 use serde::{Deserialize, Serialize};
 
 use crate::health::{Check, PassiveState, Signal};
 use crate::seam::BindKey;
-use crate::snapshot::Generation;
+use crate::snapshot::{Backend, Generation};
 use crate::worker::Drain;
 
 /// The version of [`WorkerState`]'s schema.

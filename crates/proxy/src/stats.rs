@@ -3,13 +3,13 @@
 //! A worker counts in plain integers of its own; the control side asks for a copy, adds the workers' copies up and
 //! prints them. Nothing here prints and nothing is shared.
 
-use std::net::SocketAddr;
 use std::ops::{Index, IndexMut};
 
 use kakei_config::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::record::CloseReason;
+use crate::seam::Endpoint;
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,7 +286,7 @@ pub struct BackendStats {
     /// Which.
     pub backend: Name,
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Endpoint,
     /// Its values.
     pub values: Values<{ BackendMetric::COUNT }>,
 }

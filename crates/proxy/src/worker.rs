@@ -100,6 +100,14 @@ impl Worker {
                     self.world.listeners[listener].values[ListenerMetric::ReceiveOverflow] += datagrams;
                 }
             }
+            Event::Accepted(_)
+            | Event::AcceptFailed { .. }
+            | Event::Data { .. }
+            | Event::Eof { .. }
+            | Event::Broken { .. }
+            | Event::Blocked { .. }
+            | Event::Drained { .. }
+            | Event::Piped { .. } => {}
             Event::Command { ticket, command } => self.handle_command(tick, ticket, command),
         }
     }
@@ -207,6 +215,7 @@ impl Worker {
             }
             Command::Stats => Reply::Stats(Box::new(self.stats(tick.now))),
             Command::Flows(filter) => Reply::Flows(self.datagrams.list(&self.world, tick.now, &filter)),
+            Command::Connections(_) => Reply::Connections(Vec::new()),
             Command::Snapshot => Reply::State(Box::new(self.state(tick.now))),
         };
         tick.ask(Op::Reply { ticket, reply });

@@ -27,23 +27,18 @@ fn addr(text: &str) -> SocketAddr {
 }
 
 fn document(knobs: UdpKnobs, backends: &[&str]) -> Document {
-    let backend =
-        |address: &&str| Backend { name: Name::new(address), address: addr(address), weight: 1, backup: false };
+    let backend = |address: &&str| Backend::at(addr(address));
     let cluster = Cluster {
         balance: Balance::RoundRobin,
         backends: backends.iter().map(backend).collect(),
         udp: knobs,
-        health: None,
-        slow_start: Duration::ZERO,
+        ..Cluster::default()
     };
     let listener = Listener {
         protocol: Protocol::Udp,
         bind: vec![addr("0.0.0.0:53")],
         cluster: Some("c".into()),
-        limits: Limits::default(),
-        max_datagram_size: 65_507,
-        proxy_protocol: InboundProxyProtocol::default(),
-        drain_timeout: Duration::from_secs(30),
+        ..Listener::default()
     };
     Document {
         access_log: AccessLog { to: Some("stdout".into()), format: LogFormat::Json },

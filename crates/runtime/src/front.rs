@@ -88,7 +88,7 @@ impl std::error::Error for BindError {}
 
 /// Bind a group of `workers` sockets. `shared`: whether this engine itself holds an address that overlaps with it.
 pub(crate) fn bind(bind: BindKey, workers: usize, shared: bool) -> Result<Group, BindError> {
-    let Transport::Udp = bind.transport;
+    debug_assert_eq!(bind.transport, Transport::Udp, "streams are bound elsewhere");
     let failed = |error: io::Error| BindError { bind, reason: reason(&error) };
     // SO_REUSEPORT lets any process of the same user join the group and take a part of the traffic, silently: a
     // second Kakei on the same port would steal from the first. So the first socket is bound without it, which fails

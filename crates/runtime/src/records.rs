@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use kakei_proxy::record::FlowRecord;
+use kakei_proxy::record::Record;
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::wake::Wake;
@@ -33,14 +33,14 @@ impl Gate {
 /// A worker's end.
 #[derive(Debug)]
 pub(crate) struct RecordWriter {
-    ring: Option<Producer<Box<FlowRecord>>>,
+    ring: Option<Producer<Box<Record>>>,
     gate: Arc<Gate>,
     fresh: bool,
 }
 
 impl RecordWriter {
     /// Hand a record on; false where it was dropped.
-    pub(crate) fn push(&mut self, record: Box<FlowRecord>) -> bool {
+    pub(crate) fn push(&mut self, record: Box<Record>) -> bool {
         let Some(ring) = &mut self.ring else { return true };
         match ring.push(record) {
             Ok(()) => {
@@ -70,14 +70,14 @@ impl RecordWriter {
 /// The log thread's end: records of all workers.
 #[derive(Debug)]
 pub struct RecordReader {
-    rings: Vec<Consumer<Box<FlowRecord>>>,
+    rings: Vec<Consumer<Box<Record>>>,
     gate: Arc<Gate>,
     turn: usize,
 }
 
 impl RecordReader {
     /// The next record, the workers in turn; none where there is none now.
-    pub fn pop(&mut self) -> Option<Box<FlowRecord>> {
+    pub fn pop(&mut self) -> Option<Box<Record>> {
         for _ in 0..self.rings.len() {
             self.turn = (self.turn + 1) % self.rings.len();
             if let Ok(record) = self.rings[self.turn].pop() {
@@ -142,9 +142,9 @@ mod tests {
 
     use super::*;
 
-    fn record(requests: u64) -> Box<FlowRecord> {
+    fn record(requests: u64) -> Box<Record> {
         let address = "127.0.0.1:1".parse().unwrap();
-        Box::new(FlowRecord {
+        Box::new(Record {
             listener: "l".into(),
             route: None,
             cluster: "c".into(),

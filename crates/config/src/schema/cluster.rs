@@ -9,7 +9,9 @@ use super::values::{Flag, LONGEST, Time, TimeOrNone, Whole, Words, mismatch, tex
 use super::{At, Codec, ListOf, Maybe, Section, Table, field, independent};
 use crate::bounds::MAX_WEIGHT;
 use crate::diagnostics::Collector;
-use crate::model::{Affinity, Backend, Balance, Cluster, Name, OnBackend, SendProxyProtocol, UdpKnobs, Upstream};
+use crate::model::{
+    Affinity, Backend, BackendAddress, Balance, Cluster, Name, OnBackend, SendProxyProtocol, UdpKnobs, Upstream,
+};
 use crate::tree::Value;
 
 const BALANCE: Words<Balance> = Words {
@@ -37,13 +39,7 @@ const UNLIMITED: Whole<u32> = Whole { min: 0, max: u32::MAX, zero: Some("unlimit
 const IDLE: Time = Time { min: Duration::from_millis(1), max: LONGEST };
 
 pub(super) const CLUSTER: Section<Cluster> = Section {
-    blank: || Cluster {
-        balance: Balance::default(),
-        backends: Vec::new(),
-        udp: UdpKnobs::default(),
-        health: None,
-        slow_start: Duration::ZERO,
-    },
+    blank: Cluster::default,
     fields: &[
         field!(balance: BALANCE, "how a backend is chosen; weights count in all of them"),
         field!(backends: ListOf { of: BackendOf, filled: false },
@@ -60,13 +56,13 @@ pub(super) const CLUSTER: Section<Cluster> = Section {
 pub(super) const BACKEND: Section<Backend> = Section {
     blank: || Backend {
         name: Name::new(""),
-        address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into(),
         weight: 1,
         backup: false,
     },
     fields: &[
         field!(name: BackendName, "its identity in the cluster; left out: its address as text"),
-        field!(address: Address::Send, "where it is", required),
+        field!(address: Whereabouts, "where it is", required),
         field!(weight: Whole { min: 0, max: MAX_WEIGHT, zero: Some("it takes no new flow") }, "its share"),
         field!(backup: Flag, "used only while no other backend is up"),
     ],
@@ -144,6 +140,25 @@ impl Codec for BackendName {
     }
 }
 
+/// Where a backend is.
+struct Whereabouts;
+
+impl Codec for Whereabouts {
+    type Of = BackendAddress;
+
+    fn describe(&self) -> String {
+        Address::Send.describe()
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<BackendAddress> {
+        Address::Send.read(at, problems).map(BackendAddress::Ip)
+    }
+
+    fn write(&self, value: &BackendAddress) -> Option<Value> {
+        Some(Value::Text(value.to_string()))
+    }
+}
+
 /// A backend: its address alone, or a table.
 struct BackendOf;
 
@@ -157,8 +172,8 @@ impl Codec for BackendOf {
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Backend> {
         match &at.node.value {
             Value::Text(_) => {
-                let address = Address::Send.read(at, problems)?;
-                Some(Backend { name: Name::new(address.to_string()), address, ..(BACKEND.blank)() })
+                let address = Whereabouts.read(at, problems)?;
+                Some(Backend::at(address))
             }
             Value::Table(_) => Table(&BACKEND).read(at, problems),
             _ => {
@@ -172,7 +187,7 @@ impl Codec for BackendOf {
     fn write(&self, value: &Backend) -> Option<Value> {
         let named = value.name.as_str() != value.address.to_string();
         if !named && value.weight == 1 && !value.backup {
-            return Address::Send.write(&value.address);
+            return Whereabouts.write(&value.address);
         }
         match BACKEND.entries(value) {
             Value::Table(mut entries) => {

@@ -115,7 +115,7 @@ pub(super) const TCP: Section<TcpCheck> = Section {
 };
 
 pub(super) const PASSIVE: Section<PassiveCheck> = Section {
-    blank: || PassiveCheck { fall: 3, eject: Duration::from_secs(10) },
+    blank: || PassiveCheck { fall: 3, eject: Duration::from_secs(10), eject_max: Duration::from_secs(300) },
     fields: &[
         field!(fall: TIMES, "errors in a row, without a datagram from the backend between them, that eject it"),
         field!(eject: Time { min: Duration::from_millis(1), max: LONGEST }, "how long it stays ejected"),

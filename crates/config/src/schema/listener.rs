@@ -6,21 +6,13 @@ use super::network::{Address, Network};
 use super::values::{LONGEST, Reference, Size, Time, Whole, Words};
 use super::{ListOf, Maybe, Section, Table, field, independent};
 use crate::bounds::MAX_DATAGRAM_BYTES;
-use crate::model::{InboundProxyProtocol, Limits, Listener, Name, Protocol, Route};
+use crate::model::{InboundProxyProtocol, Limits, Listener, Name, OnChange, Protocol, Route};
 
-const PROTOCOL: Words<Protocol> = Words { of: &[("udp", Protocol::Udp)], later: &["tcp", "http"] };
+const PROTOCOL: Words<Protocol> = Words { of: &[("udp", Protocol::Udp), ("tcp", Protocol::Tcp)], later: &["http"] };
 const UNLIMITED: Whole<u32> = Whole { min: 0, max: u32::MAX, zero: Some("unlimited") };
 
 pub(super) const LISTENER: Section<Listener> = Section {
-    blank: || Listener {
-        protocol: Protocol::Udp,
-        bind: Vec::new(),
-        cluster: None,
-        limits: Limits::default(),
-        max_datagram_size: MAX_DATAGRAM_BYTES,
-        proxy_protocol: InboundProxyProtocol::default(),
-        drain_timeout: Duration::from_secs(30),
-    },
+    blank: Listener::default,
     fields: &[
         field!(protocol: PROTOCOL, "what it speaks", required),
         field!(bind: ListOf { of: Address::Bind, filled: true }, "where clients arrive; port 0 takes a free port", required),
@@ -56,7 +48,14 @@ pub(super) const PROXY_PROTOCOL: Section<InboundProxyProtocol> = Section {
 };
 
 pub(super) const ROUTE: Section<Route> = Section {
-    blank: || Route { listener: Name::new(""), source: Vec::new(), cluster: Name::new("") },
+    blank: || Route {
+        listener: Name::new(""),
+        source: Vec::new(),
+        sni: Vec::new(),
+        alpn: Vec::new(),
+        cluster: Name::new(""),
+        on_change: OnChange::default(),
+    },
     fields: &[
         field!(listener: Reference("listener"), "the listener it refines", required),
         field!(source: ListOf { of: Network, filled: true }, "client networks it matches", required),

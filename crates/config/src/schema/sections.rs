@@ -149,7 +149,7 @@ impl<T> Codec for Objects<T> {
 
 /// Whether an object speaks a protocol of a later version. Its other options would only be noise then.
 fn is_later(entry: &Entry) -> bool {
-    matches!(entry.node.value.get("protocol").map(|node| &node.value), Some(Value::Text(word)) if word == "tcp" || word == "http")
+    matches!(entry.node.value.get("protocol").map(|node| &node.value), Some(Value::Text(word)) if word == "http")
 }
 
 impl<T> Objects<T> {

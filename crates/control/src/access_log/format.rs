@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use kakei_config::{LogFormat, Name};
-use kakei_proxy::record::FlowRecord;
+use kakei_proxy::record::Record;
 use serde::Serialize;
 
 use crate::wall;
@@ -32,7 +32,7 @@ pub struct Line<'a> {
 
 impl<'a> Line<'a> {
     /// The line of a flow that ended at `ended`.
-    pub fn new(record: &'a FlowRecord, ended: SystemTime) -> Self {
+    pub fn new(record: &'a Record, ended: SystemTime) -> Self {
         Line {
             time: wall::rfc3339(ended),
             listener: &record.listener,
@@ -95,8 +95,8 @@ mod tests {
 
     use super::*;
 
-    fn record() -> FlowRecord {
-        FlowRecord {
+    fn record() -> Record {
+        Record {
             listener: "dns".into(),
             route: None,
             cluster: "resolvers".into(),

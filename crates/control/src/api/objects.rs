@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use axum::Json;
 use axum::extract::State;
 use kakei_config::{Balance, Name, Protocol};
-use kakei_proxy::limits::FLOWS_PER_LISTING;
-use kakei_proxy::seam::{FlowFilter, FlowView};
+use kakei_proxy::limits::PER_LISTING;
+use kakei_proxy::seam::{Filter, FlowView};
 use kakei_proxy::stats::{BackendMetric, BackendStats, ListenerMetric};
 use serde::{Deserialize, Serialize};
 
@@ -262,9 +262,9 @@ pub(super) struct FlowQuery {
 
 pub(super) async fn flows(State(handle): State<Handle>, asked: QueryOf<FlowQuery>) -> Answer<Vec<FlowView>> {
     let asked = query(asked)?;
-    let limit = asked.limit.unwrap_or(1000).min(FLOWS_PER_LISTING);
+    let limit = asked.limit.unwrap_or(1000).min(PER_LISTING);
     let FlowQuery { listener, cluster, backend, client, .. } = asked;
-    Ok(Json(handle.flows(FlowFilter { listener, cluster, backend, client, limit }).await?))
+    Ok(Json(handle.flows(Filter { listener, cluster, backend, client, limit }).await?))
 }
 
 pub(super) async fn generations(State(handle): State<Handle>) -> Json<Vec<Entry>> {

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kakei_proxy::seam::{BackendHealth, Command, FlowFilter, FlowView, Notice, Reply};
+use kakei_proxy::seam::{BackendHealth, Command, Filter, FlowView, Notice, Reply};
 use kakei_proxy::snapshot::Generation;
 use kakei_proxy::stats::{Metric, MetricKind};
 use kakei_runtime::engine::{Engine, EngineEvent};
@@ -197,7 +197,7 @@ impl Owner {
         values
     }
 
-    async fn flows(&mut self, filter: FlowFilter) -> Result<Vec<FlowView>, Refusal> {
+    async fn flows(&mut self, filter: Filter) -> Result<Vec<FlowView>, Refusal> {
         let limit = filter.limit;
         let replies = self.ask_all(&Command::Flows(filter), ANSWER_TIME).await;
         if replies.is_empty() {

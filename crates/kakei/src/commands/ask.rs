@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cli::{Ask, FlowFilter, Format, Get, Kind};
+use crate::cli::{Ask, Filter, Format, Get, Kind};
 use crate::client::{Client, Request, escape};
 use crate::say::{self, Failure};
 use crate::table::{self, Column};
@@ -84,7 +84,7 @@ pub(super) fn get(get: &Get) -> Result<(), Failure> {
     Ok(())
 }
 
-fn flow_query(filter: &FlowFilter) -> String {
+fn flow_query(filter: &Filter) -> String {
     let limit = filter.limit.map(|limit| limit.to_string());
     let client = filter.client.map(|client| client.to_string());
     let pairs = [

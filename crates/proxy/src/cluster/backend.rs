@@ -1,10 +1,11 @@
 //! A backend as it lives in a worker: what it carries, whether it takes more. Protocol-neutral.
 
-use kakei_config::Backend;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::balance;
 use crate::health::Passive;
 use crate::seam::Instant;
+use crate::snapshot::Backend;
 use crate::stats::{BackendMetric, BackendStats, Values};
 
 slotmap::new_key_type! {
@@ -48,6 +49,12 @@ impl LiveBackend {
         }
     }
 
+    /// Where datagrams for it go. A document that has a Unix socket behind a UDP listener is refused; should one get
+    /// this far nevertheless, its flows can't be opened.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.spec.address.ip().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
+    }
+
     /// Whether it may take work at all.
     pub(crate) fn is_member(&self) -> bool {
         !self.removed && self.spec.weight > 0
@@ -63,6 +70,6 @@ impl LiveBackend {
         values[BackendMetric::FlowsLive] = u64::from(self.live);
         values[BackendMetric::Up] = u64::from(!self.removed && self.is_up(now));
         values[BackendMetric::Draining] = u64::from(self.removed);
-        BackendStats { backend: self.spec.name.clone(), address: self.spec.address, values }
+        BackendStats { backend: self.spec.name.clone(), address: self.spec.address.clone(), values }
     }
 }

@@ -241,7 +241,7 @@ impl LiveCluster {
         let mut values = self.values;
         values[ClusterMetric::SharedSockets] = self.pools.iter().map(Pool::sockets).sum::<usize>() as u64;
         let mut backends: Vec<_> = self.backends.values().map(|live| live.stats(now)).collect();
-        backends.sort_by(|a, b| (&a.backend, a.address).cmp(&(&b.backend, b.address)));
+        backends.sort_by(|a, b| (&a.backend, &a.address).cmp(&(&b.backend, &b.address)));
         ClusterStats { cluster: self.spec.name.clone(), values, drops: self.drops, backends }
     }
 }

@@ -86,7 +86,7 @@ impl Datagrams {
     /// Find or ask for the socket to the flow's backend; false where there is no room for another.
     pub(super) fn connect(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId) -> bool {
         let flow = &mut self.flows[id];
-        let address = world.clusters[flow.cluster].backends[flow.backend].spec.address;
+        let address = world.clusters[flow.cluster].backends[flow.backend].address();
         flow.upstream = match flow.life.knobs.upstream {
             Strategy::PerFlow => {
                 let socket = world.insert(Socket::Flow(id));

@@ -4,7 +4,7 @@ use super::Datagrams;
 use super::flow::{Flow, FlowId, Kept, Upstream};
 use super::life::Expiry;
 use crate::cluster::{ClusterKey, Rest};
-use crate::record::{CloseReason, FlowRecord};
+use crate::record::{CloseReason, Detail, Record};
 use crate::seam::{Op, SocketId};
 use crate::stats::{BackendMetric, DropReason};
 use crate::world::{Due, Socket, Tick, World};
@@ -81,7 +81,7 @@ impl Datagrams {
         let is_answered = traffic.responses >= traffic.requests && !flow.retried;
         let rest = if is_answered { Rest::Answered } else { Rest::Owed };
         let cluster = &mut world.clusters[flow.cluster];
-        let address = cluster.backends[flow.backend].spec.address;
+        let address = cluster.backends[flow.backend].address();
         let pool = cluster.pool_mut(address);
         pool.release(tick.now, lease, rest);
         if pool.is_idle() && cluster.idle_pools.is_none() {
@@ -101,23 +101,22 @@ impl Datagrams {
     }
 }
 
-fn record(world: &World, tick: &Tick<'_>, flow: &Flow, (front_port, reason): (u16, CloseReason)) -> FlowRecord {
+fn record(world: &World, tick: &Tick<'_>, flow: &Flow, (front_port, reason): (u16, CloseReason)) -> Record {
     let backend = &world.clusters[flow.cluster].backends[flow.backend].spec;
     let traffic = &flow.life.traffic;
-    FlowRecord {
+    Record {
         listener: world.listeners[flow.listener].spec.name.clone(),
         route: flow.target.route.clone(),
-        cluster: flow.target.cluster.clone(),
-        backend: backend.name.clone(),
-        backend_address: backend.address,
+        cluster: Some(flow.target.cluster.clone()),
+        backend: Some(backend.name.clone()),
+        backend_address: Some(backend.address.clone()),
         client: flow.key.client(),
         local: flow.dialled(front_port),
         admitted: flow.life.admitted,
         duration: tick.now - flow.life.admitted,
-        requests: traffic.requests,
         request_bytes: traffic.request_bytes,
-        responses: traffic.responses,
         response_bytes: traffic.response_bytes,
         reason,
+        detail: Detail::Flow { requests: traffic.requests, responses: traffic.responses },
     }
 }

@@ -113,7 +113,7 @@ impl Datagrams {
         let backend = &world.clusters[flow.cluster].backends[flow.backend];
         let out = Emitter {
             tag,
-            to: flow.upstream.lease.is_some().then_some(backend.spec.address),
+            to: flow.upstream.lease.is_some().then_some(backend.address()),
             socket: flow.upstream.socket,
         };
         let mut sent = Sent::default();

@@ -3,19 +3,19 @@
 use super::Datagrams;
 use super::flow::Flow;
 use super::life::Phase;
-use crate::limits::FLOWS_PER_LISTING;
-use crate::seam::{FlowFilter, FlowView, Instant};
+use crate::limits::PER_LISTING;
+use crate::seam::{Filter, FlowView, Instant};
 use crate::world::{Socket, World};
 
 impl Datagrams {
     /// The flows that match, up to the filter's limit.
-    pub(crate) fn list(&self, world: &World, now: Instant, filter: &FlowFilter) -> Vec<FlowView> {
+    pub(crate) fn list(&self, world: &World, now: Instant, filter: &Filter) -> Vec<FlowView> {
         let views = self.flows.values().map(|flow| view(world, now, flow));
-        views.filter(|view| matches(filter, view)).take(filter.limit.min(FLOWS_PER_LISTING)).collect()
+        views.filter(|view| matches(filter, view)).take(filter.limit.min(PER_LISTING)).collect()
     }
 }
 
-fn matches(filter: &FlowFilter, view: &FlowView) -> bool {
+fn matches(filter: &Filter, view: &FlowView) -> bool {
     filter.listener.as_ref().is_none_or(|name| *name == view.listener)
         && filter.cluster.as_ref().is_none_or(|name| *name == view.cluster)
         && filter.backend.as_ref().is_none_or(|name| *name == view.backend)
@@ -37,7 +37,7 @@ fn view(world: &World, now: Instant, flow: &Flow) -> FlowView {
         listener: world.listeners[flow.listener].spec.name.clone(),
         cluster: flow.target.cluster.clone(),
         backend: backend.name.clone(),
-        backend_address: backend.address,
+        backend_address: backend.address.clone(),
         client: flow.key.client(),
         peer: flow.key.peer,
         local: flow.dialled(front_port),

@@ -152,7 +152,7 @@ impl Datagrams {
             return Ok(());
         };
         let cluster = &mut world.clusters[flow.cluster];
-        let address = cluster.backends[flow.backend].spec.address;
+        let address = cluster.backends[flow.backend].address();
         let pool = cluster.pool_mut(address);
         let seat = lease.seat();
         let missing = RestoreError::Damaged("a flow has a place on a shared socket that isn't there");

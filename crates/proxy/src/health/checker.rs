@@ -16,7 +16,7 @@ use kakei_config::{Expect, Health};
 use serde::{Deserialize, Serialize};
 
 use super::Signal;
-use crate::seam::Instant;
+use crate::seam::{Endpoint, Instant};
 
 /// How a backend is probed. Each is a signal of its own; a backend is up while all that are configured are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,12 +33,12 @@ impl Check {
 }
 
 /// A backend to be probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target<K> {
     /// The caller's name for it; no two have the same.
     pub key: K,
     /// Where it is. Another address under the same key is another backend.
-    pub address: SocketAddr,
+    pub address: Endpoint,
 }
 
 /// Names a probe; never used twice by one checker.
@@ -46,7 +46,7 @@ pub struct Target<K> {
 pub struct ProbeId(u64);
 
 /// A probe to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe<K> {
     /// Its name.
     pub id: ProbeId,
@@ -55,7 +55,7 @@ pub struct Probe<K> {
     /// How.
     pub check: Check,
     /// Where: the backend's address with the check's port.
-    pub remote: SocketAddr,
+    pub remote: Endpoint,
 }
 
 /// A backend changed from up to down, or back.
@@ -68,7 +68,7 @@ pub struct Verdict<K> {
 }
 
 /// What is to be done now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action<K> {
     /// Send this probe.
     Probe(Probe<K>),
@@ -91,12 +91,12 @@ pub struct Changes<K> {
 }
 
 /// A signal written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignalState<K> {
     /// Of which backend.
     pub backend: K,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: Endpoint,
     /// Of which check.
     pub check: Check,
     /// The signal.
@@ -127,7 +127,7 @@ struct Watched<K> {
 #[derive(Clone, Debug)]
 struct Slot {
     signal: Signal,
-    remote: SocketAddr,
+    remote: Endpoint,
     /// When the next probe is due.
     next: Instant,
     /// The probe in flight and its deadline.
@@ -230,17 +230,22 @@ impl<K: Copy + Ord> Checker<K> {
     pub fn probe(&self, id: ProbeId) -> Option<Probe<K>> {
         let &(at, check) = self.in_flight.get(&id)?;
         let watched = &self.watched[at];
-        let remote = watched.slots[check as usize].as_ref()?.remote;
+        let remote = watched.slots[check as usize].as_ref()?.remote.clone();
         Some(Probe { id, backend: watched.target.key, check, remote })
     }
 
     /// Every signal, to be written down. Probes in flight aren't: a restored checker sends new ones.
     pub fn signals(&self) -> impl Iterator<Item = SignalState<K>> + '_ {
         self.watched.iter().flat_map(|watched| {
-            let Target { key: backend, address } = watched.target;
+            let Target { key: backend, address } = &watched.target;
             let slot = |check| watched.slots[check as usize].as_ref();
             Check::ALL.into_iter().filter_map(move |check| {
-                slot(check).map(|slot| SignalState { backend, address, check, signal: slot.signal })
+                slot(check).map(|slot| SignalState {
+                    backend: *backend,
+                    address: address.clone(),
+                    check,
+                    signal: slot.signal,
+                })
             })
         })
     }
@@ -270,13 +275,13 @@ impl<K: Copy + Ord> Checker<K> {
         let old = std::mem::take(&mut self.watched);
         let mut old: BTreeMap<K, Watched<K>> = old.into_iter().map(|watched| (watched.target.key, watched)).collect();
         let targets: BTreeMap<K, Target<K>> = targets.into_iter().map(|target| (target.key, target)).collect();
-        for &target in targets.values() {
+        for target in targets.into_values() {
             let mut kept = old.get_mut(&target.key).filter(|kept| kept.target == target);
             let was_up = kept.as_ref().map(|kept| kept.is_up());
             let slots = Check::ALL.map(|check| {
-                let remote = remote(health?, check, target.address)?;
+                let remote = remote(health?, check, &target.address)?;
                 let slot = kept.as_mut().and_then(|kept| kept.slots[check as usize].take());
-                let mut slot = slot.unwrap_or_else(|| Slot::fresh(remote));
+                let mut slot = slot.unwrap_or_else(|| Slot::fresh(remote.clone()));
                 if slot.remote != remote || (check == Check::Udp && !same_udp) {
                     changes.closed.extend(slot.in_flight.take().map(|(probe, _)| probe));
                     slot.remote = remote;
@@ -357,18 +362,22 @@ impl<K: Copy + Ord> Checker<K> {
 
 impl Slot {
     /// A slot whose first turn isn't set yet.
-    fn fresh(remote: SocketAddr) -> Self {
+    fn fresh(remote: Endpoint) -> Self {
         Slot { signal: Signal::default(), remote, next: Instant::FAR, in_flight: None }
     }
 }
 
 /// Where a check of the backend at `address` goes; none: that check isn't configured.
-fn remote(health: &Health, check: Check, address: SocketAddr) -> Option<SocketAddr> {
+fn remote(health: &Health, check: Check, address: &Endpoint) -> Option<Endpoint> {
     let port = match check {
         Check::Udp => health.udp.as_ref()?.port,
         Check::Tcp => health.tcp.as_ref()?.port,
     };
-    Some(SocketAddr::new(address.ip(), port.unwrap_or(address.port())))
+    match (address, check) {
+        (Endpoint::Ip(ip), _) => Some(SocketAddr::new(ip.ip(), port.unwrap_or(ip.port())).into()),
+        (Endpoint::Unix(_), Check::Tcp) => Some(address.clone()),
+        (Endpoint::Unix(_), Check::Udp) => None,
+    }
 }
 
 /// The turn after the one that was due at `due`, later than `now`. A caller that came late keeps the turns spread:

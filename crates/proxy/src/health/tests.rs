@@ -27,7 +27,7 @@ fn health(udp: Option<UdpCheck>, tcp: Option<TcpCheck>) -> Health {
 }
 
 fn target(key: u32) -> Target<u32> {
-    Target { key, address: SocketAddr::new([10, 0, 0, key as u8].into(), 53) }
+    Target { key, address: SocketAddr::new([10, 0, 0, key as u8].into(), 53).into() }
 }
 
 fn checker(health: &Health, backends: u32) -> Checker<u32> {
@@ -122,12 +122,12 @@ fn a_flapping_backend_keeps_its_verdict() {
 
 #[test]
 fn a_backend_is_up_only_while_both_signals_are() {
-    let mut checker = checker(&health(Some(udp()), Some(TcpCheck { port: Some(80) })), 1);
+    let mut checker = checker(&health(Some(udp()), Some(TcpCheck { port: Some(80), ..TcpCheck::default() })), 1);
     let mut run = |udp_ok: bool, tcp_ok: bool| {
         let mut verdicts = Vec::new();
         for _ in 0..6 {
             let (_, probe) = next_probe(&mut checker);
-            assert_eq!(probe.remote.port(), if probe.check == Check::Tcp { 80 } else { 53 });
+            assert_eq!(probe.remote.ip().expect("an address").port(), if probe.check == Check::Tcp { 80 } else { 53 });
             verdicts.extend(match (probe.check, udp_ok, tcp_ok) {
                 (Check::Udp, true, _) => checker.handle_reply(probe.id, b"pong"),
                 (Check::Tcp, _, true) => checker.handle_opened(probe.id),
@@ -213,7 +213,7 @@ fn another_check_gives_up_the_probe_and_keeps_the_verdict() {
     let changes = checker.reconfigure(now, Some(&other), (0..2).map(target), &mut rng);
     assert_eq!(changes, Changes { closed: vec![probe], verdicts: vec![] });
     assert_eq!(checker.is_up(0), Some(false));
-    assert_eq!(next_probe(&mut checker).1.remote.port(), 5353);
+    assert_eq!(next_probe(&mut checker).1.remote.ip().expect("an address").port(), 5353);
     // A backend that only the check held down comes up with its removal.
     let changes = checker.reconfigure(now, None, (0..2).map(target), &mut rng);
     assert_eq!(changes.verdicts, [Verdict { backend: 0, up: true }]);
@@ -247,7 +247,7 @@ fn signals_are_written_down_and_read_back() {
 
 #[test]
 fn errors_in_a_row_eject_for_a_while() {
-    let check = PassiveCheck { fall: 3, eject: Duration::from_secs(10) };
+    let check = PassiveCheck { fall: 3, eject: Duration::from_secs(10), eject_max: Duration::from_secs(10) };
     let mut passive = Passive::default();
     for _ in 0..5 {
         assert_eq!((passive.handle_error(at(0), &check), passive.handle_error(at(0), &check)), (None, None));

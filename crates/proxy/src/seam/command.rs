@@ -9,6 +9,7 @@ use std::time::Duration;
 use kakei_config::Name;
 use serde::{Deserialize, Serialize};
 
+use super::Endpoint;
 use crate::snapshot::{Generation, Snapshot};
 use crate::state::WorkerState;
 use crate::stats::Stats;
@@ -32,14 +33,16 @@ pub enum Command {
     /// Copy the counters. Answer: `Stats`.
     Stats,
     /// List live flows. Answer: `Flows`.
-    Flows(FlowFilter),
+    Flows(Filter),
+    /// List live connections. Answer: `Connections`.
+    Connections(Filter),
     /// Write down everything alive. The worker goes on. Answer: `State`.
     Snapshot,
 }
 
-/// Which flows to list.
+/// Which flows or connections to list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct FlowFilter {
+pub struct Filter {
     /// Only of this listener.
     pub listener: Option<Name>,
     /// Only of this cluster.
@@ -48,7 +51,7 @@ pub struct FlowFilter {
     pub backend: Option<Name>,
     /// Only of this client.
     pub client: Option<IpAddr>,
-    /// At most this many; bounded by [`crate::limits::FLOWS_PER_LISTING`].
+    /// At most this many; bounded by [`crate::limits::PER_LISTING`].
     pub limit: usize,
 }
 
@@ -63,6 +66,8 @@ pub enum Reply {
     Stats(Box<Stats>),
     /// Live flows.
     Flows(Vec<FlowView>),
+    /// Live connections.
+    Connections(Vec<ConnectionView>),
     /// Everything alive.
     State(Box<WorkerState>),
 }
@@ -77,7 +82,7 @@ pub struct FlowView {
     /// The backend.
     pub backend: Name,
     /// Its address.
-    pub backend_address: SocketAddr,
+    pub backend_address: Endpoint,
     /// Who the client is (an inbound PROXY header believed).
     pub client: SocketAddr,
     /// The socket that asked.
@@ -96,6 +101,43 @@ pub struct FlowView {
     pub phase: String,
 }
 
+/// A live connection as operators see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionView {
+    /// The listener that accepted it.
+    pub listener: Name,
+    /// The route it matched; none: the listener's default, or none yet.
+    pub route: Option<Name>,
+    /// The cluster it goes to, once that is known.
+    pub cluster: Option<Name>,
+    /// The backend, once one is chosen.
+    pub backend: Option<Name>,
+    /// Its address.
+    pub backend_address: Option<Endpoint>,
+    /// Who the client is (an inbound PROXY header believed).
+    pub client: SocketAddr,
+    /// The socket that connected.
+    pub peer: SocketAddr,
+    /// The address it dialled.
+    pub local: SocketAddr,
+    /// The server name of its ClientHello, where that was read.
+    pub sni: Option<String>,
+    /// Time since it was accepted, in milliseconds.
+    pub age_ms: u64,
+    /// Time until its next deadline, in milliseconds; none: it has none.
+    pub expires_in_ms: Option<u64>,
+    /// Bytes from the client to the backend.
+    pub request_bytes: u64,
+    /// Bytes from the backend to the client.
+    pub response_bytes: u64,
+    /// Bytes that wait in the worker, both directions.
+    pub buffered: u64,
+    /// `preread`, `queued`, `connecting`, `established`, or `half_closed`.
+    pub phase: String,
+    /// Whether it must end by a deadline because what it stood on was changed.
+    pub draining: bool,
+}
+
 /// Whether a backend is up, as the probing worker tells all others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendHealth {
@@ -104,7 +146,7 @@ pub struct BackendHealth {
     /// The backend.
     pub backend: Name,
     /// Its address, so that a verdict about an older one of the same name does nothing.
-    pub address: SocketAddr,
+    pub address: Endpoint,
     /// The verdict.
     pub up: bool,
 }
@@ -114,7 +156,7 @@ pub struct BackendHealth {
 pub enum Notice {
     /// An active check changed its verdict: to be told to every other worker.
     Health(BackendHealth),
-    /// ICMP errors ejected a backend in this worker, until `for_` has passed.
+    /// Failures of live traffic ejected a backend in this worker, until `for_` has passed.
     Ejected {
         /// The cluster.
         cluster: Name,
@@ -123,6 +165,6 @@ pub enum Notice {
         /// For how long.
         for_: Duration,
     },
-    /// After `Drain`: the last flow is gone and every socket is closed.
+    /// After `Drain`: the last flow and connection are gone and every socket is closed.
     Drained,
 }

@@ -17,16 +17,20 @@
 
 mod command;
 mod inbox;
+mod stream;
 mod time;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
+use kakei_config::Refuse;
 use serde::{Deserialize, Serialize};
 
-pub use self::command::{BackendHealth, Command, FlowFilter, FlowView, Notice, Reply, Ticket};
+pub use self::command::{BackendHealth, Command, ConnectionView, Filter, FlowView, Notice, Reply, Ticket};
 pub use self::inbox::{Gather, Inbox, Outbox, Span};
+pub use self::stream::{Accepted, Arrival, BrokenBy, Endpoint};
 pub use self::time::Instant;
-use crate::record::FlowRecord;
+use crate::record::Record;
 
 slotmap::new_key_type! {
     /// A socket, named by the worker that asked for it; carries a generation.
@@ -48,6 +52,8 @@ pub struct BindKey {
 pub enum Transport {
     /// Datagrams.
     Udp,
+    /// Streams.
+    Tcp,
 }
 
 /// What can happen.
@@ -59,7 +65,7 @@ pub enum Event {
     Opened {
         /// The socket.
         socket: SocketId,
-        /// Its own address.
+        /// Its own address; unspecified for a stream to a Unix socket.
         local: SocketAddr,
     },
     /// One of them could not be; the id is free, nothing needs closing.
@@ -95,6 +101,55 @@ pub enum Event {
         socket: SocketId,
         /// How many.
         datagrams: u64,
+    },
+    /// A client connected. Answered in the same step by [`Op::Accept`] or [`Op::Refuse`]; else it is reset.
+    Accepted(Accepted),
+    /// Connections wait that could not be accepted. They go on waiting; the machine tries again by itself.
+    AcceptFailed {
+        /// The front socket.
+        front: SocketId,
+        /// Why.
+        error: OpenError,
+    },
+    /// Bytes of a stream arrived; at most one such event for each stream and step.
+    Data {
+        /// The stream.
+        socket: SocketId,
+        /// The bytes, in [`Inbox::bytes`]; at least one, at most [`crate::limits::STREAM_READ`].
+        bytes: Span,
+    },
+    /// The peer sends nothing more. What it sent before was told, or piped on, wholly.
+    Eof {
+        /// The stream.
+        socket: SocketId,
+    },
+    /// The stream is dead in both directions. It still has to be closed.
+    Broken {
+        /// The stream.
+        socket: SocketId,
+        /// What killed it.
+        by: BrokenBy,
+    },
+    /// The stream took only a part of what was written. Comes with the very next step, before anything new is
+    /// received; until `Drained` nothing may be written to it or piped into it. A shutdown that was asked for after
+    /// the write was not carried out.
+    Blocked {
+        /// The stream.
+        socket: SocketId,
+        /// What it did not take, in [`Inbox::bytes`]; at least one byte.
+        rest: Span,
+    },
+    /// A stream that was blocked takes bytes again.
+    Drained {
+        /// The stream.
+        socket: SocketId,
+    },
+    /// Bytes were moved by [`Op::Pipe`] since the last such event; at most one for each stream and step.
+    Piped {
+        /// Where they came from.
+        from: SocketId,
+        /// How many reached the other stream.
+        bytes: u64,
     },
     /// The control side asks for something; exactly one [`Op::Reply`] answers each ticket.
     Command {
@@ -166,16 +221,77 @@ pub enum Op {
         /// Where it goes.
         remote: Remote,
     },
-    /// Open a stream to `remote`. Answered by `Opened` or `OpenFailed`.
+    /// Open a stream to `remote`. Answered by `Opened` or `OpenFailed`. What it receives is told (as after
+    /// [`Op::Credit`]).
     Connect {
         /// The id it gets.
         socket: SocketId,
         /// Where it goes.
-        remote: SocketAddr,
+        remote: Endpoint,
+        /// Idle time after which the kernel probes the peer.
+        keepalive: Option<Duration>,
     },
     /// Send a datagram or a train.
     Send(Send),
-    /// Close a socket. Its id is free afterwards; a front socket stays prepared and can be listened on again.
+    /// Take over a client that connected in this step.
+    Accept {
+        /// Which one.
+        arrival: Arrival,
+        /// The id it gets.
+        socket: SocketId,
+        /// Whether what it receives is told at once; else after [`Op::Credit`].
+        credit: bool,
+    },
+    /// Turn a client away that connected in this step.
+    Refuse {
+        /// Which one.
+        arrival: Arrival,
+        /// How.
+        how: Refuse,
+    },
+    /// Write to a stream. Silence means that the kernel took all of it; else [`Event::Blocked`] comes. Several writes
+    /// of one step go out together.
+    Write {
+        /// The stream.
+        socket: SocketId,
+        /// The bytes.
+        bytes: Gather,
+    },
+    /// End the stream in this direction, after everything that was written. Nothing comes of it where a write of
+    /// this step is blocked.
+    Shutdown {
+        /// The stream.
+        socket: SocketId,
+    },
+    /// Whether to receive from a stream. Without credit neither bytes nor the end of them are told, but that the
+    /// stream broke is.
+    Credit {
+        /// The stream.
+        socket: SocketId,
+        /// Yes or no.
+        on: bool,
+    },
+    /// From now on move what `from` receives to `to` without showing it, as far as `to` takes it. The peer's end of
+    /// `from` is told ([`Event::Eof`]) once everything before it reached `to`. Nothing may be written to `to`
+    /// meanwhile. A machine that can't goes on with [`Event::Data`]. [`Op::Credit`] counts as before.
+    Pipe {
+        /// Where the bytes come from.
+        from: SocketId,
+        /// Where they go.
+        to: SocketId,
+    },
+    /// Go back to [`Event::Data`] for this stream, as soon as what was taken from it reached the other.
+    Unpipe {
+        /// Where the bytes came from.
+        from: SocketId,
+    },
+    /// Kill a stream: its peer sees a reset. Its id is free afterwards.
+    Reset {
+        /// The stream.
+        socket: SocketId,
+    },
+    /// Close a socket. Its id is free afterwards; a front socket stays prepared and can be listened on again. A
+    /// stream's peer sees an orderly end, where it has sent nothing that was not received.
     Close {
         /// The socket.
         socket: SocketId,
@@ -185,7 +301,8 @@ pub enum Op {
         /// Which one.
         bind: BindKey,
     },
-    /// A socket that a restored worker took over: known to the machine as `was`, from now on as `socket`.
+    /// A socket that a restored worker took over: known to the machine as `was`, from now on as `socket`. What is being
+    /// piped from it or into it goes on being piped.
     Adopt {
         /// The id in the worker that was written down.
         was: SocketId,
@@ -202,7 +319,7 @@ pub enum Op {
     /// Tell the control side.
     Notice(Notice),
     /// An access-log record. A machine that can't keep up drops it and counts that.
-    Record(Box<FlowRecord>),
+    Record(Box<Record>),
 }
 
 /// How a datagram socket to backends is set up.

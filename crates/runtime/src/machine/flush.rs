@@ -2,7 +2,7 @@
 
 use std::{io, mem};
 
-use kakei_proxy::seam::{Event, Op, Outbox, Send, SocketId};
+use kakei_proxy::seam::{Event, Op, OpenError, Outbox, Send, SocketId};
 use kakei_proxy::snapshot::Snapshot;
 
 use super::plan::Plan;
@@ -59,7 +59,10 @@ impl Io {
                     self.close(socket);
                 }
                 Op::Listen { socket, bind } => self.listen(socket, bind),
-                Op::Connect { socket, remote } => self.connect(socket, remote),
+                Op::Connect { socket, remote, keepalive: _ } => match remote.ip() {
+                    Some(remote) => self.connect(socket, remote),
+                    None => self.failed(socket, OpenError::Other),
+                },
                 Op::Unbind { bind } => {
                     self.unbind(bind, current);
                     desk.touch();
@@ -68,6 +71,14 @@ impl Io {
                     self.flush(was, bytes);
                     self.adopt(was, socket);
                 }
+                Op::Accept { .. }
+                | Op::Refuse { .. }
+                | Op::Write { .. }
+                | Op::Shutdown { .. }
+                | Op::Credit { .. }
+                | Op::Pipe { .. }
+                | Op::Unpipe { .. }
+                | Op::Reset { .. } => {}
                 Op::Reply { ticket, reply } => desk.reply(ticket, reply),
                 Op::Notice(notice) => {
                     self.stats.notices_dropped += u64::from(!desk.report(Report::Notice(notice)));

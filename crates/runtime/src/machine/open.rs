@@ -140,7 +140,7 @@ impl Io {
         }
     }
 
-    fn failed(&mut self, socket: SocketId, error: OpenError) {
+    pub(super) fn failed(&mut self, socket: SocketId, error: OpenError) {
         self.stats.open_failures += 1;
         self.backlog.push_back(Event::OpenFailed { socket, error });
     }

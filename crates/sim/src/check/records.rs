@@ -1,14 +1,14 @@
 //! The access-log records: one for each flow, with what really happened. The only way a flow is believed to have ended.
 
 use kakei_config::OnBackend;
-use kakei_proxy::record::{CloseReason, FlowRecord};
+use kakei_proxy::record::{CloseReason, Record};
 
 use super::flows::Flow;
 use super::{TICK, Truth};
 
 impl Truth {
     /// A worker says that a flow ended.
-    pub(crate) fn record(&mut self, worker: u16, record: &FlowRecord) {
+    pub(crate) fn record(&mut self, worker: u16, record: &Record) {
         self.counters.flows_recorded += 1;
         let Some(at) = self.flow_of(worker, record) else {
             let blurred = self.flows.keys.iter().any(|((w, key), state)| {
@@ -40,7 +40,7 @@ impl Truth {
     }
 
     /// The live flow that a record is about: of that client and backend, with those counts where several are.
-    fn flow_of(&self, worker: u16, record: &FlowRecord) -> Option<usize> {
+    fn flow_of(&self, worker: u16, record: &Record) -> Option<usize> {
         let of_key = self
             .flows
             .keys
@@ -67,12 +67,12 @@ impl Truth {
     }
 
     /// Whether something happened to this client when the record says that the flow was admitted.
-    fn may_be_admitted(&self, flow: &Flow, record: &FlowRecord) -> bool {
+    fn may_be_admitted(&self, flow: &Flow, record: &Record) -> bool {
         let state = self.flows.keys.get(&(flow.worker, flow.key.clone()));
         state.is_some_and(|state| state.seen.contains(&record.admitted))
     }
 
-    fn wrong_counts(&self, at: usize, record: &FlowRecord) -> Option<&'static str> {
+    fn wrong_counts(&self, at: usize, record: &Record) -> Option<&'static str> {
         let flow = &self.flows.all[at];
         if record.listener != flow.listener || record.cluster != flow.terms.cluster && !flow.fuzzy {
             return Some("its listener or cluster is wrong");
@@ -100,7 +100,7 @@ impl Truth {
         (!bytes).then_some("its bytes are miscounted")
     }
 
-    fn wrong_reason(&self, worker: u16, flow: &Flow, record: &FlowRecord) -> Option<&'static str> {
+    fn wrong_reason(&self, worker: u16, flow: &Flow, record: &Record) -> Option<&'static str> {
         if flow.fuzzy {
             return None;
         }

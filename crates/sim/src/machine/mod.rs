@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use fastrand::Rng;
-use kakei_proxy::record::FlowRecord;
+use kakei_proxy::record::Record;
 use kakei_proxy::seam::{BindKey, Command, Event, Inbox, Instant, Notice, Outbox, Reply, SendError, SocketId, Ticket};
 use kakei_proxy::snapshot::Snapshot;
 use kakei_proxy::state::WorkerState;
@@ -77,7 +77,7 @@ pub(crate) enum Effect {
     /// The control side is told.
     Notice(Notice),
     /// A flow ended.
-    Record(Box<FlowRecord>),
+    Record(Box<Record>),
     /// A stream is being opened; its outcome is told by [`Machine::stream_opened`].
     Stream { serial: u64, remote: SocketAddr },
     /// One could not be.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kakei_config::Document;
-use kakei_proxy::seam::{BackendHealth, BindKey, Command, FlowFilter, Instant, Notice, Reply, Ticket, Transport};
+use kakei_proxy::seam::{BackendHealth, BindKey, Command, Filter, Instant, Notice, Reply, Ticket, Transport};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::state::WorkerState;
 
@@ -124,7 +124,7 @@ impl World {
             Asked::Publish(snapshot) => Command::Publish(Arc::clone(snapshot)),
             Asked::Health(health) => Command::Health(health.clone()),
             Asked::Stats | Asked::LastStats => Command::Stats,
-            Asked::Flows => Command::Flows(FlowFilter { limit: 1_000, ..FlowFilter::default() }),
+            Asked::Flows => Command::Flows(Filter { limit: 1_000, ..Filter::default() }),
             Asked::State { .. } => Command::Snapshot,
             Asked::Drain { within } => Command::Drain { within: *within },
         };
