@@ -54,11 +54,13 @@ pub enum CloseReason {
     QueueTimeout,
     /// The route that it came by was changed or removed and says so.
     RouteChanged,
+    /// The client that its PROXY header names has as many as it may.
+    OverLimit,
 }
 
 impl CloseReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [CloseReason; 21] = [
+    pub const ALL: [CloseReason; 22] = [
         CloseReason::Idle,
         CloseReason::Lifetime,
         CloseReason::ResponsesReached,
@@ -80,6 +82,7 @@ impl CloseReason {
         CloseReason::QueueFull,
         CloseReason::QueueTimeout,
         CloseReason::RouteChanged,
+        CloseReason::OverLimit,
     ];
 
     /// The word in logs and metrics.
@@ -106,6 +109,7 @@ impl CloseReason {
             CloseReason::QueueFull => "queue_full",
             CloseReason::QueueTimeout => "queue_timeout",
             CloseReason::RouteChanged => "route_changed",
+            CloseReason::OverLimit => "over_limit",
         }
     }
 }

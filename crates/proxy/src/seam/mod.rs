@@ -273,7 +273,8 @@ pub enum Op {
     },
     /// From now on move what `from` receives to `to` without showing it, as far as `to` takes it. The peer's end of
     /// `from` is told ([`Event::Eof`]) once everything before it reached `to`. Nothing may be written to `to`
-    /// meanwhile. A machine that can't goes on with [`Event::Data`]. [`Op::Credit`] counts as before.
+    /// meanwhile. A machine that can't goes on with [`Event::Data`]. [`Op::Credit`] counts as before. Nothing comes of
+    /// it (as of a shutdown) where a write of this very step to `to` is blocked: then it may be asked for again.
     Pipe {
         /// Where the bytes come from.
         from: SocketId,
