@@ -1,10 +1,10 @@
 //! Version 2, the binary one: section 2.2 of HAProxy's `proxy-protocol.txt`. No panic on any input, no read past the
-//! length that the header claims, no allocation.
+//! length that the header claims, no allocation but for what is appended.
 //!
 //! ```text
 //!  0          12        13        14       16           16 + addresses   16 + length
 //!  +----------+---------+---------+--------+------------+----------------+
-//!  | signature| version | family  | length | addresses  | TLVs (skipped) | payload
+//!  | signature| version | family  | length | addresses  | TLVs           | payload
 //!  |          | command | transp. |        |            |                |
 //!  +----------+---------+---------+--------+------------+----------------+
 //! ```
@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 
-use super::{Addresses, Command, Header, Transport};
+use super::{Addresses, Command, Header, MAX_STREAM_HEADER, StreamError, Transport, as_v6, crc32c};
 
 /// What every header begins with.
 pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
@@ -27,6 +27,8 @@ const ADDRESSES_V6: usize = 36;
 const ADDRESSES_UNIX: usize = 216;
 /// Type and length of a TLV.
 const TLV_HEAD: usize = 3;
+/// `PP2_TYPE_CRC32C`, section 2.2.3.
+const TLV_CRC32C: u8 = 0x03;
 
 /// What is wrong with the bytes. Always the peer's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -62,24 +64,54 @@ pub enum Error {
     /// A TLV reaches past the end of the header, or the rest is too short for one.
     #[error("malformed TLV")]
     Tlv,
+    /// The header's checksum says that it isn't what was sent.
+    #[error("wrong CRC32c")]
+    Checksum,
 }
 
-/// Read the header that `bytes` begin with. TLVs are checked to fill the header exactly, and skipped.
+/// Read the header that `bytes` begin with. TLVs are checked to fill the header exactly, and against the checksum where
+/// there is one; what they say is left alone.
 pub fn parse(bytes: &[u8]) -> Result<Header, Error> {
     let matching = SIGNATURE.len().min(bytes.len());
     if bytes[..matching] != SIGNATURE[..matching] {
         return Err(Error::Signature);
     }
     let too_short = |needed| Error::TooShort { needed, had: bytes.len() };
-    let (fixed, rest) = bytes.split_first_chunk::<FIXED>().ok_or(too_short(FIXED))?;
+    let fixed: &[u8; FIXED] = bytes.first_chunk().ok_or(too_short(FIXED))?;
     let command = command(fixed[12])?;
-    let claimed = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
-    let body = rest.get(..claimed).ok_or(too_short(FIXED + claimed))?;
-    let header = Header { len: FIXED + claimed, command, transport: Transport::Unspecified, addresses: None };
+    let len = FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
+    let whole = bytes.get(..len).ok_or(too_short(len))?;
+    let header = Header { len, command, transport: Transport::Unspecified, addresses: None, tlvs_at: len };
     match command {
         // Section 2.2: the receiver "must discard the protocol block including the family which is ignored".
         Command::Local => Ok(header),
-        Command::Proxy => proxied(header, fixed[13], body),
+        Command::Proxy => proxied(header, fixed[13], whole),
+    }
+}
+
+/// As [`super::parse_stream`], for bytes that begin as the signature does.
+pub(super) fn parse_stream(bytes: &[u8]) -> Result<Option<Header>, StreamError> {
+    match parse(&bytes[..bytes.len().min(MAX_STREAM_HEADER)]) {
+        Ok(header) => Ok(Some(header)),
+        Err(Error::TooShort { needed, .. }) if needed > MAX_STREAM_HEADER => Err(StreamError::TooLong(needed)),
+        Err(Error::TooShort { needed, .. }) => {
+            check_fixed(bytes, needed)?;
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What can be said of a header that isn't whole: what is there of its fixed part, and of the length that it claims.
+fn check_fixed(bytes: &[u8], len: usize) -> Result<(), Error> {
+    let Some(&version_command) = bytes.get(SIGNATURE.len()) else { return Ok(()) };
+    let (Command::Proxy, Some(&family)) = (command(version_command)?, bytes.get(SIGNATURE.len() + 1)) else {
+        return Ok(());
+    };
+    let (_, block) = self::family(family)?;
+    match bytes.len() < FIXED || len - FIXED >= block.len() {
+        true => Ok(()),
+        false => Err(Error::Length { claimed: len - FIXED, needed: block.len() }),
     }
 }
 
@@ -92,23 +124,55 @@ fn command(byte: u8) -> Result<Command, Error> {
     }
 }
 
+/// What the addresses are.
+#[derive(Clone, Copy)]
+enum Block {
+    /// Of no known form.
+    Unspecified,
+    V4,
+    V6,
+    Unix,
+}
+
+impl Block {
+    fn len(self) -> usize {
+        match self {
+            Block::Unspecified => 0,
+            Block::V4 => ADDRESSES_V4,
+            Block::V6 => ADDRESSES_V6,
+            Block::Unix => ADDRESSES_UNIX,
+        }
+    }
+}
+
 /// The combinations of family and transport that section 2.2 expects; every other must be refused.
-fn proxied(header: Header, family: u8, body: &[u8]) -> Result<Header, Error> {
-    let (transport, addresses, used) = match family {
-        // The block of an unspecified family has no known form: it is skipped unread.
-        0x00 => return Ok(header),
-        0x11 => (Transport::Stream, Some(addresses_v4(body)?), ADDRESSES_V4),
-        0x12 => (Transport::Datagram, Some(addresses_v4(body)?), ADDRESSES_V4),
-        0x21 => (Transport::Stream, Some(addresses_v6(body)?), ADDRESSES_V6),
-        0x22 => (Transport::Datagram, Some(addresses_v6(body)?), ADDRESSES_V6),
+fn family(byte: u8) -> Result<(Transport, Block), Error> {
+    match byte {
+        0x00 => Ok((Transport::Unspecified, Block::Unspecified)),
+        0x11 => Ok((Transport::Stream, Block::V4)),
+        0x12 => Ok((Transport::Datagram, Block::V4)),
+        0x21 => Ok((Transport::Stream, Block::V6)),
+        0x22 => Ok((Transport::Datagram, Block::V6)),
+        0x31 => Ok((Transport::Stream, Block::Unix)),
+        0x32 => Ok((Transport::Datagram, Block::Unix)),
+        other => Err(Error::Family(other)),
+    }
+}
+
+fn proxied(header: Header, byte: u8, whole: &[u8]) -> Result<Header, Error> {
+    let (transport, block) = family(byte)?;
+    let body = &whole[FIXED..];
+    let addresses = match block {
+        // It is skipped unread.
+        Block::Unspecified => return Ok(header),
+        Block::V4 => Some(addresses_v4(body)?),
+        Block::V6 => Some(addresses_v6(body)?),
         // A receiver without Unix addresses "falls back to the UNSPEC mode".
-        0x31 => (Transport::Stream, None, ADDRESSES_UNIX),
-        0x32 => (Transport::Datagram, None, ADDRESSES_UNIX),
-        other => return Err(Error::Family(other)),
+        Block::Unix => None,
     };
-    let tlvs = body.get(used..).ok_or(Error::Length { claimed: body.len(), needed: used })?;
-    check_tlvs(tlvs)?;
-    Ok(Header { transport, addresses, ..header })
+    let tlvs = body.get(block.len()..).ok_or(Error::Length { claimed: body.len(), needed: block.len() })?;
+    check_tlvs(tlvs, whole)?;
+    Ok(Header { transport, addresses, tlvs_at: header.len - tlvs.len(), ..header })
 }
 
 fn addresses_v4(body: &[u8]) -> Result<Addresses, Error> {
@@ -134,11 +198,31 @@ fn pair(source: IpAddr, destination: IpAddr, ports: [u8; 4]) -> Addresses {
     }
 }
 
-fn check_tlvs(mut rest: &[u8]) -> Result<(), Error> {
-    while let Some((&[_, high, low], value)) = rest.split_first_chunk::<TLV_HEAD>() {
-        rest = value.get(usize::from(u16::from_be_bytes([high, low]))..).ok_or(Error::Tlv)?;
+/// They fill their place exactly, and the checksum is right where there is one.
+fn check_tlvs(tlvs: &[u8], whole: &[u8]) -> Result<(), Error> {
+    let mut rest = tlvs;
+    let mut checksum = None;
+    while let Some((&[kind, high, low], value)) = rest.split_first_chunk::<TLV_HEAD>() {
+        let (value, after) = value.split_at_checked(usize::from(u16::from_be_bytes([high, low]))).ok_or(Error::Tlv)?;
+        if kind == TLV_CRC32C {
+            let value: [u8; 4] = value.try_into().map_err(|_| Error::Tlv)?;
+            let twice = checksum.replace((u32::from_be_bytes(value), whole.len() - after.len() - 4));
+            if twice.is_some() {
+                return Err(Error::Tlv);
+            }
+        }
+        rest = after;
     }
-    if rest.is_empty() { Ok(()) } else { Err(Error::Tlv) }
+    match checksum {
+        _ if !rest.is_empty() => Err(Error::Tlv),
+        Some((claimed, at)) if claimed != checksum_of(whole, at) => Err(Error::Checksum),
+        _ => Ok(()),
+    }
+}
+
+/// Section 2.2.3: over the whole header, with the four bytes of the checksum, which are at `at`, as zeroes.
+fn checksum_of(whole: &[u8], at: usize) -> u32 {
+    crc32c::of(&[&whole[..at], &[0; 4], &whole[at + 4..]])
 }
 
 /// Write the header of a client's datagram or stream to the front of `out` and say how long it is.
@@ -184,9 +268,38 @@ fn fixed(command: Command, family: u8, length: usize, out: &mut [u8; MAX_EMITTED
     FIXED + length
 }
 
-fn as_v6(address: IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
+/// Append the header of a stream, with `tlvs` (well-formed, as [`parse`] found them) after the addresses; a checksum
+/// among them is put right. No addresses: of an unspecified family. Mixed families are written as [`emit`] does.
+/// False, and nothing is appended, where it would be longer than a header can say.
+pub fn emit_stream(command: Command, addresses: Option<Addresses>, tlvs: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut header = [0; MAX_EMITTED];
+    let len = match (command, addresses) {
+        (Command::Local, _) => emit_local(&mut header),
+        (Command::Proxy, None) => fixed(Command::Proxy, 0x00, 0, &mut header),
+        (Command::Proxy, Some(addresses)) => emit(addresses, Transport::Stream, &mut header),
+    };
+    let Ok(length) = u16::try_from(len - FIXED + tlvs.len()) else { return false };
+    header[14..16].copy_from_slice(&length.to_be_bytes());
+    let start = out.len();
+    out.extend_from_slice(&header[..len]);
+    out.extend_from_slice(tlvs);
+    put_checksum_right(&mut out[start..], len);
+    true
+}
+
+/// The addresses before it may be others than those that it was computed over.
+fn put_checksum_right(whole: &mut [u8], tlvs_at: usize) {
+    let mut at = tlvs_at;
+    while let Some(&[kind, high, low]) = whole[at..].first_chunk::<TLV_HEAD>() {
+        let (value, length) = (at + TLV_HEAD, usize::from(u16::from_be_bytes([high, low])));
+        if value + length > whole.len() {
+            return;
+        }
+        if kind == TLV_CRC32C && length == 4 {
+            let checksum = checksum_of(whole, value);
+            whole[value..value + 4].copy_from_slice(&checksum.to_be_bytes());
+            return;
+        }
+        at = value + length;
     }
 }
