@@ -344,9 +344,9 @@ pub struct Backend {
     pub backup: bool,
 }
 
-/// Where a backend is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Where a backend is. Written as text: `10.0.0.1:80`, `unix:/run/app.sock`, `app.internal:8080`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(into = "String")]
 pub enum BackendAddress {
     /// An address and a port.
     Ip(SocketAddr),
@@ -373,6 +373,28 @@ impl fmt::Display for BackendAddress {
             BackendAddress::Unix(path) => write!(f, "unix:{path}"),
             BackendAddress::Host(host, port) => write!(f, "{host}:{port}"),
         }
+    }
+}
+
+impl From<BackendAddress> for String {
+    fn from(address: BackendAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl<'de> Deserialize<'de> for BackendAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if let Ok(address) = text.parse() {
+            return Ok(BackendAddress::Ip(address));
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(BackendAddress::Unix(path.into()));
+        }
+        let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) =
+            parts.ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no backend's address")))?;
+        Ok(BackendAddress::Host(host.into(), port))
     }
 }
 

@@ -39,7 +39,7 @@ fn the_design_page_reads_as_meant() {
     let document = parse_toml(DNS).unwrap();
     let listener = &document.listeners[&Name::new("dns")];
     assert_eq!(listener.bind, ["0.0.0.0:5353".parse().unwrap(), "[::]:5353".parse().unwrap()]);
-    assert_eq!(listener.limits, Limits { flows: 100_000, flows_per_source: 1_000, new_flows_per_second: 0 });
+    assert_eq!(listener.limits, Limits { flows_per_source: 1_000, ..Limits::default() });
     assert_eq!((listener.max_datagram_size, listener.drain_timeout), (1_500, Duration::from_secs(30)));
     assert_eq!(listener.proxy_protocol.trusted, ["10.0.0.0/8".parse().unwrap(), "192.0.2.1/32".parse().unwrap()]);
     let cluster = &document.clusters[&Name::new("resolvers")];

@@ -73,17 +73,12 @@ mod tests {
     use super::*;
 
     fn backend(name: &str, weight: u32) -> Backend {
-        Backend { name: name.into(), address: "127.0.0.1:53".parse().unwrap(), weight, backup: false }
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 53)).into();
+        Backend { name: name.into(), address, weight, backup: false }
     }
 
     fn document() -> Document {
-        let cluster = Cluster {
-            balance: Default::default(),
-            backends: vec![backend("a", 1)],
-            udp: Default::default(),
-            health: None,
-            slow_start: Default::default(),
-        };
+        let cluster = Cluster { backends: vec![backend("a", 1)], ..Cluster::default() };
         Document { clusters: [("c".into(), cluster)].into(), ..Document::default() }
     }
 

@@ -62,7 +62,7 @@ pub struct Candidate {
     /// Its name.
     pub name: Name,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: kakei_proxy::seam::Endpoint,
     /// Its share.
     pub weight: u32,
     /// Whether it takes the flow, or may.
@@ -198,7 +198,7 @@ fn candidates(view: &View, sums: Option<&Sums>, cluster: &Cluster) -> Vec<Candid
     let primary_up = cluster.backends.iter().any(|b| !b.backup && b.weight > 0 && up(&b.name));
     let any_up = cluster.backends.iter().any(|b| b.weight > 0 && up(&b.name));
     let fail_open = !any_up && cluster.health.as_ref().is_some_and(|health| health.fail_open);
-    let judge = |backend: &kakei_config::Backend| match (backend.weight, up(&backend.name), backend.backup) {
+    let judge = |backend: &kakei_proxy::snapshot::Backend| match (backend.weight, up(&backend.name), backend.backup) {
         (0, ..) => (false, "weight 0: it takes no new flow"),
         (_, false, _) if fail_open => (true, "down, but all are, and the cluster fails open"),
         (_, false, _) => (false, "down"),
@@ -211,7 +211,13 @@ fn candidates(view: &View, sums: Option<&Sums>, cluster: &Cluster) -> Vec<Candid
         .iter()
         .map(|backend| {
             let (eligible, why) = judge(backend);
-            Candidate { name: backend.name.clone(), address: backend.address, weight: backend.weight, eligible, why }
+            Candidate {
+                name: backend.name.clone(),
+                address: backend.address.clone(),
+                weight: backend.weight,
+                eligible,
+                why,
+            }
         })
         .collect()
 }

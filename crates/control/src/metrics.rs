@@ -121,7 +121,7 @@ impl Page {
             let samples = sums.clusters.iter().flat_map(|(name, cluster)| {
                 cluster.backends.iter().map(move |of| {
                     let labels = Labels::none().and("cluster", name).and("backend", &of.backend);
-                    (labels.and("address", of.address), of.values[metric])
+                    (labels.and("address", &of.address), of.values[metric])
                 })
             });
             self.family(metric.metric(), samples);

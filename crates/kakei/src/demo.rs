@@ -85,7 +85,7 @@ fn show(proxy: &Proxy, front: SocketAddr, backends: &[(&str, SocketAddr)]) -> Re
     proxy.remove_backend(CLUSTER, "blue").map_err(Failure::refused)?;
     scene(&load, "`blue` removed, under load");
     let (name, address) = backends[2];
-    let blue = Backend { name: name.into(), address, weight: 1, backup: false };
+    let blue = Backend { name: name.into(), ..Backend::at(address) };
     proxy.add_backend(CLUSTER, blue).map_err(Failure::refused)?;
     scene(&load, "`blue` added again");
     proxy.weigh_backend(CLUSTER, "red", 4).map_err(Failure::refused)?;

@@ -137,28 +137,27 @@ pub(crate) fn channel(workers: usize, capacity: usize, gate: &Arc<Gate>) -> (Vec
 mod tests {
     use std::thread;
 
-    use kakei_proxy::record::CloseReason;
+    use kakei_proxy::record::{CloseReason, Detail};
     use kakei_proxy::seam::Instant;
 
     use super::*;
 
     fn record(requests: u64) -> Box<Record> {
-        let address = "127.0.0.1:1".parse().unwrap();
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         Box::new(Record {
             listener: "l".into(),
             route: None,
-            cluster: "c".into(),
-            backend: "b".into(),
-            backend_address: address,
+            cluster: Some("c".into()),
+            backend: Some("b".into()),
+            backend_address: Some(address.into()),
             client: address,
             local: address,
             admitted: Instant::ZERO,
             duration: Duration::ZERO,
-            requests,
             request_bytes: 0,
-            responses: 0,
             response_bytes: 0,
             reason: CloseReason::Idle,
+            detail: Detail::Flow { requests, responses: 0 },
         })
     }
 
@@ -173,7 +172,10 @@ mod tests {
         let (mut writer, mut reader) = made(2);
         assert_eq!([1, 2, 3].map(|n| writer.push(record(n))), [true, true, false]);
         assert_eq!(reader.dropped(), 1);
-        assert_eq!((reader.pop().unwrap().requests, reader.pop().unwrap().requests), (1, 2));
+        assert_eq!(
+            (reader.pop().unwrap().datagrams(), reader.pop().unwrap().datagrams()),
+            (Some((1, 0)), Some((2, 0)))
+        );
         assert!(reader.pop().is_none());
     }
 
@@ -188,7 +190,7 @@ mod tests {
                 reader.wait(Some(Duration::from_secs(10)));
                 assert!(began.elapsed() < Duration::from_secs(9), "nobody woke the reader");
                 while let Some(record) = reader.pop() {
-                    assert_eq!(record.requests, next);
+                    assert_eq!(record.datagrams(), Some((next, 0)));
                     next += 1;
                 }
             }

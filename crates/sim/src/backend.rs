@@ -44,12 +44,12 @@ impl Backends {
     /// Bring every server of a document into being.
     pub(crate) fn provide(&mut self, document: &Document) {
         for cluster in document.clusters.values() {
-            for backend in &cluster.backends {
+            for address in cluster.backends.iter().filter_map(|backend| backend.address.ip()) {
                 let probed = cluster.health.iter().flat_map(|health| {
                     [health.udp.as_ref().and_then(|udp| udp.port), health.tcp.as_ref().and_then(|tcp| tcp.port)]
                 });
-                for port in probed.flatten().chain([backend.address.port()]) {
-                    self.servers.entry(SocketAddr::new(backend.address.ip(), port)).or_default();
+                for port in probed.flatten().chain([address.port()]) {
+                    self.servers.entry(SocketAddr::new(address.ip(), port)).or_default();
                 }
             }
         }

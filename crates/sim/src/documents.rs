@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use kakei_config::{
     Affinity, Backend, Balance, Cluster, Document, Expect, Health, InboundProxyProtocol, Limits, Listener, Name,
-    OnBackend, PassiveCheck, Protocol, Route, SendProxyProtocol, TcpCheck, UdpCheck, UdpKnobs, Upstream,
+    OnBackend, OnChange, PassiveCheck, Protocol, Route, SendProxyProtocol, TcpCheck, UdpCheck, UdpKnobs, Upstream,
 };
 
 use crate::profile::{Profile, Weather, pick};
@@ -77,15 +77,10 @@ impl Author {
             [Balance::RoundRobin, Balance::Random, Balance::Least, Balance::P2c, Balance::Hrw, Balance::Maglev];
         let least = u32::from(self.calm);
         let mut backends: Vec<Backend> = (0..self.rng.u32(least..=4)).map(|_| self.backend()).collect();
-        backends.sort_by_key(|backend| backend.address);
-        backends.dedup_by_key(|backend| backend.address);
-        let mut cluster = Cluster {
-            balance: *pick(&mut self.rng, &policies),
-            backends,
-            udp: self.knobs(),
-            health: None,
-            slow_start: Duration::ZERO,
-        };
+        backends.sort_by_key(|backend| backend.address.clone());
+        backends.dedup_by_key(|backend| backend.address.clone());
+        let mut cluster =
+            Cluster { balance: *pick(&mut self.rng, &policies), backends, udp: self.knobs(), ..Cluster::default() };
         if self.odds(3) {
             cluster.health = Some(self.health());
             cluster.slow_start = Duration::from_millis(*pick(&mut self.rng, &[0, 0, 700]));
@@ -106,7 +101,7 @@ impl Author {
         let weight = if self.odds(8) { 0 } else { self.rng.u32(1..=4) };
         // A name is never used for two backends, so that a record's backend can be told.
         let name = self.name("b");
-        Backend { name, address, weight, backup: !self.calm && self.odds(6) }
+        Backend { name, address: address.into(), weight, backup: !self.calm && self.odds(6) }
     }
 
     fn knobs(&mut self) -> UdpKnobs {
@@ -150,7 +145,11 @@ impl Author {
                 port: None,
             }),
             tcp: (rng.u8(0..3) == 0).then(TcpCheck::default),
-            passive: rng.bool().then_some(PassiveCheck { fall: 2, eject: Duration::from_millis(800) }),
+            passive: rng.bool().then_some(PassiveCheck {
+                fall: 2,
+                eject: Duration::from_millis(800),
+                eject_max: Duration::from_millis(800),
+            }),
             interval: Duration::from_millis(rng.u64(150..=600)),
             timeout: Duration::from_millis(100),
             rise: rng.u32(1..=2),
@@ -175,6 +174,7 @@ impl Author {
             max_datagram_size: *pick(rng, &[512, 1_500, 9_000, 65_507]),
             proxy_protocol: InboundProxyProtocol { trusted: trusted.into_iter().flatten().collect() },
             drain_timeout: Duration::from_millis(rng.u64(100..=3_000)),
+            ..Listener::default()
         };
         document.listeners.insert(name, listener);
         "add a listener"
@@ -214,6 +214,7 @@ impl Author {
             flows: *pick(rng, &[2, 8, 100, 100_000]),
             flows_per_source: *pick(rng, &[0, 1, 3, 20]),
             new_flows_per_second: *pick(rng, &[0, 0, 5, 50]),
+            ..Limits::default()
         }
     }
 
@@ -238,7 +239,17 @@ impl Author {
             document.routes.retain(|_, route| !same(route));
             return "remove a route";
         }
-        document.routes.insert(name, Route { listener, source: net.into_iter().collect(), cluster });
+        document.routes.insert(
+            name,
+            Route {
+                listener,
+                source: net.into_iter().collect(),
+                sni: Vec::new(),
+                alpn: Vec::new(),
+                cluster,
+                on_change: OnChange::Keep,
+            },
+        );
         "add a route"
     }
 

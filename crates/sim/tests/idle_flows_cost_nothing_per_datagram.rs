@@ -6,9 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kakei_config::{
-    Backend, Balance, Cluster, Document, InboundProxyProtocol, Limits, Listener, Name, Protocol, UdpKnobs,
-};
+use kakei_config::{Backend, Balance, Cluster, Document, Limits, Listener, Name, Protocol, UdpKnobs};
 use kakei_proxy::seam::{Command, Datagram, Event, Inbox, Instant, Op, Outbox, Remote, Reply, SocketId, Span, Ticket};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::stats::WorkerMetric;
@@ -72,7 +70,7 @@ fn document() -> Document {
     let name = Name::new("c");
     let backends = (1..=4).map(|n| Backend {
         name: Name::new(format!("b{n}")),
-        address: SocketAddr::from(([10, 0, 0, n], 53)),
+        address: SocketAddr::from(([10, 0, 0, n], 53)).into(),
         weight: 1,
         backup: false,
     });
@@ -80,8 +78,7 @@ fn document() -> Document {
         balance: Balance::Hrw,
         backends: backends.collect(),
         udp: UdpKnobs { front_timeout: Duration::from_secs(600), ..UdpKnobs::default() },
-        health: None,
-        slow_start: Duration::ZERO,
+        ..Cluster::default()
     };
     let listener = Listener {
         protocol: Protocol::Udp,
@@ -89,8 +86,8 @@ fn document() -> Document {
         cluster: Some(name.clone()),
         limits: Limits { flows: 200_000, ..Limits::default() },
         max_datagram_size: 1_500,
-        proxy_protocol: InboundProxyProtocol::default(),
         drain_timeout: Duration::from_secs(1),
+        ..Listener::default()
     };
     Document {
         listeners: BTreeMap::from([(Name::new("l"), listener)]),

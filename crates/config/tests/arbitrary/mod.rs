@@ -89,6 +89,7 @@ fn listener() -> impl Strategy<Value = Listener> {
         flows,
         flows_per_source,
         new_flows_per_second,
+        ..Limits::default()
     });
     (vec(bound(), 1..4), limits, 1u32..=65_507, vec(network(), 0..3), time(0)).prop_map(
         |(bind, limits, max_datagram_size, trusted, drain_timeout)| Listener {
@@ -99,6 +100,7 @@ fn listener() -> impl Strategy<Value = Listener> {
             max_datagram_size,
             proxy_protocol: InboundProxyProtocol { trusted },
             drain_timeout,
+            ..Listener::default()
         },
     )
 }
@@ -107,7 +109,7 @@ fn backend() -> impl Strategy<Value = Backend> {
     (option::of(name()), sent_to(), prop_oneof![Just(1), 0u32..=256], any::<bool>()).prop_map(
         |(name, address, weight, backup)| {
             let name = name.unwrap_or_else(|| Name::new(address.to_string()));
-            Backend { name, address, weight, backup }
+            Backend { name, address: address.into(), weight, backup }
         },
     )
 }
@@ -148,8 +150,12 @@ fn health() -> impl Strategy<Value = Health> {
     let expect = prop_oneof![Just(Expect::Any), payload().prop_map(Expect::Exact), payload().prop_map(Expect::Prefix)];
     let port = || option::of(1u16..);
     let udp = (payload(), expect, port()).prop_map(|(send, expect, port)| UdpCheck { send, expect, port });
-    let tcp = port().prop_map(|port| TcpCheck { port });
-    let passive = (1u32..=1_000, time(1)).prop_map(|(fall, eject)| PassiveCheck { fall, eject });
+    let tcp = port().prop_map(|port| TcpCheck { port, ..TcpCheck::default() });
+    let passive = (1u32..=1_000, time(1)).prop_map(|(fall, eject)| PassiveCheck {
+        fall,
+        eject,
+        eject_max: Duration::from_secs(300),
+    });
     let checks = (option::of(udp), option::of(tcp), option::of(passive))
         .prop_filter("no check", |(udp, tcp, passive)| udp.is_some() || tcp.is_some() || passive.is_some());
     let times = (time(10), time(1)).prop_map(|(interval, timeout)| (interval, timeout.min(interval / 2)));
@@ -173,8 +179,8 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     (balance, vec(backend(), 0..5), knobs(), option::of(health()), time(0)).prop_map(
         |(balance, mut backends, udp, health, slow_start)| {
             let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-            backends.retain(|backend| names.insert(backend.name.clone()) && addresses.insert(backend.address));
-            Cluster { balance, backends, udp, health, slow_start }
+            backends.retain(|backend| names.insert(backend.name.clone()) && addresses.insert(backend.address.clone()));
+            Cluster { balance, backends, udp, health, slow_start, ..Cluster::default() }
         },
     )
 }
@@ -216,7 +222,10 @@ fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &
         source.retain(|network| matched.insert((listener.clone(), *network)));
         if !source.is_empty() && !document.routes.contains_key(&name) {
             let cluster = clusters[cluster % clusters.len()].clone();
-            document.routes.insert(name, Route { listener, source, cluster });
+            document.routes.insert(
+                name,
+                Route { listener, source, sni: Vec::new(), alpn: Vec::new(), cluster, on_change: OnChange::Keep },
+            );
         }
     }
 }
@@ -225,7 +234,7 @@ fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &
 pub(crate) fn relatives() -> impl Strategy<Value = (Document, Document)> {
     let pool = vec(backend(), 6).prop_map(|mut pool| {
         let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-        pool.retain(|backend| names.insert(backend.name.clone()) && addresses.insert(backend.address));
+        pool.retain(|backend| names.insert(backend.name.clone()) && addresses.insert(backend.address.clone()));
         pool
     });
     let order = || Just((0..6).collect::<Vec<usize>>()).prop_shuffle();

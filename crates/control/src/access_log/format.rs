@@ -1,11 +1,12 @@
 //! One flow as one line: a JSON object, or `key=value` words. Opens no file.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use kakei_config::{LogFormat, Name};
 use kakei_proxy::record::Record;
+use kakei_proxy::seam::Endpoint;
 use serde::Serialize;
 
 use crate::wall;
@@ -17,15 +18,17 @@ pub struct Line<'a> {
     time: String,
     listener: &'a Name,
     route: Option<&'a Name>,
-    cluster: &'a Name,
-    backend: &'a Name,
-    backend_address: SocketAddr,
+    cluster: Option<&'a Name>,
+    backend: Option<&'a Name>,
+    backend_address: Option<&'a Endpoint>,
     client: SocketAddr,
     local: SocketAddr,
     duration_ms: u64,
-    requests: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<u64>,
     request_bytes: u64,
-    responses: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    responses: Option<u64>,
     response_bytes: u64,
     reason: &'static str,
 }
@@ -37,15 +40,15 @@ impl<'a> Line<'a> {
             time: wall::rfc3339(ended),
             listener: &record.listener,
             route: record.route.as_ref(),
-            cluster: &record.cluster,
-            backend: &record.backend,
-            backend_address: record.backend_address,
+            cluster: record.cluster.as_ref(),
+            backend: record.backend.as_ref(),
+            backend_address: record.backend_address.as_ref(),
             client: record.client,
             local: record.local,
             duration_ms: u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
-            requests: record.requests,
+            requests: record.datagrams().map(|(requests, _)| requests),
             request_bytes: record.request_bytes,
-            responses: record.responses,
+            responses: record.datagrams().map(|(_, responses)| responses),
             response_bytes: record.response_bytes,
             reason: record.reason.name(),
         }
@@ -62,26 +65,23 @@ impl<'a> Line<'a> {
 
     fn text(&self) -> String {
         let mut text = format!("time={} listener={}", self.time, self.listener);
-        if let Some(route) = self.route {
-            write!(text, " route={route}").expect("writing to a string never fails");
-        }
-        write!(
-            text,
-            " cluster={} backend={} backend_address={} client={} local={} duration_ms={} requests={} request_bytes={} \
-             responses={} response_bytes={} reason={}",
-            self.cluster,
-            self.backend,
-            self.backend_address,
-            self.client,
-            self.local,
-            self.duration_ms,
-            self.requests,
-            self.request_bytes,
-            self.responses,
-            self.response_bytes,
-            self.reason
-        )
-        .expect("writing to a string never fails");
+        let mut word = |key: &str, value: Option<&dyn fmt::Display>| {
+            if let Some(value) = value {
+                write!(text, " {key}={value}").expect("writing to a string never fails");
+            }
+        };
+        word("route", self.route.as_ref().map(|v| v as _));
+        word("cluster", self.cluster.as_ref().map(|v| v as _));
+        word("backend", self.backend.as_ref().map(|v| v as _));
+        word("backend_address", self.backend_address.as_ref().map(|v| v as _));
+        word("client", Some(&self.client));
+        word("local", Some(&self.local));
+        word("duration_ms", Some(&self.duration_ms));
+        word("requests", self.requests.as_ref().map(|v| v as _));
+        word("request_bytes", Some(&self.request_bytes));
+        word("responses", self.responses.as_ref().map(|v| v as _));
+        word("response_bytes", Some(&self.response_bytes));
+        word("reason", Some(&self.reason));
         text
     }
 }
@@ -90,7 +90,7 @@ impl<'a> Line<'a> {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use kakei_proxy::record::CloseReason;
+    use kakei_proxy::record::{CloseReason, Detail};
     use kakei_proxy::seam::Instant;
 
     use super::*;
@@ -99,18 +99,17 @@ mod tests {
         Record {
             listener: "dns".into(),
             route: None,
-            cluster: "resolvers".into(),
-            backend: "a".into(),
-            backend_address: "10.0.0.1:53".parse().unwrap(),
+            cluster: Some("resolvers".into()),
+            backend: Some("a".into()),
+            backend_address: Some("10.0.0.1:53".parse().unwrap()),
             client: "[2001:db8::7]:4000".parse().unwrap(),
             local: "192.0.2.1:53".parse().unwrap(),
             admitted: Instant::ZERO,
             duration: Duration::from_millis(1250),
-            requests: 1,
             request_bytes: 40,
-            responses: 2,
             response_bytes: 90,
             reason: CloseReason::ResponsesReached,
+            detail: Detail::Flow { requests: 1, responses: 2 },
         }
     }
 

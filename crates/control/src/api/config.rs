@@ -1,7 +1,5 @@
 //! Reading and changing what runs: the whole document, or one backend of it. Each change is one transaction.
 
-use std::net::SocketAddr;
-
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
@@ -90,7 +88,7 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Document, Problem> {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum NewBackend {
-    Address(SocketAddr),
+    Address(kakei_config::BackendAddress),
     Whole(WholeBackend),
 }
 
@@ -98,7 +96,7 @@ pub(super) enum NewBackend {
 #[serde(deny_unknown_fields)]
 pub(super) struct WholeBackend {
     name: Option<Name>,
-    address: SocketAddr,
+    address: kakei_config::BackendAddress,
     weight: Option<u32>,
     #[serde(default)]
     backup: bool,

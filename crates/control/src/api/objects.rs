@@ -164,7 +164,7 @@ fn cluster_rows(view: &View, sums: &Sums) -> Vec<ClusterRow> {
 pub(super) struct BackendRow {
     cluster: Name,
     name: Name,
-    address: SocketAddr,
+    address: kakei_config::BackendAddress,
     weight: u32,
     backup: bool,
     /// `up`, `down`, `drained` (weight 0), or `removed` (gone from the document, with flows left on it).
@@ -192,8 +192,8 @@ pub(super) async fn backends(State(handle): State<Handle>) -> Answer<Vec<Backend
     for (cluster, of) in &sums.clusters {
         let gone = of.backends.iter().filter(|stats| !configured(&view, cluster, stats));
         rows.extend(gone.map(|stats| {
-            let backend =
-                kakei_config::Backend { name: stats.backend.clone(), address: stats.address, weight: 0, backup: false };
+            let (name, address) = (stats.backend.clone(), stats.address.clone().into());
+            let backend = kakei_config::Backend { name, address, weight: 0, backup: false };
             backend_row(cluster, &backend, "removed", Some(stats))
         }));
     }
@@ -202,14 +202,13 @@ pub(super) async fn backends(State(handle): State<Handle>) -> Answer<Vec<Backend
 
 fn counted<'a>(sums: &'a Sums, cluster: &Name, backend: &kakei_config::Backend) -> Option<&'a BackendStats> {
     let of = sums.clusters.get(cluster)?;
-    of.backends.iter().find(|stats| stats.backend == backend.name && stats.address == backend.address)
+    of.backends.iter().find(|stats| stats.backend == backend.name && backend.address == stats.address.clone().into())
 }
 
 fn configured(view: &View, cluster: &Name, stats: &BackendStats) -> bool {
-    view.document
-        .clusters
-        .get(cluster)
-        .is_some_and(|c| c.backends.iter().any(|b| b.name == stats.backend && b.address == stats.address))
+    view.document.clusters.get(cluster).is_some_and(|c| {
+        c.backends.iter().any(|b| b.name == stats.backend && b.address == stats.address.clone().into())
+    })
 }
 
 fn backend_state(view: &View, sums: &Sums, cluster: &Name, backend: &kakei_config::Backend) -> &'static str {
@@ -234,7 +233,7 @@ fn backend_row(
     BackendRow {
         cluster: cluster.clone(),
         name: backend.name.clone(),
-        address: backend.address,
+        address: backend.address.clone(),
         weight: backend.weight,
         backup: backend.backup,
         state,

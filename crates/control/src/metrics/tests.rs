@@ -75,7 +75,7 @@ fn stats() -> Stats {
     listener.drops.0[DropReason::RateLimit as usize] = 2;
     let backend = |name: &str, port: u16| BackendStats {
         backend: Name::new(name),
-        address: ([127, 0, 0, 1], port).into(),
+        address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
         values: Values::default(),
     };
     let cluster = ClusterStats {

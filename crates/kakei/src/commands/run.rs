@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kakei::config::{
-    self, AccessLog, Admin, Backend, Cluster, Document, Listener, Name, UdpKnobs, WorkerCount, Workers,
-};
+use kakei::config::{self, AccessLog, Admin, Backend, Cluster, Document, Listener, UdpKnobs, WorkerCount, Workers};
 use kakei::control::store::Store;
 use kakei::control::{Control, Generation, Options};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -77,15 +75,9 @@ pub(super) fn serve(serve: Serve) -> Result<(), Failure> {
 
 fn serve_document(serve: Serve) -> Document {
     let timeout = Duration::from_secs(u64::from(serve.timeout));
-    let backend = |address: &std::net::SocketAddr| Backend {
-        name: Name::new(address.to_string()),
-        address: *address,
-        weight: 1,
-        backup: false,
-    };
     let cluster = Cluster {
         balance: serve.balance.into(),
-        backends: serve.to.iter().map(backend).collect(),
+        backends: serve.to.iter().copied().map(Backend::at).collect(),
         udp: UdpKnobs {
             requests: serve.requests,
             responses: serve.responses,
@@ -94,17 +86,14 @@ fn serve_document(serve: Serve) -> Document {
             back_timeout: timeout,
             ..UdpKnobs::default()
         },
-        health: None,
-        slow_start: Duration::ZERO,
+        ..Cluster::default()
     };
     let listener = Listener {
         protocol: config::Protocol::Udp,
         bind: serve.from,
         cluster: Some("backends".into()),
-        limits: Default::default(),
-        max_datagram_size: 65_507,
-        proxy_protocol: Default::default(),
         drain_timeout: timeout,
+        ..Default::default()
     };
     Document {
         admin: Admin { socket: serve.socket, metrics: serve.metrics, state: None },

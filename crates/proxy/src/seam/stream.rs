@@ -74,6 +74,15 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
+impl From<Endpoint> for BackendAddress {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Ip(address) => BackendAddress::Ip(address),
+            Endpoint::Unix(path) => BackendAddress::Unix(path),
+        }
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

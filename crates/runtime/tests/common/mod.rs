@@ -172,6 +172,7 @@ impl Relay {
                 }
                 Event::Overflow { datagrams, .. } => format!("overflow {datagrams}"),
                 Event::Datagram(_) | Event::Command { .. } => unreachable!(),
+                other => format!("{other:?}"),
             };
             self.shelf.log.lock().unwrap().push(line);
         }
@@ -208,7 +209,7 @@ impl Relay {
             }
             Ask::Connect(remote) => {
                 let socket = self.ids.insert(Use::Probe);
-                out.ops.push(Op::Connect { socket, remote });
+                out.ops.push(Op::Connect { socket, remote: remote.into(), keepalive: None });
             }
             Ask::SendFromProbe(to, bytes, segment) => {
                 let head = out.put(&bytes);

@@ -443,7 +443,7 @@ impl Truth {
             let ran = self.generations_between(worker, from).into_iter();
             ran.map(|at| self.generations[at].cluster(&cluster)).collect()
         };
-        let has = |cluster: &Rc<Cluster>, at: SocketAddr| cluster.backends.iter().any(|b| b.address == at);
+        let has = |cluster: &Rc<Cluster>, at: SocketAddr| cluster.backends.iter().any(|b| b.address.ip() == Some(at));
         let past = since(flow.opened);
         let removed = past.iter().any(|cluster| cluster.is_none_or(|cluster| !has(cluster, old.1)));
         let checked = past.iter().flatten().any(|cluster| cluster.health.is_some());

@@ -14,7 +14,7 @@ impl Truth {
             let blurred = self.flows.keys.iter().any(|((w, key), state)| {
                 *w == worker && state.fuzzy && key.client == record.client && key.dialled == record.local
             });
-            if record.requests > 0 && !blurred {
+            if requests_of(record) > 0 && !blurred {
                 self.violated(Some(worker), format!("a record of no flow: {record:?}"));
             }
             return;
@@ -52,18 +52,18 @@ impl Truth {
             let flow = &self.flows.all[**at];
             let admitted = flow.opened >= record.admitted && self.may_be_admitted(flow, record);
             let within = |told: u64, seen: u64| told >= seen && told <= seen + flow.failed;
-            let near = within(record.requests, flow.forwards) && within(record.responses, flow.returns);
-            let exact = flow.forwards == record.requests && flow.returns == record.responses;
+            let near = within(requests_of(record), flow.forwards) && within(responses_of(record), flow.returns);
+            let exact = (flow.forwards, flow.returns) == (requests_of(record), responses_of(record));
             let bytes = flow.forward_bytes == record.request_bytes && flow.return_bytes == record.response_bytes;
             let blurred = flow.fuzzy || flow.failed > 0;
             let counts = if exact && bytes { 4 } else { 2 * u8::from(near && blurred) + u8::from(blurred) };
             let waited = flow.opened.since(record.admitted);
             let right = self.wrong_reason(worker, flow, record).is_none();
-            (admitted, counts, flow.pair.1 == record.backend_address, right, std::cmp::Reverse(waited))
+            (admitted, counts, Some(flow.pair.1) == backend_of(record), right, std::cmp::Reverse(waited))
         };
         let best = live.iter().max_by_key(|at| fits(at)).copied();
         // A flow that forwarded nothing was never seen.
-        best.filter(|at| record.requests > 0 || self.flows.all[*at].forwards == 0)
+        best.filter(|at| requests_of(record) > 0 || self.flows.all[*at].forwards == 0)
     }
 
     /// Whether something happened to this client when the record says that the flow was admitted.
@@ -74,7 +74,7 @@ impl Truth {
 
     fn wrong_counts(&self, at: usize, record: &Record) -> Option<&'static str> {
         let flow = &self.flows.all[at];
-        if record.listener != flow.listener || record.cluster != flow.terms.cluster && !flow.fuzzy {
+        if record.listener != flow.listener || record.cluster.as_ref() != Some(&flow.terms.cluster) && !flow.fuzzy {
             return Some("its listener or cluster is wrong");
         }
         if record.route != flow.terms.route && !flow.fuzzy {
@@ -90,7 +90,7 @@ impl Truth {
             return Some("its duration is wrong");
         }
         let within = |told: u64, seen: u64| told >= seen && told <= seen + flow.failed;
-        if !within(record.requests, flow.forwards) || !within(record.responses, flow.returns) {
+        if !within(requests_of(record), flow.forwards) || !within(responses_of(record), flow.returns) {
             return Some("its datagrams are miscounted");
         }
         if flow.failed > 0 {
@@ -108,7 +108,10 @@ impl Truth {
         let gone = |at: usize| {
             let cluster = self.generations[at].cluster(&flow.terms.cluster);
             cluster.is_none_or(|cluster| {
-                cluster.backends.iter().all(|b| b.address != flow.pair.1 || b.name != record.backend)
+                cluster
+                    .backends
+                    .iter()
+                    .all(|b| b.address.ip() != Some(flow.pair.1) || Some(&b.name) != record.backend.as_ref())
             })
         };
         let health = |at: usize| self.generations[at].cluster(&flow.terms.cluster).is_some_and(|c| c.health.is_some());
@@ -132,6 +135,8 @@ impl Truth {
                 knobs.on_backend_down != OnBackend::Keep && by_health
             }
             CloseReason::Aborted => flow.moved || self.counters.open_failures > 0,
+            // Those of connections.
+            _ => false,
         };
         let lifetime_over = knobs.lifetime.is_some_and(|lifetime| record.duration > lifetime + self.tick + TICK);
         if !right {
@@ -142,4 +147,16 @@ impl Truth {
             None
         }
     }
+}
+
+fn requests_of(record: &Record) -> u64 {
+    record.datagrams().map_or(0, |(requests, _)| requests)
+}
+
+fn responses_of(record: &Record) -> u64 {
+    record.datagrams().map_or(0, |(_, responses)| responses)
+}
+
+fn backend_of(record: &Record) -> Option<std::net::SocketAddr> {
+    record.backend_address.as_ref().and_then(|address| address.ip())
 }

@@ -90,6 +90,6 @@ impl Terms {
     }
 
     pub(crate) fn backend_at(&self, address: SocketAddr) -> Option<&Backend> {
-        self.config.backends.iter().find(|backend| backend.address == address)
+        self.config.backends.iter().find(|backend| backend.address.ip() == Some(address))
     }
 }

@@ -18,7 +18,10 @@ impl Machine {
             match op {
                 Op::Listen { socket, bind } => self.listen(host, socket, bind, effects),
                 Op::OpenDatagram { socket, remote } => self.open(now, host, (socket, remote), effects),
-                Op::Connect { socket, remote } => self.connect(now, host, (socket, remote), effects),
+                Op::Connect { socket, remote, .. } => match remote.ip() {
+                    Some(remote) => self.connect(now, host, (socket, remote), effects),
+                    None => effects.push(Effect::Misuse(format!("connects to {remote}, which no document has"))),
+                },
                 Op::Send(send) => self.send(host, &send, &out.bytes, effects),
                 Op::Close { socket } => match self.names.get(&socket).copied() {
                     Some(serial) => self.close(serial, host),
@@ -32,6 +35,14 @@ impl Machine {
                     }
                     None => effects.push(Effect::Misuse(format!("adopts {was:?}, which nobody left"))),
                 },
+                Op::Accept { .. }
+                | Op::Refuse { .. }
+                | Op::Write { .. }
+                | Op::Shutdown { .. }
+                | Op::Credit { .. }
+                | Op::Pipe { .. }
+                | Op::Unpipe { .. }
+                | Op::Reset { .. } => effects.push(Effect::Misuse(format!("{op:?}, and there is no stream"))),
                 Op::Reply { ticket, reply } => effects.push(Effect::Reply(ticket, reply)),
                 Op::Notice(notice) => effects.push(Effect::Notice(notice)),
                 Op::Record(record) => effects.push(Effect::Record(record)),
@@ -51,6 +62,14 @@ impl Machine {
                 | Event::Unreachable { socket, .. }
                 | Event::Overflow { socket, .. } => names.get(socket).map(|new| *socket = *new).is_some(),
                 Event::SendFailed { .. } | Event::Datagram(_) => false,
+                Event::Accepted(_)
+                | Event::AcceptFailed { .. }
+                | Event::Data { .. }
+                | Event::Eof { .. }
+                | Event::Broken { .. }
+                | Event::Blocked { .. }
+                | Event::Drained { .. }
+                | Event::Piped { .. } => false,
                 Event::Command { .. } => true,
             };
             if known {
