@@ -156,14 +156,13 @@ pub(super) fn usage(root: u32) -> Usage {
     sum
 }
 
-/// Bytes in the kernel's slabs for UDP sockets and what hangs on them; 0 where the kernel doesn't tell.
-pub(super) fn socket_slabs() -> u64 {
+/// Bytes in those of the kernel's slabs that are named; 0 where the kernel doesn't tell.
+pub(super) fn slabs(wanted: &[&str]) -> u64 {
     let text = fs::read_to_string("/proc/slabinfo").unwrap_or_default();
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
             let name = words.next()?;
-            let wanted = ["UDP", "sock_inode_cache", "dentry", "filp", "eventpoll_epi", "eventpoll_pwq"];
             wanted.contains(&name).then_some(())?;
             let active: u64 = words.next()?.parse().ok()?;
             let size: u64 = words.nth(1)?.parse().ok()?;

@@ -1,12 +1,13 @@
 //! The backends: many sockets in one process that answer every datagram, or only count. It never looks into a payload beyond its head.
 
-use std::io::{BufRead, IoSliceMut, Write};
+use std::io::{BufRead, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendto, setsockopt, sockopt};
 
 use super::datagram::{Batch, Head, Phase, backend, open};
+use crate::bench::answer;
 use crate::bench::args::Words;
 
 /// The epoll token of standard input, on which the counters are asked for.
@@ -111,11 +112,4 @@ fn is_measured(payload: &[u8]) -> bool {
 
 fn opens(payload: &[u8]) -> bool {
     Head::parse(payload).is_some_and(|h| h.phase == Phase::Open as u8)
-}
-
-/// One line for the parent, at once.
-pub(super) fn answer(line: &str) {
-    let mut out = std::io::stdout().lock();
-    // A parent that is gone ends this process by closing its standard input.
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

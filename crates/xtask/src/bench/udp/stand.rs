@@ -1,31 +1,17 @@
 //! One proxy with its backends, set up for one measurement, and the loads that are put on it. Ends all it started when dropped.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddrV4, UdpSocket};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::datagram::{Head, LARGE, Phase, SMALLEST, backend};
 use super::load::QUIET;
 use super::peers::{Job, Peer};
-use crate::bench::process::{Place, Running, Usage, socket_slabs, usage};
+use crate::bench::ground::{Counts, Tools, free_port};
+use crate::bench::process::{Running, Usage, slabs, usage};
+use crate::bench::programs::Peer as _;
 
-/// The programs and places that every measurement needs.
-pub(super) struct Tools {
-    /// The release build of this program, for the generator and the backends.
-    pub(super) helper: PathBuf,
-    pub(super) kakei: PathBuf,
-    /// Whether all that is measured runs before ordinary processes.
-    pub(super) realtime: bool,
-    /// Configurations and logs.
-    pub(super) dir: PathBuf,
-}
-
-impl Tools {
-    fn place<'a>(&self, cores: &'a str) -> Place<'a> {
-        Place { cores, realtime: self.realtime }
-    }
-}
+/// The kernel's slabs for UDP sockets and what hangs on them.
+const SLABS: &[&str] = &["UDP", "sock_inode_cache", "dentry", "filp", "eventpoll_epi", "eventpoll_pwq"];
 
 /// Which way datagrams go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,13 +120,13 @@ impl<'a> Stand<'a> {
         let (front, port) = (free_port()?, free_port()?);
         let sink = setup.shape != Shape::RequestReply;
         let trains = setup.shape == Shape::Trains;
-        let words = words(&[
+        let words = [
             ("port", port.to_string()),
             ("count", setup.backends.to_string()),
             ("sink", sink.to_string()),
             ("trains", trains.to_string()),
-        ]);
-        let mut echo = helper(tools, setup.cores.1, "bench-echo", words)?;
+        ];
+        let mut echo = tools.helper(setup.cores.1, "bench-echo", &words)?;
         echo.line()?;
         let job = Job {
             front: SocketAddrV4::new([127, 0, 0, 1].into(), front),
@@ -148,10 +134,10 @@ impl<'a> Stand<'a> {
             workers: setup.workers,
         };
         let front = if peer == Peer::Direct { backend(0, port) } else { job.front };
-        let proxy = match peer.program(&tools.kakei) {
-            None if peer == Peer::Direct => None,
-            None => return Err(format!("{} is not installed", peer.name())),
+        let proxy = match peer.program() {
+            None => None,
             Some(program) => {
+                let program = program.find(&tools.kakei).ok_or(format!("{} is not installed", peer.name()))?;
                 let args = peer.configure(&job, &tools.dir)?;
                 let log = tools.dir.join(format!("{}.log", peer.name()));
                 Some(Running::start(tools.place(setup.cores.0), &program, &args, &log)?)
@@ -185,7 +171,7 @@ impl<'a> Stand<'a> {
 
     /// Put a load on it and measure.
     pub(super) fn load(&mut self, load: Load) -> Result<Outcome, String> {
-        let words = words(&[
+        let words = [
             ("target", self.front.to_string()),
             ("flows", load.flows.to_string()),
             ("port", self.port.to_string()),
@@ -194,19 +180,15 @@ impl<'a> Stand<'a> {
             ("warm_ms", load.warm.as_millis().to_string()),
             ("measure_ms", load.measure.as_millis().to_string()),
             ("trains", (self.setup.shape == Shape::Trains).to_string()),
-        ]);
-        let mut generator = helper(self.tools, self.setup.cores.1, "bench-load", words)?;
+        ];
+        let mut generator = self.tools.helper(self.setup.cores.1, "bench-load", &words)?;
         generator.line()?;
         let (begun, before, seen) = (Instant::now(), self.usage(), self.delivered()?);
         let end = generator.line()?;
         let watched = begun.elapsed().as_secs_f64();
         let (after, delivered) = (self.usage(), self.delivered()? - seen);
-        let counts: BTreeMap<&str, f64> = end
-            .split_whitespace()
-            .filter_map(|w| w.split_once('='))
-            .filter_map(|(key, value)| Some((key, value.parse().ok()?)))
-            .collect();
-        let count = |key: &str| counts.get(key).copied().unwrap_or(0.0);
+        let counts = Counts::read(&end);
+        let count = |key: &str| counts.get(key);
         Ok(Outcome {
             sent: count("sent"),
             delivered,
@@ -225,7 +207,7 @@ impl<'a> Stand<'a> {
 
     /// Resident bytes of the proxy and bytes in the kernel's socket slabs.
     pub(super) fn memory(&self) -> (u64, u64) {
-        (self.usage().rss, socket_slabs())
+        (self.usage().rss, slabs(SLABS))
     }
 
     fn usage(&self) -> Usage {
@@ -244,18 +226,4 @@ impl Load {
         let size = if size == 0 { LARGE } else { size };
         Load { size, flows, rate, warm: Duration::from_millis(400), measure: Duration::from_secs(2) }
     }
-}
-
-fn words(pairs: &[(&str, String)]) -> Vec<String> {
-    pairs.iter().map(|(key, value)| format!("{key}={value}")).collect()
-}
-
-fn helper(tools: &Tools, cores: &str, command: &str, mut words: Vec<String>) -> Result<Running, String> {
-    words.splice(0..0, ["bench".to_owned(), command.to_owned()]);
-    Running::start(tools.place(cores), Path::new(&tools.helper), &words, &tools.dir.join(format!("{command}.log")))
-}
-
-fn free_port() -> Result<u16, String> {
-    let socket = UdpSocket::bind("127.0.0.1:0").map_err(|e| format!("no free port: {e}"))?;
-    socket.local_addr().map(|a| a.port()).map_err(|e| e.to_string())
 }

@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use super::datagram::SMALLEST;
 use super::peers::Peer;
-use super::report::{Figures, Report, figures};
-use super::stand::{Load, Outcome, Setup, Shape, Stand, Tools};
-use crate::bench::udp::say;
+use super::report::figures;
+use super::stand::{Load, Outcome, Setup, Shape, Stand};
+use crate::bench::ground::{Course, Tools};
+use crate::bench::programs::Peer as _;
+use crate::bench::report::{At, Figures};
+use crate::bench::say;
+
+type Report = crate::bench::report::Report<Peer>;
 
 /// Backends where there are many flows: enough for a proxy that shares upstream sockets between flows of different backends.
 const MANY_BACKENDS: usize = 100;
@@ -18,24 +23,19 @@ const LOSS: f64 = 0.001;
 /// What a run does: who, how often, how long, which.
 pub(super) struct Plan {
     pub(super) peers: Vec<Peer>,
-    pub(super) rounds: usize,
-    pub(super) seconds: f64,
+    pub(super) course: Course,
     /// What the rates of the scenarios are multiplied by.
     pub(super) scale: f64,
-    pub(super) only: Option<Vec<String>>,
-    pub(super) smoke: bool,
 }
 
 impl Plan {
     fn wants(&self, name: &str) -> bool {
-        // A whole name means that one alone: `rr-64-1` is not `rr-64-100`.
-        let meant = |part: &str| name == part || (name.contains(part) && !SCENARIOS.iter().any(|s| s.name == part));
-        self.only.as_ref().is_none_or(|only| only.iter().any(|part| meant(part)))
+        self.course.wants(name, |part| SCENARIOS.iter().any(|s| s.name == part))
     }
 
     fn load(&self, size: usize, flows: usize, rate: f64) -> Load {
         let load = Load::new(size, flows, rate);
-        Load { measure: Duration::from_secs_f64(self.seconds), ..load }
+        Load { measure: Duration::from_secs_f64(self.course.seconds), ..load }
     }
 }
 
@@ -83,7 +83,7 @@ fn backends(flows: usize) -> usize {
 /// All studies that the plan wants.
 pub(super) fn run(tools: &Tools, plan: &Plan, report: &mut Report) {
     cost(tools, plan, report);
-    if plan.smoke {
+    if plan.course.smoke {
         return;
     }
     known(tools, plan, report);
@@ -94,13 +94,13 @@ pub(super) fn run(tools: &Tools, plan: &Plan, report: &mut Report) {
 
 fn cost(tools: &Tools, plan: &Plan, report: &mut Report) {
     for s in SCENARIOS.iter().filter(|s| plan.wants("cost") || plan.wants(s.name)) {
-        if plan.smoke && !["rr-64-100", "rr-64-10000", "oneway-1200-1", "trains-1200-1"].contains(&s.name) {
+        if plan.course.smoke && !["rr-64-100", "rr-64-10000", "oneway-1200-1", "trains-1200-1"].contains(&s.name) {
             continue;
         }
         let rate = s.rate * plan.scale;
-        let flows = if plan.smoke { s.flows.min(500) } else { s.flows };
+        let flows = if plan.course.smoke { s.flows.min(500) } else { s.flows };
         let setup = Setup::new(s.shape, backends(s.flows));
-        for round in 0..plan.rounds {
+        for round in 0..plan.course.rounds {
             for &peer in &plan.peers {
                 let done = Stand::start(tools, peer, setup).and_then(|mut st| st.load(plan.load(s.size, flows, rate)));
                 note(report, "cost", (s.name, round), peer, done);
@@ -115,11 +115,13 @@ fn known(tools: &Tools, plan: &Plan, report: &mut Report) {
         return;
     }
     let setup = Setup::new(Shape::RequestReply, MOST_BACKENDS);
-    for round in 0..plan.rounds {
+    for round in 0..plan.course.rounds {
         for (name, flows) in [("known-100", 100), ("known-100000", 100_000)] {
             for peer in plan.peers.iter().copied().filter(|p| *p == Peer::KakeiShared) {
-                let load =
-                    Load { measure: Duration::from_secs_f64(plan.seconds * 3.0), ..plan.load(64, flows, 30_000.0) };
+                let load = Load {
+                    measure: Duration::from_secs_f64(plan.course.seconds * 3.0),
+                    ..plan.load(64, flows, 30_000.0)
+                };
                 let done = Stand::start(tools, peer, setup).and_then(|mut stand| stand.load(load));
                 note(report, "known", (name, round), peer, done);
             }
@@ -130,7 +132,7 @@ fn known(tools: &Tools, plan: &Plan, report: &mut Report) {
 fn saturation(tools: &Tools, plan: &Plan, report: &mut Report) {
     let wanted = |s: &&Scenario| SATURATED.contains(&s.name) && plan.wants(&format!("saturation-{}", s.name));
     for s in SCENARIOS.iter().filter(wanted) {
-        for round in 0..plan.rounds.min(3) {
+        for round in 0..plan.course.rounds.min(3) {
             for &peer in &plan.peers {
                 let setup = Setup::new(s.shape, backends(s.flows));
                 let done = Stand::start(tools, peer, setup).and_then(|mut stand| search(&mut stand, s.size, s.flows));
@@ -145,7 +147,7 @@ fn workers(tools: &Tools, plan: &Plan, report: &mut Report) {
     if !plan.wants("workers") {
         return;
     }
-    for round in 0..plan.rounds.min(3) {
+    for round in 0..plan.course.rounds.min(3) {
         for (name, workers, cores) in [("workers-1", 1, "0"), ("workers-2", 2, "0,1")] {
             for peer in plan.peers.iter().copied().filter(|p| p.is_kakei()) {
                 let setup = Setup { workers, cores: (cores, "0,1"), ..Setup::new(Shape::RequestReply, 1) };
@@ -255,7 +257,7 @@ fn note_figures(
                 .filter_map(|key| Some(format!("{key} {:.3}", figures.get(key)?)))
                 .collect();
             say(&format!("{study} {name} round {round} {}: {}", peer.name(), short.join(", ")));
-            report.add(study, name, peer, figures);
+            report.add(At { study, scenario: name, round }, peer, figures);
         }
         Err(why) => {
             say(&format!("{study} {name} round {round} {}: {why}", peer.name()));

@@ -1,0 +1,173 @@
+//! The generator's sockets: clients that it connects, backends that it accepts, in one table and one epoll. Knows no load.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+/// The epoll token of the backend's listener.
+const LISTENER: u64 = u64::MAX;
+/// How many events one wait takes.
+const EVENTS: usize = 256;
+const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+
+/// Something to be read or an end of it, once for every time that it comes.
+pub(super) const EDGES: EventFlags =
+    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+
+/// A socket's place in the table; used again once it is closed.
+pub(super) type Slot = usize;
+
+/// What came of a read or a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Moved {
+    Bytes(usize),
+    /// Nothing now.
+    Wait,
+    /// The other side has ended its stream.
+    End,
+    /// The connection is lost.
+    Lost,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Happened {
+    /// Connections wait to be accepted.
+    Arrived,
+    /// A socket can be read or written, or its peer has ended.
+    Ready(Slot),
+}
+
+pub(super) struct Net {
+    epoll: OwnedFd,
+    listener: OwnedFd,
+    front: SocketAddrV4,
+    sockets: Vec<Option<OwnedFd>>,
+    free: Vec<Slot>,
+    events: Vec<Event>,
+}
+
+impl Net {
+    /// Listen as the backend on a port of the loopback (0: a free one).
+    pub(super) fn new(backend: u16) -> Result<Net, String> {
+        let at = SocketAddrV4::new(Ipv4Addr::LOCALHOST, backend);
+        let listen = || {
+            let listener = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, FLAGS, None)?;
+            sockopt::set_socket_reuseaddr(&listener, true)?;
+            // What a connection inherits: answers leave at once.
+            sockopt::set_tcp_nodelay(&listener, true)?;
+            rustix::net::bind(&listener, &at)?;
+            rustix::net::listen(&listener, 4096)?;
+            let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+            epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+            Ok((listener, epoll))
+        };
+        let (listener, epoll) = listen().map_err(|e: Errno| format!("the backend's listener: {e}"))?;
+        let events = Vec::with_capacity(EVENTS);
+        Ok(Net { epoll, listener, front: at, sockets: Vec::new(), free: Vec::new(), events })
+    }
+
+    /// The port that the backend listens on.
+    pub(super) fn port(&self) -> Result<u16, String> {
+        let at = rustix::net::getsockname(&self.listener).map_err(|e| format!("the listener's address: {e}"))?;
+        SocketAddrV4::try_from(at).map(|at| at.port()).map_err(|e| format!("the listener's address: {e}"))
+    }
+
+    /// Where clients connect to.
+    pub(super) fn aim(&mut self, front: SocketAddrV4) {
+        self.front = front;
+    }
+
+    /// Begin a client's connection.
+    pub(super) fn connect(&mut self, interest: EventFlags) -> Result<Slot, Errno> {
+        let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, FLAGS, None)?;
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        match rustix::net::connect(&fd, &self.front) {
+            Ok(()) | Err(Errno::INPROGRESS) => self.keep(fd, interest),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Take one connection that waits at the backend.
+    pub(super) fn accept(&mut self, interest: EventFlags) -> Option<Slot> {
+        let fd = rustix::net::accept_with(&self.listener, FLAGS).ok()?;
+        self.keep(fd, interest).ok()
+    }
+
+    fn keep(&mut self, fd: OwnedFd, interest: EventFlags) -> Result<Slot, Errno> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.sockets.push(None);
+            self.sockets.len() - 1
+        });
+        epoll::add(&self.epoll, &fd, EventData::new_u64(slot as u64), interest)?;
+        self.sockets[slot] = Some(fd);
+        Ok(slot)
+    }
+
+    pub(super) fn close(&mut self, slot: Slot) {
+        if self.sockets[slot].take().is_some() {
+            self.free.push(slot);
+        }
+    }
+
+    /// Close every connection, those that wait to be accepted too.
+    pub(super) fn close_all(&mut self) {
+        while rustix::net::accept_with(&self.listener, FLAGS).is_ok() {}
+        (0..self.sockets.len()).for_each(|slot| self.close(slot));
+    }
+
+    pub(super) fn read(&self, slot: Slot, into: &mut [u8]) -> Moved {
+        self.receive(slot, into, RecvFlags::empty())
+    }
+
+    /// Take up to `scratch.len()` bytes without looking at them: the kernel drops them uncopied.
+    pub(super) fn discard(&self, slot: Slot, scratch: &mut [u8]) -> Moved {
+        self.receive(slot, scratch, RecvFlags::TRUNC)
+    }
+
+    fn receive(&self, slot: Slot, into: &mut [u8], flags: RecvFlags) -> Moved {
+        let Some(fd) = &self.sockets[slot] else { return Moved::Wait };
+        match rustix::net::recv(fd, into, flags) {
+            Ok((_, 0)) => Moved::End,
+            Ok((_, n)) => Moved::Bytes(n),
+            Err(error) => stopped(error),
+        }
+    }
+
+    pub(super) fn write(&self, slot: Slot, bytes: &[u8]) -> Moved {
+        let Some(fd) = &self.sockets[slot] else { return Moved::Wait };
+        match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
+            Ok(n) => Moved::Bytes(n),
+            Err(error) => stopped(error),
+        }
+    }
+
+    /// Wait for events, at most `time`; how many came.
+    pub(super) fn wait(&mut self, time: Duration) -> usize {
+        self.events.clear();
+        let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)).unwrap_or(0)
+    }
+
+    /// Event number `index` of the last wait.
+    pub(super) fn event(&self, index: usize) -> Happened {
+        match self.events[index].data.u64() {
+            LISTENER => Happened::Arrived,
+            slot => Happened::Ready(slot as Slot),
+        }
+    }
+}
+
+fn stopped(error: Errno) -> Moved {
+    match error {
+        // A connection that is still being made says that it isn't there yet.
+        Errno::AGAIN | Errno::INTR | Errno::NOTCONN => Moved::Wait,
+        _ => Moved::Lost,
+    }
+}
