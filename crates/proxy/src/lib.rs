@@ -2,6 +2,7 @@
 //! randomness but its seed. See [`worker::Worker`] for how it is driven.
 
 pub mod balance;
+mod client;
 mod cluster;
 mod datagram;
 mod hash;
@@ -11,12 +12,15 @@ mod listener;
 mod probes;
 mod publish;
 pub mod record;
+mod relay;
 mod restore;
+mod routes;
 mod save;
 pub mod seam;
 pub mod snapshot;
 pub mod state;
 pub mod stats;
+mod streams;
 mod timers;
 pub mod worker;
 mod world;

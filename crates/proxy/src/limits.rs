@@ -6,8 +6,9 @@ use std::time::Duration;
 pub const EVENTS_PER_STEP: usize = 256;
 /// Deadlines handled in one step; the rest is due again at once.
 pub const TIMERS_PER_STEP: usize = 256;
-/// Flows moved or closed in one step because a backend went; the rest follows in the next steps.
-pub const FLOWS_SWEPT_PER_STEP: usize = 256;
+/// Flows, and connections, that one step visits because something under them was changed; the rest follows in the
+/// next steps.
+pub const SWEPT_PER_STEP: usize = 256;
 /// Flows or connections in one answer to a command that lists them.
 pub const PER_LISTING: usize = 10_000;
 /// The longest UDP payload over IPv4: 65,535 less the IP and UDP headers.
@@ -25,6 +26,14 @@ pub const STASH_RUNS: usize = 1_024;
 pub const STASH_BYTES: usize = 4 << 20;
 /// Bytes of a stream in one event: what one direction of a connection may have to keep in the worker.
 pub const STREAM_READ: usize = 64 << 10;
+/// Full reads of a stream in a row after which the machine is asked to move its bytes by itself.
+pub const PIPE_AFTER: u8 = 4;
+/// Fewer bytes than these moved in one go are a small move.
+pub const SMALL_MOVE: u64 = 4 << 10;
+/// Small moves in a row after which the worker looks at the bytes itself again: that costs less for few.
+pub const UNPIPE_AFTER: u8 = 16;
+/// Waiting connections of a cluster that one step connects.
+pub const QUEUE_TRIES_PER_STEP: usize = 256;
 /// Bytes of a connection that are looked through for its ClientHello.
 pub const CLIENT_HELLO: usize = 16 << 10;
 /// Steps in which a slow start raises a backend's weight.
@@ -33,4 +42,4 @@ pub const SLOW_START_STEPS: u32 = 10;
 const _: () = assert!(MAX_DATAGRAM <= u16::MAX as u32, "a datagram's length fits a segment length");
 const _: () = assert!(SLOW_START_STEPS > 0, "a slow start has steps");
 const _: () = assert!(STASH_RUNS >= EVENTS_PER_STEP, "a step of nothing but new flows is stashed whole");
-const _: () = assert!(FLOWS_SWEPT_PER_STEP <= 4 * EVENTS_PER_STEP, "a sweep costs no more than a full step");
+const _: () = assert!(SWEPT_PER_STEP <= 4 * EVENTS_PER_STEP, "a sweep costs no more than a full step");

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use kakei_config::Limits;
+use kakei_config::{Limits, SourceNetwork};
 
 use crate::hash::Keyed;
 use crate::seam::{BindKey, Instant};
 use crate::snapshot::Listener;
-use crate::stats::{Closes, DropReason, Drops, ListenerMetric, ListenerStats, Values};
+use crate::stats::{Closes, DropReason, Drops, ListenerMetric, ListenerStats, Refusal, Refusals, Values};
 
 slotmap::new_key_type! {
     /// A live listener; carries a generation.
@@ -25,6 +25,8 @@ pub(crate) struct LiveListener {
     pub(crate) values: Values<{ ListenerMetric::COUNT }>,
     pub(crate) drops: Drops,
     pub(crate) closes: Closes,
+    pub(crate) connection_closes: Closes,
+    pub(crate) refusals: Refusals,
     pub(crate) admission: Admission,
 }
 
@@ -36,7 +38,9 @@ impl LiveListener {
             values: Values::default(),
             drops: Drops::default(),
             closes: Closes::default(),
-            admission: Admission { live: 0, sources: HashMap::with_hasher(hash), rate: Rate::default() },
+            connection_closes: Closes::default(),
+            refusals: Refusals::default(),
+            admission: Admission::new(hash),
         }
     }
 
@@ -66,9 +70,14 @@ impl LiveListener {
         self.values[ListenerMetric::DatagramsKept] -= u64::from(datagrams);
     }
 
-    /// Check the limits of section 7 in their order, and take a place if they allow one.
+    /// Check the limits of section 7 in their order, and take a flow's place if they allow one.
     pub(crate) fn admit(&mut self, now: Instant, source: IpAddr) -> Result<(), DropReason> {
-        self.admission.admit(now, source, &self.spec.limits)?;
+        let bounds = Bounds::of_flows(&self.spec.limits);
+        self.admission.admit(now, source, &bounds).map_err(|over| match over {
+            Over::Live => DropReason::FlowLimit,
+            Over::Source | Over::Network => DropReason::SourceLimit,
+            Over::Rate => DropReason::RateLimit,
+        })?;
         self.values[ListenerMetric::FlowsOpened] += 1;
         self.values[ListenerMetric::FlowsLive] += 1;
         Ok(())
@@ -76,14 +85,26 @@ impl LiveListener {
 
     /// Give the place of `admit` back.
     pub(crate) fn release(&mut self, source: IpAddr) {
-        self.admission.release(source);
+        self.admission.release(Some(source));
         self.values[ListenerMetric::FlowsLive] -= 1;
+    }
+
+    /// Count a client that was turned away.
+    pub(crate) fn turn_away(&mut self, reason: Refusal) {
+        self.refusals.0[reason as usize] += 1;
     }
 
     pub(crate) fn stats(&self, draining: bool) -> ListenerStats {
         let mut values = self.values;
         values[ListenerMetric::Draining] = u64::from(draining);
-        ListenerStats { listener: self.spec.name.clone(), values, drops: self.drops, closes: self.closes }
+        ListenerStats {
+            listener: self.spec.name.clone(),
+            values,
+            drops: self.drops,
+            closes: self.closes,
+            connection_closes: self.connection_closes,
+            refusals: self.refusals,
+        }
     }
 }
 
@@ -100,44 +121,171 @@ pub(crate) struct Front {
     pub(crate) flows: u32,
 }
 
-/// Places taken and the pace at which they are.
+/// One protocol's bounds, as admission sees them. 0: unlimited, but for `live`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    live: u32,
+    per_source: u32,
+    per_network: u32,
+    per_second: u32,
+    network: SourceNetwork,
+}
+
+impl Bounds {
+    pub(crate) fn of_flows(limits: &Limits) -> Self {
+        Bounds {
+            live: limits.flows,
+            per_source: limits.flows_per_source,
+            per_network: 0,
+            per_second: limits.new_flows_per_second,
+            network: limits.source_network,
+        }
+    }
+
+    pub(crate) fn of_connections(limits: &Limits) -> Self {
+        Bounds {
+            live: limits.connections,
+            per_source: limits.connections_per_source,
+            per_network: limits.connections_per_network,
+            per_second: limits.new_connections_per_second,
+            network: limits.source_network,
+        }
+    }
+}
+
+/// Which bound something is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    Live,
+    Source,
+    Network,
+    Rate,
+}
+
+/// Places taken and the pace at which they are. Counted with no limit set too: a limit that comes by a change must
+/// know what is there.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) live: u32,
-    pub(crate) sources: HashMap<IpAddr, u32, Keyed>,
+    sources: HashMap<IpAddr, u32, Keyed>,
+    /// By the first address of the network. Only what is counted by network is here.
+    networks: HashMap<IpAddr, u32, Keyed>,
     pub(crate) rate: Rate,
 }
 
 impl Admission {
-    fn admit(&mut self, now: Instant, source: IpAddr, limits: &Limits) -> Result<(), DropReason> {
-        if self.live >= limits.flows {
-            return Err(DropReason::FlowLimit);
+    pub(crate) fn new(hash: Keyed) -> Self {
+        Admission {
+            live: 0,
+            sources: HashMap::with_hasher(hash),
+            networks: HashMap::with_hasher(hash),
+            rate: Rate::default(),
         }
-        let of_source = self.sources.get(&source).copied().unwrap_or(0);
-        if limits.flows_per_source > 0 && of_source >= limits.flows_per_source {
-            return Err(DropReason::SourceLimit);
+    }
+
+    /// Take a place for a source, or say which bound, in their order, forbids it.
+    pub(crate) fn admit(&mut self, now: Instant, source: IpAddr, bounds: &Bounds) -> Result<(), Over> {
+        if self.live >= bounds.live {
+            return Err(Over::Live);
         }
-        if !self.rate.allows(now, limits.new_flows_per_second) {
-            return Err(DropReason::RateLimit);
+        self.allows_source(source, bounds)?;
+        if !self.rate.allows(now, bounds.per_second) {
+            return Err(Over::Rate);
         }
-        // Counted with no limit set too: a limit that comes by a change must know the flows that are there.
-        self.take(source);
+        self.live += 1;
+        self.take_source(source);
         Ok(())
+    }
+
+    /// Take a place for somebody whose source isn't known yet.
+    pub(crate) fn admit_unknown(&mut self, now: Instant, bounds: &Bounds) -> Result<(), Over> {
+        if self.live >= bounds.live {
+            return Err(Over::Live);
+        }
+        if !self.rate.allows(now, bounds.per_second) {
+            return Err(Over::Rate);
+        }
+        self.live += 1;
+        Ok(())
+    }
+
+    /// The source became known.
+    pub(crate) fn admit_source(&mut self, source: IpAddr, bounds: &Bounds) -> Result<(), Over> {
+        self.allows_source(source, bounds)?;
+        self.take_source(source);
+        Ok(())
+    }
+
+    fn allows_source(&self, source: IpAddr, bounds: &Bounds) -> Result<(), Over> {
+        let over = |taken: Option<&u32>, most: u32| most > 0 && taken.is_some_and(|taken| *taken >= most);
+        if over(self.sources.get(&source), bounds.per_source) {
+            return Err(Over::Source);
+        }
+        if over(self.networks.get(&network_of(source, bounds.network)), bounds.per_network) {
+            return Err(Over::Network);
+        }
+        Ok(())
+    }
+
+    /// Take a place for somebody whose source isn't known, whatever the limits.
+    pub(crate) fn take_unknown(&mut self) {
+        self.live += 1;
     }
 
     /// Take a place, whatever the limits.
     pub(crate) fn take(&mut self, source: IpAddr) {
         self.live += 1;
+        self.take_source(source);
+    }
+
+    fn take_source(&mut self, source: IpAddr) {
         *self.sources.entry(source).or_insert(0) += 1;
     }
 
-    fn release(&mut self, source: IpAddr) {
+    pub(crate) fn release(&mut self, source: Option<IpAddr>) {
         self.live -= 1;
-        if let hashbrown::hash_map::Entry::Occupied(mut entry) = self.sources.entry(source) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
+        if let Some(source) = source {
+            give_back(&mut self.sources, source);
+        }
+    }
+
+    /// Count a source by its network too.
+    pub(crate) fn take_network(&mut self, source: IpAddr, network: SourceNetwork) -> IpAddr {
+        let network = network_of(source, network);
+        *self.networks.entry(network).or_insert(0) += 1;
+        network
+    }
+
+    /// What `take_network` returned to a worker that was written down.
+    pub(crate) fn take_network_again(&mut self, network: IpAddr) {
+        *self.networks.entry(network).or_insert(0) += 1;
+    }
+
+    /// What `take_network` returned, given back: the prefix length may be another one by now.
+    pub(crate) fn release_network(&mut self, network: IpAddr) {
+        give_back(&mut self.networks, network);
+    }
+}
+
+fn give_back(places: &mut HashMap<IpAddr, u32, Keyed>, of: IpAddr) {
+    if let hashbrown::hash_map::Entry::Occupied(mut entry) = places.entry(of) {
+        *entry.get_mut() -= 1;
+        if *entry.get() == 0 {
+            entry.remove();
+        }
+    }
+}
+
+/// The first address of the network that an address is of.
+fn network_of(address: IpAddr, network: SourceNetwork) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let kept = u32::MAX.checked_shl(32 - u32::from(network.v4.min(32))).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & kept).into())
+        }
+        IpAddr::V6(v6) => {
+            let kept = u128::MAX.checked_shl(128 - u32::from(network.v6.min(128))).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & kept).into())
         }
     }
 }
@@ -168,6 +316,17 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_is_its_prefix() {
+        let network = SourceNetwork { v4: 24, v6: 56 };
+        let of = |text: &str| network_of(text.parse().unwrap(), network).to_string();
+        assert_eq!(of("192.0.2.77"), "192.0.2.0");
+        assert_eq!(of("::ffff:192.0.2.77"), "192.0.2.0");
+        assert_eq!(of("2001:db8:1:2ff::7"), "2001:db8:1:200::");
+        let whole = SourceNetwork { v4: 32, v6: 128 };
+        assert_eq!(network_of("192.0.2.77".parse().unwrap(), whole).to_string(), "192.0.2.77");
+    }
 
     #[test]
     fn a_rate_admits_its_burst_and_then_its_pace() {

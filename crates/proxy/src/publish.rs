@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::{ClusterKey, LiveCluster, Reshaped};
-use crate::datagram::{Cause, Datagrams};
+use crate::datagram::Datagrams;
+use crate::relay::Relays;
 use crate::listener::{Front, ListenerKey, LiveListener};
 use crate::seam::{BackendHealth, BindKey, Op, SocketId};
 use crate::snapshot::Snapshot;
@@ -50,8 +51,9 @@ impl Worker {
             return;
         }
         for backend in reshaped.removed {
-            self.datagrams.sweep_backend(&self.world, key, backend, Cause::BackendRemoved);
+            self.leave_backend((key, backend), true);
         }
+        self.relays.stir();
         self.configure_probes(tick, key);
         self.world.arm_review(tick.now, key);
         if let Some(cluster) = self.world.clusters.get_mut(key) {
@@ -74,6 +76,9 @@ impl Worker {
             let key = match names.get(&spec.name) {
                 Some(&key) => {
                     let live = &mut world.listeners[key];
+                    if !Arc::ptr_eq(&live.spec, spec) {
+                        self.relays.sweep_routes(key);
+                    }
                     live.spec = Arc::clone(spec);
                     live.removed = None;
                     key
@@ -91,12 +96,16 @@ impl Worker {
         if self.drain != Drain::No {
             return;
         }
-        Self::turn_fronts(world, tick, wanted);
+        Self::turn_fronts((world, &mut self.relays), tick, wanted);
         removed.into_iter().for_each(|key| world.settle_listener(key));
     }
 
     /// Fronts that stay go to the listener that has their address now, others drain, new ones are listened on.
-    fn turn_fronts(world: &mut World, tick: &mut Tick<'_>, mut wanted: BTreeMap<BindKey, ListenerKey>) {
+    fn turn_fronts(
+        (world, relays): (&mut World, &mut Relays),
+        tick: &mut Tick<'_>,
+        mut wanted: BTreeMap<BindKey, ListenerKey>,
+    ) {
         let fronts: Vec<(SocketId, BindKey)> = world.fronts().map(|(socket, front)| (socket, front.bind)).collect();
         for (socket, bind) in fronts {
             match wanted.remove(&bind) {
@@ -106,7 +115,7 @@ impl Worker {
                         front.draining = None;
                     }
                 }
-                None => drain_front(world, tick, socket, None),
+                None => drain_front((world, relays), tick, socket, None),
             }
         }
         for (bind, listener) in wanted {
@@ -123,7 +132,10 @@ impl Worker {
         }
         let fronts: Vec<SocketId> = self.world.fronts().map(|(socket, _)| socket).collect();
         for socket in fronts {
-            drain_front(&mut self.world, tick, socket, within);
+            drain_front((&mut self.world, &mut self.relays), tick, socket, within);
+        }
+        if let Some(within) = within {
+            self.relays.sweep_all(tick.now + within);
         }
         self.stop_probes(tick);
     }
@@ -133,15 +145,21 @@ impl Worker {
         let Some(&key) = self.world.cluster_names.get(&verdict.cluster) else { return };
         if let Some(backend) = self.world.clusters[key].handle_health(tick.now, verdict) {
             self.world.arm_review(tick.now, key);
+            self.relays.stir();
             if !verdict.up {
-                self.datagrams.sweep_backend(&self.world, key, backend, Cause::BackendDown);
+                self.leave_backend((key, backend), false);
             }
         }
     }
 }
 
 /// A front admits no flow any more and its flows end in time. One that drains already isn't given more time.
-fn drain_front(world: &mut World, tick: &mut Tick<'_>, socket: SocketId, within: Option<Duration>) {
+fn drain_front(
+    (world, relays): (&mut World, &mut Relays),
+    tick: &mut Tick<'_>,
+    socket: SocketId,
+    within: Option<Duration>,
+) {
     let Some(front) = world.front_mut(socket) else { return };
     let listener = front.listener;
     let within = within.unwrap_or(world.listeners[listener].spec.drain_timeout);
@@ -150,6 +168,7 @@ fn drain_front(world: &mut World, tick: &mut Tick<'_>, socket: SocketId, within:
     if front.draining.is_none_or(|already| until < already) {
         front.draining = Some(until);
         world.timers.arm(until, Due::Front(socket));
+        relays.sweep_front(world, socket, until);
     }
     world.settle_front(tick, socket);
 }

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kakei_config::UdpKnobs;
+use kakei_config::{TcpKnobs, UdpKnobs};
 use slotmap::KeyData;
 
 use crate::cluster::{BackendKey, ClusterKey, LiveBackend, LiveCluster, Seat};
-use crate::datagram::Cause;
 use crate::health::SignalState;
 use crate::limits::SHARED_SOCKETS;
 use crate::listener::{Front, ListenerKey, LiveListener};
@@ -24,6 +23,7 @@ pub(crate) struct Known {
     listeners: Vec<ListenerKey>,
     clusters: Vec<(ClusterKey, Vec<BackendKey>)>,
     knobs: Vec<Arc<UdpKnobs>>,
+    connection_knobs: Vec<Arc<TcpKnobs>>,
     sockets: BTreeMap<u64, SocketId>,
 }
 
@@ -35,6 +35,14 @@ impl Known {
     pub(crate) fn backend(&self, cluster: usize, at: usize) -> Result<(ClusterKey, BackendKey), RestoreError> {
         let (key, backends) = self.clusters.get(cluster).ok_or(RestoreError::Damaged("a cluster is missing"))?;
         backends.get(at).map(|backend| (*key, *backend)).ok_or(RestoreError::Damaged("a backend is missing"))
+    }
+
+    pub(crate) fn cluster(&self, at: usize) -> Result<ClusterKey, RestoreError> {
+        self.clusters.get(at).map(|(key, _)| *key).ok_or(RestoreError::Damaged("a cluster is missing"))
+    }
+
+    pub(crate) fn connection_knobs(&self, at: usize) -> Result<Arc<TcpKnobs>, RestoreError> {
+        self.connection_knobs.get(at).cloned().ok_or(RestoreError::Damaged("a connection's contract is missing"))
     }
 
     pub(crate) fn knobs(&self, at: usize) -> Result<Arc<UdpKnobs>, RestoreError> {
@@ -79,6 +87,7 @@ impl Worker {
             listeners: Vec::new(),
             clusters: Vec::new(),
             knobs: state.knobs.into_iter().map(Arc::new).collect(),
+            connection_knobs: state.connection_knobs.into_iter().map(Arc::new).collect(),
             sockets: BTreeMap::new(),
         };
         for listener in state.listeners {
@@ -93,6 +102,10 @@ impl Worker {
         for flow in state.flows {
             worker.datagrams.restore(world, now, &mut known, flow)?;
         }
+        for relay in state.relays {
+            worker.relays.restore(world, now, &mut known, relay)?;
+        }
+        worker.relays.resume(world, now);
         let adoptions = known.sockets.iter().map(|(was, &socket)| {
             let was = SocketId::from(KeyData::from_ffi(*was));
             Op::Adopt { was, socket }
@@ -120,9 +133,8 @@ impl Worker {
                     let checker = &mut self.world.clusters[*key].probing.checker;
                     checker.restore(SignalState { backend, address: address.clone(), check, signal });
                 }
-                let cause = if state.removed { Cause::BackendRemoved } else { Cause::BackendDown };
                 if state.removed || !self.world.clusters[*key].backends[backend].is_up(now) {
-                    self.datagrams.sweep_backend(&self.world, *key, backend, cause);
+                    self.leave_backend((*key, backend), state.removed);
                 }
             }
             self.world.arm_review(now, *key);
@@ -148,6 +160,8 @@ fn restore_listener(
     listener.values = Values::from_slice(&state.values);
     listener.drops = Values::from_slice(&state.drops);
     listener.closes = Values::from_slice(&state.closes);
+    listener.connection_closes = Values::from_slice(&state.connection_closes);
+    listener.refusals = Values::from_slice(&state.refusals);
     listener.admission.rate.due = (now + state.ahead).as_nanos();
     let key = world.listeners.insert(listener);
     if let Some(until) = removed {

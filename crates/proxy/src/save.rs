@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kakei_config::UdpKnobs;
+use kakei_config::{TcpKnobs, UdpKnobs};
 use slotmap::Key;
 
 use crate::cluster::{BackendKey, ClusterKey, LiveCluster};
@@ -20,6 +20,7 @@ pub(crate) struct Table {
     listeners: Vec<ListenerKey>,
     clusters: Vec<(ClusterKey, Vec<BackendKey>)>,
     knobs: Vec<Arc<UdpKnobs>>,
+    connection_knobs: Vec<Arc<TcpKnobs>>,
 }
 
 impl Table {
@@ -27,20 +28,36 @@ impl Table {
         self.listeners.iter().position(|known| *known == key).expect("every live listener is in the table")
     }
 
-    pub(crate) fn backend(&self, cluster: ClusterKey, backend: BackendKey) -> (usize, usize) {
-        let at = self.clusters.iter().position(|(known, _)| *known == cluster).expect("every live cluster is in it");
-        let within = self.clusters[at].1.iter().position(|known| *known == backend);
-        (at, within.expect("every live backend is in it"))
+    pub(crate) fn cluster(&self, cluster: ClusterKey) -> usize {
+        self.clusters.iter().position(|(known, _)| *known == cluster).expect("every live cluster is in it")
     }
 
-    /// Contracts are shared by flows, so most are found at once.
-    pub(crate) fn knobs(&mut self, knobs: &Arc<UdpKnobs>) -> usize {
-        let known = self.knobs.iter().position(|known| Arc::ptr_eq(known, knobs));
-        known.unwrap_or_else(|| {
-            self.knobs.push(Arc::clone(knobs));
-            self.knobs.len() - 1
-        })
+    pub(crate) fn backend(&self, cluster: ClusterKey, backend: BackendKey) -> (usize, usize) {
+        let within = self.known_backend(cluster, backend);
+        (self.cluster(cluster), within.expect("every live backend is in it"))
     }
+
+    /// The same for one that may be gone.
+    pub(crate) fn known_backend(&self, cluster: ClusterKey, backend: BackendKey) -> Option<usize> {
+        self.clusters[self.cluster(cluster)].1.iter().position(|known| *known == backend)
+    }
+
+    pub(crate) fn knobs(&mut self, knobs: &Arc<UdpKnobs>) -> usize {
+        index_of(&mut self.knobs, knobs)
+    }
+
+    pub(crate) fn connection_knobs(&mut self, knobs: &Arc<TcpKnobs>) -> usize {
+        index_of(&mut self.connection_knobs, knobs)
+    }
+}
+
+/// Contracts are shared by flows and connections, so most are found at once.
+fn index_of<T>(all: &mut Vec<Arc<T>>, one: &Arc<T>) -> usize {
+    let known = all.iter().position(|known| Arc::ptr_eq(known, one));
+    known.unwrap_or_else(|| {
+        all.push(Arc::clone(one));
+        all.len() - 1
+    })
 }
 
 impl Worker {
@@ -51,8 +68,10 @@ impl Worker {
             listeners: world.listeners.keys().collect(),
             clusters: world.clusters.iter().map(|(key, cluster)| (key, backends(cluster))).collect(),
             knobs: Vec::new(),
+            connection_knobs: Vec::new(),
         };
         let flows = self.datagrams.save(now, &mut table);
+        let relays = self.relays.save(now, &mut table);
         let fronts = world.fronts().map(|(socket, front)| FrontState {
             socket: raw(socket),
             bind: front.bind,
@@ -72,6 +91,8 @@ impl Worker {
             clusters: world.clusters.values().map(|cluster| save_cluster(now, cluster)).collect(),
             knobs: table.knobs.iter().map(|knobs| UdpKnobs::clone(knobs)).collect(),
             flows,
+            connection_knobs: table.connection_knobs.iter().map(|knobs| TcpKnobs::clone(knobs)).collect(),
+            relays,
         }
     }
 }
@@ -88,10 +109,14 @@ fn save_listener(now: Instant, listener: &LiveListener) -> ListenerState {
             left: until - now,
             max_datagram_size: listener.spec.max_datagram_size,
             trusted: listener.spec.trusted.clone(),
+            preread_timeout: listener.spec.preread_timeout,
+            reads_hello: listener.spec.reads_hello(),
         }),
         values: listener.values.0.to_vec(),
         drops: listener.drops.0.to_vec(),
         closes: listener.closes.0.to_vec(),
+        connection_closes: listener.connection_closes.0.to_vec(),
+        refusals: listener.refusals.0.to_vec(),
         ahead: Instant::from_nanos(listener.admission.rate.due) - now,
     }
 }

@@ -5,16 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use kakei_config::{Name, UdpKnobs};
+use kakei_config::{Name, OnChange, TcpKnobs, UdpKnobs};
 use serde::{Deserialize, Serialize};
 
 use crate::health::{Check, PassiveState, Signal};
+use crate::record::ConnectionDetail;
+use crate::relay::{Change, Counted, Ending, Mode, Opening, Phase};
 use crate::seam::BindKey;
 use crate::snapshot::{Backend, Generation};
 use crate::worker::Drain;
 
 /// The version of [`WorkerState`]'s schema.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Everything alive in a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +35,10 @@ pub struct WorkerState {
     /// Contracts of flows, each written once.
     pub(crate) knobs: Vec<UdpKnobs>,
     pub(crate) flows: Vec<FlowState>,
+    /// Contracts of connections, each written once.
+    pub(crate) connection_knobs: Vec<TcpKnobs>,
+    /// Those that wait in the order of their waiting.
+    pub(crate) relays: Vec<RelayState>,
 }
 
 /// Why a state could not be read back. Nothing was changed by trying.
@@ -65,6 +71,8 @@ pub(crate) struct ListenerState {
     pub(crate) values: Vec<u64>,
     pub(crate) drops: Vec<u64>,
     pub(crate) closes: Vec<u64>,
+    pub(crate) connection_closes: Vec<u64>,
+    pub(crate) refusals: Vec<u64>,
     /// How far ahead of its pace admission is.
     pub(crate) ahead: Duration,
 }
@@ -76,6 +84,8 @@ pub(crate) struct RemovedState {
     pub(crate) left: Duration,
     pub(crate) max_datagram_size: u32,
     pub(crate) trusted: Vec<IpNet>,
+    pub(crate) preread_timeout: Duration,
+    pub(crate) reads_hello: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,7 +134,7 @@ pub(crate) struct FlowState {
     pub(crate) front: u64,
     pub(crate) peer: SocketAddr,
     pub(crate) local: IpAddr,
-    pub(crate) believed: Option<crate::datagram::Believed>,
+    pub(crate) believed: Option<crate::client::Believed>,
     /// Indices of what it belongs to.
     pub(crate) listener: usize,
     pub(crate) cluster: usize,
@@ -160,4 +170,42 @@ pub(crate) struct StashedState {
     pub(crate) segment: u16,
     pub(crate) count: u32,
     pub(crate) bytes: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RelayState {
+    pub(crate) client: u64,
+    /// The stream to its backend, where there is one.
+    pub(crate) server: Option<u64>,
+    /// From the client, from the backend.
+    pub(crate) lanes: [LaneState; 2],
+    pub(crate) phase: Phase,
+    /// Since the phase began, since it was accepted, since bytes moved.
+    pub(crate) since: Duration,
+    pub(crate) age: Duration,
+    pub(crate) moved: Duration,
+    /// Indices of what it belongs to.
+    pub(crate) listener: usize,
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) believed: Option<crate::client::Believed>,
+    pub(crate) counted: Counted,
+    /// The route that it came by and what its change does, once it was routed.
+    pub(crate) route: Option<(Option<Name>, OnChange)>,
+    pub(crate) cluster: Option<usize>,
+    pub(crate) backend: Option<usize>,
+    pub(crate) knobs: Option<usize>,
+    /// What it holds until it is connected, and the backends that it tried.
+    pub(crate) opening: Option<(Opening, Vec<usize>)>,
+    /// Time left, and why.
+    pub(crate) drain: Option<(Duration, Change)>,
+    pub(crate) detail: ConnectionDetail,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LaneState {
+    pub(crate) bytes: u64,
+    pub(crate) rest: Vec<u8>,
+    pub(crate) ending: Ending,
+    pub(crate) mode: Mode,
 }

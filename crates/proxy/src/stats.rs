@@ -94,7 +94,7 @@ impl<const N: usize> Values<N> {
 
 metrics! {
     /// Labelled by listener. `DatagramsIn == DatagramsForwarded + drops + DatagramsKept`, always.
-    ListenerMetric [8] {
+    ListenerMetric [12] {
         FlowsOpened: Counter, "kakei_flows_opened", "Flows admitted.";
         FlowsLive: Gauge, "kakei_flows_live", "Flows alive.";
         DatagramsIn: Counter, "kakei_client_datagrams", "Datagrams received from clients.";
@@ -102,23 +102,30 @@ metrics! {
         BytesForwarded: Counter, "kakei_forwarded_bytes", "Payload bytes sent to backends.";
         DatagramsKept: Gauge, "kakei_kept_datagrams", "Client datagrams kept until a backend socket is open.";
         ReceiveOverflow: Counter, "kakei_receive_overflow_datagrams", "Datagrams the kernel dropped because a front socket's receive queue was full.";
-        Draining: Gauge, "kakei_listener_draining", "1 while the listener admits nothing and lets its flows end.";
+        Draining: Gauge, "kakei_listener_draining", "1 while the listener admits nothing and lets its flows and connections end.";
+        ConnectionsOpened: Counter, "kakei_connections_opened", "Connections accepted.";
+        ConnectionsLive: Gauge, "kakei_connections_live", "Connections alive.";
+        ConnectionsQueued: Gauge, "kakei_connections_queued", "Connections that wait for a backend with room.";
+        AcceptFailures: Counter, "kakei_accept_failures", "Times that waiting connections could not be accepted for want of a descriptor; they go on waiting.";
     }
 }
 
 metrics! {
     /// Labelled by cluster and backend.
-    BackendMetric [10] {
+    BackendMetric [13] {
         FlowsOpened: Counter, "kakei_backend_flows_opened", "Flows that this backend was chosen for.";
         FlowsLive: Gauge, "kakei_backend_flows_live", "Flows alive on this backend.";
         DatagramsSent: Counter, "kakei_backend_sent_datagrams", "Datagrams sent to the backend.";
-        BytesSent: Counter, "kakei_backend_sent_bytes", "Payload bytes sent to the backend.";
+        BytesSent: Counter, "kakei_backend_sent_bytes", "Payload bytes sent to the backend, of flows and connections.";
         DatagramsReturned: Counter, "kakei_backend_returned_datagrams", "Datagrams of the backend returned to clients.";
-        BytesReturned: Counter, "kakei_backend_returned_bytes", "Payload bytes of the backend returned to clients.";
+        BytesReturned: Counter, "kakei_backend_returned_bytes", "Payload bytes of the backend returned to clients, of flows and connections.";
         Unreachable: Counter, "kakei_backend_unreachable", "ICMP errors about the backend.";
         OpenFailed: Counter, "kakei_backend_open_failures", "Sockets to the backend that could not be opened.";
-        Up: Gauge, "kakei_backend_up", "1 while the backend takes new flows.";
-        Draining: Gauge, "kakei_backend_draining", "1 while the backend is gone from the configuration and flows live on it.";
+        Up: Gauge, "kakei_backend_up", "1 while the backend takes new flows and connections.";
+        Draining: Gauge, "kakei_backend_draining", "1 while the backend is gone from the configuration and flows or connections live on it.";
+        ConnectionsOpened: Counter, "kakei_backend_connections_opened", "Connections that this backend was chosen for, those that could not be opened included.";
+        ConnectionsLive: Gauge, "kakei_backend_connections_live", "Connections on this backend, those that are being opened included.";
+        ConnectFailures: Counter, "kakei_backend_connect_failures", "Connections to the backend that could not be opened.";
     }
 }
 
@@ -228,6 +235,50 @@ impl DropReason {
     }
 }
 
+/// Why a client was turned away when it connected: each has exactly one reason and is counted once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The listener drains and admits nothing.
+    Draining,
+    /// As many connections live as may.
+    ConnectionLimit,
+    /// The source has as many as it may.
+    SourceLimit,
+    /// The source's network has as many as it may.
+    NetworkLimit,
+    /// Too many in a second.
+    RateLimit,
+    /// A PROXY header is needed, and the peer is not trusted to send one.
+    Untrusted,
+}
+
+impl Refusal {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+    /// Every reason, in the order of the counters.
+    pub const ALL: [Refusal; Refusal::COUNT] = [
+        Refusal::Draining,
+        Refusal::ConnectionLimit,
+        Refusal::SourceLimit,
+        Refusal::NetworkLimit,
+        Refusal::RateLimit,
+        Refusal::Untrusted,
+    ];
+
+    /// The word in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::Draining => "draining",
+            Refusal::ConnectionLimit => "connection_limit",
+            Refusal::SourceLimit => "source_limit",
+            Refusal::NetworkLimit => "network_limit",
+            Refusal::RateLimit => "rate_limit",
+            Refusal::Untrusted => "untrusted",
+        }
+    }
+}
+
 /// Client datagrams dropped, by reason; labels listener and reason.
 pub const REQUEST_DROPS: Metric =
     Metric { name: "kakei_dropped_datagrams", help: "Client datagrams dropped, by reason.", kind: MetricKind::Counter };
@@ -237,11 +288,20 @@ pub const REPLY_DROPS: Metric =
 /// Flows ended, by reason; labels listener and reason.
 pub const FLOWS_CLOSED: Metric =
     Metric { name: "kakei_flows_closed", help: "Flows ended, by reason.", kind: MetricKind::Counter };
+/// Connections ended, by reason; labels listener and reason.
+pub const CONNECTIONS_CLOSED: Metric =
+    Metric { name: "kakei_connections_closed", help: "Connections ended, by reason.", kind: MetricKind::Counter };
+/// Clients turned away when they connected, by reason; labels listener and reason.
+pub const REFUSED: Metric =
+    Metric { name: "kakei_refused_connections", help: "Connections refused, by reason.", kind: MetricKind::Counter };
 
 /// Drops by [`DropReason`], in its order.
 pub type Drops = Values<{ DropReason::COUNT }>;
-/// Flows ended by [`CloseReason`], in its order.
+/// Flows or connections ended by [`CloseReason`], in its order.
 pub type Closes = Values<{ CloseReason::ALL.len() }>;
+
+/// Clients turned away by [`Refusal`], in its order.
+pub type Refusals = Values<{ Refusal::COUNT }>;
 
 /// A copy of a worker's counters.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -265,6 +325,10 @@ pub struct ListenerStats {
     pub drops: Drops,
     /// Flows ended.
     pub closes: Closes,
+    /// Connections ended.
+    pub connection_closes: Closes,
+    /// Clients turned away.
+    pub refusals: Refusals,
 }
 
 /// A cluster's counters.

@@ -13,6 +13,7 @@
 use crate::cluster::{BackendKey, ClusterKey, Seat};
 use crate::datagram::{Cause, Datagrams, Failure, FlowId};
 use crate::limits::TIMERS_PER_STEP;
+use crate::relay::{Change, Relays, Side};
 use crate::seam::{
     Command, Datagram, Event, Inbox, Instant, Notice, Op, OpenError, Outbox, Reply, SendError, SocketId, Ticket,
 };
@@ -34,6 +35,7 @@ pub struct Worker {
     pub(crate) role: Role,
     pub(crate) world: World,
     pub(crate) datagrams: Datagrams,
+    pub(crate) relays: Relays,
     pub(crate) drain: Drain,
     /// Asked for before the first step, by a worker that was read back.
     pub(crate) pending: Vec<Op>,
@@ -53,7 +55,14 @@ impl Worker {
     /// A worker that listens nowhere until its first `Command::Publish`.
     pub fn new(role: Role) -> Self {
         let world = World::new(fastrand::Rng::with_seed(role.seed));
-        Worker { role, datagrams: Datagrams::new(world.hash), world, drain: Drain::No, pending: Vec::new() }
+        Worker {
+            role,
+            datagrams: Datagrams::new(world.hash),
+            relays: Relays::default(),
+            world,
+            drain: Drain::No,
+            pending: Vec::new(),
+        }
     }
 
     /// Handle everything in the inbox and every deadline that is due (each within its budget), leave what to do in
@@ -64,17 +73,20 @@ impl Worker {
         self.world.values[WorkerMetric::Steps] += 1;
         self.world.values[WorkerMetric::Events] += inbox.events.len() as u64;
         self.datagrams.begin();
+        self.relays.begin();
         tick.out.ops.append(&mut self.pending);
         self.datagrams.locate(&self.world, inbox.events);
         for (number, event) in inbox.events.drain(..).enumerate() {
             let located = self.datagrams.located(number);
             self.handle(&mut tick, event, located);
         }
+        self.relays.finish(&mut self.world, &mut tick);
         let timers_left = self.fire_timers(&mut tick);
         self.datagrams.settle_stash(&mut self.world);
         self.datagrams.run_sweeps(&mut self.world, &mut tick);
+        self.relays.settle(&mut self.world, &mut tick);
         self.settle_drain(&mut tick);
-        match self.drain != Drain::Done && (timers_left || self.datagrams.is_behind()) {
+        match self.drain != Drain::Done && (timers_left || self.datagrams.is_behind() || self.relays.is_behind()) {
             true => Some(now),
             false => self.world.timers.next(),
         }
@@ -100,14 +112,14 @@ impl Worker {
                     self.world.listeners[listener].values[ListenerMetric::ReceiveOverflow] += datagrams;
                 }
             }
-            Event::Accepted(_)
-            | Event::AcceptFailed { .. }
-            | Event::Data { .. }
-            | Event::Eof { .. }
-            | Event::Broken { .. }
-            | Event::Blocked { .. }
-            | Event::Drained { .. }
-            | Event::Piped { .. } => {}
+            Event::Accepted(accepted) => self.relays.handle_accepted(&mut self.world, tick, accepted),
+            Event::AcceptFailed { front, .. } => self.handle_accept_failed(front),
+            Event::Data { socket, bytes } => self.handle_data(tick, socket, bytes),
+            Event::Eof { socket } => self.handle_eof(tick, socket),
+            Event::Broken { socket, .. } => self.handle_broken(tick, socket),
+            Event::Blocked { socket, rest } => self.handle_blocked(tick, socket, rest),
+            Event::Drained { socket } => self.handle_drained(tick, socket),
+            Event::Piped { from, bytes } => self.handle_piped(tick, from, bytes),
             Event::Command { ticket, command } => self.handle_command(tick, ticket, command),
         }
     }
@@ -123,7 +135,7 @@ impl Worker {
             Some(&Socket::Probe { cluster, probe }) => {
                 self.handle_probe_reply(tick, (cluster, probe), datagram.bytes.of(tick.bytes));
             }
-            None => world.values[WorkerMetric::StaleReplies] += 1,
+            Some(Socket::Client(_) | Socket::Backend(_)) | None => world.values[WorkerMetric::StaleReplies] += 1,
         }
     }
 
@@ -136,6 +148,8 @@ impl Worker {
                 let waiting = world.clusters[cluster].pools[usize::from(v6)].handle_opened(seat);
                 waiting.into_iter().for_each(|id| datagrams.handle_opened(world, tick, id, socket));
             }
+            Some(&mut Socket::Backend(id)) => self.handle_connected(tick, id, socket),
+            Some(Socket::Client(_)) => {}
             Some(&mut Socket::Probe { cluster, probe }) => self.handle_probe_opened(tick, (cluster, probe), socket),
             None => world.values[WorkerMetric::StaleEvents] += 1,
         }
@@ -156,6 +170,9 @@ impl Worker {
                 let waiting = world.clusters[cluster].pools[usize::from(v6)].handle_failed(seat);
                 waiting.into_iter().for_each(|id| datagrams.handle_open_failed(world, tick, id));
             }
+            Some(Socket::Backend(id)) => self.handle_connect_failed(tick, id, error),
+            // A stream that the machine could not take over or on: it is gone like any that breaks.
+            Some(Socket::Client(id)) => self.relays.handle_broken(world, tick, (id, Side::Client)),
             Some(Socket::Probe { cluster, probe }) => self.handle_probe_failed(tick, (cluster, probe), error),
             None => world.values[WorkerMetric::StaleEvents] += 1,
         }
@@ -194,7 +211,9 @@ impl Worker {
                     if failure.reason == DropReason::SendError { OpenError::Unreachable } else { OpenError::Other };
                 self.handle_probe_failed(tick, (cluster, probe), error);
             }
-            None => world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams),
+            Some(Socket::Client(_) | Socket::Backend(_)) | None => {
+                world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);
+            }
         }
     }
 
@@ -215,7 +234,7 @@ impl Worker {
             }
             Command::Stats => Reply::Stats(Box::new(self.stats(tick.now))),
             Command::Flows(filter) => Reply::Flows(self.datagrams.list(&self.world, tick.now, &filter)),
-            Command::Connections(_) => Reply::Connections(Vec::new()),
+            Command::Connections(filter) => Reply::Connections(self.relays.list(&self.world, tick.now, &filter)),
             Command::Snapshot => Reply::State(Box::new(self.state(tick.now))),
         };
         tick.ask(Op::Reply { ticket, reply });
@@ -228,6 +247,7 @@ impl Worker {
             self.world.values[WorkerMetric::TimersFired] += 1;
             match due {
                 Due::Flow(id, token) => self.datagrams.handle_due(&mut self.world, tick, id, token),
+                Due::Relay(id) => self.handle_relay_due(tick, id),
                 Due::Listener(_) | Due::Front(_) => self.datagrams.sweep_drained(&self.world, tick),
                 Due::Review(cluster) => self.review(tick, cluster),
                 Due::Probes(cluster) => self.probe(tick, cluster),
@@ -239,7 +259,7 @@ impl Worker {
 
     /// Once a worker that drains as a whole has no flow any more, give up what is left and say so.
     fn settle_drain(&mut self, tick: &mut Tick<'_>) {
-        if self.drain != Drain::Underway || self.datagrams.len() > 0 || self.world.fronts().next().is_some() {
+        if self.drain != Drain::Underway || self.datagrams.len() > 0 || self.relays.len() > 0 || self.world.fronts().next().is_some() {
             return;
         }
         let clusters: Vec<ClusterKey> = self.world.clusters.keys().collect();
@@ -271,11 +291,17 @@ impl Worker {
             live.review = None;
             live.rebuild(tick.now);
             self.world.arm_review(tick.now, cluster);
+            self.relays.stir();
         }
     }
 
-    /// A backend went down: flows obey their policy.
-    pub(crate) fn leave_backend(&mut self, cluster: ClusterKey, backend: BackendKey) {
-        self.datagrams.sweep_backend(&self.world, cluster, backend, Cause::BackendDown);
+    /// A backend went down, or was removed: flows and connections obey their policy.
+    pub(crate) fn leave_backend(&mut self, (cluster, backend): (ClusterKey, BackendKey), removed: bool) {
+        let (cause, change) = match removed {
+            true => (Cause::BackendRemoved, Change::BackendRemoved),
+            false => (Cause::BackendDown, Change::BackendDown),
+        };
+        self.datagrams.sweep_backend(&self.world, cluster, backend, cause);
+        self.relays.sweep_backend(&self.world, (cluster, backend), change);
     }
 }

@@ -10,8 +10,9 @@ use crate::datagram::FlowId;
 use crate::hash::Keyed;
 use crate::health::ProbeId;
 use crate::listener::{Front, ListenerKey, LiveListener};
+use crate::relay::RelayId;
 use crate::seam::{Instant, Op, Outbox, SocketId};
-use crate::stats::{ListenerMetric, Values, WorkerMetric};
+use crate::stats::{Values, WorkerMetric};
 use crate::timers::Timers;
 
 /// What a socket is for.
@@ -24,6 +25,10 @@ pub(crate) enum Socket {
     Flow(FlowId),
     /// Several flows' way to their backends.
     Shared { cluster: ClusterKey, v6: bool, seat: Seat },
+    /// A relay's client.
+    Client(RelayId),
+    /// A relay's backend.
+    Backend(RelayId),
     /// A health check.
     Probe { cluster: ClusterKey, probe: ProbeId },
 }
@@ -33,6 +38,8 @@ pub(crate) enum Socket {
 pub(crate) enum Due {
     /// A flow's deadline, with the token it had when that was armed.
     Flow(FlowId, u32),
+    /// A connection's deadline.
+    Relay(RelayId),
     /// A removed listener's last flows end.
     Listener(ListenerKey),
     /// A front socket's last flows end.
@@ -164,7 +171,7 @@ impl World {
     /// Forget a removed listener that nothing lives on.
     pub(crate) fn settle_listener(&mut self, key: ListenerKey) {
         let Some(listener) = self.listeners.get(key) else { return };
-        if listener.removed.is_some() && listener.values[ListenerMetric::FlowsLive] == 0 && !self.has_front(key) {
+        if listener.removed.is_some() && listener.admission.live == 0 && !self.has_front(key) {
             self.listeners.remove(key);
         }
     }

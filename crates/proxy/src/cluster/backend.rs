@@ -27,8 +27,10 @@ pub(crate) struct LiveBackend {
     pub(crate) up_since: Instant,
     /// What ICMP errors say.
     pub(crate) passive: Passive,
-    /// Live flows.
+    /// Live flows and connections.
     pub(crate) live: u32,
+    /// Live connections, those that are being opened included.
+    pub(crate) connections: u32,
     /// Those of them that don't simply stay when it is removed or goes down.
     pub(crate) restless: u32,
     pub(crate) values: Values<{ BackendMetric::COUNT }>,
@@ -44,6 +46,7 @@ impl LiveBackend {
             up_since,
             passive: Passive::default(),
             live: 0,
+            connections: 0,
             restless: 0,
             values: Values::default(),
         }
@@ -53,6 +56,20 @@ impl LiveBackend {
     /// this far nevertheless, its flows can't be opened.
     pub(crate) fn address(&self) -> SocketAddr {
         self.spec.address.ip().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
+    }
+
+    /// A connection takes a place; whether it minds when the backend goes.
+    pub(crate) fn take(&mut self, minds: bool) {
+        self.live += 1;
+        self.connections += 1;
+        self.restless += u32::from(minds);
+    }
+
+    /// It gives the place back.
+    pub(crate) fn give_back(&mut self, minded: bool) {
+        self.live -= 1;
+        self.connections -= 1;
+        self.restless -= u32::from(minded);
     }
 
     /// Whether it may take work at all.
@@ -67,7 +84,8 @@ impl LiveBackend {
 
     pub(crate) fn stats(&self, now: Instant) -> BackendStats {
         let mut values = self.values;
-        values[BackendMetric::FlowsLive] = u64::from(self.live);
+        values[BackendMetric::FlowsLive] = u64::from(self.live - self.connections);
+        values[BackendMetric::ConnectionsLive] = u64::from(self.connections);
         values[BackendMetric::Up] = u64::from(!self.removed && self.is_up(now));
         values[BackendMetric::Draining] = u64::from(self.removed);
         BackendStats { backend: self.spec.name.clone(), address: self.spec.address.clone(), values }

@@ -8,7 +8,7 @@ mod probing;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kakei_config::Name;
+use kakei_config::{Balance, Name};
 use slotmap::SlotMap;
 
 pub(crate) use self::backend::{BackendKey, LiveBackend};
@@ -187,14 +187,36 @@ impl LiveCluster {
 
     /// Another backend than `not` for work with this affinity.
     pub(crate) fn pick_other(&mut self, not: BackendKey, affinity: u64, rng: &mut fastrand::Rng) -> Option<BackendKey> {
-        if !self.members.iter().any(|(key, _)| *key == not) {
+        self.choose(affinity, rng, |backend, _| backend != not)
+    }
+
+    /// The backend for work with this affinity, among those that `takes` names.
+    pub(crate) fn choose(
+        &mut self,
+        affinity: u64,
+        rng: &mut fastrand::Rng,
+        takes: impl Fn(BackendKey, &LiveBackend) -> bool,
+    ) -> Option<BackendKey> {
+        let backends = &self.backends;
+        let takes = |backend: BackendKey| takes(backend, &backends[backend]);
+        if self.members.iter().all(|(backend, _)| takes(*backend)) {
             return self.pick(affinity, rng);
         }
-        // Rare: rendezvous over the rest needs no table and spreads by weight whatever the policy.
-        let rest: Vec<(BackendKey, Member)> = self.members.iter().filter(|(key, _)| *key != not).copied().collect();
+        // Rare, and these two need no table: rendezvous over the rest spreads by weight whatever the policy, but load
+        // is what a policy that looks at it goes on looking at.
+        let rest: Vec<(BackendKey, Member)> = self.members.iter().filter(|(key, _)| takes(*key)).copied().collect();
         let bare: Vec<Member> = rest.iter().map(|(_, member)| *member).collect();
-        let at = Balancer::new(kakei_config::Balance::Hrw, &bare).pick(affinity, |_| 0, rng)?;
+        let policy = match self.spec.balance {
+            Balance::Least | Balance::P2c => Balance::Least,
+            Balance::RoundRobin | Balance::Random | Balance::Hrw | Balance::Maglev => Balance::Hrw,
+        };
+        let at = Balancer::new(policy, &bare).pick(affinity, |index| backends[rest[index].0].live, rng)?;
         Some(rest[at].0)
+    }
+
+    /// Those that take work.
+    pub(crate) fn members(&self) -> impl Iterator<Item = BackendKey> {
+        self.members.iter().map(|(backend, _)| *backend)
     }
 
     /// The configured backend of that name.

@@ -28,15 +28,6 @@ pub(crate) struct FlowKey<B = Box<Believed>> {
 /// A key as a datagram brings it: nothing is allocated for it before admission.
 pub(crate) type Arrival = FlowKey<Believed>;
 
-/// What a trusted peer's PROXY header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Believed {
-    /// The real client.
-    pub(crate) source: SocketAddr,
-    /// The address that it dialled.
-    pub(crate) destination: SocketAddr,
-}
-
 impl Arrival {
     /// The key as a flow keeps it: few have a believed client, so that stands apart.
     pub(crate) fn keep(self) -> FlowKey {
@@ -101,11 +92,7 @@ pub(crate) fn read_header(
         return if is_header { Err(DropReason::ProxyHeader) } else { Ok((None, 0)) };
     }
     let header = v2::parse(datagram).map_err(|_| DropReason::ProxyHeader)?;
-    let believed = header.addresses.map(|addresses| Believed {
-        source: proxy_protocol::canonical(addresses.source),
-        destination: proxy_protocol::canonical(addresses.destination),
-    });
-    Ok((believed, header.len as u32))
+    Ok((header.addresses.map(Believed::from), header.len as u32))
 }
 
 /// Refuse what no flow can be made of: a client that can't be answered.

@@ -25,7 +25,6 @@ use self::flow::Flow;
 pub(crate) use self::flow::FlowId;
 pub(crate) use self::forward::Failure;
 use self::key::Arrival;
-pub(crate) use self::key::Believed;
 pub(crate) use self::life::{Phase, Traffic};
 use self::stash::Stash;
 pub(crate) use self::sweep::Cause;

@@ -6,7 +6,7 @@ use kakei_config::OnBackend;
 use super::Datagrams;
 use super::flow::{Flow, FlowId};
 use crate::cluster::{BackendKey, ClusterKey};
-use crate::limits::FLOWS_SWEPT_PER_STEP;
+use crate::limits::SWEPT_PER_STEP;
 use crate::record::CloseReason;
 use crate::world::{Socket, Tick, World};
 
@@ -44,7 +44,7 @@ impl Datagrams {
 
     /// Visit some of the flows that are to be visited.
     pub(crate) fn run_sweeps(&mut self, world: &mut World, tick: &mut Tick<'_>) {
-        for _ in 0..FLOWS_SWEPT_PER_STEP {
+        for _ in 0..SWEPT_PER_STEP {
             let Some(sweep) = self.sweeps.last_mut() else { return };
             let cause = sweep.cause;
             match sweep.flows.pop() {

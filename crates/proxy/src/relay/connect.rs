@@ -1,0 +1,190 @@
+//! From a connection that can be routed to one that is joined with a backend: route, choose, connect, and again with
+//! another backend where that fails. The client notices nothing of it.
+
+use kakei_config::StreamProxyProtocol;
+use kakei_wire::client_hello::ClientHello;
+use kakei_wire::proxy_protocol::{Addresses, Command, v1, v2};
+
+use super::connection::{Ending, Opening, Phase, Relay, Side};
+use super::{RelayId, Relays};
+use crate::balance;
+use crate::cluster::{BackendKey, ClusterKey};
+use crate::record::CloseReason;
+use crate::routes::Asked;
+use crate::seam::{Gather, Op, OpenError, SocketId, Span};
+use crate::stats::BackendMetric;
+use crate::world::{Socket, Tick, World};
+
+/// What came of looking for a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Backend(BackendKey),
+    /// Some that could be tried have no room.
+    Full,
+    /// None is left to be tried.
+    Exhausted,
+    /// None takes work.
+    Nobody,
+}
+
+impl Relays {
+    /// Where the connection goes, by what its client is and said.
+    pub(super) fn route(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: RelayId,
+        hello: Option<ClientHello>,
+    ) {
+        let relay = &mut self.relays[id];
+        let hello = hello.unwrap_or_default();
+        let asked = Asked { source: relay.client().ip(), sni: hello.server_name.as_deref(), alpn: &hello.alpn };
+        let target = world.listeners[relay.listener].spec.route(&asked).cloned();
+        relay.detail.sni = hello.server_name;
+        let Some(target) = target else { return self.end(world, tick, id, CloseReason::NoRoute) };
+        let Some(&cluster) = world.cluster_names.get(&target.cluster) else {
+            return self.end(world, tick, id, CloseReason::NoBackend);
+        };
+        relay.knobs = Some(std::sync::Arc::clone(&world.clusters[cluster].spec.tcp));
+        relay.cluster = Some(cluster);
+        relay.target = Some(target);
+        self.restless += usize::from(relay.minds_its_route());
+        self.place(world, tick, id);
+    }
+
+    /// Connect to a backend, or wait for one with room, or end.
+    pub(super) fn place(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) {
+        match self.choose(world, id) {
+            Choice::Backend(backend) => self.connect(world, tick, id, backend),
+            Choice::Full => self.enqueue(world, tick, id),
+            Choice::Exhausted => self.end(world, tick, id, CloseReason::ConnectFailed),
+            Choice::Nobody => self.end(world, tick, id, CloseReason::NoBackend),
+        }
+    }
+
+    /// The same for one that waits: false where it goes on waiting.
+    pub(super) fn place_waiting(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) -> bool {
+        let Choice::Backend(backend) = self.choose(world, id) else { return false };
+        let relay = &mut self.relays[id];
+        relay.detail.queued += tick.now - relay.since;
+        self.connect(world, tick, id, backend);
+        true
+    }
+
+    fn choose(&self, world: &mut World, id: RelayId) -> Choice {
+        let relay = &self.relays[id];
+        let (Some(key), Some(knobs)) = (relay.cluster, &relay.knobs) else { return Choice::Nobody };
+        let affinity = balance::source_affinity(world.balance_seed, knobs.affinity, relay.client());
+        let cluster = &mut world.clusters[key];
+        if !cluster.takes_work() {
+            return Choice::Nobody;
+        }
+        let tried = relay.opening.as_ref().map_or(&[][..], |opening| &opening.tried);
+        let most = knobs.connections_per_backend;
+        let has_room = |connections: u32| most == 0 || connections < most;
+        let chosen = cluster.choose(affinity, &mut world.rng, |backend, live| {
+            !tried.contains(&backend) && has_room(live.connections)
+        });
+        match chosen {
+            Some(backend) => Choice::Backend(backend),
+            None if cluster.members().all(|backend| tried.contains(&backend)) => Choice::Exhausted,
+            None => Choice::Full,
+        }
+    }
+
+    fn connect(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId, backend: BackendKey) {
+        let socket = world.insert(Socket::Backend(id));
+        let relay = &mut self.relays[id];
+        let Some(cluster) = relay.cluster else { return };
+        relay.set_socket(Side::Backend, socket);
+        relay.backend = Some(backend);
+        (relay.phase, relay.since) = (Phase::Connecting, tick.now);
+        relay.detail.attempts += 1;
+        let live = &mut world.clusters[cluster].backends[backend];
+        live.take(relay.minds_its_backend());
+        live.values[BackendMetric::ConnectionsOpened] += 1;
+        let keepalive = relay.knobs.as_ref().and_then(|knobs| knobs.keepalive);
+        tick.ask(Op::Connect { socket, remote: live.spec.address.clone(), keepalive });
+        self.arm(world, id);
+    }
+
+    /// The stream to the backend is open: what the client sent so far goes there, behind the PROXY header.
+    pub(crate) fn handle_opened(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId, socket: SocketId) {
+        let step = self.step;
+        let Some(relay) = self.relays.get_mut(id) else { return };
+        let (Phase::Connecting, Some(cluster)) = (relay.phase, relay.cluster) else { return };
+        relay.detail.connect = Some(tick.now - relay.since);
+        (relay.phase, relay.since, relay.moved) = (Phase::Established, tick.now, tick.now);
+        let opening = relay.opening.take().unwrap_or_default();
+        let head = Span { start: tick.out.bytes.len() as u32, len: 0 };
+        emit_header(world.clusters[cluster].spec.send_proxy_protocol, relay, &opening, &mut tick.out.bytes);
+        let payload = &opening.buffer[opening.payload_at..];
+        tick.out.bytes.extend_from_slice(payload);
+        let head = Span { len: tick.out.bytes.len() as u32 - head.start, ..head };
+        if head.len > 0 {
+            tick.ask(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
+            relay.lane_mut(Side::Client).written = step;
+        }
+        let client = relay.socket(Side::Client);
+        let has_ended = relay.lane(Side::Client).ending != Ending::Open;
+        self.count_moved(world, id, Side::Client, payload.len() as u64);
+        if has_ended {
+            self.pass_end(world, tick, id, Side::Client);
+        } else {
+            tick.ask(Op::Credit { socket: client, on: true });
+        }
+        self.arm(world, id);
+    }
+
+    /// The stream to the backend could not be opened, and is gone: another backend, while there may be attempts.
+    pub(crate) fn handle_connect_failed(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: RelayId,
+        error: Option<OpenError>,
+    ) {
+        let Some(relay) = self.relays.get_mut(id) else { return };
+        let (Phase::Connecting, Some(cluster), Some(backend)) = (relay.phase, relay.cluster, relay.backend) else {
+            return;
+        };
+        relay.set_socket(Side::Backend, SocketId::default());
+        relay.opening.get_or_insert_default().tried.push(backend);
+        let attempts = relay.knobs.as_ref().map_or(1, |knobs| knobs.attempts);
+        let may_retry = relay.detail.attempts < attempts && error != Some(OpenError::NoDescriptors);
+        world.clusters[cluster].backends[backend].values[BackendMetric::ConnectFailures] += 1;
+        self.leave_backend(world, id);
+        if may_retry && !world.clusters[cluster].removed {
+            self.place(world, tick, id);
+        } else {
+            self.end(world, tick, id, CloseReason::ConnectFailed);
+        }
+    }
+
+    /// Give the place on the backend back.
+    pub(super) fn leave_backend(&mut self, world: &mut World, id: RelayId) -> Option<(ClusterKey, BackendKey)> {
+        let relay = &mut self.relays[id];
+        let (cluster, backend) = (relay.cluster?, relay.backend.take()?);
+        world.clusters[cluster].backends[backend].give_back(relay.minds_its_backend());
+        self.queues.stir();
+        Some((cluster, backend))
+    }
+}
+
+/// The header that tells the backend who the client is and which address it dialled, and what else came in with that.
+fn emit_header(version: StreamProxyProtocol, relay: &Relay, opening: &Opening, out: &mut Vec<u8>) {
+    let addresses = Addresses { source: relay.client(), destination: relay.dialled() };
+    match version {
+        StreamProxyProtocol::Off => {}
+        StreamProxyProtocol::V1 => {
+            let mut header = [0; v1::MAX];
+            let len = v1::emit(Some(addresses), &mut header);
+            out.extend_from_slice(&header[..len]);
+        }
+        StreamProxyProtocol::V2 => {
+            let tlvs = &opening.buffer[opening.tlvs_at..opening.payload_at];
+            let fits = v2::emit_stream(Command::Proxy, Some(addresses), tlvs, out);
+            debug_assert!(fits, "what came in was bounded by far less than a header may hold");
+        }
+    }
+}

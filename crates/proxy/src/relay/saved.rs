@@ -1,0 +1,166 @@
+//! Relays written down and read back: both ends, what is kept between them, how far their ends have come, deadlines as
+//! time left. What is being piped stays in the machine and moves with its streams.
+
+use std::sync::Arc;
+
+use super::connection::{Counted, Drain, Ending, Lane, Phase, Relay, RelayId, Side};
+use super::{Change, Relays};
+use crate::restore::Known;
+use crate::save::{Table, raw};
+use crate::seam::{Instant, SocketId};
+use crate::snapshot::Target;
+use crate::state::{LaneState, RelayState, RestoreError};
+use crate::stats::ListenerMetric;
+use crate::world::{Socket, World};
+
+impl Relays {
+    /// Every relay, written down; those that wait in the order of their waiting.
+    pub(crate) fn save(&self, now: Instant, table: &mut Table) -> Vec<RelayState> {
+        let mut relays: Vec<&Relay> = self.relays.values().collect();
+        relays.sort_by_key(|relay| relay.since);
+        relays.into_iter().map(|relay| save_relay(now, table, relay)).collect()
+    }
+
+    /// Put a relay back.
+    pub(crate) fn restore(
+        &mut self,
+        world: &mut World,
+        now: Instant,
+        known: &mut Known,
+        state: RelayState,
+    ) -> Result<(), RestoreError> {
+        let listener = known.listener(state.listener)?;
+        let mut relay = Relay::new(now.before(state.age), listener, (state.peer, state.local));
+        relay.phase = state.phase;
+        relay.since = now.before(state.since);
+        relay.moved = now.before(state.moved);
+        relay.believed = state.believed.map(Box::new);
+        relay.counted = state.counted;
+        relay.detail = state.detail;
+        relay.drain = state.drain.map(|(left, change)| Drain { until: now + left, change });
+        relay.knobs = state.knobs.map(|at| known.connection_knobs(at)).transpose()?;
+        if let Some(cluster) = state.cluster {
+            let cluster = known.cluster(cluster)?;
+            let (route, on_change) = state.route.unwrap_or_default();
+            let name = world.clusters[cluster].spec.name.clone();
+            relay.cluster = Some(cluster);
+            relay.target = Some(Arc::new(Target { route, cluster: name, on_change }));
+        }
+        if let Some((cluster, backend)) = state.cluster.zip(state.backend) {
+            relay.backend = Some(known.backend(cluster, backend)?.1);
+        }
+        relay.opening = state.opening.map(|(opening, tried)| {
+            let key = |at: usize| known.backend(state.cluster.unwrap_or(usize::MAX), at).ok().map(|(_, key)| key);
+            let tried = tried.into_iter().filter_map(key).collect();
+            Box::new(super::connection::Opening { tried, ..opening })
+        });
+        if relay.opening.as_ref().is_some_and(|opening| !opening.is_sound()) {
+            return Err(RestoreError::Damaged("a connection's first bytes are not where they should be"));
+        }
+        for (side, lane) in [Side::Client, Side::Backend].into_iter().zip(state.lanes) {
+            let LaneState { bytes, rest, ending, mode } = lane;
+            let rest = (!rest.is_empty()).then(|| Box::new(rest));
+            *relay.lane_mut(side) = Lane { bytes, rest, ending, mode, written: self.step };
+        }
+        self.enter(world, known, relay, [Some(state.client), state.server])
+    }
+
+    /// Give a relay that was read back its sockets, its places and its deadline.
+    fn enter(
+        &mut self,
+        world: &mut World,
+        known: &mut Known,
+        relay: Relay,
+        sockets: [Option<u64>; 2],
+    ) -> Result<(), RestoreError> {
+        let id = self.relays.insert(relay);
+        let relay = &mut self.relays[id];
+        for (side, was) in [Side::Client, Side::Backend].into_iter().zip(sockets) {
+            let Some(was) = was else { continue };
+            let role = if side == Side::Client { Socket::Client(id) } else { Socket::Backend(id) };
+            relay.set_socket(side, known.adopt(world, was, role));
+        }
+        let is_sound = match relay.phase {
+            Phase::Preread => relay.backend.is_none(),
+            Phase::Queued => relay.cluster.is_some() && relay.knobs.is_some() && relay.backend.is_none(),
+            Phase::Connecting | Phase::Established => relay.backend.is_some() && sockets[1].is_some(),
+        };
+        if !is_sound {
+            return Err(RestoreError::Damaged("a connection lacks what its phase needs"));
+        }
+        self.restless += usize::from(relay.minds_its_route());
+        if let (Some(cluster), Some(backend)) = (relay.cluster, relay.backend) {
+            world.clusters[cluster].backends[backend].take(relay.minds_its_backend());
+        }
+        let admission = &mut world.listeners[relay.listener].admission;
+        match relay.counted {
+            Counted::Nowhere => admission.take_unknown(),
+            Counted::In(network) => {
+                admission.take(relay.client().ip());
+                admission.take_network_again(network);
+            }
+        }
+        if relay.phase == Phase::Queued {
+            // Counted anew by its place in the queue.
+            world.listeners[relay.listener].values[ListenerMetric::ConnectionsQueued] -= 1;
+            self.wait(world, id);
+        }
+        self.arm(world, id);
+        if [Side::Client, Side::Backend].iter().all(|side| self.relays[id].lane(*side).ending == Ending::Passed) {
+            self.finishing.push(id);
+        }
+        Ok(())
+    }
+
+    /// Go on with what was under way when the worker was written down.
+    pub(crate) fn resume(&mut self, world: &World, now: Instant) {
+        self.queues.stir();
+        let listeners: Vec<_> = world.listeners.keys().collect();
+        listeners.into_iter().for_each(|listener| self.sweep_routes(listener));
+        let undrained: Vec<RelayId> =
+            self.relays.iter().filter(|(_, relay)| relay.drain.is_none()).map(|(id, _)| id).collect();
+        for id in undrained {
+            let spec = &world.listeners[self.relays[id].listener].spec;
+            let until = now + spec.drain_timeout;
+            self.sweep_one(id, (Change::Drained, until));
+        }
+    }
+}
+
+fn save_relay(now: Instant, table: &mut Table, relay: &Relay) -> RelayState {
+    let place = relay.cluster.zip(relay.backend);
+    let socket = |side| match relay.socket(side) {
+        socket if socket == SocketId::default() => None,
+        socket => Some(raw(socket)),
+    };
+    let cluster = relay.cluster.map(|cluster| table.cluster(cluster));
+    let lane = |side| {
+        let lane: &Lane = relay.lane(side);
+        let rest = lane.rest.as_ref().map_or_else(Vec::new, |rest| Vec::clone(rest));
+        LaneState { bytes: lane.bytes, rest, ending: lane.ending, mode: lane.mode }
+    };
+    RelayState {
+        client: raw(relay.socket(Side::Client)),
+        server: socket(Side::Backend),
+        lanes: [lane(Side::Client), lane(Side::Backend)],
+        phase: relay.phase,
+        since: now - relay.since,
+        age: now - relay.accepted,
+        moved: now - relay.moved,
+        listener: table.listener(relay.listener),
+        peer: relay.peer,
+        local: relay.local,
+        believed: relay.believed.as_deref().copied(),
+        counted: relay.counted,
+        route: relay.target.as_ref().map(|target| (target.route.clone(), target.on_change)),
+        cluster,
+        backend: place.map(|(cluster, backend)| table.backend(cluster, backend).1),
+        knobs: relay.knobs.as_ref().map(|knobs| table.connection_knobs(knobs)),
+        opening: relay.opening.as_deref().map(|opening| {
+            let tried = opening.tried.iter().filter_map(|backend| table.known_backend(relay.cluster?, *backend));
+            (opening.clone(), tried.collect())
+        }),
+        drain: relay.drain.map(|drain| (drain.until - now, drain.change)),
+        detail: relay.detail.clone(),
+    }
+}

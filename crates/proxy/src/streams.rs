@@ -1,0 +1,115 @@
+//! What happens to streams: to the relay or the health check that it belongs to. Composes; decides nothing.
+
+use crate::cluster::{BackendKey, ClusterKey};
+use crate::relay::{Due, RelayId, Side};
+use crate::seam::{OpenError, SocketId, Span};
+use crate::stats::{ListenerMetric, WorkerMetric};
+use crate::worker::Worker;
+use crate::world::{Socket, Tick};
+
+/// Whose a stream is.
+enum Owner {
+    Relay(RelayId, Side),
+    Probe(ClusterKey, crate::health::ProbeId),
+}
+
+impl Worker {
+    fn owner(&mut self, socket: SocketId) -> Option<Owner> {
+        match self.world.sockets.get(socket) {
+            Some(&Socket::Client(id)) => Some(Owner::Relay(id, Side::Client)),
+            Some(&Socket::Backend(id)) => Some(Owner::Relay(id, Side::Backend)),
+            Some(&Socket::Probe { cluster, probe }) => Some(Owner::Probe(cluster, probe)),
+            Some(Socket::Front(_) | Socket::Flow(_) | Socket::Shared { .. }) | None => {
+                self.world.values[WorkerMetric::StaleEvents] += 1;
+                None
+            }
+        }
+    }
+
+    pub(crate) fn handle_accept_failed(&mut self, front: SocketId) {
+        if let Some(front) = self.world.front_mut(front) {
+            let listener = front.listener;
+            self.world.listeners[listener].values[ListenerMetric::AcceptFailures] += 1;
+        }
+    }
+
+    pub(crate) fn handle_data(&mut self, tick: &mut Tick<'_>, socket: SocketId, bytes: Span) {
+        match self.owner(socket) {
+            Some(Owner::Relay(id, side)) => self.relays.handle_data(&mut self.world, tick, (id, side), bytes),
+            Some(Owner::Probe(cluster, probe)) => {
+                self.handle_probe_data(tick, (cluster, probe), bytes.of(tick.bytes));
+            }
+            None => {}
+        }
+    }
+
+    pub(crate) fn handle_eof(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
+        match self.owner(socket) {
+            Some(Owner::Relay(id, side)) => self.relays.handle_eof(&mut self.world, tick, (id, side)),
+            Some(Owner::Probe(cluster, probe)) => self.handle_probe_eof(tick, (cluster, probe)),
+            None => {}
+        }
+    }
+
+    pub(crate) fn handle_broken(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
+        match self.owner(socket) {
+            Some(Owner::Relay(id, side)) => self.relays.handle_broken(&mut self.world, tick, (id, side)),
+            Some(Owner::Probe(cluster, probe)) => self.handle_probe_broken(tick, (cluster, probe)),
+            None => {}
+        }
+    }
+
+    pub(crate) fn handle_blocked(&mut self, tick: &mut Tick<'_>, socket: SocketId, rest: Span) {
+        match self.owner(socket) {
+            Some(Owner::Relay(id, side)) => self.relays.handle_blocked(tick, (id, side), rest),
+            Some(Owner::Probe(cluster, probe)) => self.handle_probe_broken(tick, (cluster, probe)),
+            None => {}
+        }
+    }
+
+    pub(crate) fn handle_drained(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
+        if let Some(Owner::Relay(id, side)) = self.owner(socket) {
+            self.relays.handle_drained(&mut self.world, tick, (id, side));
+        }
+    }
+
+    pub(crate) fn handle_piped(&mut self, tick: &mut Tick<'_>, from: SocketId, bytes: u64) {
+        if let Some(Owner::Relay(id, side)) = self.owner(from) {
+            self.relays.handle_piped(&mut self.world, tick, (id, side), bytes);
+        }
+    }
+
+    /// A relay's stream to its backend is open.
+    pub(crate) fn handle_connected(&mut self, tick: &mut Tick<'_>, id: RelayId, socket: SocketId) {
+        if let Some(place) = self.relays.backend_of(id) {
+            self.note_connected(tick, place);
+        }
+        self.relays.handle_opened(&mut self.world, tick, id, socket);
+    }
+
+    /// It could not be opened. A lack of our own says nothing about the backend.
+    pub(crate) fn handle_connect_failed(&mut self, tick: &mut Tick<'_>, id: RelayId, error: OpenError) {
+        if error == OpenError::Unreachable {
+            self.note_failed_place(tick, id);
+        }
+        self.relays.handle_connect_failed(&mut self.world, tick, id, Some(error));
+    }
+
+    /// A relay's deadline came.
+    pub(crate) fn handle_relay_due(&mut self, tick: &mut Tick<'_>, id: RelayId) {
+        if self.relays.handle_due(&mut self.world, tick, id) == Due::ConnectTimedOut {
+            self.note_failed_place(tick, id);
+            if let Some(socket) = self.relays.backend_socket(id) {
+                self.world.close(tick, socket);
+            }
+            self.relays.handle_connect_failed(&mut self.world, tick, id, None);
+        }
+    }
+
+    fn note_failed_place(&mut self, tick: &mut Tick<'_>, id: RelayId) {
+        let place: Option<(ClusterKey, BackendKey)> = self.relays.backend_of(id);
+        if let Some(place) = place {
+            self.note_connect_failed(tick, place);
+        }
+    }
+}
