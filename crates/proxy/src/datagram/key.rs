@@ -4,9 +4,9 @@ use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
-use kakei_wire::proxy_protocol::{self, v2};
-use serde::{Deserialize, Serialize};
+use kakei_wire::proxy_protocol::v2;
 
+use crate::client::Believed;
 use crate::hash::Keyed;
 use crate::seam::SocketId;
 use crate::snapshot::Listener;
