@@ -32,8 +32,8 @@ pub(crate) struct Relays {
     relays: SlotMap<RelayId, Relay>,
     /// Those that wait for a backend with room.
     queues: Queues,
-    /// Relays whose last bytes were written in the last step: they end once it is known that they were taken.
-    finishing: Vec<RelayId>,
+    /// Relays whose last bytes were written in that step: they end once it is known that they were taken.
+    finishing: Vec<(u32, RelayId)>,
     /// Relays still to be visited because what they stand on was changed.
     sweeps: Vec<Sweep>,
     /// How many relays came by a route whose change they don't simply outlive.

@@ -107,7 +107,7 @@ impl Relays {
         }
         self.arm(world, id);
         if [Side::Client, Side::Backend].iter().all(|side| self.relays[id].lane(*side).ending == Ending::Passed) {
-            self.finishing.push(id);
+            self.finishing.push((self.step, id));
         }
         Ok(())
     }

@@ -158,7 +158,7 @@ impl Relays {
         if may_block {
             let to = relay.socket(from.other());
             tick.ask(Op::Shutdown { socket: to });
-            self.finishing.push(id);
+            self.finishing.push((step, id));
         } else {
             self.end(world, tick, id, CloseReason::Closed);
         }
@@ -166,7 +166,10 @@ impl Relays {
 
     /// End the relays whose last bytes, written in the last step, were taken.
     pub(crate) fn finish(&mut self, world: &mut World, tick: &mut Tick<'_>) {
-        for id in std::mem::take(&mut self.finishing) {
+        // Those of this step come last, and their turn is the next one.
+        let earlier = self.finishing.iter().take_while(|(step, _)| *step != self.step).count();
+        let earlier: Vec<(u32, RelayId)> = self.finishing.drain(..earlier).collect();
+        for (_, id) in earlier {
             let passed = |side| self.relays.get(id).is_some_and(|relay| relay.lane(side).ending == Ending::Passed);
             if passed(Side::Client) && passed(Side::Backend) {
                 self.end(world, tick, id, CloseReason::Closed);
