@@ -55,6 +55,8 @@ impl Relays {
     /// Connect to a backend, or wait for one with room, or end.
     pub(super) fn place(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) {
         match self.choose(world, id) {
+            // Those that wait were here first.
+            Choice::Backend(_) if self.is_waited_for(id) => self.enqueue(world, tick, id),
             Choice::Backend(backend) => self.connect(world, tick, id, backend),
             Choice::Full => self.enqueue(world, tick, id),
             Choice::Exhausted => self.end(world, tick, id, CloseReason::ConnectFailed),
@@ -146,7 +148,8 @@ impl Relays {
     ) {
         let Some(relay) = self.relays.get_mut(id) else { return };
         let (Phase::Connecting, Some(cluster), Some(backend)) = (relay.phase, relay.cluster, relay.backend) else {
-            return;
+            // A stream that a restored worker could not take over.
+            return self.handle_broken(world, tick, (id, Side::Backend));
         };
         relay.set_socket(Side::Backend, SocketId::default());
         relay.opening.get_or_insert_default().tried.push(backend);

@@ -52,6 +52,11 @@ impl Relays {
         self.queues.stir();
     }
 
+    /// Whether others wait for a backend of the relay's cluster.
+    pub(super) fn is_waited_for(&self, id: RelayId) -> bool {
+        self.relays[id].cluster.is_some_and(|cluster| self.queues.waiting.contains_key(cluster))
+    }
+
     /// Wait for a backend with room, where there is a place to wait.
     pub(super) fn enqueue(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) {
         let relay = &mut self.relays[id];
