@@ -54,7 +54,8 @@ impl Relays {
         debug_assert!(tick.now >= relay.accepted, "time never goes back");
         match listener.admission.admit_source(source, &bounds) {
             Ok(()) => {
-                relay.counted = Counted::In(listener.admission.take_network(source, listener.spec.limits.source_network));
+                relay.counted =
+                    Counted::In(listener.admission.take_network(source, listener.spec.limits.source_network));
                 true
             }
             Err(over) => {
@@ -65,11 +66,7 @@ impl Relays {
     }
 }
 
-fn let_in(
-    listener: &mut LiveListener,
-    now: Instant,
-    (peer, draining): (IpAddr, bool),
-) -> Result<Counted, Refusal> {
+fn let_in(listener: &mut LiveListener, now: Instant, (peer, draining): (IpAddr, bool)) -> Result<Counted, Refusal> {
     if draining {
         return Err(Refusal::Draining);
     }

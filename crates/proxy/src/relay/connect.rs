@@ -29,13 +29,7 @@ enum Choice {
 
 impl Relays {
     /// Where the connection goes, by what its client is and said.
-    pub(super) fn route(
-        &mut self,
-        world: &mut World,
-        tick: &mut Tick<'_>,
-        id: RelayId,
-        hello: Option<ClientHello>,
-    ) {
+    pub(super) fn route(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId, hello: Option<ClientHello>) {
         let relay = &mut self.relays[id];
         let hello = hello.unwrap_or_default();
         let asked = Asked { source: relay.client().ip(), sni: hello.server_name.as_deref(), alpn: &hello.alpn };
@@ -56,7 +50,10 @@ impl Relays {
     pub(super) fn place(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) {
         match self.choose(world, id) {
             // Those that wait were here first.
-            Choice::Backend(_) if self.is_waited_for(id) => self.enqueue(world, tick, id),
+            Choice::Backend(_) if self.is_waited_for(id) => {
+                self.queues.stir();
+                self.enqueue(world, tick, id);
+            }
             Choice::Backend(backend) => self.connect(world, tick, id, backend),
             Choice::Full => self.enqueue(world, tick, id),
             Choice::Exhausted => self.end(world, tick, id, CloseReason::ConnectFailed),
@@ -84,9 +81,8 @@ impl Relays {
         let tried = relay.opening.as_ref().map_or(&[][..], |opening| &opening.tried);
         let most = knobs.connections_per_backend;
         let has_room = |connections: u32| most == 0 || connections < most;
-        let chosen = cluster.choose(affinity, &mut world.rng, |backend, live| {
-            !tried.contains(&backend) && has_room(live.connections)
-        });
+        let chosen = cluster
+            .choose(affinity, &mut world.rng, |backend, live| !tried.contains(&backend) && has_room(live.connections));
         match chosen {
             Some(backend) => Choice::Backend(backend),
             None if cluster.members().all(|backend| tried.contains(&backend)) => Choice::Exhausted,

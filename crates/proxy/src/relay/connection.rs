@@ -215,9 +215,8 @@ impl Relay {
 
     /// Whether it doesn't simply stay when its backend goes.
     pub(crate) fn minds_its_backend(&self) -> bool {
-        let stays = |knobs: &TcpKnobs| {
-            knobs.on_backend_removed == OnChange::Keep && knobs.on_backend_down == OnChange::Keep
-        };
+        let stays =
+            |knobs: &TcpKnobs| knobs.on_backend_removed == OnChange::Keep && knobs.on_backend_down == OnChange::Keep;
         self.knobs.as_ref().is_some_and(|knobs| !stays(knobs))
     }
 

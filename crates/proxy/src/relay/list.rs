@@ -14,10 +14,10 @@ impl Relays {
     }
 
     fn view(&self, world: &World, now: Instant, relay: &Relay) -> ConnectionView {
-        let backend = relay.cluster.zip(relay.backend).map(|(cluster, backend)| {
-            &world.clusters[cluster].backends[backend]
-        });
-        let is_half_closed = [Side::Client, Side::Backend].into_iter().any(|side| relay.lane(side).ending != Ending::Open);
+        let backend =
+            relay.cluster.zip(relay.backend).map(|(cluster, backend)| &world.clusters[cluster].backends[backend]);
+        let is_half_closed =
+            [Side::Client, Side::Backend].into_iter().any(|side| relay.lane(side).ending != Ending::Open);
         let phase = match relay.phase {
             Phase::Preread => "preread",
             Phase::Queued => "queued",
@@ -49,7 +49,10 @@ impl Relays {
 fn matches(world: &World, filter: &Filter, relay: &Relay) -> bool {
     let backend = || Some(&world.clusters[relay.cluster?].backends[relay.backend?].spec.name);
     filter.listener.as_ref().is_none_or(|name| *name == world.listeners[relay.listener].spec.name)
-        && filter.cluster.as_ref().is_none_or(|name| relay.target.as_ref().is_some_and(|target| target.cluster == *name))
+        && filter
+            .cluster
+            .as_ref()
+            .is_none_or(|name| relay.target.as_ref().is_some_and(|target| target.cluster == *name))
         && filter.backend.as_ref().is_none_or(|name| backend() == Some(name))
         && filter.client.is_none_or(|client| client == relay.client().ip())
 }

@@ -87,8 +87,7 @@ impl Relays {
     }
 
     fn sweep(&mut self, change: Change, until: Instant, affected: impl Fn(&Relay) -> bool) {
-        let relays: Vec<RelayId> =
-            self.relays.iter().filter(|(_, relay)| affected(relay)).map(|(id, _)| id).collect();
+        let relays: Vec<RelayId> = self.relays.iter().filter(|(_, relay)| affected(relay)).map(|(id, _)| id).collect();
         if !relays.is_empty() {
             self.sweeps.push(Sweep { relays, change, until });
         }
