@@ -263,6 +263,16 @@ pub enum ServerName {
     Under(Arc<str>),
 }
 
+impl ServerName {
+    /// Whether a client that asks for `name` is meant.
+    pub fn covers(&self, name: &str) -> bool {
+        match self {
+            ServerName::Exact(exact) => **exact == *name,
+            ServerName::Under(suffix) => name.strip_suffix(&**suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        }
+    }
+}
+
 impl fmt::Display for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

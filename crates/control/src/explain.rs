@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use kakei_config::{Affinity, Balance, Document, Name};
 use kakei_proxy::balance::{self, Member};
 use kakei_proxy::seam::BindKey;
-use kakei_proxy::snapshot::{Cluster, Generation, Listener};
+use kakei_proxy::snapshot::{Asked, Cluster, Generation, Listener};
 use kakei_proxy::stats::BackendMetric;
 use serde::Serialize;
 
@@ -103,7 +103,7 @@ fn follow(answer: &mut Explanation, view: &View, sums: Option<&Sums>, listener: 
     let source = answer.client.ip();
     answer.listener = Some(listener.name.clone());
     answer.considered = considered(listener, source);
-    let Some(target) = listener.route(source) else {
+    let Some(target) = listener.route(&Asked::source(source)) else {
         answer.dropped = Some("no_route");
         answer.verdict =
             format!("dropped: no route of listener {} matches {source} and it has no cluster", listener.name);
@@ -177,7 +177,8 @@ fn find_listener(view: &View, local: SocketAddr) -> Option<&Listener> {
 
 fn considered(listener: &Listener, source: IpAddr) -> Vec<Considered> {
     let mut taken = false;
-    let entries = listener.considered(source).map(|(network, target, matches)| {
+    let entries = listener.routes.considered(Asked::source(source)).into_iter().map(|entry| {
+        let kakei_proxy::snapshot::Considered { source, target, matches, .. } = entry;
         let why = match (matches, taken) {
             (false, _) => "the client is not in this network",
             (true, false) => "the longest network that has the client",
@@ -185,7 +186,7 @@ fn considered(listener: &Listener, source: IpAddr) -> Vec<Considered> {
         };
         taken |= matches;
         let route = target.route.clone();
-        Considered { route, source: network.to_string(), cluster: target.cluster.clone(), matches, why }
+        Considered { route, source: source.map_or_else(String::new, ToString::to_string), cluster: target.cluster.clone(), matches, why }
     });
     entries.collect()
 }

@@ -73,11 +73,32 @@ impl Worker {
                 tick.ask(Op::Send(Send { socket, to: None, from: None, segment: 0, bytes, tag: 0 }));
             }
             Some(Check::Tcp) => {
-                let verdict = checker.handle_opened(id);
-                self.settle_probe(tick, (key, id), verdict);
+                if !checker.stream_payload().is_empty() {
+                    let head = tick.out.put(checker.stream_payload());
+                    tick.ask(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
+                }
+                if !checker.expects_bytes() {
+                    let verdict = checker.handle_opened(id);
+                    self.settle_probe(tick, (key, id), verdict);
+                }
             }
             None => self.close_probe(tick, (key, id)),
         }
+    }
+
+    /// Bytes of a stream that is probed. Probes end with the first bytes that say something.
+    pub(crate) fn handle_probe_data(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, bytes: &[u8]) {
+        let checker = &mut self.world.clusters[key].probing.checker;
+        let verdict = checker.handle_bytes(id, bytes);
+        if checker.probe(id).is_none() {
+            self.settle_probe(tick, (key, id), verdict);
+        }
+    }
+
+    /// A stream that is probed ended or broke before what was expected had come; or it did not even take what is sent.
+    pub(crate) fn handle_probe_broken(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe) {
+        let verdict = self.world.clusters[key].probing.checker.handle_failed(id);
+        self.settle_probe(tick, (key, id), verdict);
     }
 
     pub(crate) fn handle_probe_reply(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, bytes: &[u8]) {
@@ -177,16 +198,38 @@ impl Worker {
     }
 
     fn note_unreachable_backend(&mut self, tick: &mut Tick<'_>, key: ClusterKey, backend: BackendKey) {
+        self.world.clusters[key].backends[backend].values[BackendMetric::Unreachable] += 1;
+        self.note_failure(tick, (key, backend));
+    }
+
+    /// A connection to a backend could not be opened.
+    pub(crate) fn note_connect_failed(&mut self, tick: &mut Tick<'_>, place: (ClusterKey, BackendKey)) {
+        self.note_failure(tick, place);
+    }
+
+    /// A connection to a backend was opened.
+    pub(crate) fn note_connected(&mut self, (key, backend): (ClusterKey, BackendKey)) {
+        self.world.clusters[key].backends[backend].passive.handle_success();
+    }
+
+    /// Something went wrong with live traffic of a backend: enough of it in a row eject it. Where a cluster fails open
+    /// its last backend stays: to leave it would be to use it all the same.
+    fn note_failure(&mut self, tick: &mut Tick<'_>, (key, backend): (ClusterKey, BackendKey)) {
         let cluster = &mut self.world.clusters[key];
+        let Some(health) = &cluster.spec.health else { return };
+        let Some(check) = health.passive else { return };
+        let others = cluster.backends.iter().filter(|(other, _)| *other != backend);
+        let is_last = !others.into_iter().any(|(_, live)| live.is_member() && live.is_up(tick.now));
+        if health.fail_open && is_last {
+            return;
+        }
         let live = &mut cluster.backends[backend];
-        live.values[BackendMetric::Unreachable] += 1;
-        let Some(check) = cluster.spec.health.as_ref().and_then(|health| health.passive) else { return };
-        if live.passive.handle_error(tick.now, &check).is_some() {
+        if let Some(until) = live.passive.handle_error(tick.now, &check) {
             let (name, of) = (live.spec.name.clone(), cluster.spec.name.clone());
-            tick.ask(Op::Notice(Notice::Ejected { cluster: of, backend: name, for_: check.eject }));
+            tick.ask(Op::Notice(Notice::Ejected { cluster: of, backend: name, for_: until - tick.now }));
             cluster.rebuild(tick.now);
             self.world.arm_review(tick.now, key);
-            self.leave_backend(key, backend);
+            self.leave_backend((key, backend), false);
         }
     }
 }

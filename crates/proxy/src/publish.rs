@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::cluster::{ClusterKey, LiveCluster, Reshaped};
 use crate::datagram::Datagrams;
-use crate::relay::Relays;
 use crate::listener::{Front, ListenerKey, LiveListener};
+use crate::relay::Relays;
 use crate::seam::{BackendHealth, BindKey, Op, SocketId};
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerMetric;

@@ -2,14 +2,16 @@
 //!
 //! Objects that a change does not touch are the same `Arc`s as in the generation before it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use kakei_config::{Balance, Document, Health, Limits, Name, Protocol, StreamProxyProtocol, TcpKnobs, UdpKnobs};
+use kakei_config::{
+    Balance, Document, Health, Limits, Name, OnChange, Protocol, StreamProxyProtocol, TcpKnobs, UdpKnobs,
+};
 use serde::{Deserialize, Serialize};
 
+pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};
 use crate::state::RemovedState;
 
@@ -55,28 +57,27 @@ pub struct Listener {
     pub max_datagram_size: u32,
     /// Networks whose datagrams carry a PROXY header.
     pub trusted: Vec<IpNet>,
+    /// How long what comes before a connection is routed may take.
+    pub preread_timeout: Duration,
     /// How long live flows may go on after its removal.
     pub drain_timeout: Duration,
-    /// Where flows go, the longest source network first.
-    routes: Vec<RouteEntry>,
+    /// What refines it.
+    pub routes: Routes,
+    /// Of a removed one, whose routes are gone: whether its connections still wait for a ClientHello.
+    reads_hello: bool,
     /// Where all others go.
-    default: Option<Arc<Target>>,
+    pub default: Option<Arc<Target>>,
 }
 
-/// One source network of a route.
-#[derive(Clone, Debug, PartialEq)]
-struct RouteEntry {
-    source: IpNet,
-    target: Arc<Target>,
-}
-
-/// Where a flow goes.
+/// Where a flow or a connection goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// By which route; none: the listener's default.
     pub route: Option<Name>,
     /// The cluster.
     pub cluster: Name,
+    /// What a change of the route does to connections that came by it.
+    pub on_change: OnChange,
 }
 
 /// A cluster, ready to be balanced over.
@@ -122,21 +123,27 @@ impl Listener {
             limits: Limits::default(),
             max_datagram_size: state.max_datagram_size,
             trusted: state.trusted,
+            preread_timeout: state.preread_timeout,
             drain_timeout: state.left,
-            routes: Vec::new(),
+            routes: Routes::default(),
+            reads_hello: state.reads_hello,
             default: None,
         }
     }
 
-    /// Where a flow from `source` goes; none: nowhere (`no_route`).
-    pub fn route(&self, source: IpAddr) -> Option<&Arc<Target>> {
-        let refined = self.routes.iter().find(|entry| entry.source.contains(&source)).map(|entry| &entry.target);
-        refined.or(self.default.as_ref())
+    /// Where a client goes; none: nowhere (`no_route`).
+    pub fn route<'a>(&'a self, asked: &Asked<'a>) -> Option<&'a Arc<Target>> {
+        self.routes.find(asked).or(self.default.as_ref())
     }
 
-    /// The routes that were looked at for `source`, in order, with whether each matches: what `explain` shows.
-    pub fn considered(&self, source: IpAddr) -> impl Iterator<Item = (&IpNet, &Target, bool)> {
-        self.routes.iter().map(move |entry| (&entry.source, &*entry.target, entry.source.contains(&source)))
+    /// Whether a route asks for what only a ClientHello says.
+    pub fn reads_hello(&self) -> bool {
+        self.routes.reads_hello() || self.reads_hello
+    }
+
+    /// Whether a route of this listener, or its default, still leads where that one did.
+    pub(crate) fn leads_to(&self, target: &Target) -> bool {
+        self.default.as_deref() == Some(target) || self.routes.leads_to(target)
     }
 }
 
@@ -200,23 +207,18 @@ fn compile_listener(name: &Name, listener: &kakei_config::Listener, document: &D
         Protocol::Udp => Transport::Udp,
         Protocol::Tcp => Transport::Tcp,
     };
-    let refining = document.routes.iter().filter(|(_, route)| route.listener == *name);
-    let mut routes: Vec<RouteEntry> = refining
-        .flat_map(|(route_name, route)| {
-            let target = Arc::new(Target { route: Some(route_name.clone()), cluster: route.cluster.clone() });
-            route.source.iter().map(move |source| RouteEntry { source: source.trunc(), target: Arc::clone(&target) })
-        })
-        .collect();
-    routes.sort_by(|a, b| b.source.prefix_len().cmp(&a.source.prefix_len()).then(a.source.cmp(&b.source)));
+    let to = |cluster| Arc::new(Target { route: None, cluster, on_change: OnChange::Keep });
     Listener {
         name: name.clone(),
         binds: listener.bind.iter().map(|&address| BindKey { transport, address }).collect(),
         limits: share(listener.limits, shared.workers),
         max_datagram_size: listener.max_datagram_size,
         trusted: listener.proxy_protocol.trusted.clone(),
+        preread_timeout: listener.preread_timeout,
         drain_timeout: listener.drain_timeout,
-        routes,
-        default: listener.cluster.clone().map(|cluster| Arc::new(Target { route: None, cluster })),
+        routes: Routes::compile(name, document),
+        reads_hello: false,
+        default: listener.cluster.clone().map(to),
     }
 }
 

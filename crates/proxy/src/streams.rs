@@ -46,7 +46,7 @@ impl Worker {
     pub(crate) fn handle_eof(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_eof(&mut self.world, tick, (id, side)),
-            Some(Owner::Probe(cluster, probe)) => self.handle_probe_eof(tick, (cluster, probe)),
+            Some(Owner::Probe(cluster, probe)) => self.handle_probe_broken(tick, (cluster, probe)),
             None => {}
         }
     }
@@ -82,7 +82,7 @@ impl Worker {
     /// A relay's stream to its backend is open.
     pub(crate) fn handle_connected(&mut self, tick: &mut Tick<'_>, id: RelayId, socket: SocketId) {
         if let Some(place) = self.relays.backend_of(id) {
-            self.note_connected(tick, place);
+            self.note_connected(place);
         }
         self.relays.handle_opened(&mut self.world, tick, id, socket);
     }

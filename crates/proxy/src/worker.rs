@@ -259,7 +259,11 @@ impl Worker {
 
     /// Once a worker that drains as a whole has no flow any more, give up what is left and say so.
     fn settle_drain(&mut self, tick: &mut Tick<'_>) {
-        if self.drain != Drain::Underway || self.datagrams.len() > 0 || self.relays.len() > 0 || self.world.fronts().next().is_some() {
+        if self.drain != Drain::Underway
+            || self.datagrams.len() > 0
+            || self.relays.len() > 0
+            || self.world.fronts().next().is_some()
+        {
             return;
         }
         let clusters: Vec<ClusterKey> = self.world.clusters.keys().collect();

@@ -619,7 +619,8 @@ fn changes_elsewhere_touch_nothing() {
     let pair = bench.join("198.51.100.1:4000");
     for n in 0..50u16 {
         let mut document = plain();
-        let other = Cluster { backends: vec![Backend::at(addr(&format!("10.1.0.1:{}", 1_000 + n)))], ..Cluster::default() };
+        let other =
+            Cluster { backends: vec![Backend::at(addr(&format!("10.1.0.1:{}", 1_000 + n)))], ..Cluster::default() };
         document.clusters.insert("other".into(), other);
         let listener = Listener {
             protocol: Protocol::Tcp,
@@ -645,7 +646,9 @@ fn a_bulky_direction_is_piped_and_a_thin_one_no_longer() {
     let mut bench = Bench::new(&plain());
     let pair = bench.join("198.51.100.1:4000");
     let full = vec![7; kakei_proxy::limits::STREAM_READ];
-    let pipes = |ops: &[Op]| ops.iter().any(|op| matches!(op, Op::Pipe { from, to } if (*from, *to) == (pair.backend, pair.client)));
+    let pipes = |ops: &[Op]| {
+        ops.iter().any(|op| matches!(op, Op::Pipe { from, to } if (*from, *to) == (pair.backend, pair.client)))
+    };
     let piped = (0..10).position(|_| pipes(&bench.data(pair.backend, &full)));
     assert_eq!(piped, Some(usize::from(kakei_proxy::limits::PIPE_AFTER) - 1));
     bench.tell(Event::Piped { from: pair.backend, bytes: 1 << 20 });

@@ -11,6 +11,7 @@ use super::life::Life;
 use crate::balance;
 use crate::record::CloseReason;
 use crate::seam::{Op, Remote, SocketId};
+use crate::snapshot::Asked;
 use crate::stats::{BackendMetric, DropReason};
 use crate::world::{Socket, Tick, World};
 
@@ -30,7 +31,7 @@ impl Datagrams {
         }
         let listener_key = front.listener;
         let listener = &mut world.listeners[listener_key];
-        let target = Arc::clone(listener.spec.route(client.ip()).ok_or(DropReason::NoRoute)?);
+        let target = Arc::clone(listener.spec.route(&Asked::source(client.ip())).ok_or(DropReason::NoRoute)?);
         let cluster_key = *world.cluster_names.get(&target.cluster).ok_or(DropReason::NoBackend)?;
         let cluster = &mut world.clusters[cluster_key];
         if !cluster.takes_work() {

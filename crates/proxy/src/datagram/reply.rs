@@ -60,7 +60,7 @@ impl Datagrams {
         let cluster = &mut world.clusters[flow.cluster];
         cluster.values[ClusterMetric::RepliesReturned] += u64::from(count);
         let backend = &mut cluster.backends[flow.backend];
-        backend.passive.handle_datagram();
+        backend.passive.handle_success();
         backend.values[BackendMetric::DatagramsReturned] += u64::from(count);
         backend.values[BackendMetric::BytesReturned] += bytes;
         flow.kept.forget_spare();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kakei_config::OnChange;
 use slotmap::{Key, KeyData};
 
 use super::Datagrams;
@@ -97,7 +98,11 @@ impl Datagrams {
         let (cluster, backend) = known.backend(state.cluster, state.backend)?;
         let listener = known.listener(state.listener)?;
         let believed = state.believed.map(Box::new);
-        let target = Target { route: state.route, cluster: world.clusters[cluster].spec.name.clone() };
+        let target = Target {
+            route: state.route,
+            cluster: world.clusters[cluster].spec.name.clone(),
+            on_change: OnChange::Keep,
+        };
         let mut life = Life::new(now, known.knobs(state.knobs)?);
         life.phase = state.phase;
         life.admitted = now.before(state.age);

@@ -113,6 +113,8 @@ pub struct Checker<K> {
     /// One entry for each slot: its probe's deadline while one is in flight, else when the next one is due.
     timers: BTreeSet<(Instant, usize, Check)>,
     in_flight: BTreeMap<ProbeId, (usize, Check)>,
+    /// What streams that are probed said so far.
+    received: BTreeMap<ProbeId, Vec<u8>>,
     next_probe: u64,
 }
 
@@ -159,6 +161,7 @@ impl<K> Default for Checker<K> {
             watched: Vec::new(),
             timers: BTreeSet::new(),
             in_flight: BTreeMap::new(),
+            received: BTreeMap::new(),
             next_probe: 0,
         }
     }
@@ -190,6 +193,33 @@ impl<K: Copy + Ord> Checker<K> {
     /// The payload of UDP probes.
     pub fn payload(&self) -> &[u8] {
         self.health.as_ref().and_then(|health| health.udp.as_ref()).map_or(&[], |udp| &udp.send)
+    }
+
+    /// What is written to a stream that is probed; empty: nothing.
+    pub fn stream_payload(&self) -> &[u8] {
+        self.health.as_ref().and_then(|health| health.tcp.as_ref()).map_or(&[], |tcp| &tcp.send)
+    }
+
+    /// Whether a stream that is probed must say something before that is a success.
+    pub fn expects_bytes(&self) -> bool {
+        self.health.as_ref().and_then(|health| health.tcp.as_ref()).is_some_and(|tcp| tcp.expect.is_some())
+    }
+
+    /// Bytes came on a stream. The probe goes on while they are the beginning of what is expected.
+    pub fn handle_bytes(&mut self, probe: ProbeId, bytes: &[u8]) -> Option<Verdict<K>> {
+        let (_, Check::Tcp) = self.in_flight.get(&probe)? else { return None };
+        let expected = match self.health.as_ref()?.tcp.as_ref()?.expect.as_ref() {
+            None | Some(Expect::Any) => &[][..],
+            Some(Expect::Exact(bytes) | Expect::Prefix(bytes)) => bytes,
+        };
+        let received = self.received.entry(probe).or_default();
+        let missing = expected.len() - received.len().min(expected.len());
+        received.extend_from_slice(&bytes[..bytes.len().min(missing)]);
+        let (is_right, is_whole) = (expected.starts_with(received), received.len() >= expected.len());
+        if is_right && !is_whole {
+            return None;
+        }
+        self.settle(probe, Some(is_right))
     }
 
     /// A probe's socket is open. That is all a TCP probe asks for, and nothing yet for a UDP one.
@@ -272,6 +302,7 @@ impl<K: Copy + Ord> Checker<K> {
     ) -> Changes<K> {
         let mut changes = Changes { closed: Vec::new(), verdicts: Vec::new() };
         let same_udp = self.health.as_ref().map(|h| &h.udp) == health.map(|h| &h.udp);
+        let same_tcp = self.health.as_ref().map(|h| &h.tcp) == health.map(|h| &h.tcp);
         let old = std::mem::take(&mut self.watched);
         let mut old: BTreeMap<K, Watched<K>> = old.into_iter().map(|watched| (watched.target.key, watched)).collect();
         let targets: BTreeMap<K, Target<K>> = targets.into_iter().map(|target| (target.key, target)).collect();
@@ -282,7 +313,8 @@ impl<K: Copy + Ord> Checker<K> {
                 let remote = remote(health?, check, &target.address)?;
                 let slot = kept.as_mut().and_then(|kept| kept.slots[check as usize].take());
                 let mut slot = slot.unwrap_or_else(|| Slot::fresh(remote.clone()));
-                if slot.remote != remote || (check == Check::Udp && !same_udp) {
+                let is_same = if check == Check::Udp { same_udp } else { same_tcp };
+                if slot.remote != remote || !is_same {
                     changes.closed.extend(slot.in_flight.take().map(|(probe, _)| probe));
                     slot.remote = remote;
                 }
@@ -309,6 +341,10 @@ impl<K: Copy + Ord> Checker<K> {
         let mut turn = now + Duration::from_nanos(rng.u64(..=gap));
         self.timers.clear();
         self.in_flight.clear();
+        let in_flight = self.watched.iter().flat_map(|watched| watched.slots.iter().flatten());
+        let in_flight: BTreeSet<ProbeId> =
+            in_flight.filter_map(|slot| slot.in_flight.map(|(probe, _)| probe)).collect();
+        self.received.retain(|probe, _| in_flight.contains(probe));
         for (at, watched) in self.watched.iter_mut().enumerate() {
             for (check, slot) in Check::ALL.into_iter().zip(&mut watched.slots) {
                 let Some(slot) = slot else { continue };
@@ -339,6 +375,7 @@ impl<K: Copy + Ord> Checker<K> {
 
     /// End a probe with a success, a failure, or nothing said.
     fn settle(&mut self, probe: ProbeId, success: Option<bool>) -> Option<Verdict<K>> {
+        self.received.remove(&probe);
         let (at, check) = self.in_flight.remove(&probe)?;
         let health = self.health.as_ref()?;
         let watched = &mut self.watched[at];

@@ -1,4 +1,5 @@
-//! The network's errors about one backend's live traffic, counted in a row. Sends no probe.
+//! What goes wrong with one backend's live traffic, counted in a row: each ejection in a row is twice as long as the
+//! one before it. Sends no probe.
 
 use std::time::Duration;
 
@@ -10,18 +11,27 @@ use crate::seam::Instant;
 /// A backend's errors and its ejection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passive {
-    /// Errors without a datagram from the backend between them.
+    /// Errors without a success between them.
     errors: u32,
+    /// When its last ejection ends, or ended.
     ejected_until: Option<Instant>,
+    /// How long that one was.
+    length: Duration,
 }
 
 /// [`Passive`] written down, with time left instead of a point in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassiveState {
-    /// Errors without a datagram from the backend between them.
+    /// Errors without a success between them.
     pub errors: u32,
     /// How much longer it stays ejected.
     pub ejected_for: Option<Duration>,
+    /// Since when it isn't any more, where it was lately.
+    #[serde(default)]
+    pub ejected_ago: Option<Duration>,
+    /// How long its last ejection was.
+    #[serde(default)]
+    pub length: Duration,
 }
 
 impl Passive {
@@ -35,13 +45,19 @@ impl Passive {
         if self.errors < check.fall {
             return None;
         }
-        *self = Passive { errors: 0, ejected_until: Some(now + check.eject) };
+        let length = if self.is_in_a_row(now) { (self.length * 2).min(check.eject_max) } else { check.eject };
+        *self = Passive { errors: 0, ejected_until: Some(now + length), length };
         self.ejected_until
     }
 
-    /// A datagram from the backend: errors are counted from zero again. An ejection lasts its time nevertheless,
-    /// since the datagram may be older than it.
-    pub fn handle_datagram(&mut self) {
+    /// Whether an ejection now would be one more in a row: the backend has worked for less long than it was ejected.
+    fn is_in_a_row(&self, now: Instant) -> bool {
+        self.ejected_until.is_some_and(|until| now - until < self.length)
+    }
+
+    /// A datagram from the backend, or a connection to it that was opened: errors are counted from zero again. An
+    /// ejection lasts its time nevertheless, since what is seen now may be older than it.
+    pub fn handle_success(&mut self) {
         self.errors = 0;
     }
 
@@ -57,11 +73,18 @@ impl Passive {
 
     /// Write it down.
     pub fn state(&self, now: Instant) -> PassiveState {
-        PassiveState { errors: self.errors, ejected_for: self.ejected_until(now).map(|until| until - now) }
+        PassiveState {
+            errors: self.errors,
+            ejected_for: self.ejected_until(now).map(|until| until - now),
+            ejected_ago: self.ejected_until.filter(|_| self.is_in_a_row(now)).map(|until| now - until),
+            length: self.length,
+        }
     }
 
     /// Go on from what was written down.
     pub fn restore(now: Instant, state: PassiveState) -> Self {
-        Passive { errors: state.errors, ejected_until: state.ejected_for.map(|left| now + left) }
+        let ended = state.ejected_ago.map(|ago| now.before(ago));
+        let ejected_until = state.ejected_for.map(|left| now + left).or(ended);
+        Passive { errors: state.errors, ejected_until, length: state.length }
     }
 }

@@ -251,13 +251,13 @@ fn errors_in_a_row_eject_for_a_while() {
     let mut passive = Passive::default();
     for _ in 0..5 {
         assert_eq!((passive.handle_error(at(0), &check), passive.handle_error(at(0), &check)), (None, None));
-        passive.handle_datagram();
+        passive.handle_success();
     }
     let errors: Vec<_> = (1..=3).map(|second| passive.handle_error(at(second), &check)).collect();
     assert_eq!(errors, [None, None, Some(at(13))]);
     assert!(passive.is_ejected(at(12)) && !passive.is_ejected(at(13)));
     assert_eq!(passive.handle_error(at(5), &check), None, "ejected already");
-    passive.handle_datagram();
+    passive.handle_success();
     assert_eq!(passive.ejected_until(at(5)), Some(at(13)));
     let restored = Passive::restore(at(100), passive.state(at(5)));
     assert_eq!(restored.ejected_until(at(100)), Some(at(108)));
@@ -368,5 +368,48 @@ impl Model {
         }
         let up = self.is_up(probe.backend);
         (up != was_up).then_some(Verdict { backend: probe.backend, up })
+    }
+}
+
+#[test]
+fn an_ejection_soon_after_the_last_is_twice_as_long_up_to_the_cap() {
+    let check = PassiveCheck { fall: 1, eject: Duration::from_secs(10), eject_max: Duration::from_secs(35) };
+    let mut passive = Passive::default();
+    let mut now = Instant::from_nanos(1_000_000_000_000);
+    let mut lengths = Vec::new();
+    for _ in 0..4 {
+        let until = passive.handle_error(now, &check).expect("it is ejected");
+        lengths.push((until - now).as_secs());
+        passive.handle_success();
+        now = until + Duration::from_secs(1);
+        passive = Passive::restore(now, passive.state(now));
+    }
+    assert_eq!(lengths, [10, 20, 35, 35]);
+    now = now + Duration::from_secs(35);
+    let until = passive.handle_error(now, &check).expect("it is ejected");
+    assert_eq!(until - now, check.eject, "it had worked for as long as it was ejected");
+}
+
+#[test]
+fn a_stream_must_say_what_is_expected_of_it() {
+    let tcp = |expect| TcpCheck { expect: Some(expect), ..TcpCheck::default() };
+    let cases: [(Expect, &[&[u8]], Option<bool>); 6] = [
+        (Expect::Any, &[b"x"], Some(true)),
+        (Expect::Prefix(b"+PONG".to_vec()), &[b"+PO", b"NG\r\n"], Some(true)),
+        (Expect::Exact(b"+PONG".to_vec()), &[b"+P", b"ONG"], Some(true)),
+        (Expect::Exact(b"+PONG".to_vec()), &[b"-E"], Some(false)),
+        (Expect::Prefix(b"220 ".to_vec()), &[b"5"], Some(false)),
+        (Expect::Prefix(b"220 ".to_vec()), &[b"22"], None),
+    ];
+    for (expect, said, success) in cases {
+        let health = Health { rise: 1, fall: 1, ..health(None, Some(tcp(expect.clone()))) };
+        let mut checker = checker(&health, 1);
+        assert!(checker.expects_bytes());
+        let (_, probe) = next_probe(&mut checker);
+        let verdicts: Vec<_> = said.iter().filter_map(|bytes| checker.handle_bytes(probe.id, bytes)).collect();
+        let ended = checker.probe(probe.id).is_none();
+        assert_eq!(ended, success.is_some(), "{expect:?} {said:?}");
+        let down = verdicts.iter().any(|verdict| !verdict.up);
+        assert_eq!(down, success == Some(false), "{expect:?} {said:?}");
     }
 }

@@ -10,8 +10,8 @@ use super::{RelayId, Relays};
 use crate::balance;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::record::CloseReason;
-use crate::routes::Asked;
 use crate::seam::{Gather, Op, OpenError, SocketId, Span};
+use crate::snapshot::Asked;
 use crate::stats::BackendMetric;
 use crate::world::{Socket, Tick, World};
 
