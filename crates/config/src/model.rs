@@ -268,7 +268,9 @@ impl ServerName {
     pub fn covers(&self, name: &str) -> bool {
         match self {
             ServerName::Exact(exact) => **exact == *name,
-            ServerName::Under(suffix) => name.strip_suffix(&**suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            ServerName::Under(suffix) => {
+                name.strip_suffix(&**suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
         }
     }
 }

@@ -186,7 +186,13 @@ fn considered(listener: &Listener, source: IpAddr) -> Vec<Considered> {
         };
         taken |= matches;
         let route = target.route.clone();
-        Considered { route, source: source.map_or_else(String::new, ToString::to_string), cluster: target.cluster.clone(), matches, why }
+        Considered {
+            route,
+            source: source.map_or_else(String::new, ToString::to_string),
+            cluster: target.cluster.clone(),
+            matches,
+            why,
+        }
     });
     entries.collect()
 }

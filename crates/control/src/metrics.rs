@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kakei_proxy::record::CloseReason;
 use kakei_proxy::stats::{
-    BackendMetric, ClusterMetric, DropReason, FLOWS_CLOSED, ListenerMetric, Metric, MetricKind, REPLY_DROPS,
-    REQUEST_DROPS, WorkerMetric,
+    BackendMetric, CONNECTIONS_CLOSED, ClusterMetric, DropReason, FLOWS_CLOSED, ListenerMetric, ListenerStats, Metric,
+    MetricKind, REFUSED, REPLY_DROPS, REQUEST_DROPS, Refusal, WorkerMetric,
 };
 
 use crate::sums::Sums;
@@ -88,20 +88,24 @@ impl Page {
                 sums.listeners.iter().map(|(name, of)| (Labels::none().and("listener", name), of.values[metric]));
             self.family(metric.metric(), samples);
         }
-        let drops = sums.listeners.iter().flat_map(|(name, of)| {
-            DropReason::ALL
-                .iter()
-                .zip(of.drops.0)
-                .map(move |(reason, value)| (Labels::none().and("listener", name).and("reason", reason.name()), value))
+        self.by_reason(REQUEST_DROPS, sums, |of| DropReason::ALL.map(DropReason::name).into_iter().zip(of.drops.0));
+        let closes = CloseReason::ALL.map(CloseReason::name);
+        self.by_reason(FLOWS_CLOSED, sums, |of| closes.into_iter().zip(of.closes.0));
+        self.by_reason(CONNECTIONS_CLOSED, sums, |of| closes.into_iter().zip(of.connection_closes.0));
+        self.by_reason(REFUSED, sums, |of| Refusal::ALL.map(Refusal::name).into_iter().zip(of.refusals.0));
+    }
+
+    /// Counters of listeners, each with the word that it counts for.
+    fn by_reason<I: Iterator<Item = (&'static str, u64)>>(
+        &mut self,
+        metric: Metric,
+        sums: &Sums,
+        counted: impl Fn(&ListenerStats) -> I,
+    ) {
+        let samples = sums.listeners.iter().flat_map(|(name, of)| {
+            counted(of).map(move |(reason, value)| (Labels::none().and("listener", name).and("reason", reason), value))
         });
-        self.family(REQUEST_DROPS, drops);
-        let closes = sums.listeners.iter().flat_map(|(name, of)| {
-            CloseReason::ALL
-                .iter()
-                .zip(of.closes.0)
-                .map(move |(reason, value)| (Labels::none().and("listener", name).and("reason", reason.name()), value))
-        });
-        self.family(FLOWS_CLOSED, closes);
+        self.family(metric, samples);
     }
 
     fn clusters(&mut self, sums: &Sums) {

@@ -45,6 +45,8 @@ impl Sums {
         mine.values[ListenerMetric::Draining] = draining;
         mine.drops.add(&other.drops);
         mine.closes.add(&other.closes);
+        mine.connection_closes.add(&other.connection_closes);
+        mine.refusals.add(&other.refusals);
     }
 
     fn add_cluster(&mut self, other: &ClusterStats) {
@@ -94,6 +96,8 @@ mod tests {
             values: Values::default(),
             drops: Values::default(),
             closes: Values::default(),
+            connection_closes: Values::default(),
+            refusals: Values::default(),
         };
         listener.values[ListenerMetric::DatagramsIn] = 10 * flows;
         listener.values[ListenerMetric::Draining] = 1;

@@ -70,6 +70,8 @@ fn stats() -> Stats {
         values: Values::default(),
         drops: Values::default(),
         closes: Values::default(),
+        connection_closes: Values::default(),
+        refusals: Values::default(),
     };
     listener.values[ListenerMetric::DatagramsIn] = 12;
     listener.drops.0[DropReason::RateLimit as usize] = 2;

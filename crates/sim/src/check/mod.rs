@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use kakei_config::{Document, Name};
-use kakei_proxy::limits::{EVENTS_PER_STEP, FLOWS_SWEPT_PER_STEP, TIMERS_PER_STEP};
+use kakei_proxy::limits::{EVENTS_PER_STEP, SWEPT_PER_STEP, TIMERS_PER_STEP};
 use kakei_proxy::seam::{BindKey, Command, Event, Instant};
 
 use self::flows::Flows;
@@ -251,7 +251,7 @@ impl Truth {
     pub(crate) fn step_ends(&mut self, worker: u16, given: usize, stepped: &Stepped) {
         let truth = &mut self.workers[usize::from(worker)];
         let (forwards, returns) = (std::mem::take(&mut truth.must_forward), std::mem::take(&mut truth.must_return));
-        let budget = 4 * given + 3 * (TIMERS_PER_STEP + FLOWS_SWEPT_PER_STEP) + 64;
+        let budget = 4 * given + 3 * (TIMERS_PER_STEP + SWEPT_PER_STEP) + 64;
         truth.behind = stepped.wake == Some(self.now);
         for (id, flow) in forwards {
             self.check_forwarded(worker, id, flow);
