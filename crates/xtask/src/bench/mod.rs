@@ -10,6 +10,8 @@ mod process;
 mod programs;
 mod report;
 
+pub(crate) use programs::nginx_stream_module;
+
 /// Run the benchmark that `args` name.
 pub fn run(args: &[String]) -> Result<(), String> {
     let rest = args.get(1..).unwrap_or_default();

@@ -96,7 +96,7 @@ pub(super) fn versions<P: Peer>(peers: &[P], kakei: &Path) -> Vec<Value> {
 }
 
 /// nginx's line that loads a module which a distribution ships beside the program; empty where it is built in.
-pub(super) fn nginx_stream_module() -> String {
+pub(crate) fn nginx_stream_module() -> String {
     let module = existing("/usr/lib/nginx/modules/ngx_stream_module.so");
     module.map_or(String::new(), |path| format!("load_module {};", path.display()))
 }

@@ -7,6 +7,7 @@ mod locals;
 mod process;
 mod proxy_protocol;
 mod syslog;
+mod tcp;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +30,15 @@ const DNSDIST: Tool = tool("dnsdist", "dnsdist");
 const UNBOUND: Tool = tool("unbound", "unbound");
 const RSYSLOG: Tool = tool("rsyslogd", "rsyslog");
 const LOGGER: Tool = tool("logger", "bsdutils");
+const REDIS: Tool = tool("redis-server", "redis-server");
+const REDIS_TOOLS: Tool = tool("redis-benchmark", "redis-tools");
+const POSTGRES: Tool = tool("initdb", "postgresql");
+const OPENSSL: Tool = tool("openssl", "openssl");
+const SSHD: Tool = tool("sshd", "openssh-server");
+const SSH: Tool = tool("ssh", "openssh-client");
+const IPERF: Tool = tool("iperf3", "iperf3");
+const HAPROXY: Tool = tool("haproxy", "haproxy");
+const NGINX: Tool = tool("nginx", "libnginx-mod-stream");
 
 /// What a check is given.
 struct Setting {
@@ -58,6 +68,18 @@ const CHECKS: &[Check] = &[
     Check { name: "syslog-per-flow", needs: &[RSYSLOG, LOGGER], run: syslog::per_flow },
     Check { name: "syslog-shared", needs: &[RSYSLOG, LOGGER], run: syslog::shared },
     Check { name: "local-addresses", needs: &[NSD, DIG], run: locals::wildcard },
+    Check { name: "tcp-redis", needs: &[REDIS, REDIS_TOOLS], run: tcp::databases::redis },
+    Check { name: "tcp-postgres", needs: &[POSTGRES], run: tcp::databases::postgres },
+    Check { name: "tcp-tls-by-name", needs: &[OPENSSL], run: tcp::tls::by_name },
+    Check { name: "tcp-ssh", needs: &[OPENSSL, SSHD, SSH], run: tcp::tls::ssh },
+    Check { name: "tcp-iperf", needs: &[IPERF], run: tcp::iperf::both_ways },
+    Check { name: "tcp-from-haproxy", needs: &[HAPROXY], run: tcp::headers::from_haproxy },
+    Check { name: "tcp-from-nginx", needs: &[NGINX], run: tcp::headers::from_nginx },
+    Check { name: "tcp-to-haproxy", needs: &[HAPROXY], run: tcp::headers::to_haproxy },
+    Check { name: "tcp-to-nginx", needs: &[NGINX], run: tcp::headers::to_nginx },
+    Check { name: "tcp-through", needs: &[HAPROXY], run: tcp::headers::through },
+    Check { name: "tcp-live-change", needs: &[], run: tcp::changes::survive },
+    Check { name: "tcp-bad-input", needs: &[], run: tcp::bad_input::bounded },
 ];
 
 const HELP: &str = "cargo xtask interop [--list] [--queries N] [CHECK…]\n\n\

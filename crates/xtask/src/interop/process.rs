@@ -137,7 +137,14 @@ pub(super) fn free_port() -> Result<u16, String> {
 pub(super) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(system).map(|folder| folder.join(program)).find(|file| file.is_file())
+    // Debian keeps the server programs of each version of PostgreSQL apart.
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = versions.map(|version| version.path().join("bin"));
+    std::env::split_paths(&path)
+        .chain(system)
+        .chain(versions)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
 }
 
 /// A command for a program that may lie in a system directory.
