@@ -49,7 +49,7 @@ struct Ends {
 fn transfer(front: u16, more: &[&str]) -> Result<Ends, String> {
     let mut client = command("timeout");
     client.args(["60", "iperf3", "-c", "127.0.0.1", "-p", &front.to_string(), "-J", "-P", &STREAMS.to_string()]);
-    let said = run(client.args(["-n", &(BYTES / STREAMS).to_string()]).args(more))?;
+    let said = run(client.args(["-n", &BYTES.to_string()]).args(more))?;
     let said: Value = serde_json::from_str(&said).map_err(|error| format!("iperf3: {error}"))?;
     let bytes = |end: &str| said["end"][end]["bytes"].as_u64().unwrap_or(0);
     let (sent, received) = (bytes("sum_sent"), bytes("sum_received"));
