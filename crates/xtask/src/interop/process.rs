@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -91,11 +92,26 @@ impl Drop for Program {
     }
 }
 
-/// Run a program to its end; an error where it fails.
+/// How long a program that is run to its end may take: a byte that is lost must not let a client wait for ever.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Run a program to its end, a minute at most; an error where it fails.
 pub(super) fn run(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let Output { status, stdout, stderr } =
-        command.stdin(Stdio::null()).output().map_err(|error| format!("{name} does not start: {error}"))?;
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(|error| format!("{name} does not start: {error}"))?;
+    let (ended, end) = mpsc::channel::<()>();
+    let pid = Pid::from_raw(child.id() as i32);
+    let watch = thread::spawn(move || {
+        if end.recv_timeout(LONGEST) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // Should it have ended in this moment, there is nothing to end.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    });
+    let output = child.wait_with_output().map_err(|error| format!("{name}: {error}"));
+    drop(ended);
+    let _ = watch.join();
+    let Output { status, stdout, stderr } = output?;
     let said = String::from_utf8_lossy(&stdout).into_owned();
     match status.success() {
         true => Ok(said),
