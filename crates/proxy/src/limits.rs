@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Events a machine may hand to one step.
-pub const EVENTS_PER_STEP: usize = 256;
+pub const EVENTS_PER_STEP: usize = 512;
 /// Deadlines handled in one step; the rest is due again at once.
 pub const TIMERS_PER_STEP: usize = 256;
 /// Flows, and connections, that one step visits because something under them was changed; the rest follows in the

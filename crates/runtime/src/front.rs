@@ -7,12 +7,18 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use kakei_proxy::seam::{BindKey, Transport};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
+use crate::machine::KEEPALIVE_INTERVAL;
 use crate::udp;
 
+/// Clients that may wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 4_096;
+/// Idle time after which the kernel probes a client.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// What a front socket asks for as its queue: a burst of 4 MiB may wait while a worker is busy.
 const BUFFER: usize = 4 << 20;
 
@@ -22,6 +28,7 @@ pub(crate) struct FrontSocket {
     socket: Socket,
     /// Its address, with the port that was really taken.
     pub(crate) local: SocketAddr,
+    pub(crate) transport: Transport,
     /// The kernel's drop counter as last seen. It belongs to the socket, not to the time it is listened on.
     dropped: AtomicU32,
 }
@@ -88,30 +95,48 @@ impl std::error::Error for BindError {}
 
 /// Bind a group of `workers` sockets. `shared`: whether this engine itself holds an address that overlaps with it.
 pub(crate) fn bind(bind: BindKey, workers: usize, shared: bool) -> Result<Group, BindError> {
-    debug_assert_eq!(bind.transport, Transport::Udp, "streams are bound elsewhere");
     let failed = |error: io::Error| BindError { bind, reason: reason(&error) };
     // SO_REUSEPORT lets any process of the same user join the group and take a part of the traffic, silently: a
     // second Kakei on the same port would steal from the first. So the first socket is bound without it, which fails
     // where anybody has the port, and joins the group afterwards; nobody can come between the two.
-    let first = socket(bind.address, shared).map_err(failed)?;
+    let first = socket(bind.transport, bind.address, shared).map_err(failed)?;
     let local = local_addr(&first).map_err(failed)?;
     first.set_reuse_port(true).map_err(failed)?;
     let mut sockets = vec![first];
     while sockets.len() < workers.max(1) {
-        sockets.push(socket(local, true).map_err(failed)?);
+        sockets.push(socket(bind.transport, local, true).map_err(failed)?);
     }
-    let sockets = sockets.into_iter().map(|socket| FrontSocket { socket, local, dropped: AtomicU32::new(0) });
+    let transport = bind.transport;
+    if transport == Transport::Tcp {
+        // Only now: who listens first would take what is meant for all.
+        sockets.iter().try_for_each(|socket| socket.listen(BACKLOG)).map_err(failed)?;
+    }
+    let sockets =
+        sockets.into_iter().map(|socket| FrontSocket { socket, local, transport, dropped: AtomicU32::new(0) });
     Ok(Group { bind, local, sockets: sockets.map(Arc::new).collect() })
 }
 
-fn socket(address: SocketAddr, reuse: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+fn socket(transport: Transport, address: SocketAddr, reuse: bool) -> io::Result<Socket> {
+    let (kind, protocol) = match transport {
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+    };
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     if reuse {
         socket.set_reuse_port(true)?;
     }
+    match transport {
+        Transport::Udp => prepare_datagrams(&socket, address)?,
+        Transport::Tcp => prepare_streams(&socket)?,
+    }
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket)
+}
+
+fn prepare_datagrams(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     udp::report_overflow(socket.as_fd())?;
     if address.ip().is_unspecified() {
         udp::report_local_address(socket.as_fd(), address.is_ipv6())?;
@@ -120,8 +145,15 @@ fn socket(address: SocketAddr, reuse: bool) -> io::Result<Socket> {
     udp::set_send_buffer(socket.as_fd(), BUFFER);
     // A kernel without GRO gives single datagrams: slower, not wrong.
     let _ = udp::set_gro(socket.as_fd(), true);
-    socket.bind(&SockAddr::from(address))?;
-    Ok(socket)
+    Ok(())
+}
+
+/// What is set here, accepted clients have from the beginning.
+fn prepare_streams(socket: &Socket) -> io::Result<()> {
+    // Connections of an earlier process that linger don't keep this one from its port; one that listens does.
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL))
 }
 
 pub(crate) fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {

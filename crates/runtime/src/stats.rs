@@ -56,6 +56,26 @@ counters! {
     unreachable,
     /// Datagrams that the kernel dropped because a front socket's queue was full.
     overflows,
+    /// Clients accepted.
+    accepted,
+    /// Clients turned away.
+    refused,
+    /// Times that a front stopped to accept for want of a descriptor.
+    accept_pauses,
+    /// System calls to read streams.
+    stream_reads,
+    /// The bytes that came by them.
+    stream_bytes_read,
+    /// System calls to write to streams.
+    stream_writes,
+    /// The bytes that the kernel took.
+    stream_bytes_written,
+    /// Writes of which it did not take all.
+    stream_blocks,
+    /// System calls to move bytes past the worker.
+    splice_calls,
+    /// The bytes moved so.
+    splice_bytes,
     /// Sockets opened.
     opened,
     /// Sockets that could not be opened.

@@ -23,7 +23,7 @@ mod time;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use kakei_config::Refuse;
+pub use kakei_config::Refuse;
 use serde::{Deserialize, Serialize};
 
 pub use self::command::{BackendHealth, Command, ConnectionView, Filter, FlowView, Notice, Reply, Ticket};
@@ -65,7 +65,7 @@ pub enum Event {
     Opened {
         /// The socket.
         socket: SocketId,
-        /// Its own address; unspecified for a stream to a Unix socket.
+        /// Its own address; unspecified for a stream, about which nobody asks.
         local: SocketAddr,
     },
     /// One of them could not be; the id is free, nothing needs closing.

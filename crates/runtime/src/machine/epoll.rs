@@ -18,8 +18,10 @@ const WAKE: u64 = u64::MAX;
 /// What a socket waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interest {
+    /// Datagrams, or clients, arrive.
     Read,
-    Write,
+    /// A stream: bytes arrive, bytes can be written, the peer ends.
+    Both,
 }
 
 /// What was reported of a socket.
@@ -27,6 +29,11 @@ pub(super) enum Interest {
 pub(super) struct Ready {
     pub(super) socket: SocketId,
     pub(super) error: bool,
+    /// Something can be read, the end of a stream included.
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// The peer sends nothing more.
+    pub(super) ended: bool,
 }
 
 pub(super) struct Epoll {
@@ -71,7 +78,14 @@ impl Epoll {
         self.reports.iter().filter(|report| report.data.u64() != WAKE).map(|report| {
             let (flags, data) = (report.flags, report.data);
             let error = flags.intersects(EventFlags::ERR | EventFlags::HUP);
-            Ready { socket: SocketId::from(KeyData::from_ffi(data.u64())), error }
+            let ended = error || flags.contains(EventFlags::RDHUP);
+            Ready {
+                socket: SocketId::from(KeyData::from_ffi(data.u64())),
+                error,
+                readable: ended || flags.contains(EventFlags::IN),
+                writable: flags.contains(EventFlags::OUT),
+                ended,
+            }
         })
     }
 }
@@ -81,5 +95,8 @@ fn data(id: SocketId) -> EventData {
 }
 
 fn flags(interest: Interest) -> EventFlags {
-    EventFlags::ET | if interest == Interest::Read { EventFlags::IN } else { EventFlags::OUT }
+    match interest {
+        Interest::Read => EventFlags::ET | EventFlags::IN,
+        Interest::Both => EventFlags::ET | EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP,
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use kakei_proxy::seam::{OpenError, SendError};
+use kakei_proxy::seam::{BrokenBy, OpenError, SendError};
 
 /// Why a socket could not be opened.
 pub(super) fn open(error: &io::Error) -> OpenError {
@@ -12,7 +12,7 @@ pub(super) fn open(error: &io::Error) -> OpenError {
         libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EAFNOSUPPORT | libc::EACCES => {
             OpenError::Unreachable
         }
-        libc::ECONNREFUSED | libc::ETIMEDOUT | libc::ECONNRESET | libc::ENETDOWN => OpenError::Unreachable,
+        libc::ECONNREFUSED | libc::ETIMEDOUT | libc::ECONNRESET | libc::ENETDOWN | libc::ENOENT => OpenError::Unreachable,
         _ => OpenError::Other,
     }
 }
@@ -24,6 +24,17 @@ pub(super) fn send(error: &io::Error) -> SendError {
         libc::EMSGSIZE => SendError::TooBig,
         _ if about_peer(error) => SendError::Unreachable,
         _ => SendError::Other,
+    }
+}
+
+/// What killed a stream.
+pub(super) fn broken(error: &io::Error) -> BrokenBy {
+    match error.raw_os_error().unwrap_or(0) {
+        libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED | libc::ENOTCONN | libc::ECONNREFUSED => BrokenBy::Peer,
+        libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EHOSTDOWN => {
+            BrokenBy::Network
+        }
+        _ => BrokenBy::Other,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, mem};
 
-use kakei_proxy::seam::{Event, Op, OpenError, Outbox, Send, SocketId};
+use kakei_proxy::seam::{Event, Op, Outbox, Send, SocketId};
 use kakei_proxy::snapshot::Snapshot;
 
 use super::plan::Plan;
@@ -55,30 +55,27 @@ impl Io {
                 Op::Send(send) => self.enqueue(send),
                 Op::OpenDatagram { socket, remote } => self.open_datagram(socket, remote),
                 Op::Close { socket } => {
-                    self.flush(socket, bytes);
+                    self.flush_any(socket, bytes);
                     self.close(socket);
                 }
                 Op::Listen { socket, bind } => self.listen(socket, bind),
-                Op::Connect { socket, remote, keepalive: _ } => match remote.ip() {
-                    Some(remote) => self.connect(socket, remote),
-                    None => self.failed(socket, OpenError::Other),
-                },
+                Op::Connect { socket, remote, keepalive } => self.connect(socket, &remote, keepalive),
+                Op::Write { socket, bytes } => self.write(socket, bytes),
+                Op::Accept { arrival, socket, credit } => self.accept(arrival, socket, credit),
+                Op::Refuse { arrival, how } => self.refuse(arrival, how),
+                Op::Shutdown { socket } => self.shutdown(socket, bytes),
+                Op::Credit { socket, on } => self.credit(socket, on),
+                Op::Pipe { from, to } => self.pipe(from, to, bytes),
+                Op::Unpipe { from } => self.unpipe(from),
+                Op::Reset { socket } => self.reset(socket),
                 Op::Unbind { bind } => {
                     self.unbind(bind, current);
                     desk.touch();
                 }
                 Op::Adopt { was, socket } => {
-                    self.flush(was, bytes);
+                    self.flush_any(was, bytes);
                     self.adopt(was, socket);
                 }
-                Op::Accept { .. }
-                | Op::Refuse { .. }
-                | Op::Write { .. }
-                | Op::Shutdown { .. }
-                | Op::Credit { .. }
-                | Op::Pipe { .. }
-                | Op::Unpipe { .. }
-                | Op::Reset { .. } => {}
                 Op::Reply { ticket, reply } => desk.reply(ticket, reply),
                 Op::Notice(notice) => {
                     self.stats.notices_dropped += u64::from(!desk.report(Report::Notice(notice)));
@@ -92,6 +89,13 @@ impl Io {
         }
         self.sending.dirty = dirty;
         self.sending.pending.clear();
+        let mut dirty = mem::take(&mut self.writing.dirty);
+        for socket in dirty.drain(..) {
+            self.flush_stream(socket, bytes);
+        }
+        self.writing.dirty = dirty;
+        self.writing.clear();
+        self.forget_arrivals();
         self.stats.sockets = self.sockets.len() as u64;
         out.clear();
     }
@@ -112,6 +116,13 @@ impl Io {
         self.stats.send_datagrams +=
             datagrams.map_or(1, |_| (send.bytes.len() as u64).div_ceil(u64::from(send.segment)).max(1));
         self.sending.pending.push(Pending { send, next: NONE });
+    }
+
+    fn flush_any(&mut self, socket: SocketId, heads: &[u8]) {
+        match self.sockets.stream(socket) {
+            Some(_) => self.flush_stream(socket, heads),
+            None => self.flush(socket, heads),
+        }
     }
 
     /// Send what waits for one socket.

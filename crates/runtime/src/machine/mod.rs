@@ -5,25 +5,33 @@ mod epoll;
 mod errors;
 mod flush;
 mod open;
+mod pipe;
 mod plan;
 mod receive;
 mod sockets;
+mod stream;
+mod streams;
+mod write;
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use kakei_proxy::seam::{BindKey, Command, Event, Inbox, Instant, Outbox};
+use kakei_proxy::seam::{BindKey, Command, Event, Inbox, Instant, Outbox, SocketId};
 use kakei_proxy::snapshot::Snapshot;
 use kakei_proxy::worker::Role;
 
-use self::epoll::Epoll;
+use self::epoll::{Epoll, Ready};
 use self::flush::Sender;
+use self::pipe::Pipe;
 use self::sockets::Sockets;
+use self::write::Writer;
+pub(crate) use self::open::KEEPALIVE_INTERVAL;
 use crate::clock;
 use crate::front::FrontSocket;
 use crate::mailbox::{AGAIN, Desk, Report};
@@ -52,11 +60,32 @@ struct Io {
     fronts: HashMap<BindKey, Arc<FrontSocket>>,
     receiving: RecvBatch,
     sending: Sender,
+    writing: Writer,
+    /// Clients of this tick, until they are answered.
+    arrivals: Vec<Option<OwnedFd>>,
+    /// Fronts that wait for a descriptor, and when they try again.
+    paused: Vec<SocketId>,
+    resume_at: Option<Instant>,
+    /// Kernel pipes without bytes.
+    pipes: Vec<Pipe>,
+    /// Streams that the last wait reported.
+    reported: Vec<Ready>,
     /// What operations brought about, for the next step.
     backlog: VecDeque<Event>,
     stats: MachineStats,
     /// Descriptors with this number or a higher one aren't for flows.
     descriptors: u64,
+    /// From this number on no client is accepted: who was needs another one for a backend.
+    accepting_descriptors: u64,
+}
+
+/// Which bytes a step is lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lent {
+    /// What was received.
+    Received,
+    /// What streams did not take.
+    Rests,
 }
 
 /// How often the worker had to be made anew.
@@ -91,9 +120,16 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             fronts: HashMap::new(),
             receiving: RecvBatch::new(SLOTS),
             sending: Sender::default(),
+            writing: Writer::default(),
+            arrivals: Vec::new(),
+            paused: Vec::new(),
+            resume_at: None,
+            pipes: Vec::new(),
+            reported: Vec::new(),
             backlog: VecDeque::new(),
             stats: MachineStats::default(),
             descriptors: open::descriptors(),
+            accepting_descriptors: open::descriptors() / 16 * 15,
         };
         let worker = make(role);
         Ok(Machine { worker, make, role, io, desk, current: None, restarts: Restarts::default() })
@@ -105,9 +141,14 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
         let mut out = Outbox::default();
         let mut wake = Some(clock::now());
         while !self.desk.stopping() {
-            self.io.wait(if self.must_not_wait() { Some(Duration::ZERO) } else { wake.map(|at| at - clock::now()) })?;
-            self.collect(&mut events);
-            let inbox = Inbox { events: &mut events, bytes: self.io.receiving.bytes() };
+            let wake_at = [wake, self.io.resume_at].into_iter().flatten().min();
+            let timeout = wake_at.map(|at| at - clock::now());
+            self.io.wait(if self.must_not_wait() { Some(Duration::ZERO) } else { timeout })?;
+            let bytes = match self.collect(&mut events) {
+                Lent::Received => self.io.receiving.bytes(),
+                Lent::Rests => &self.io.writing.rests,
+            };
+            let inbox = Inbox { events: &mut events, bytes };
             // The worker may be left in any state by a panic: it is thrown away, and nothing else was lent mutably but
             // events and outbox, which are emptied.
             match catch_unwind(AssertUnwindSafe(|| self.worker.step(clock::now(), inbox, &mut out))) {
@@ -130,19 +171,27 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
     }
 
     fn must_not_wait(&self) -> bool {
-        !self.io.backlog.is_empty() || self.io.sockets.any_ready() || self.desk.has_orders() || self.restarts.publish
+        !self.io.backlog.is_empty() || !self.io.writing.blocked.is_empty() || self.io.sockets.any_ready() || self.desk.has_orders() || self.restarts.publish
     }
 
-    /// What the next step is given: first what the last one brought about, then orders, then datagrams.
-    fn collect(&mut self, events: &mut Vec<Event>) {
+    /// What the next step is given: first what streams did not take, before anything new is received; then what the
+    /// last step brought about, then orders, then what arrives.
+    fn collect(&mut self, events: &mut Vec<Event>) -> Lent {
+        if !self.io.writing.blocked.is_empty() {
+            self.io.tell_blocked(events, OTHER_EVENTS);
+            return Lent::Rests;
+        }
+        self.io.writing.rests.clear();
         let waiting = self.io.backlog.len().min(OTHER_EVENTS);
         events.extend(self.io.backlog.drain(..waiting));
         self.take_orders(events);
         self.io.receiving.clear();
         // A step that is full of failures gets no new work.
         if self.io.backlog.is_empty() {
+            self.io.resume_paused();
             self.io.receive(events);
         }
+        Lent::Received
     }
 
     fn take_orders(&mut self, events: &mut Vec<Event>) {

@@ -5,12 +5,15 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use kakei_proxy::seam::{BindKey, Event, OpenError, Remote, SocketId};
+use kakei_proxy::seam::{BindKey, Endpoint, Event, OpenError, Remote, SocketId};
 use kakei_proxy::snapshot::Snapshot;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::sockets::{Entry, Kind};
+use super::stream::{Phase, Stream};
+use super::write::Writer;
 use super::{Io, errors};
 use crate::front::local_addr;
 use crate::udp;
@@ -19,6 +22,10 @@ use crate::udp;
 const CONNECTED_BUFFER: usize = 1 << 20;
 /// The same for a socket with many flows.
 const SHARED_BUFFER: usize = 4 << 20;
+/// What is said of a stream's own address: nobody asks.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// Between two probes of a peer that may be gone.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Descriptors that are left to the rest of the process: its admin socket, its logs, its new listeners.
 const RESERVE: u64 = 64;
 
@@ -28,52 +35,66 @@ impl Io {
             return self.failed(socket, OpenError::Other);
         };
         let local = front.local;
-        self.register(socket, Kind::Front(front), local, true);
+        self.register(socket, Kind::Front(front));
+        self.opened(socket, local);
     }
 
     pub(super) fn open_datagram(&mut self, socket: SocketId, remote: Remote) {
         match datagram(remote).and_then(|(kind, local)| Ok((self.spare(kind)?, local))) {
-            Ok((kind, local)) => self.register(socket, kind, local, true),
+            Ok((kind, local)) => {
+                self.register(socket, kind);
+                self.opened(socket, local);
+            }
             Err(error) => self.failed(socket, errors::open(&error)),
         }
     }
 
-    pub(super) fn connect(&mut self, socket: SocketId, remote: SocketAddr) {
-        let opened = stream(remote);
-        match opened.and_then(|(fd, done, local)| Ok((self.spare(Kind::Stream(fd, !done))?, done, local))) {
-            Ok((kind, done, local)) => self.register(socket, kind, local, done),
+    pub(super) fn connect(&mut self, socket: SocketId, remote: &Endpoint, keepalive: Option<Duration>) {
+        let made = stream(remote, keepalive).and_then(|(fd, phase)| {
+            let kind = self.spare(Kind::Stream(Box::new(Stream::new(fd, phase, true))))?;
+            Ok((kind, phase))
+        });
+        match made {
+            Ok((kind, phase)) => {
+                self.register(socket, kind);
+                if phase == Phase::Open {
+                    self.opened(socket, NOWHERE);
+                }
+            }
             Err(error) => self.failed(socket, errors::open(&error)),
         }
     }
 
     /// A connecting stream became writable, or failed.
-    pub(super) fn finish_connect(&mut self, socket: SocketId) {
-        let Some(Entry { kind: Kind::Stream(fd, connecting), .. }) = self.sockets.get_mut(socket) else { return };
-        let stream = SockRef::from(&*fd);
-        let local = match stream.take_error() {
-            Ok(None) => match stream.peer_addr() {
-                Ok(_) => local_addr(&stream),
-                // Woken too early: it is still connecting.
-                Err(_) => return,
-            },
-            Ok(Some(error)) | Err(error) => Err(error),
-        };
-        match local {
-            Ok(local) => {
-                *connecting = false;
-                self.stats.opened += 1;
-                self.backlog.push_back(Event::Opened { socket, local });
+    pub(super) fn finish_connect(&mut self, socket: SocketId, is_error: bool) {
+        let Some(stream) = self.sockets.stream_mut(socket) else { return };
+        let error = if is_error { SockRef::from(&stream.fd).take_error() } else { Ok(None) };
+        match error {
+            Ok(None) => {
+                stream.phase = Phase::Open;
+                let is_readable = stream.readable;
+                self.opened(socket, NOWHERE);
+                if is_readable {
+                    self.sockets.list(socket);
+                }
             }
-            Err(error) => {
+            Ok(Some(error)) | Err(error) => {
                 self.sockets.remove(socket);
+                self.freed();
                 self.failed(socket, errors::open(&error));
             }
         }
     }
 
     pub(super) fn close(&mut self, socket: SocketId) {
-        if let Some(Entry { kind: Kind::Front(front), .. }) = self.sockets.remove(socket) {
-            self.epoll.forget(front.as_fd());
+        self.leave_lanes(socket);
+        match self.sockets.remove(socket) {
+            Some(Entry { kind: Kind::Front(front), .. }) => {
+                self.epoll.forget(front.as_fd());
+                self.paused.retain(|paused| *paused != socket);
+            }
+            Some(_) => self.freed(),
+            None => {}
         }
     }
 
@@ -97,6 +118,22 @@ impl Io {
         }
         // What was noted under the old id is not lost.
         self.sockets.list(socket);
+        self.rename_lanes(was, socket);
+    }
+
+    /// What moves from or to a stream, or is to be told of it, does so under its new id.
+    fn rename_lanes(&mut self, was: SocketId, socket: SocketId) {
+        for (blocked, _) in self.writing.blocked.iter_mut().filter(|(blocked, _)| *blocked == was) {
+            *blocked = socket;
+        }
+        let Some(stream) = self.sockets.stream(socket) else { return };
+        let (to, source) = (stream.lane.as_ref().map(|lane| lane.to), stream.source);
+        if let Some(target) = to.and_then(|to| self.sockets.stream_mut(to)) {
+            target.source = Some(socket);
+        }
+        if let Some(lane) = source.and_then(|source| self.sockets.stream_mut(source)).and_then(|s| s.lane.as_mut()) {
+            lane.to = socket;
+        }
     }
 
     /// The worker is gone: close what it opened, forget what it was to be told. Front sockets stay prepared.
@@ -107,6 +144,9 @@ impl Io {
             }
         }
         self.backlog.clear();
+        self.writing = Writer::default();
+        self.forget_arrivals();
+        self.paused.clear();
         self.stats.sockets = 0;
     }
 
@@ -115,7 +155,7 @@ impl Io {
         self.fronts.retain(|&bind, _| wanted(current, bind));
     }
 
-    fn register(&mut self, socket: SocketId, kind: Kind, local: SocketAddr, done: bool) {
+    pub(super) fn register(&mut self, socket: SocketId, kind: Kind) {
         let entry = Entry::new(kind);
         let interest = entry.interest();
         if let Err(error) = self.epoll.add(entry.fd(), socket, interest) {
@@ -123,9 +163,13 @@ impl Io {
         }
         debug_assert!(!self.sockets.contains(socket), "a worker opens an id once");
         if !self.sockets.insert(socket, entry) {
-            return self.failed(socket, OpenError::Other);
+            self.failed(socket, OpenError::Other);
         }
-        if done {
+    }
+
+    fn opened(&mut self, socket: SocketId, local: SocketAddr) {
+        // Where it could not be registered that was said already.
+        if self.sockets.contains(socket) {
             self.stats.opened += 1;
             self.backlog.push_back(Event::Opened { socket, local });
         }
@@ -182,14 +226,30 @@ fn datagram(remote: Remote) -> io::Result<(Kind, SocketAddr)> {
     Ok((Kind::Shared(OwnedFd::from(socket)), local))
 }
 
-/// A stream to `remote`, and whether it is connected already.
-fn stream(remote: SocketAddr) -> io::Result<(OwnedFd, bool, SocketAddr)> {
-    let socket = Socket::new(Domain::for_address(remote), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    let done = match socket.connect(&SockAddr::from(remote)) {
-        Ok(()) => true,
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => false,
+/// A stream to `remote`, and how far it is.
+fn stream(remote: &Endpoint, keepalive: Option<Duration>) -> io::Result<(OwnedFd, Phase)> {
+    let (socket, address) = match remote {
+        Endpoint::Ip(address) => {
+            let domain = Domain::for_address(*address);
+            let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+            socket.set_tcp_nodelay(true)?;
+            if let Some(time) = keepalive {
+                socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(KEEPALIVE_INTERVAL))?;
+            }
+            (socket, SockAddr::from(*address))
+        }
+        Endpoint::Unix(path) => {
+            (Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?, SockAddr::unix(&**path)?)
+        }
+    };
+    let phase = match socket.connect(&address) {
+        Ok(()) => Phase::Open,
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Phase::Connecting,
+        // A Unix socket whose queue is full says so by the word for something else.
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && matches!(remote, Endpoint::Unix(_)) => {
+            return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        }
         Err(error) => return Err(error),
     };
-    let local = local_addr(&socket)?;
-    Ok((OwnedFd::from(socket), done, local))
+    Ok((OwnedFd::from(socket), phase))
 }

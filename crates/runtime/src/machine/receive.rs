@@ -4,7 +4,8 @@
 use std::time::Duration;
 use std::{io, mem};
 
-use kakei_proxy::seam::{Datagram, Event, SocketId};
+use kakei_proxy::limits::EVENTS_PER_STEP;
+use kakei_proxy::seam::{Datagram, Event, SocketId, Transport};
 
 use super::errors;
 use super::sockets::Kind;
@@ -23,7 +24,7 @@ const ERRORS: usize = 16;
 
 /// What became of a turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
+pub(super) enum Turn {
     Drained,
     More,
 }
@@ -33,21 +34,20 @@ impl Io {
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.epoll.wait(timeout)?;
         let Io { epoll, sockets, .. } = self;
-        let mut connecting = Vec::new();
+        let mut streams = std::mem::take(&mut self.reported);
         for ready in epoll.ready() {
             let Some(entry) = sockets.get_mut(ready.socket) else { continue };
-            match entry.kind {
-                Kind::Stream(_, true) => connecting.push(ready.socket),
-                Kind::Stream(_, false) => {}
-                _ => {
-                    entry.errors |= ready.error;
-                    sockets.list(ready.socket);
-                }
+            if let Kind::Stream(_) = entry.kind {
+                streams.push(ready);
+            } else {
+                entry.errors |= ready.error;
+                sockets.list(ready.socket);
             }
         }
-        for socket in connecting {
-            self.finish_connect(socket);
+        for ready in streams.drain(..) {
+            self.note_stream(ready);
         }
+        self.reported = streams;
         Ok(())
     }
 
@@ -57,7 +57,8 @@ impl Io {
         let share = SLOTS.checked_div(turns).unwrap_or(0).max(SHARE);
         let mut bytes = 0;
         for _ in 0..turns {
-            if self.receiving.free() == 0 || bytes >= BYTES_PER_TICK {
+            let is_full = events.len() + 2 * SHARE > EVENTS_PER_STEP;
+            if self.receiving.free() == 0 || bytes >= BYTES_PER_TICK || is_full {
                 return;
             }
             let Some(socket) = self.sockets.next_listed() else { return };
@@ -69,6 +70,11 @@ impl Io {
 
     fn turn(&mut self, socket: SocketId, share: usize, bytes: &mut usize, events: &mut Vec<Event>) -> Turn {
         let Some(entry) = self.sockets.get_mut(socket) else { return Turn::Drained };
+        match &entry.kind {
+            Kind::Stream(_) => return self.stream_turn(socket, events),
+            Kind::Front(front) if front.transport == Transport::Tcp => return self.accept_turn(socket, events),
+            _ => {}
+        }
         let bulky = entry.bulky;
         if mem::take(&mut entry.errors)
             && matches!(entry.kind, Kind::Shared(_))

@@ -10,6 +10,7 @@ use kakei_proxy::seam::SocketId;
 use slotmap::SecondaryMap;
 
 use super::epoll::Interest;
+use super::stream::Stream;
 use crate::front::FrontSocket;
 
 /// No send waits.
@@ -24,15 +25,16 @@ pub(super) enum Kind {
     Connected(OwnedFd),
     /// Datagrams to many peers.
     Shared(OwnedFd),
-    /// A stream; whether it is still connecting.
-    Stream(OwnedFd, bool),
+    /// A stream. Boxed: what it needs beside its descriptor, sockets of flows don't.
+    Stream(Box<Stream>),
 }
 
 impl Kind {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Kind::Front(front) => front.as_fd(),
-            Kind::Connected(fd) | Kind::Shared(fd) | Kind::Stream(fd, _) => fd.as_fd(),
+            Kind::Connected(fd) | Kind::Shared(fd) => fd.as_fd(),
+            Kind::Stream(stream) => stream.fd.as_fd(),
         }
     }
 
@@ -75,7 +77,7 @@ impl Entry {
     }
 
     pub(super) fn interest(&self) -> Interest {
-        if matches!(self.kind, Kind::Stream(..)) { Interest::Write } else { Interest::Read }
+        if matches!(self.kind, Kind::Stream(..)) { Interest::Both } else { Interest::Read }
     }
 }
 
@@ -109,6 +111,22 @@ impl Sockets {
         self.entries.len()
     }
 
+    /// The stream of that id, to look at.
+    pub(super) fn stream(&self, id: SocketId) -> Option<&Stream> {
+        match self.entries.get(id) {
+            Some(Entry { kind: Kind::Stream(stream), .. }) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// The stream of that id.
+    pub(super) fn stream_mut(&mut self, id: SocketId) -> Option<&mut Stream> {
+        match self.entries.get_mut(id) {
+            Some(Entry { kind: Kind::Stream(stream), .. }) => Some(stream),
+            _ => None,
+        }
+    }
+
     /// Take out all of them.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Entry> {
         self.ready.clear();
@@ -118,7 +136,6 @@ impl Sockets {
     /// It may have something to read.
     pub(super) fn list(&mut self, id: SocketId) {
         if let Some(entry) = self.entries.get_mut(id)
-            && entry.interest() == Interest::Read
             && !std::mem::replace(&mut entry.listed, true)
         {
             self.ready.push_back(id);

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
+use kakei_proxy::limits::STREAM_READ;
 use kakei_proxy::seam::Span;
 
 use super::cmsg::Control;
@@ -17,6 +18,9 @@ pub const SLOT: usize = 65_536;
 /// From slot to slot: an odd number of cache lines more than a slot, so that the beginnings of slots, which are all
 /// that small datagrams touch, spread over the sets of the cache instead of sharing one.
 const STRIDE: usize = SLOT + 192;
+
+/// The part of all streams: some full reads, or many small ones side by side.
+const STREAMS: usize = 8 * STREAM_READ;
 
 /// GRO's segment size (24 bytes), pktinfo of either family (40), the overflow counter (24).
 const CONTROL: usize = 96;
@@ -90,6 +94,8 @@ pub struct RecvBatch {
     slots: Fixed<Slot>,
     arena: Fixed<u8>,
     used: usize,
+    /// How much of the streams' part, which lies behind the slots, is used.
+    streamed: usize,
 }
 
 // SAFETY: its raw pointers point only into the three arrays that it owns and that move with it (by pointer).
@@ -98,7 +104,7 @@ unsafe impl Send for RecvBatch {}
 impl RecvBatch {
     /// Room for `slots` datagrams or trains. Memory that was never received into is never touched.
     pub fn new(slots: usize) -> Self {
-        let arena = Fixed::new(vec![0u8; slots * STRIDE]);
+        let arena = Fixed::new(vec![0u8; slots * STRIDE + STREAMS]);
         let slot = |index: usize| Slot {
             vector: libc::iovec { iov_base: arena.at(index * STRIDE).cast(), iov_len: SLOT },
             name: Name::EMPTY,
@@ -106,7 +112,7 @@ impl RecvBatch {
         };
         let slots = Fixed::new((0..slots).map(slot).collect());
         let headers = Fixed::new((0..slots.len).map(|index| header(slots.at(index))).collect());
-        RecvBatch { headers, slots, arena, used: 0 }
+        RecvBatch { headers, slots, arena, used: 0, streamed: 0 }
     }
 
     /// How many slots are free.
@@ -119,6 +125,25 @@ impl RecvBatch {
         // SAFETY: the arena is initialised and `len` long; the kernel writes into it only during `recv`, which has
         // `&mut self`.
         unsafe { std::slice::from_raw_parts(self.arena.first.as_ptr(), self.arena.len) }
+    }
+
+    /// Whether a stream may still be read.
+    pub fn has_room(&self) -> bool {
+        STREAMS - self.streamed >= STREAM_READ
+    }
+
+    /// Receive from a stream: the bytes, none at its end. What streams say lies side by side, behind the slots.
+    pub fn recv_stream(&mut self, socket: BorrowedFd<'_>) -> io::Result<Span> {
+        let start = self.headers.len * STRIDE + self.streamed;
+        let most = STREAM_READ.min(STREAMS - self.streamed);
+        // SAFETY: `most` bytes from `start` on lie inside the arena; the kernel writes no more than that, and no
+        // reference into the arena lives while `self` is borrowed mutably.
+        let count = unsafe { libc::recv(socket.as_raw_fd(), self.arena.at(start).cast(), most, libc::MSG_DONTWAIT) };
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.streamed += count as usize;
+        Ok(Span { start: start as u32, len: count as u32 })
     }
 
     /// Receive what is there, at most `max` and as much as there are free slots. Fewer than asked for means that the
@@ -170,7 +195,7 @@ impl RecvBatch {
             header.msg_controllen = CONTROL as _;
             header.msg_flags = 0;
         }
-        self.used = 0;
+        (self.used, self.streamed) = (0, 0);
     }
 }
 

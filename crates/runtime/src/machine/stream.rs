@@ -1,0 +1,77 @@
+//! A stream as the machine knows it: what was reported of it and what of that is dealt with. Holds no bytes but those
+//! in a kernel pipe.
+
+use std::os::fd::OwnedFd;
+
+use kakei_proxy::seam::SocketId;
+
+use super::pipe::Pipe;
+
+/// A stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) fd: OwnedFd,
+    pub(super) phase: Phase,
+    /// Whether the worker wants what it receives.
+    pub(super) credit: bool,
+    /// Something may be there to be read.
+    pub(super) readable: bool,
+    /// The end was reported: a short read isn't the last thing to be read.
+    pub(super) ended: bool,
+    /// The peer refuses what is written.
+    pub(super) refuses: bool,
+    /// The worker was told that it is dead.
+    pub(super) dead: bool,
+    /// The worker holds what it did not take.
+    pub(super) blocked: bool,
+    /// Where its bytes go without being shown.
+    pub(super) lane: Option<Lane>,
+    /// Whose bytes come here without being shown.
+    pub(super) source: Option<SocketId>,
+}
+
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Connecting,
+    Open,
+    /// The worker was told that nothing more comes from it, or that it is dead.
+    Told,
+}
+
+/// A direction that the machine moves by itself.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) to: SocketId,
+    /// Only while there are bytes in it.
+    pub(super) pipe: Option<Pipe>,
+    /// How many.
+    pub(super) held: usize,
+    /// The source has ended.
+    pub(super) ended: bool,
+    /// The worker wants to see the bytes again.
+    pub(super) leaving: bool,
+}
+
+impl Lane {
+    pub(super) fn new(to: SocketId) -> Self {
+        Lane { to, pipe: None, held: 0, ended: false, leaving: false }
+    }
+}
+
+impl Stream {
+    pub(super) fn new(fd: OwnedFd, phase: Phase, credit: bool) -> Self {
+        Stream {
+            fd,
+            phase,
+            credit,
+            readable: false,
+            ended: false,
+            refuses: false,
+            dead: false,
+            blocked: false,
+            lane: None,
+            source: None,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Writes to streams: gathered for each stream and given to the kernel together. What it does not take goes back to the
+//! worker in the very next step; the machine keeps nothing.
+
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+
+use kakei_proxy::seam::{Event, Gather, SocketId, Span};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+
+use super::sockets::NONE;
+use super::{Io, errors};
+
+/// Parts of one call: as many as the system takes at most is far more.
+const PARTS: usize = 64;
+
+/// A write that waits for the flush, and the next one of its stream.
+#[derive(Debug)]
+struct Pending {
+    bytes: Gather,
+    next: u32,
+}
+
+/// The writes of a tick, and what was not taken of them.
+#[derive(Default)]
+pub(super) struct Writer {
+    pending: Vec<Pending>,
+    /// The streams that have pending writes, in the order of their first.
+    pub(super) dirty: Vec<SocketId>,
+    /// What streams did not take, by stream, in `rests`.
+    pub(super) blocked: Vec<(SocketId, Span)>,
+    pub(super) rests: Vec<u8>,
+}
+
+impl Writer {
+    /// All of the tick's writes were given to the kernel.
+    pub(super) fn clear(&mut self) {
+        self.pending.clear();
+    }
+}
+
+impl Io {
+    pub(super) fn write(&mut self, socket: SocketId, bytes: Gather) {
+        let Some(entry) = self.sockets.get_mut(socket) else { return };
+        if bytes.is_empty() {
+            return;
+        }
+        let number = self.writing.pending.len() as u32;
+        if entry.first == NONE {
+            entry.first = number;
+            self.writing.dirty.push(socket);
+        } else {
+            self.writing.pending[entry.last as usize].next = number;
+        }
+        entry.last = number;
+        self.writing.pending.push(Pending { bytes, next: NONE });
+    }
+
+    /// Write what waits for one stream.
+    pub(super) fn flush_stream(&mut self, socket: SocketId, heads: &[u8]) {
+        let Some(entry) = self.sockets.get_mut(socket) else { return };
+        let mut number = std::mem::replace(&mut entry.first, NONE);
+        entry.last = NONE;
+        if number == NONE {
+            return;
+        }
+        let fd = entry.fd();
+        let bodies = self.receiving.bytes();
+        let mut parts: [IoSlice<'_>; PARTS] = [IoSlice::new(&[]); PARTS];
+        let mut result = Ok(());
+        // Bytes are only given to the kernel while it takes all of them.
+        while let Some(first) = self.writing.pending.get(number as usize) {
+            let (mut count, mut next) = (0, Some(first));
+            while let Some(pending) = next.filter(|_| count + 2 <= PARTS) {
+                for part in [pending.bytes.head.of(heads), pending.bytes.body.of(bodies)] {
+                    parts[count] = IoSlice::new(part);
+                    count += usize::from(!part.is_empty());
+                }
+                number = pending.next;
+                next = self.writing.pending.get(number as usize);
+            }
+            let parts = &parts[..count];
+            let length: usize = parts.iter().map(|part| part.len()).sum();
+            let taken = if result.is_ok() { write_parts(fd, parts, &mut self.stats.stream_writes) } else { Ok(0) };
+            let taken = taken.unwrap_or_else(|error| {
+                result = Err(error);
+                0
+            });
+            self.stats.stream_bytes_written += taken as u64;
+            if taken < length {
+                if result.is_ok() {
+                    result = Err(io::ErrorKind::WouldBlock.into());
+                }
+                keep(&mut self.writing.rests, parts, taken);
+            }
+        }
+        if let Err(error) = result {
+            self.conclude_write(socket, &error);
+        }
+    }
+
+    /// The stream did not take all: it is blocked, or dead.
+    fn conclude_write(&mut self, socket: SocketId, error: &io::Error) {
+        let start = self.writing.blocked.last().map_or(0, |(_, rest)| rest.start + rest.len);
+        let rest = Span { start, len: self.writing.rests.len() as u32 - start };
+        let Some(stream) = self.sockets.stream_mut(socket) else { return };
+        if error.kind() == io::ErrorKind::WouldBlock {
+            stream.blocked = true;
+            self.stats.stream_blocks += 1;
+            self.writing.blocked.push((socket, rest));
+            return;
+        }
+        self.writing.rests.truncate(start as usize);
+        // What the peer sent before it went may still be there.
+        let told_by_reading = stream.credit && stream.lane.is_none() && !stream.refuses;
+        (stream.refuses, stream.ended, stream.readable) = (true, true, true);
+        if told_by_reading {
+            self.sockets.list(socket);
+        } else {
+            self.tell_broken(socket, errors::broken(error));
+        }
+    }
+
+    /// What was not taken, as events of the next step, at most `most`.
+    pub(super) fn tell_blocked(&mut self, events: &mut Vec<Event>, most: usize) {
+        let count = self.writing.blocked.len().min(most);
+        events.extend(self.writing.blocked.drain(..count).map(|(socket, rest)| Event::Blocked { socket, rest }));
+    }
+}
+
+/// Give parts to the kernel until it has all or takes no more: how many bytes it took.
+fn write_parts(fd: std::os::fd::BorrowedFd<'_>, parts: &[IoSlice<'_>], calls: &mut u64) -> io::Result<usize> {
+    debug_assert!(fd.as_raw_fd() >= 0, "a stream has a descriptor");
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    loop {
+        *calls += 1;
+        let sent = match parts {
+            [one] => send(fd, one, flags),
+            several => sendmsg(fd, several, &mut SendAncillaryBuffer::default(), flags),
+        };
+        match sent {
+            Ok(taken) => return Ok(taken),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Append what lies behind the first `taken` bytes.
+fn keep(rests: &mut Vec<u8>, parts: &[IoSlice<'_>], mut taken: usize) {
+    for part in parts {
+        let skipped = taken.min(part.len());
+        taken -= skipped;
+        rests.extend_from_slice(&part[skipped..]);
+    }
+}
