@@ -1,6 +1,10 @@
 //! The document written down: canonical text that reads back as the same document. One tree serves both syntaxes.
 
-use crate::model::Document;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::model::{Backend, BackendAddress, Cluster, Document, Name};
 use crate::schema;
 use crate::tree::Node;
 
@@ -19,5 +23,62 @@ impl Document {
     /// The document as TOML text, for [`crate::parse_toml`].
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(&self.to_tree()).expect("the tree has string keys, whole numbers in range and no nulls")
+    }
+}
+
+impl Document {
+    /// The host names that stand in the place of backends' addresses.
+    pub fn hosts(&self) -> BTreeSet<Arc<str>> {
+        let backends = self.clusters.values().flat_map(|cluster| &cluster.backends);
+        let hosts = backends.filter_map(|backend| match &backend.address {
+            BackendAddress::Host(host, _) => Some(Arc::clone(host)),
+            BackendAddress::Ip(_) | BackendAddress::Unix(_) => None,
+        });
+        hosts.collect()
+    }
+
+    /// The document with a backend for each address of a host name in the place of the one that has the name. It is
+    /// called `NAME@ADDRESS`, whether there are more or not, so that what it is called doesn't change with the others.
+    /// A host name without addresses is no backend.
+    pub fn resolved(&self, answers: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> Document {
+        let clusters = self.clusters.iter().map(|(name, cluster)| {
+            let mut taken = BTreeSet::new();
+            let backends = cluster.backends.iter().flat_map(|backend| resolve(backend, answers));
+            let backends = backends.filter(|backend| taken.insert(backend.address.clone())).collect();
+            (name.clone(), Cluster { backends, ..cluster.clone() })
+        });
+        Document { clusters: clusters.collect(), ..self.clone() }
+    }
+}
+
+fn resolve(backend: &Backend, answers: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> Vec<Backend> {
+    let BackendAddress::Host(host, port) = &backend.address else { return vec![backend.clone()] };
+    let addresses: BTreeSet<IpAddr> = answers.get(host).into_iter().flatten().copied().collect();
+    let named = addresses.into_iter().map(|ip| Backend {
+        name: Name::new(format!("{}@{ip}", backend.name)),
+        address: SocketAddr::new(ip, *port).into(),
+        ..backend.clone()
+    });
+    named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_as_many_backends_as_it_has_addresses() {
+        let host = Backend { weight: 3, ..Backend::at(BackendAddress::Host("app.test".into(), 80)) };
+        let unknown = Backend::at(BackendAddress::Host("gone.test".into(), 80));
+        let plain = Backend::at(SocketAddr::from(([10, 0, 0, 2], 80)));
+        let cluster = Cluster { backends: vec![plain.clone(), host, unknown], ..Cluster::default() };
+        let document = Document { clusters: [("c".into(), cluster)].into(), ..Document::default() };
+        assert_eq!(document.hosts().len(), 2);
+        let addresses = ["10.0.0.2", "10.0.0.1", "2001:db8::1"].map(|ip| ip.parse().unwrap()).to_vec();
+        let resolved = document.resolved(&[("app.test".into(), addresses)].into());
+        let backends = &resolved.clusters[&Name::new("c")].backends;
+        let names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
+        assert_eq!(names, ["10.0.0.2:80", "app.test:80@10.0.0.1", "app.test:80@2001:db8::1"]);
+        assert_eq!((backends[0].weight, backends[1].weight), (plain.weight, 3));
     }
 }

@@ -128,6 +128,7 @@ pub enum Protocol {
 
 /// A place where clients arrive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Listener {
     /// What it speaks.
     pub protocol: Protocol,
@@ -164,6 +165,7 @@ impl Default for Listener {
 
 /// What a listener admits. Each bound is divided among the workers, rounded up. Which ones count says the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// UDP: live flows; at least 1.
     pub flows: u32,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostics::{Collector, Diagnostic, quoted};
-use crate::model::{Cluster, Document, Name};
+use crate::model::{BackendAddress, Cluster, Document, Limits, Name, OnChange, Protocol, Route};
 use crate::schema::{self, Step, listed};
 use crate::tree::{Node, Value};
 
@@ -14,7 +14,8 @@ pub(crate) fn document(document: &Document, root: &Node, problems: &mut Collecto
     check.listeners();
     check.binds();
     check.routes();
-    check.sources();
+    check.matches();
+    check.protocols();
     for (name, cluster) in &document.clusters {
         check.backends(name, cluster);
     }
@@ -90,17 +91,134 @@ impl<'a> Check<'a, '_> {
         });
     }
 
-    fn sources(&mut self) {
+    /// What only the other protocol has. Defaults may be written out, since an exported document has all of them.
+    fn protocols(&mut self) {
+        let document = self.document;
+        let fresh = Limits::default();
+        for (name, listener) in &document.listeners {
+            let limits = &listener.limits;
+            let udp = [
+                ("flows", limits.flows != fresh.flows),
+                ("flows_per_source", limits.flows_per_source != fresh.flows_per_source),
+                ("new_flows_per_second", limits.new_flows_per_second != fresh.new_flows_per_second),
+            ];
+            let tcp = [
+                ("connections", limits.connections != fresh.connections),
+                ("connections_per_source", limits.connections_per_source != fresh.connections_per_source),
+                ("connections_per_network", limits.connections_per_network != fresh.connections_per_network),
+                ("new_connections_per_second", limits.new_connections_per_second != fresh.new_connections_per_second),
+                ("refuse", limits.refuse != fresh.refuse),
+            ];
+            let (wrong, theirs, right): (&[_], _, _) = match listener.protocol {
+                Protocol::Udp => (&tcp, "TCP", "flows"),
+                Protocol::Tcp => (&udp, "UDP", "connections"),
+            };
+            for (key, _) in wrong.iter().filter(|(_, given)| *given) {
+                let message = format!("listener `{name}`: `{key}` limits {theirs}, which it doesn't speak");
+                let way = [Step::Key("listeners"), Step::Key(name.as_str()), Step::Key("limits"), Step::Key(key)];
+                self.report(message, &way).help(format!("its limits are `{right}` and the like"));
+            }
+        }
+        for (name, route) in &document.routes {
+            let Some(listener) = document.listeners.get(&route.listener) else { continue };
+            self.route_of(name, route, listener.protocol);
+        }
+        self.unix_sockets();
+    }
+
+    fn route_of(&mut self, name: &Name, route: &Route, protocol: Protocol) {
+        let way = |key| [Step::Key("routes"), Step::Key(name.as_str()), Step::Key(key)];
+        let asks_hello = !route.sni.is_empty() || !route.alpn.is_empty();
+        match protocol {
+            Protocol::Udp => {
+                let tcp_only = [
+                    ("sni", !route.sni.is_empty()),
+                    ("alpn", !route.alpn.is_empty()),
+                    ("on_change", route.on_change != OnChange::Keep),
+                ];
+                for (key, _) in tcp_only.iter().filter(|(_, given)| *given) {
+                    let message =
+                        format!("route `{name}`: `{key}` is for TCP; listener `{}` speaks UDP", route.listener);
+                    self.report(message, &way(key)).help("a UDP route matches by `source`");
+                }
+                if route.source.is_empty() && !asks_hello {
+                    let message = format!("route `{name}` lacks `source`: nothing says what it matches");
+                    self.report(message, &way("source")[..2]).help("give it the client networks that it is for");
+                }
+            }
+            Protocol::Tcp if route.source.is_empty() && !asks_hello => {
+                let message = format!("route `{name}` matches everything: it has no `sni`, `alpn` or `source`");
+                self.report(message, &way("source")[..2]).help("where everything goes is the listener's own `cluster`");
+            }
+            Protocol::Tcp => {}
+        }
+    }
+
+    /// A Unix socket takes no datagrams.
+    fn unix_sockets(&mut self) {
+        let document = self.document;
+        let of_listeners =
+            document.listeners.iter().filter_map(|(name, listener)| Some((name, listener.cluster.as_ref()?)));
+        let of_routes = document.routes.values().map(|route| (&route.listener, &route.cluster));
+        let is_udp = |name: &Name| document.listeners.get(name).is_some_and(|l| l.protocol == Protocol::Udp);
+        let udp: BTreeMap<&Name, &Name> = of_listeners
+            .chain(of_routes)
+            .filter(|(name, _)| is_udp(name))
+            .map(|(name, cluster)| (cluster, name))
+            .collect();
+        for (cluster, listener) in udp {
+            let backends =
+                document.clusters.get(cluster).into_iter().flat_map(|cluster| cluster.backends.iter().enumerate());
+            for (n, _) in backends.filter(|(_, backend)| matches!(backend.address, BackendAddress::Unix(_))) {
+                let message = format!(
+                    "cluster `{cluster}`: a Unix socket takes no datagrams, and listener `{listener}` speaks UDP"
+                );
+                let way = [Step::Key("clusters"), Step::Key(cluster.as_str()), Step::Key("backends"), Step::Item(n)];
+                self.report(message, &way).help("give it an address like `10.0.0.1:53`");
+            }
+        }
+    }
+
+    /// No two routes of a listener match exactly the same.
+    fn matches(&mut self) {
         let routes = self.document.routes.iter();
         let matched = routes.flat_map(|(name, route)| {
-            route.source.iter().enumerate().map(move |(n, source)| ((&route.listener, source), Spot { name, n }))
+            let (sni, alpn, source) = (each(&route.sni), each(&route.alpn), each(&route.source));
+            let listed = if !route.source.is_empty() {
+                "source"
+            } else if !route.sni.is_empty() {
+                "sni"
+            } else {
+                "alpn"
+            };
+            let ways = sni.into_iter().flat_map(move |sni| {
+                let source = source.clone();
+                alpn.clone().into_iter().flat_map(move |(_, alpn)| {
+                    let sni = sni.clone();
+                    source.clone().into_iter().map(move |(s, source)| ((sni.0, s), (sni.1, alpn, source)))
+                })
+            });
+            ways.map(move |((sni_at, source_at), way)| {
+                let n = if listed == "source" { source_at } else { sni_at };
+                (listed, ((&route.listener, way), Spot { name, n }))
+            })
         });
-        self.unique("routes", "source", matched, |(listener, source), name, other| match other {
-            None => format!("route `{name}`: the source `{source}` stands twice"),
-            Some(other) => {
-                format!("route `{name}` matches `{source}` of listener `{listener}`, as route `{other}` does")
-            }
-        });
+        let matched: Vec<_> = matched.collect();
+        for list in ["source", "sni", "alpn"] {
+            let of_list = matched.iter().filter(|(listed, _)| *listed == list).map(|(_, item)| *item);
+            self.unique("routes", list, of_list, |(listener, (sni, alpn, source)), name, other| {
+                let parts =
+                    [sni.map(ToString::to_string), alpn.map(ToString::to_string), source.map(ToString::to_string)];
+                let what: Vec<String> = parts.into_iter().flatten().map(|part| format!("`{part}`")).collect();
+                let what = what.join(" with ");
+                match other {
+                    None => format!("route `{name}`: {what} stands twice"),
+                    Some(other) => {
+                        format!("route `{name}` matches {what} of listener `{listener}`, as route `{other}` does")
+                    }
+                }
+            });
+        }
     }
 
     fn backends(&mut self, name: &'a Name, cluster: &'a Cluster) {
@@ -180,3 +298,11 @@ impl<'a> Check<'a, '_> {
 
 /// How many names are looked through for one that was meant.
 const MAX_CANDIDATES: usize = 10_000;
+
+/// Every item of a list with its place, or one that asks for nothing where the list is empty.
+fn each<T>(list: &[T]) -> Vec<(usize, Option<&T>)> {
+    match list {
+        [] => vec![(0, None)],
+        some => some.iter().map(Some).enumerate().collect(),
+    }
+}

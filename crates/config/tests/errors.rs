@@ -48,7 +48,7 @@ fn the_json_form_has_pointers_and_positions() {
     assert_eq!(places[0], ("/clusters/a~1b/backends/1", &2.into(), &28.into()));
     assert_eq!(places[1], ("/clusters/a~1b/backends/2", &2.into(), &33.into()));
     assert_eq!(json[1]["related"][0]["pointer"], "/clusters/a~1b/backends/0");
-    assert_eq!(json[0]["help"], "give an address like `10.0.0.1:53`");
+    assert_eq!(json[0]["help"], "write `x:53` for port 53");
 }
 
 #[test]

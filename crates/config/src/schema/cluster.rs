@@ -4,13 +4,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::health::HEALTH;
-use super::network::Address;
+use super::streams::{AfterChange, Whereabouts};
 use super::values::{Flag, LONGEST, Time, TimeOrNone, Whole, Words, mismatch, text, wrong_name};
 use super::{At, Codec, ListOf, Maybe, Section, Table, field, independent};
 use crate::bounds::MAX_WEIGHT;
 use crate::diagnostics::Collector;
 use crate::model::{
-    Affinity, Backend, BackendAddress, Balance, Cluster, Name, OnBackend, SendProxyProtocol, UdpKnobs, Upstream,
+    Affinity, Backend, Balance, Cluster, Name, OnBackend, SendProxyProtocol, StreamProxyProtocol, TcpKnobs, UdpKnobs,
+    Upstream,
 };
 use crate::tree::Value;
 
@@ -45,11 +46,13 @@ pub(super) const CLUSTER: Section<Cluster> = Section {
         field!(backends: ListOf { of: BackendOf, filled: false },
             "the servers; with none, what comes is dropped as `no_backend`"),
         field!(udp: Table(&KNOBS), "what flows to this cluster are held to"),
+        field!(tcp: Table(&TCP_KNOBS), "what connections to this cluster are held to"),
+        field!(send_proxy_protocol: STREAM_PROXY_PROTOCOL, "TCP: the PROXY protocol header that a connection to a backend begins with"),
         field!(health: Maybe(Table(&HEALTH)), "how backends are found up or down; left out: all count as up"),
         field!(slow_start: Time { min: Duration::ZERO, max: LONGEST },
             "how long a backend that came up takes to reach its full weight; 0s: at once"),
     ],
-    later: &[("send_proxy_protocol", "TCP (for UDP it stands in `udp`)")],
+    later: &[],
     finish: independent,
 };
 
@@ -72,6 +75,33 @@ pub(super) const BACKEND: Section<Backend> = Section {
             backend.name = Name::new(backend.address.to_string());
         }
     },
+};
+
+const ATTEMPTS: Whole<u32> = Whole { min: 1, max: 16, zero: None };
+const QUEUE: Whole<u32> = Whole { min: 0, max: 1_000_000, zero: Some("none waits") };
+const STREAM_PROXY_PROTOCOL: Words<StreamProxyProtocol> = Words {
+    of: &[("off", StreamProxyProtocol::Off), ("v1", StreamProxyProtocol::V1), ("v2", StreamProxyProtocol::V2)],
+    later: &[],
+};
+
+pub(super) const TCP_KNOBS: Section<TcpKnobs> = Section {
+    blank: TcpKnobs::default,
+    fields: &[
+        field!(affinity: AFFINITY, "what the balancer hashes"),
+        field!(connect_timeout: IDLE, "how long one attempt to connect to a backend may take"),
+        field!(attempts: ATTEMPTS, "how many backends are tried before the client is given up"),
+        field!(idle_timeout: TimeOrNone(IDLE), "time without a byte in either direction after which a connection ends"),
+        field!(lifetime: TimeOrNone(IDLE), "time from its acceptance after which a connection ends, whatever its traffic"),
+        field!(keepalive: TimeOrNone(Time { min: Duration::from_secs(1), max: Duration::from_secs(32_767) }),
+            "idle time after which the kernel probes whether a backend is still there"),
+        field!(connections_per_backend: UNLIMITED, "live connections to one backend"),
+        field!(queue: QUEUE, "connections that wait for a backend with room"),
+        field!(queue_timeout: IDLE, "how long one may wait"),
+        field!(on_backend_removed: AfterChange, "what becomes of connections whose backend was removed from the configuration"),
+        field!(on_backend_down: AfterChange, "what becomes of connections whose backend was found down"),
+    ],
+    later: &[],
+    finish: independent,
 };
 
 pub(super) const KNOBS: Section<UdpKnobs> = Section {
@@ -140,25 +170,6 @@ impl Codec for BackendName {
     }
 }
 
-/// Where a backend is.
-struct Whereabouts;
-
-impl Codec for Whereabouts {
-    type Of = BackendAddress;
-
-    fn describe(&self) -> String {
-        Address::Send.describe()
-    }
-
-    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<BackendAddress> {
-        Address::Send.read(at, problems).map(BackendAddress::Ip)
-    }
-
-    fn write(&self, value: &BackendAddress) -> Option<Value> {
-        Some(Value::Text(value.to_string()))
-    }
-}
-
 /// A backend: its address alone, or a table.
 struct BackendOf;
 
@@ -166,7 +177,7 @@ impl Codec for BackendOf {
     type Of = Backend;
 
     fn describe(&self) -> String {
-        "`ADDRESS:PORT` or table".into()
+        format!("{}, or table", Whereabouts.describe())
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Backend> {

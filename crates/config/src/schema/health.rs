@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::bytes::{Expected, Form, read_bytes, write_bytes};
 use super::values::{Flag, LONGEST, Time, Whole, write_duration};
-use super::{At, Field, Maybe, Section, Table, field, independent};
+use super::{At, Field, Maybe, Section, Table, field};
 use crate::diagnostics::Collector;
 use crate::model::{Expect, Health, PassiveCheck, TcpCheck, UdpCheck};
 use crate::tree::Value;
@@ -25,8 +25,8 @@ pub(super) const HEALTH: Section<Health> = Section {
     },
     fields: &[
         field!(udp: Maybe(Table(&UDP)), "send a datagram, expect a reply"),
-        field!(tcp: Maybe(Table(&TCP)), "open a TCP connection and close it; `{}` probes the backend's own port"),
-        field!(passive: Maybe(Table(&PASSIVE)), "count ICMP errors of live traffic"),
+        field!(tcp: Maybe(Table(&TCP)), "open a TCP connection, say and expect something where that is given, close it; `{}` probes the backend's own port"),
+        field!(passive: Maybe(Table(&PASSIVE)), "count what goes wrong with live traffic: ICMP errors, connections that can't be opened"),
         field!(interval: Time { min: Duration::from_millis(10), max: LONGEST }, "time between two probes of one backend"),
         field!(timeout: Time { min: Duration::from_millis(1), max: LONGEST },
             "time in which a probe must be answered, shorter than `interval`; left out with an `interval` of 2s or less: half of it"),
@@ -59,67 +59,130 @@ fn settle(health: &mut Health, at: &At<'_>, problems: &mut Collector) {
 pub(super) const UDP: Section<UdpCheck> = Section {
     blank: || UdpCheck { send: Vec::new(), expect: Expect::Any, port: None },
     fields: &[
-        Field {
-            key: "send_hex",
-            required: false,
-            doc: "what is sent, in hex; this or `send_text` is needed",
-            describe: || "bytes in hex, at most 1400".into(),
-            has_key: |_| false,
-            read: |check, at, problems| send(Form::Hex, check, at, problems),
-            write: |check| written_as(Form::Hex, check),
-        },
-        Field {
-            key: "send_text",
-            required: false,
-            doc: "what is sent, as text",
-            describe: || "text, at most 1400 bytes".into(),
-            has_key: |_| false,
-            read: |check, at, problems| send(Form::Text, check, at, problems),
-            write: |check| written_as(Form::Text, check),
-        },
+        send_in::<UdpCheck, false>("what is sent, in hex; this or `send_text` is needed"),
+        send_in::<UdpCheck, true>("what is sent, as text"),
         field!(expect: Expected, "what must come back: anything, exactly these bytes, or bytes that begin with these"),
         field!(port: PORT, "the port probed; left out: the backend's own"),
     ],
     later: &[],
     finish: |_, at, problems| {
+        if sent_twice(at, problems) {
+            return;
+        }
         let given = |key| at.node.value.get(key).is_some();
-        let wrong = match (given("send_hex"), given("send_text")) {
-            (true, true) => "has both `send_hex` and `send_text`; one of them is needed",
-            (false, false) => "lacks what is sent: `send_hex` or `send_text`",
-            _ => return,
-        };
-        at.report_key(format!("{} {wrong}", at.subject()), problems);
+        if !given("send_hex") && !given("send_text") {
+            let message = format!("{} lacks what is sent: `send_hex` or `send_text`", at.subject());
+            at.report_key(message, problems);
+        }
     },
 };
 
-fn send(form: Form, check: &mut UdpCheck, at: &At<'_>, problems: &mut Collector) -> bool {
-    match read_bytes(form, at, problems) {
-        Some(bytes) => {
-            check.send = bytes;
-            true
-        }
-        None => false,
+/// A check that sends something.
+trait Sends: 'static {
+    /// Whether it may send nothing at all.
+    const OPTIONAL: bool;
+    fn payload(&mut self) -> &mut Vec<u8>;
+    fn sent(&self) -> &[u8];
+}
+
+impl Sends for UdpCheck {
+    const OPTIONAL: bool = false;
+
+    fn payload(&mut self) -> &mut Vec<u8> {
+        &mut self.send
+    }
+
+    fn sent(&self) -> &[u8] {
+        &self.send
     }
 }
 
-fn written_as(form: Form, check: &UdpCheck) -> Option<Value> {
-    let (chosen, text) = write_bytes(&check.send);
-    (chosen == form).then_some(Value::Text(text))
+impl Sends for TcpCheck {
+    const OPTIONAL: bool = true;
+
+    fn payload(&mut self) -> &mut Vec<u8> {
+        &mut self.send
+    }
+
+    fn sent(&self) -> &[u8] {
+        &self.send
+    }
+}
+
+const fn form(text: bool) -> Form {
+    if text { Form::Text } else { Form::Hex }
+}
+
+/// What a check sends, in one of the two forms.
+const fn send_in<T: Sends, const TEXT: bool>(doc: &'static str) -> Field<T> {
+    Field {
+        key: if TEXT { "send_text" } else { "send_hex" },
+        required: false,
+        doc,
+        describe: || {
+            format!("{}, at most 1400{}", if TEXT { "text" } else { "bytes in hex" }, if TEXT { " bytes" } else { "" })
+        },
+        has_key: |_| false,
+        read: |check, at, problems| match read_bytes(form(TEXT), at, problems) {
+            Some(bytes) => {
+                *check.payload() = bytes;
+                true
+            }
+            None => false,
+        },
+        write: |check| {
+            let (chosen, text) = write_bytes(check.sent());
+            let says_nothing = T::OPTIONAL && check.sent().is_empty();
+            (chosen == form(TEXT) && !says_nothing).then_some(Value::Text(text))
+        },
+    }
+}
+
+fn sent_twice(at: &At<'_>, problems: &mut Collector) -> bool {
+    let given = |key| at.node.value.get(key).is_some();
+    let twice = given("send_hex") && given("send_text");
+    if twice {
+        let message = format!("{} has both `send_hex` and `send_text`; one of them is needed", at.subject());
+        at.report_key(message, problems);
+    }
+    twice
 }
 
 pub(super) const TCP: Section<TcpCheck> = Section {
     blank: TcpCheck::default,
-    fields: &[field!(port: PORT, "the port probed; left out: the backend's own")],
+    fields: &[
+        send_in::<TcpCheck, false>("what is sent once it is open, in hex; left out: nothing"),
+        send_in::<TcpCheck, true>("the same as text"),
+        field!(expect: Maybe(Expected), "what must come back, or begin what comes back; left out: that it opens is enough"),
+        field!(port: PORT, "the port probed; left out: the backend's own"),
+    ],
     later: &[],
-    finish: independent,
+    finish: |_, at, problems| {
+        sent_twice(at, problems);
+    },
 };
 
 pub(super) const PASSIVE: Section<PassiveCheck> = Section {
-    blank: || PassiveCheck { fall: 3, eject: Duration::from_secs(10), eject_max: Duration::from_secs(300) },
+    blank: || PassiveCheck { fall: 3, eject: Duration::from_secs(10), eject_max: EJECT_MAX },
     fields: &[
-        field!(fall: TIMES, "errors in a row, without a datagram from the backend between them, that eject it"),
-        field!(eject: Time { min: Duration::from_millis(1), max: LONGEST }, "how long it stays ejected"),
+        field!(fall: TIMES, "failures in a row, without a datagram from the backend or a connection to it between them, that eject it"),
+        field!(eject: Time { min: Duration::from_millis(1), max: LONGEST },
+            "how long it stays ejected the first time; each further time in a row twice as long"),
+        field!(eject_max: Time { min: Duration::from_millis(1), max: LONGEST },
+            "how long at most; left out with a longer `eject`: that"),
     ],
     later: &[],
-    finish: independent,
+    finish: |check, at, problems| {
+        if at.node.value.get("eject_max").is_none() {
+            check.eject_max = check.eject_max.max(check.eject);
+        } else if check.eject_max < check.eject {
+            let (most, first) = (write_duration(check.eject_max), write_duration(check.eject));
+            at.report_key(
+                format!("{}: `eject_max` ({most}) is shorter than `eject` ({first})", at.subject()),
+                problems,
+            );
+        }
+    },
 };
+
+const EJECT_MAX: Duration = Duration::from_secs(300);

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::network::{Address, Network};
+use super::streams::{AfterChange, ProtocolName, ServerNameOf};
 use super::values::{LONGEST, Reference, Size, Time, Whole, Words};
 use super::{ListOf, Maybe, Section, Table, field, independent};
 use crate::bounds::MAX_DATAGRAM_BYTES;
-use crate::model::{InboundProxyProtocol, Limits, Listener, Name, OnChange, Protocol, Route};
+use crate::model::{InboundProxyProtocol, Limits, Listener, Name, OnChange, Protocol, Refuse, Route, SourceNetwork};
 
 const PROTOCOL: Words<Protocol> = Words { of: &[("udp", Protocol::Udp), ("tcp", Protocol::Tcp)], later: &["http"] };
 const UNLIMITED: Whole<u32> = Whole { min: 0, max: u32::MAX, zero: Some("unlimited") };
@@ -20,9 +21,11 @@ pub(super) const LISTENER: Section<Listener> = Section {
         field!(limits: Table(&LIMITS), "what is admitted"),
         field!(max_datagram_size: Size { min: 1, max: MAX_DATAGRAM_BYTES },
             "the longest datagram that is forwarded, an inbound PROXY header included; longer ones are dropped as `truncated`"),
-        field!(proxy_protocol: Table(&PROXY_PROTOCOL), "inbound PROXY protocol v2 headers"),
+        field!(proxy_protocol: Table(&PROXY_PROTOCOL), "inbound PROXY protocol headers: v2 on datagrams, v1 or v2 on connections"),
+        field!(preread_timeout: Time { min: Duration::from_millis(1), max: LONGEST },
+            "TCP: how long what must come before a connection is routed (a PROXY header, a ClientHello) may take"),
         field!(drain_timeout: Time { min: Duration::ZERO, max: LONGEST },
-            "how long live flows may go on after the listener was removed or the process was told to stop"),
+            "how long live flows and connections may go on after the listener was removed or the process was told to stop"),
     ],
     later: &[("tls", "TLS")],
     finish: independent,
@@ -31,9 +34,27 @@ pub(super) const LISTENER: Section<Listener> = Section {
 pub(super) const LIMITS: Section<Limits> = Section {
     blank: Limits::default,
     fields: &[
-        field!(flows: Whole { min: 1, max: u32::MAX, zero: None }, "live flows"),
-        field!(flows_per_source: UNLIMITED, "live flows of one source address"),
-        field!(new_flows_per_second: UNLIMITED, "flows admitted in a second, with a burst of as many"),
+        field!(flows: Whole { min: 1, max: u32::MAX, zero: None }, "UDP: live flows"),
+        field!(flows_per_source: UNLIMITED, "UDP: live flows of one source address"),
+        field!(new_flows_per_second: UNLIMITED, "UDP: flows admitted in a second, with a burst of as many"),
+        field!(connections: Whole { min: 1, max: u32::MAX, zero: None }, "TCP: live connections"),
+        field!(connections_per_source: UNLIMITED, "TCP: live connections of one source address"),
+        field!(connections_per_network: UNLIMITED, "TCP: live connections of one source network"),
+        field!(new_connections_per_second: UNLIMITED, "TCP: connections accepted in a second, with a burst of as many"),
+        field!(source_network: Table(&SOURCE_NETWORK), "TCP: what is one source network"),
+        field!(refuse: REFUSE, "TCP: whether a client over a limit is reset, or told nothing"),
+    ],
+    later: &[],
+    finish: independent,
+};
+
+const REFUSE: Words<Refuse> = Words { of: &[("reset", Refuse::Reset), ("silence", Refuse::Silence)], later: &[] };
+
+pub(super) const SOURCE_NETWORK: Section<SourceNetwork> = Section {
+    blank: SourceNetwork::default,
+    fields: &[
+        field!(v4: Whole::<u8> { min: 1, max: 32, zero: None }, "bits that IPv4 addresses of one network have in common"),
+        field!(v6: Whole::<u8> { min: 1, max: 128, zero: None }, "bits that IPv6 addresses of one network have in common"),
     ],
     later: &[],
     finish: independent,
@@ -42,7 +63,7 @@ pub(super) const LIMITS: Section<Limits> = Section {
 pub(super) const PROXY_PROTOCOL: Section<InboundProxyProtocol> = Section {
     blank: InboundProxyProtocol::default,
     fields: &[field!(trusted: ListOf { of: Network, filled: false },
-        "networks whose datagrams must carry a header; those from elsewhere are dropped as `proxy_header`; empty: no header is looked for")],
+        "networks whose datagrams and connections must carry a header; headers, and connections, from elsewhere are refused; empty: no header is looked for")],
     later: &[],
     finish: independent,
 };
@@ -58,11 +79,15 @@ pub(super) const ROUTE: Section<Route> = Section {
     },
     fields: &[
         field!(listener: Reference("listener"), "the listener it refines", required),
-        field!(source: ListOf { of: Network, filled: true }, "client networks it matches", required),
+        field!(source: ListOf { of: Network, filled: false }, "client networks it matches; left out: every client"),
+        field!(sni: ListOf { of: ServerNameOf, filled: false },
+            "TCP: server names of the ClientHello it matches; left out: any, and what is no TLS"),
+        field!(alpn: ListOf { of: ProtocolName, filled: false },
+            "TCP: protocols of which the ClientHello offers one; left out: any, and what is no TLS"),
         field!(cluster: Reference("cluster"), "where what it matches goes", required),
+        field!(on_change: AfterChange, "TCP: what becomes of connections that came by it when it is changed or removed"),
     ],
     later: &[
-        ("sni", "TLS"),
         ("host", "HTTP"),
         ("path", "HTTP"),
         ("method", "HTTP"),
@@ -73,7 +98,6 @@ pub(super) const ROUTE: Section<Route> = Section {
         ("timeouts", "HTTP"),
         ("retry", "HTTP"),
         ("request", "HTTP"),
-        ("on_change", "TCP and HTTP"),
     ],
     finish: independent,
 };

@@ -13,6 +13,7 @@ mod cluster;
 mod health;
 mod listener;
 mod sections;
+mod streams;
 
 pub(crate) use at::{At, Step, pointer, subject};
 pub use reference::reference;

@@ -64,7 +64,7 @@ fn why_no_address(text: &str) -> (&'static str, String) {
         };
     }
     if text.starts_with("unix:") || text.starts_with('/') {
-        return ("is a Unix socket; only IP addresses work with UDP", "write an address like `10.0.0.1:53`".into());
+        return ("is a Unix socket; an address is needed here", "write one like `10.0.0.1:53`".into());
     }
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let port_fits = port.parse::<u16>().is_ok();
@@ -80,12 +80,14 @@ fn why_no_address(text: &str) -> (&'static str, String) {
     let port = if port_fits { port } else { "53" };
     if host == "localhost" {
         let help = format!("write `127.0.0.1:{port}` or `[::1]:{port}`");
-        return ("is a host name, and names aren't resolved yet", help);
+        return ("is a host name; an address is needed here", help);
     }
     let hostname = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if !host.is_empty() && host.chars().all(hostname) && host.chars().any(|c| c.is_ascii_alphabetic()) {
-        let help = format!("give an address like `10.0.0.1:{port}`");
-        return ("is a host name, and names aren't resolved yet", help);
+        return match port_fits {
+            true => ("is a host name; an address is needed here", format!("write one like `10.0.0.1:{port}`")),
+            false => (LACKS_PORT, format!("write `{host}:{port}` for port {port}")),
+        };
     }
     ("is no address and port", "write it like `10.0.0.1:53` or `[::1]:53`".into())
 }

@@ -91,25 +91,38 @@ fn listener() -> impl Strategy<Value = Listener> {
         new_flows_per_second,
         ..Limits::default()
     });
-    (vec(bound(), 1..4), limits, 1u32..=65_507, vec(network(), 0..3), time(0)).prop_map(
-        |(bind, limits, max_datagram_size, trusted, drain_timeout)| Listener {
-            protocol: Protocol::Udp,
+    let udp = (limits, Just(Protocol::Udp));
+    let networks = (1u8..=32, 1u8..=128).prop_map(|(v4, v6)| SourceNetwork { v4, v6 });
+    let refuse = select(vec![Refuse::Reset, Refuse::Silence]);
+    let connections = (1u32.., any::<u32>(), any::<u32>(), any::<u32>(), networks, refuse).prop_map(|limits| Limits {
+        connections: limits.0,
+        connections_per_source: limits.1,
+        connections_per_network: limits.2,
+        new_connections_per_second: limits.3,
+        source_network: limits.4,
+        refuse: limits.5,
+        ..Limits::default()
+    });
+    let limits = prop_oneof![udp, (connections, Just(Protocol::Tcp))];
+    (vec(bound(), 1..4), limits, 1u32..=65_507, vec(network(), 0..3), (time(0), time(1))).prop_map(
+        |(bind, (limits, protocol), max_datagram_size, trusted, (drain_timeout, preread_timeout))| Listener {
+            protocol,
             bind,
             cluster: None,
             limits,
             max_datagram_size,
             proxy_protocol: InboundProxyProtocol { trusted },
+            preread_timeout,
             drain_timeout,
-            ..Listener::default()
         },
     )
 }
 
 fn backend() -> impl Strategy<Value = Backend> {
-    (option::of(name()), sent_to(), prop_oneof![Just(1), 0u32..=256], any::<bool>()).prop_map(
+    (option::of(name()), address(), prop_oneof![Just(1), 0u32..=256], any::<bool>()).prop_map(
         |(name, address, weight, backup)| {
             let name = name.unwrap_or_else(|| Name::new(address.to_string()));
-            Backend { name, address: address.into(), weight, backup }
+            Backend { name, address, weight, backup }
         },
     )
 }
@@ -142,6 +155,38 @@ fn knobs() -> impl Strategy<Value = UdpKnobs> {
     })
 }
 
+fn on_change() -> impl Strategy<Value = OnChange> {
+    prop_oneof![Just(OnChange::Keep), Just(OnChange::Close), time(0).prop_map(OnChange::Drain)]
+}
+
+fn connection_knobs() -> impl Strategy<Value = TcpKnobs> {
+    let times = (time(1), option::of(time(1)), option::of(time(1)), option::of(1u64..=32_767), time(1));
+    let counts = (1u32..=16, any::<u32>(), 0u32..=1_000_000);
+    let affinity = select(vec![Affinity::SourceIp, Affinity::SourceIpPort]);
+    (times, counts, affinity, on_change(), on_change()).prop_map(
+        |(times, counts, affinity, on_backend_removed, on_backend_down)| TcpKnobs {
+            affinity,
+            connect_timeout: times.0,
+            attempts: counts.0,
+            idle_timeout: times.1,
+            lifetime: times.2,
+            keepalive: times.3.map(Duration::from_secs),
+            connections_per_backend: counts.1,
+            queue: counts.2,
+            queue_timeout: times.4,
+            on_backend_removed,
+            on_backend_down,
+        },
+    )
+}
+
+fn address() -> impl Strategy<Value = BackendAddress> {
+    prop_oneof![
+        4 => sent_to().prop_map(BackendAddress::Ip),
+        1 => ("[a-z]{1,8}(\\.[a-z]{1,8}){0,2}", 1u16..).prop_map(|(host, port)| BackendAddress::Host(host.into(), port)),
+    ]
+}
+
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof!["[ -~]{0,9}".prop_map(String::into_bytes), vec(any::<u8>(), 0..9)]
 }
@@ -150,11 +195,14 @@ fn health() -> impl Strategy<Value = Health> {
     let expect = prop_oneof![Just(Expect::Any), payload().prop_map(Expect::Exact), payload().prop_map(Expect::Prefix)];
     let port = || option::of(1u16..);
     let udp = (payload(), expect, port()).prop_map(|(send, expect, port)| UdpCheck { send, expect, port });
-    let tcp = port().prop_map(|port| TcpCheck { port, ..TcpCheck::default() });
+    let expected =
+        || prop_oneof![Just(Expect::Any), payload().prop_map(Expect::Exact), payload().prop_map(Expect::Prefix)];
+    let tcp =
+        (payload(), option::of(expected()), port()).prop_map(|(send, expect, port)| TcpCheck { send, expect, port });
     let passive = (1u32..=1_000, time(1)).prop_map(|(fall, eject)| PassiveCheck {
         fall,
         eject,
-        eject_max: Duration::from_secs(300),
+        eject_max: eject.max(Duration::from_secs(300)),
     });
     let checks = (option::of(udp), option::of(tcp), option::of(passive))
         .prop_filter("no check", |(udp, tcp, passive)| udp.is_some() || tcp.is_some() || passive.is_some());
@@ -176,11 +224,13 @@ fn health() -> impl Strategy<Value = Health> {
 fn cluster() -> impl Strategy<Value = Cluster> {
     use Balance::*;
     let balance = select(vec![RoundRobin, Random, Least, P2c, Hrw, Maglev]);
-    (balance, vec(backend(), 0..5), knobs(), option::of(health()), time(0)).prop_map(
-        |(balance, mut backends, udp, health, slow_start)| {
+    let header = select(vec![StreamProxyProtocol::Off, StreamProxyProtocol::V1, StreamProxyProtocol::V2]);
+    let knobs = (knobs(), connection_knobs(), header);
+    (balance, vec(backend(), 0..5), knobs, option::of(health()), time(0)).prop_map(
+        |(balance, mut backends, (udp, tcp, send_proxy_protocol), health, slow_start)| {
             let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
             backends.retain(|backend| names.insert(backend.name.clone()) && addresses.insert(backend.address.clone()));
-            Cluster { balance, backends, udp, health, slow_start, ..Cluster::default() }
+            Cluster { balance, backends, udp, tcp, send_proxy_protocol, health, slow_start }
         },
     )
 }
@@ -222,10 +272,16 @@ fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &
         source.retain(|network| matched.insert((listener.clone(), *network)));
         if !source.is_empty() && !document.routes.contains_key(&name) {
             let cluster = clusters[cluster % clusters.len()].clone();
-            document.routes.insert(
-                name,
-                Route { listener, source, sni: Vec::new(), alpn: Vec::new(), cluster, on_change: OnChange::Keep },
-            );
+            let is_tcp = document.listeners[&listener].protocol == Protocol::Tcp;
+            let (sni, alpn, on_change) = match is_tcp && cluster.as_str().len() % 2 == 1 {
+                true => (
+                    vec![ServerName::Exact("a.test".into()), ServerName::Under("b.test".into())],
+                    vec!["h2".to_owned()],
+                    OnChange::Drain(Duration::from_secs(3)),
+                ),
+                false => (Vec::new(), Vec::new(), OnChange::Keep),
+            };
+            document.routes.insert(name, Route { listener, source, sni, alpn, cluster, on_change });
         }
     }
 }
