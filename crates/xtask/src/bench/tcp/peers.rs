@@ -221,4 +221,12 @@ mod tests {
         }
         std::fs::remove_dir_all(dir).unwrap();
     }
+
+    #[test]
+    fn ours_is_a_valid_document() {
+        let text = kakei(&job(), Path::new("/tmp"));
+        if let Err(problems) = kakei_config::parse_toml(&text) {
+            panic!("{}", problems.render("kakei.toml", &text, false));
+        }
+    }
 }

@@ -176,3 +176,11 @@ fn unharmed(mut stream: TcpStream, over: &AtomicBool) -> Result<(usize, Duration
     }
     Ok((turns, worst))
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn its_document_is_valid() {
+        super::super::super::kakei::assert_valid(&super::document(1, 2, "127.0.0.1:3"));
+    }
+}

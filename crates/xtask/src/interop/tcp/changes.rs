@@ -149,3 +149,14 @@ fn look(mut stream: TcpStream, pattern: &[u8], count: &AtomicU64) -> Result<(), 
         count.fetch_add(length as u64, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_documents_are_valid() {
+        let stage = Stage { server: four(1), front: 2, spare: 3 };
+        (0..12).for_each(|number| super::super::super::kakei::assert_valid(&stage.document(number)));
+    }
+}

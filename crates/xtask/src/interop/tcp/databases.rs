@@ -146,3 +146,11 @@ fn pgbench(port: u16, words: &[&str]) -> Result<String, String> {
     let port = port.to_string();
     run(command("pgbench").args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres"]).args(words).arg("postgres"))
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn its_document_is_valid() {
+        super::super::super::kakei::assert_valid(&super::redis_document(1, 2, 3, std::path::Path::new("/tmp/r.sock")));
+    }
+}

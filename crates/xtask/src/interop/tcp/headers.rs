@@ -267,3 +267,14 @@ pub(in super::super) fn through(setting: &Setting) -> Result<String, String> {
     kakei.stop()?;
     Ok(format!("{count} clients through HAProxy, Kakei and HAProxy, {relayed} with their unique ids"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_documents_are_valid() {
+        super::super::super::kakei::assert_valid(&believing(1, four(2)));
+        super::super::super::kakei::assert_valid(&sending([four(1), six(1)], TRUSTED).unwrap().0);
+    }
+}

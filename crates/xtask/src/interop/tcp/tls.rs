@@ -201,3 +201,11 @@ fn sshd() -> Result<std::process::Command, String> {
     }
     Ok(command("sshd"))
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn its_document_is_valid() {
+        super::super::super::kakei::assert_valid(&super::document(1, [2, 3, 4], "127.0.0.1:5"));
+    }
+}
