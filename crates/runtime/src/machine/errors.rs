@@ -12,7 +12,9 @@ pub(super) fn open(error: &io::Error) -> OpenError {
         libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EAFNOSUPPORT | libc::EACCES => {
             OpenError::Unreachable
         }
-        libc::ECONNREFUSED | libc::ETIMEDOUT | libc::ECONNRESET | libc::ENETDOWN | libc::ENOENT => OpenError::Unreachable,
+        libc::ECONNREFUSED | libc::ETIMEDOUT | libc::ECONNRESET | libc::ENETDOWN | libc::ENOENT => {
+            OpenError::Unreachable
+        }
         _ => OpenError::Other,
     }
 }

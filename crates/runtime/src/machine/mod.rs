@@ -28,10 +28,10 @@ use kakei_proxy::worker::Role;
 
 use self::epoll::{Epoll, Ready};
 use self::flush::Sender;
+pub(crate) use self::open::KEEPALIVE_INTERVAL;
 use self::pipe::Pipe;
 use self::sockets::Sockets;
 use self::write::Writer;
-pub(crate) use self::open::KEEPALIVE_INTERVAL;
 use crate::clock;
 use crate::front::FrontSocket;
 use crate::mailbox::{AGAIN, Desk, Report};
@@ -171,7 +171,11 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
     }
 
     fn must_not_wait(&self) -> bool {
-        !self.io.backlog.is_empty() || !self.io.writing.blocked.is_empty() || self.io.sockets.any_ready() || self.desk.has_orders() || self.restarts.publish
+        !self.io.backlog.is_empty()
+            || !self.io.writing.blocked.is_empty()
+            || self.io.sockets.any_ready()
+            || self.desk.has_orders()
+            || self.restarts.publish
     }
 
     /// What the next step is given: first what streams did not take, before anything new is received; then what the

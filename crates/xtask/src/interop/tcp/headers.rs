@@ -133,12 +133,12 @@ pub(in super::super) fn from_nginx(setting: &Setting) -> Result<String, String> 
 
 /// A header from a network that is not trusted gets nothing.
 fn refused_elsewhere(kakei: &Kakei, port: u16) -> Result<&'static str, String> {
-    let before = kakei.metric("kakei_connections_refused", "untrusted")?;
+    let before = kakei.metric("kakei_refused_connections", "untrusted")?;
     let mut spoofer = connect_from("127.0.0.9:0".parse().map_err(|_| "no address")?, four(port))?;
     // It may be reset before it has written.
     let _ = spoofer.write_all(b"PROXY TCP4 203.0.113.7 127.0.0.1 4444 53\r\nhello");
     let came = rest(&mut spoofer)?;
-    let refused = kakei.metric("kakei_connections_refused", "untrusted")? - before;
+    let refused = kakei.metric("kakei_refused_connections", "untrusted")? - before;
     match (came.len(), refused) {
         (0, 1) => Ok("a header from elsewhere was refused"),
         other => Err(format!(
