@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -396,9 +397,11 @@ impl From<BackendAddress> for String {
     }
 }
 
-impl<'de> Deserialize<'de> for BackendAddress {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+impl FromStr for BackendAddress {
+    type Err = String;
+
+    /// The text form, as far as its shape goes; whether a host name can be one is the parser's to check.
+    fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(address) = text.parse() {
             return Ok(BackendAddress::Ip(address));
         }
@@ -406,9 +409,14 @@ impl<'de> Deserialize<'de> for BackendAddress {
             return Ok(BackendAddress::Unix(path.into()));
         }
         let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
-        let (host, port) =
-            parts.ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no backend's address")))?;
+        let (host, port) = parts.ok_or("it is an address and a port, a host name and a port, or unix: and a path")?;
         Ok(BackendAddress::Host(host.into(), port))
+    }
+}
+
+impl<'de> Deserialize<'de> for BackendAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,10 +1,10 @@
-//! Where a client's datagram would go, and why not elsewhere. Asks no worker and changes nothing.
+//! Where a client's datagram or connection would go, and why not elsewhere. Asks no worker and changes nothing.
 
 use std::net::{IpAddr, SocketAddr};
 
-use kakei_config::{Affinity, Balance, Document, Name};
+use kakei_config::{Affinity, Balance, Document, Name, Protocol};
 use kakei_proxy::balance::{self, Member};
-use kakei_proxy::seam::BindKey;
+use kakei_proxy::seam::{BindKey, Transport};
 use kakei_proxy::snapshot::{Asked, Cluster, Generation, Listener};
 use kakei_proxy::stats::BackendMetric;
 use serde::Serialize;
@@ -41,13 +41,17 @@ pub struct Explanation {
     pub backends: Vec<Candidate>,
 }
 
-/// A route's network that was looked at.
+/// One way to match a route that was looked at.
 #[derive(Debug, Serialize)]
 pub struct Considered {
     /// The route.
     pub route: Option<Name>,
-    /// Its network.
-    pub source: String,
+    /// The server name that it asks for.
+    pub sni: Option<String>,
+    /// The protocol that it asks for.
+    pub alpn: Option<String>,
+    /// The network that it asks for.
+    pub source: Option<String>,
     /// Where it leads.
     pub cluster: Name,
     /// Whether it matches the client.
@@ -71,16 +75,31 @@ pub struct Candidate {
     pub why: &'static str,
 }
 
-/// Explain a UDP datagram by a document alone: every backend counts as up.
-pub fn document(document: &Document, local: SocketAddr, client: SocketAddr) -> Explanation {
-    udp(&View::of(document.clone()), None, local, client)
+/// What is to be explained.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// A datagram or a connection.
+    pub protocol: Protocol,
+    /// The address that is dialled.
+    pub local: SocketAddr,
+    /// Who dials it.
+    pub client: SocketAddr,
+    /// The server name of its ClientHello.
+    pub sni: Option<String>,
+    /// A protocol that its ClientHello offers.
+    pub alpn: Option<String>,
 }
 
-/// Explain a UDP datagram from `client` to `local`.
-pub fn udp(view: &View, sums: Option<&Sums>, local: SocketAddr, client: SocketAddr) -> Explanation {
+/// Explain by a document alone: every backend counts as up.
+pub fn document(document: &Document, question: &Question) -> Explanation {
+    live(&View::of(document.clone()), None, question)
+}
+
+/// Explain by what runs.
+pub fn live(view: &View, sums: Option<&Sums>, question: &Question) -> Explanation {
     let mut answer = Explanation {
-        local,
-        client,
+        local: question.local,
+        client: question.client,
         verdict: String::new(),
         dropped: None,
         listener: None,
@@ -92,18 +111,25 @@ pub fn udp(view: &View, sums: Option<&Sums>, local: SocketAddr, client: SocketAd
         chosen: None,
         backends: Vec::new(),
     };
-    match find_listener(view, local) {
-        Some(listener) => follow(&mut answer, view, sums, listener),
-        None => answer.verdict = format!("no listener is bound to {local}: the kernel refuses the datagram"),
+    match find_listener(view, question) {
+        Some(listener) => follow(&mut answer, view, sums, (listener, question)),
+        None => {
+            let what = if question.protocol == Protocol::Udp { "datagram" } else { "connection" };
+            answer.verdict = format!("no listener is bound to {}: the kernel refuses the {what}", question.local);
+        }
     }
     answer
 }
 
-fn follow(answer: &mut Explanation, view: &View, sums: Option<&Sums>, listener: &Listener) {
+fn follow(answer: &mut Explanation, view: &View, sums: Option<&Sums>, (listener, question): (&Listener, &Question)) {
     let source = answer.client.ip();
+    let sni = question.sni.as_ref().map(|sni| sni.trim_end_matches('.').to_ascii_lowercase());
+    let alpn: Vec<Vec<u8>> = question.alpn.iter().map(|alpn| alpn.clone().into_bytes()).collect();
+    let asked = Asked { source, sni: sni.as_deref(), alpn: &alpn };
+    let is_udp = question.protocol == Protocol::Udp;
     answer.listener = Some(listener.name.clone());
-    answer.considered = considered(listener, source);
-    let Some(target) = listener.route(&Asked::source(source)) else {
+    answer.considered = considered(listener, asked);
+    let Some(target) = listener.route(&asked) else {
         answer.dropped = Some("no_route");
         answer.verdict =
             format!("dropped: no route of listener {} matches {source} and it has no cluster", listener.name);
@@ -117,14 +143,15 @@ fn follow(answer: &mut Explanation, view: &View, sums: Option<&Sums>, listener: 
     answer.cluster = Some(target.cluster.clone());
     let Some(cluster) = view.snapshot.cluster(&target.cluster) else { return };
     answer.balance = Some(cluster.balance);
-    answer.affinity = Some(cluster.knobs.affinity);
+    let affinity = if is_udp { cluster.knobs.affinity } else { cluster.tcp.affinity };
+    answer.affinity = Some(affinity);
     answer.backends = candidates(view, sums, cluster);
-    answer.chosen = chosen(view, cluster, &answer.backends, answer.client);
+    answer.chosen = chosen(view, cluster, &answer.backends, (answer.client, affinity));
     let eligible: Vec<&Name> = answer.backends.iter().filter(|b| b.eligible).map(|b| &b.name).collect();
     answer.verdict = match (&eligible[..], answer.chosen.as_ref()) {
         ([], _) => {
             answer.dropped = Some("no_backend");
-            format!("dropped: by {by} to cluster {}, where no backend takes a flow", cluster.name)
+            format!("dropped: by {by} to cluster {}, where no backend takes it", cluster.name)
         }
         (&[one], _) | (_, Some(one)) => format!("by {by} to backend {one} of cluster {}", cluster.name),
         (_, None) => {
@@ -146,8 +173,13 @@ fn how(balance: Balance) -> &'static str {
 
 /// As a worker chooses, but for the slow start of a backend that came up just now. A client without a port, or a view
 /// that nothing runs, has no settled choice.
-fn chosen(view: &View, cluster: &Cluster, candidates: &[Candidate], client: SocketAddr) -> Option<Name> {
-    let port_counts = cluster.knobs.affinity == Affinity::SourceIpPort;
+fn chosen(
+    view: &View,
+    cluster: &Cluster,
+    candidates: &[Candidate],
+    (client, affinity): (SocketAddr, Affinity),
+) -> Option<Name> {
+    let port_counts = affinity == Affinity::SourceIpPort;
     if view.generation() == Generation(0) || (port_counts && client.port() == 0) {
         return None;
     }
@@ -155,16 +187,21 @@ fn chosen(view: &View, cluster: &Cluster, candidates: &[Candidate], client: Sock
     eligible.sort_by_key(|candidate| &candidate.name);
     let member = |c: &&Candidate| Member { identity: balance::identity(c.name.as_str()), weight: c.weight };
     let members: Vec<Member> = eligible.iter().map(member).collect();
-    let affinity = balance::source_affinity(view.snapshot.shared.balance_seed, cluster.knobs.affinity, client);
+    let affinity = balance::source_affinity(view.snapshot.shared.balance_seed, affinity, client);
     let at = balance::settled(cluster.balance, &members, affinity)?;
     Some(eligible[at].name.clone())
 }
 
 /// A specific address beats the wildcard of its family, as in the kernel.
-fn find_listener(view: &View, local: SocketAddr) -> Option<&Listener> {
+fn find_listener<'a>(view: &'a View, question: &Question) -> Option<&'a Listener> {
+    let local = question.local;
+    let transport = match question.protocol {
+        Protocol::Udp => Transport::Udp,
+        Protocol::Tcp => Transport::Tcp,
+    };
     let bound = |listener: &&Listener, wanted: SocketAddr| {
         let at = |bind: &BindKey| view.locals.get(bind).copied().unwrap_or(bind.address);
-        listener.binds.iter().any(|bind| at(bind) == wanted)
+        listener.binds.iter().any(|bind| bind.transport == transport && at(bind) == wanted)
     };
     let wildcard = match local.ip() {
         IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
@@ -175,22 +212,26 @@ fn find_listener(view: &View, local: SocketAddr) -> Option<&Listener> {
     exact.or_else(|| listeners().find(|listener| bound(listener, SocketAddr::new(wildcard, local.port()))))
 }
 
-fn considered(listener: &Listener, source: IpAddr) -> Vec<Considered> {
+fn considered(listener: &Listener, asked: Asked<'_>) -> Vec<Considered> {
     let mut taken = false;
-    let entries = listener.routes.considered(Asked::source(source)).into_iter().map(|entry| {
-        let kakei_proxy::snapshot::Considered { source, target, matches, .. } = entry;
-        let why = match (matches, taken) {
-            (false, _) => "the client is not in this network",
-            (true, false) => "the longest network that has the client",
-            (true, true) => "a longer network matched",
+    let entries = listener.routes.considered(asked).into_iter().map(|entry| {
+        let lacks_name = entry.sni.as_ref().is_some_and(|name| !asked.sni.is_some_and(|sni| name.covers(sni)));
+        let lacks_alpn = entry.alpn.is_some_and(|alpn| !asked.alpn.iter().any(|offer| offer == alpn.as_bytes()));
+        let why = match (entry.matches, taken) {
+            (true, false) => "the most specific that matches",
+            (true, true) => "a more specific one matched",
+            _ if lacks_name => "the client asks for another server name, or for none",
+            _ if lacks_alpn => "the client doesn't offer this protocol",
+            _ => "the client is not in this network",
         };
-        taken |= matches;
-        let route = target.route.clone();
+        taken |= entry.matches;
         Considered {
-            route,
-            source: source.map_or_else(String::new, ToString::to_string),
-            cluster: target.cluster.clone(),
-            matches,
+            route: entry.target.route.clone(),
+            sni: entry.sni.map(|name| name.to_string()),
+            alpn: entry.alpn.map(ToOwned::to_owned),
+            source: entry.source.map(ToString::to_string),
+            cluster: entry.target.cluster.clone(),
+            matches: entry.matches,
             why,
         }
     });
@@ -206,7 +247,7 @@ fn candidates(view: &View, sums: Option<&Sums>, cluster: &Cluster) -> Vec<Candid
     let any_up = cluster.backends.iter().any(|b| b.weight > 0 && up(&b.name));
     let fail_open = !any_up && cluster.health.as_ref().is_some_and(|health| health.fail_open);
     let judge = |backend: &kakei_proxy::snapshot::Backend| match (backend.weight, up(&backend.name), backend.backup) {
-        (0, ..) => (false, "weight 0: it takes no new flow"),
+        (0, ..) => (false, "weight 0: it takes nothing new"),
         (_, false, _) if fail_open => (true, "down, but all are, and the cluster fails open"),
         (_, false, _) => (false, "down"),
         (_, true, true) if primary_up => (false, "a backup, and others are up"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kakei_config::Document;
-use kakei_proxy::seam::{Filter, FlowView};
+use kakei_proxy::seam::{ConnectionView, Filter, FlowView};
 use kakei_proxy::snapshot::Generation;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -68,6 +68,7 @@ pub(crate) enum Request {
     Change(Change, oneshot::Sender<Result<Outcome, Refusal>>),
     Counters(oneshot::Sender<Counters>),
     Flows(Filter, oneshot::Sender<Result<Vec<FlowView>, Refusal>>),
+    Connections(Filter, oneshot::Sender<Result<Vec<ConnectionView>, Refusal>>),
     ReopenLogs,
     Drain(Option<Duration>, oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
@@ -108,6 +109,11 @@ impl Handle {
     /// Live flows of all workers, at most `filter.limit`.
     pub async fn flows(&self, filter: Filter) -> Result<Vec<FlowView>, Refusal> {
         self.ask(|reply| Request::Flows(filter, reply)).await?
+    }
+
+    /// Live connections of all workers, at most `filter.limit`.
+    pub async fn connections(&self, filter: Filter) -> Result<Vec<ConnectionView>, Refusal> {
+        self.ask(|reply| Request::Connections(filter, reply)).await?
     }
 
     /// Open the access log's file again, after a rotation.

@@ -1,11 +1,11 @@
-//! One flow as one line: a JSON object, or `key=value` words. Opens no file.
+//! One flow or connection as one line: a JSON object, or `key=value` words. Opens no file.
 
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use kakei_config::{LogFormat, Name};
-use kakei_proxy::record::Record;
+use kakei_proxy::record::{Detail, Record};
 use kakei_proxy::seam::Endpoint;
 use serde::Serialize;
 
@@ -31,6 +31,18 @@ pub struct Line<'a> {
     responses: Option<u64>,
     response_bytes: u64,
     reason: &'static str,
+    /// Of a connection.
+    #[serde(flatten)]
+    connection: Option<Connection<'a>>,
+}
+
+/// What only a connection's line says.
+#[derive(Debug, Serialize)]
+struct Connection<'a> {
+    sni: Option<&'a str>,
+    attempts: u32,
+    queued_ms: u64,
+    connect_ms: Option<u64>,
 }
 
 impl<'a> Line<'a> {
@@ -45,12 +57,21 @@ impl<'a> Line<'a> {
             backend_address: record.backend_address.as_ref(),
             client: record.client,
             local: record.local,
-            duration_ms: u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
+            duration_ms: millis(record.duration),
             requests: record.datagrams().map(|(requests, _)| requests),
             request_bytes: record.request_bytes,
             responses: record.datagrams().map(|(_, responses)| responses),
             response_bytes: record.response_bytes,
             reason: record.reason.name(),
+            connection: match &record.detail {
+                Detail::Flow { .. } => None,
+                Detail::Connection(detail) => Some(Connection {
+                    sni: detail.sni.as_deref(),
+                    attempts: detail.attempts,
+                    queued_ms: millis(detail.queued),
+                    connect_ms: detail.connect.map(millis),
+                }),
+            },
         }
     }
 
@@ -82,15 +103,25 @@ impl<'a> Line<'a> {
         word("responses", self.responses.as_ref().map(|v| v as _));
         word("response_bytes", Some(&self.response_bytes));
         word("reason", Some(&self.reason));
+        if let Some(connection) = &self.connection {
+            word("sni", connection.sni.as_ref().map(|v| v as _));
+            word("attempts", Some(&connection.attempts));
+            word("queued_ms", Some(&connection.queued_ms));
+            word("connect_ms", connection.connect_ms.as_ref().map(|v| v as _));
+        }
         text
     }
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
-    use kakei_proxy::record::{CloseReason, Detail};
+    use kakei_proxy::record::CloseReason;
     use kakei_proxy::seam::Instant;
 
     use super::*;

@@ -33,6 +33,7 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/clusters", get(objects::clusters))
         .route("/v1/backends", get(objects::backends))
         .route("/v1/flows", get(objects::flows))
+        .route("/v1/connections", get(objects::connections))
         .route("/v1/generations", get(objects::generations))
         .route("/v1/explain", get(objects::explain))
         .route("/v1/clusters/{cluster}/backends", post(config::add_backend))

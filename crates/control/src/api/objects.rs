@@ -6,16 +6,15 @@ use axum::Json;
 use axum::extract::State;
 use kakei_config::{Balance, Name, Protocol};
 use kakei_proxy::limits::PER_LISTING;
-use kakei_proxy::seam::{Filter, FlowView};
+use kakei_proxy::seam::{ConnectionView, Filter, FlowView};
 use kakei_proxy::stats::{BackendMetric, BackendStats, ListenerMetric};
 use serde::{Deserialize, Serialize};
 
 use super::config::query;
 use super::problem::Problem;
-use crate::explain::{self, Explanation};
+use crate::explain::{self, Explanation, Question};
 use crate::handle::Handle;
 use crate::history::Entry;
-use crate::refusal::Refusal;
 use crate::sums::{self, Sums};
 use crate::view::View;
 
@@ -69,6 +68,10 @@ pub(super) struct ListenerRow {
     cluster: Option<Name>,
     flows_live: u64,
     flows_opened: u64,
+    connections_live: u64,
+    connections_opened: u64,
+    connections_queued: u64,
+    connections_refused: u64,
     datagrams_in: u64,
     datagrams_forwarded: u64,
     datagrams_kept: u64,
@@ -95,6 +98,10 @@ fn listener_rows(view: &View, sums: &Sums) -> Vec<ListenerRow> {
             cluster: listener.cluster.clone(),
             flows_live: value(ListenerMetric::FlowsLive),
             flows_opened: value(ListenerMetric::FlowsOpened),
+            connections_live: value(ListenerMetric::ConnectionsLive),
+            connections_opened: value(ListenerMetric::ConnectionsOpened),
+            connections_queued: value(ListenerMetric::ConnectionsQueued),
+            connections_refused: counted.map_or(0, |of| of.refusals.sum()),
             datagrams_in: value(ListenerMetric::DatagramsIn),
             datagrams_forwarded: value(ListenerMetric::DatagramsForwarded),
             datagrams_kept: value(ListenerMetric::DatagramsKept),
@@ -171,6 +178,9 @@ pub(super) struct BackendRow {
     state: &'static str,
     flows_live: u64,
     flows_opened: u64,
+    connections_live: u64,
+    connections_opened: u64,
+    connect_failures: u64,
     datagrams_sent: u64,
     bytes_sent: u64,
     datagrams_returned: u64,
@@ -239,6 +249,9 @@ fn backend_row(
         state,
         flows_live: value(BackendMetric::FlowsLive),
         flows_opened: value(BackendMetric::FlowsOpened),
+        connections_live: value(BackendMetric::ConnectionsLive),
+        connections_opened: value(BackendMetric::ConnectionsOpened),
+        connect_failures: value(BackendMetric::ConnectFailures),
         datagrams_sent: value(BackendMetric::DatagramsSent),
         bytes_sent: value(BackendMetric::BytesSent),
         datagrams_returned: value(BackendMetric::DatagramsReturned),
@@ -248,10 +261,10 @@ fn backend_row(
     }
 }
 
-/// Which flows are wanted.
+/// Which flows or connections are wanted.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FlowQuery {
+pub(super) struct ListQuery {
     listener: Option<Name>,
     cluster: Option<Name>,
     backend: Option<Name>,
@@ -259,31 +272,49 @@ pub(super) struct FlowQuery {
     limit: Option<usize>,
 }
 
-pub(super) async fn flows(State(handle): State<Handle>, asked: QueryOf<FlowQuery>) -> Answer<Vec<FlowView>> {
-    let asked = query(asked)?;
-    let limit = asked.limit.unwrap_or(1000).min(PER_LISTING);
-    let FlowQuery { listener, cluster, backend, client, .. } = asked;
-    Ok(Json(handle.flows(Filter { listener, cluster, backend, client, limit }).await?))
+impl From<ListQuery> for Filter {
+    fn from(asked: ListQuery) -> Self {
+        let limit = asked.limit.unwrap_or(1000).min(PER_LISTING);
+        let ListQuery { listener, cluster, backend, client, .. } = asked;
+        Filter { listener, cluster, backend, client, limit }
+    }
+}
+
+pub(super) async fn flows(State(handle): State<Handle>, asked: QueryOf<ListQuery>) -> Answer<Vec<FlowView>> {
+    Ok(Json(handle.flows(query(asked)?.into()).await?))
+}
+
+pub(super) async fn connections(
+    State(handle): State<Handle>,
+    asked: QueryOf<ListQuery>,
+) -> Answer<Vec<ConnectionView>> {
+    Ok(Json(handle.connections(query(asked)?.into()).await?))
 }
 
 pub(super) async fn generations(State(handle): State<Handle>) -> Json<Vec<Entry>> {
     Json(handle.view().history.entries().cloned().collect())
 }
 
-/// Whose datagram is to be explained.
+/// Whose datagram or connection is to be explained.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExplainQuery {
-    protocol: Option<String>,
+    protocol: Option<Protocol>,
     local: SocketAddr,
     client: SocketAddr,
+    sni: Option<String>,
+    alpn: Option<String>,
 }
 
 pub(super) async fn explain(State(handle): State<Handle>, asked: QueryOf<ExplainQuery>) -> Answer<Explanation> {
     let asked = query(asked)?;
-    if asked.protocol.as_deref().is_some_and(|protocol| protocol != "udp") {
-        return Err(Refusal::BadRequest("only protocol=udp can be explained".into()).into());
-    }
     let sums = handle.counters().await?.sums;
-    Ok(Json(explain::udp(&handle.view(), Some(&sums), asked.local, asked.client)))
+    let question = Question {
+        protocol: asked.protocol.unwrap_or(Protocol::Udp),
+        local: asked.local,
+        client: asked.client,
+        sni: asked.sni,
+        alpn: asked.alpn,
+    };
+    Ok(Json(explain::live(&handle.view(), Some(&sums), &question)))
 }

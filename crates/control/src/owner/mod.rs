@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kakei_proxy::seam::{BackendHealth, Command, Filter, FlowView, Notice, Reply};
+use kakei_proxy::seam::{BackendHealth, Command, ConnectionView, Filter, FlowView, Notice, Reply};
 use kakei_proxy::snapshot::Generation;
 use kakei_proxy::stats::{Metric, MetricKind};
 use kakei_runtime::engine::{Engine, EngineEvent};
@@ -97,6 +97,9 @@ impl Owner {
             }
             Request::Flows(filter, reply) => {
                 let _ = reply.send(self.flows(filter).await);
+            }
+            Request::Connections(filter, reply) => {
+                let _ = reply.send(self.connections(filter).await);
             }
             Request::ReopenLogs => self.log.reopen(),
             Request::Drain(within, reply) => self.start_drain(within, reply),
@@ -198,20 +201,39 @@ impl Owner {
     }
 
     async fn flows(&mut self, filter: Filter) -> Result<Vec<FlowView>, Refusal> {
-        let limit = filter.limit;
-        let replies = self.ask_all(&Command::Flows(filter), ANSWER_TIME).await;
+        let of = |reply| match reply {
+            Reply::Flows(flows) => Some(flows),
+            _ => None,
+        };
+        let by = |flow: &FlowView| (flow.listener.clone(), flow.client, flow.local);
+        self.list(filter.limit, &Command::Flows(filter), of, by).await
+    }
+
+    async fn connections(&mut self, filter: Filter) -> Result<Vec<ConnectionView>, Refusal> {
+        let of = |reply| match reply {
+            Reply::Connections(connections) => Some(connections),
+            _ => None,
+        };
+        let by = |connection: &ConnectionView| (connection.listener.clone(), connection.client, connection.local);
+        self.list(filter.limit, &Command::Connections(filter), of, by).await
+    }
+
+    /// What all workers list, in order, at most `limit`.
+    async fn list<T, K: Ord>(
+        &mut self,
+        limit: usize,
+        command: &Command,
+        of: impl Fn(Reply) -> Option<Vec<T>>,
+        by: impl Fn(&T) -> K,
+    ) -> Result<Vec<T>, Refusal> {
+        let replies = self.ask_all(command, ANSWER_TIME).await;
         if replies.is_empty() {
             return Err(Refusal::Timeout);
         }
-        let mut flows: Vec<FlowView> = Vec::new();
-        for reply in replies.into_values() {
-            if let Reply::Flows(of_worker) = reply {
-                flows.extend(of_worker);
-            }
-        }
-        flows.sort_by(|a, b| (&a.listener, a.client, a.local).cmp(&(&b.listener, b.client, b.local)));
-        flows.truncate(limit);
-        Ok(flows)
+        let mut all: Vec<T> = replies.into_values().filter_map(of).flatten().collect();
+        all.sort_by_cached_key(by);
+        all.truncate(limit);
+        Ok(all)
     }
 
     fn start_drain(&mut self, within: Option<Duration>, reply: oneshot::Sender<()>) {
