@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use kakei::config::{BackendAddress, Protocol};
 
 /// A hot-reconfigurable load balancer: nothing that you change drops what you did not change.
 #[derive(Debug, Parser)]
@@ -52,7 +53,7 @@ pub(crate) enum Command {
     Get(Get),
     /// The running proxy at a glance.
     Status(Ask),
-    /// Where a client's datagram goes, and why not elsewhere.
+    /// Where a client's datagram or connection goes, and why not elsewhere.
     Explain(Explain),
     /// Change one backend of the running proxy.
     Backend(BackendCommand),
@@ -124,12 +125,12 @@ pub(crate) struct Run {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Where clients arrive: ADDR:PORT or udp:ADDR:PORT.
-    #[arg(long, required = true, num_args = 1.., value_name = "ADDR", value_parser = udp_address)]
-    pub(crate) from: Vec<SocketAddr>,
-    /// Where they go.
-    #[arg(long, required = true, num_args = 1.., value_name = "ADDR", value_parser = udp_address)]
-    pub(crate) to: Vec<SocketAddr>,
+    /// Where clients arrive: udp:ADDR:PORT (udp: may be left out) or tcp:ADDR:PORT; all of one protocol.
+    #[arg(long, required = true, num_args = 1.., value_name = "ADDR", value_parser = dialled)]
+    pub(crate) from: Vec<Dialled>,
+    /// Where they go: ADDR:PORT, HOST:PORT, or for TCP unix:PATH.
+    #[arg(long, required = true, num_args = 1.., value_name = "ADDR", value_parser = backend_address)]
+    pub(crate) to: Vec<BackendAddress>,
     /// How a backend is chosen.
     #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
     pub(crate) balance: Balance,
@@ -191,9 +192,28 @@ impl From<Balance> for kakei::config::Balance {
     }
 }
 
-fn udp_address(text: &str) -> Result<SocketAddr, String> {
-    let address = text.strip_prefix("udp:").unwrap_or(text);
-    address.parse().map_err(|_| "it is an address and a port, as udp:127.0.0.1:5353 or [::1]:53".to_owned())
+/// A protocol and an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dialled {
+    pub(crate) protocol: Protocol,
+    pub(crate) address: SocketAddr,
+}
+
+fn dialled(text: &str) -> Result<Dialled, String> {
+    let (protocol, rest) = match text.split_once(':') {
+        Some(("tcp", rest)) => (Protocol::Tcp, rest),
+        Some(("udp", rest)) => (Protocol::Udp, rest),
+        _ => (Protocol::Udp, text),
+    };
+    let address = rest
+        .parse()
+        .map_err(|_| "it is a protocol, an address and a port, as udp:127.0.0.1:5353 or tcp:[::1]:993".to_owned())?;
+    Ok(Dialled { protocol, address })
+}
+
+fn backend_address(text: &str) -> Result<BackendAddress, String> {
+    let text = text.strip_prefix("udp:").or_else(|| text.strip_prefix("tcp:")).unwrap_or(text);
+    text.parse()
 }
 
 #[derive(Debug, Args)]
@@ -233,6 +253,9 @@ pub(crate) enum Kind {
     /// Live flows.
     #[value(alias = "flow")]
     Flows,
+    /// Live connections.
+    #[value(alias = "connection")]
+    Connections,
     /// Generations that ran.
     #[value(alias = "generation")]
     Generations,
@@ -254,7 +277,7 @@ pub(crate) struct Get {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Which flows")]
+#[command(next_help_heading = "Which flows or connections")]
 pub(crate) struct Filter {
     /// Only of this listener.
     #[arg(long, value_name = "NAME")]
@@ -275,12 +298,18 @@ pub(crate) struct Filter {
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// The address that is dialled, as udp:192.0.2.1:53.
-    #[arg(value_parser = udp_address)]
-    pub(crate) target: SocketAddr,
+    /// The address that is dialled, as udp:192.0.2.1:53 or tcp:192.0.2.1:993.
+    #[arg(value_parser = dialled)]
+    pub(crate) target: Dialled,
     /// Who dials it; a port may be left out.
     #[arg(long, value_name = "IP[:PORT]", value_parser = client_address)]
     pub(crate) client: SocketAddr,
+    /// TCP: the server name of its ClientHello.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sni: Option<String>,
+    /// TCP: a protocol that its ClientHello offers.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(crate) alpn: Option<String>,
     /// Explain this document instead of the running proxy.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -307,8 +336,9 @@ pub(crate) enum BackendVerb {
     Add {
         /// The cluster.
         cluster: String,
-        /// Where the backend is.
-        address: SocketAddr,
+        /// Where the backend is: ADDR:PORT, HOST:PORT or unix:PATH.
+        #[arg(value_parser = backend_address)]
+        address: BackendAddress,
         /// Its name; the address without it.
         #[arg(long)]
         name: Option<String>,
@@ -319,21 +349,24 @@ pub(crate) enum BackendVerb {
         #[arg(long)]
         backup: bool,
     },
-    /// Remove a backend; its flows do what `on_backend_removed` says.
+    /// Remove a backend; its flows and connections do what `on_backend_removed` says.
     Remove {
         /// The cluster.
         cluster: String,
         /// The backend.
         backend: String,
     },
-    /// Give a backend no new flow (weight 0); live flows stay.
+    /// Give a backend nothing new (weight 0); what lives on it stays.
     Drain {
         /// The cluster.
         cluster: String,
         /// The backend.
         backend: String,
+        /// Change nothing: say who still holds it.
+        #[arg(long)]
+        status: bool,
     },
-    /// Give a backend another share of new flows.
+    /// Give a backend another share of what is new.
     Weight {
         /// The cluster.
         cluster: String,

@@ -14,6 +14,8 @@ const LISTENERS: &[Column] = &[
     ("STATE", "state"),
     ("CLUSTER", "cluster"),
     ("FLOWS", "flows_live"),
+    ("CONNECTIONS", "connections_live"),
+    ("REFUSED", "connections_refused"),
     ("IN", "datagrams_in"),
     ("FORWARDED", "datagrams_forwarded"),
     ("DROPPED", "datagrams_dropped"),
@@ -35,12 +37,12 @@ const BACKENDS: &[Column] = &[
     ("BACKUP", "backup"),
     ("STATE", "state"),
     ("FLOWS", "flows_live"),
-    ("OPENED", "flows_opened"),
-    ("SENT", "datagrams_sent"),
-    ("RETURNED", "datagrams_returned"),
+    ("CONNECTIONS", "connections_live"),
+    ("SENT", "bytes_sent"),
+    ("RETURNED", "bytes_returned"),
     ("UNREACHABLE", "unreachable"),
 ];
-const FLOWS: &[Column] = &[
+pub(super) const FLOWS: &[Column] = &[
     ("LISTENER", "listener"),
     ("CLIENT", "client"),
     ("LOCAL", "local"),
@@ -49,6 +51,19 @@ const FLOWS: &[Column] = &[
     ("PHASE", "phase"),
     ("REQUESTS", "requests"),
     ("RESPONSES", "responses"),
+    ("AGE_MS", "age_ms"),
+    ("EXPIRES_MS", "expires_in_ms"),
+];
+pub(super) const CONNECTIONS: &[Column] = &[
+    ("LISTENER", "listener"),
+    ("CLIENT", "client"),
+    ("SNI", "sni"),
+    ("CLUSTER", "cluster"),
+    ("BACKEND", "backend"),
+    ("PHASE", "phase"),
+    ("DRAINING", "draining"),
+    ("SENT", "request_bytes"),
+    ("RETURNED", "response_bytes"),
     ("AGE_MS", "age_ms"),
     ("EXPIRES_MS", "expires_in_ms"),
 ];
@@ -62,14 +77,15 @@ pub(super) fn get(get: &Get) -> Result<(), Failure> {
         Kind::Routes => ("/v1/routes".to_owned(), ROUTES),
         Kind::Clusters => ("/v1/clusters".to_owned(), CLUSTERS),
         Kind::Backends => ("/v1/backends".to_owned(), BACKENDS),
-        Kind::Flows => (format!("/v1/flows{}", flow_query(&get.filter)), FLOWS),
+        Kind::Flows => (format!("/v1/flows{}", list_query(&get.filter)), FLOWS),
+        Kind::Connections => (format!("/v1/connections{}", list_query(&get.filter)), CONNECTIONS),
         Kind::Generations => ("/v1/generations".to_owned(), GENERATIONS),
         Kind::Config => return config(&client, get.ask.output.output),
     };
     let mut rows = rows(client.get(path)?);
     if let Some(name) = &get.name {
         let key = match get.kind {
-            Kind::Flows => "client",
+            Kind::Flows | Kind::Connections => "client",
             Kind::Generations => "generation",
             _ => "name",
         };
@@ -84,7 +100,7 @@ pub(super) fn get(get: &Get) -> Result<(), Failure> {
     Ok(())
 }
 
-fn flow_query(filter: &Filter) -> String {
+fn list_query(filter: &Filter) -> String {
     let limit = filter.limit.map(|limit| limit.to_string());
     let client = filter.client.map(|client| client.to_string());
     let pairs = [

@@ -6,6 +6,7 @@ use super::document::Source;
 use crate::cli::{Ask, BackendCommand, BackendVerb, FileCommand, Format};
 use crate::client::{Client, Request, escape};
 use crate::say::{self, Failure};
+use crate::table;
 
 pub(super) fn plan(file: &FileCommand) -> Result<(), Failure> {
     put(file, "/v1/config?dry_run=1")
@@ -25,7 +26,46 @@ fn put(file: &FileCommand, path: &str) -> Result<(), Failure> {
     send(&file.ask, &request)
 }
 
+/// Who still holds a backend: how many, and the first of them.
+fn holders(ask: &Ask, cluster: &str, backend: &str) -> Result<(), Failure> {
+    let client = Client::new(&ask.door.socket);
+    let rows = client.get("/v1/backends".to_owned())?;
+    let is_it = |row: &&Value| row["cluster"] == *cluster && row["name"] == *backend;
+    let found: Vec<&Value> = rows.as_array().into_iter().flatten().filter(is_it).collect();
+    if found.is_empty() {
+        return Err(Failure::refused(format!(
+            "cluster {cluster:?} has no backend {backend:?}, and nothing lives on one"
+        )));
+    }
+    let asked = format!("?cluster={}&backend={}", escape(cluster), escape(backend));
+    let flows = client.get(format!("/v1/flows{asked}"))?;
+    let connections = client.get(format!("/v1/connections{asked}"))?;
+    if ask.output.output == Format::Json {
+        let whole = json!({"backend": found, "flows": flows, "connections": connections});
+        say::out(&format!("{whole}\n"));
+        return Ok(());
+    }
+    let sum = |key: &str| found.iter().filter_map(|row| row[key].as_u64()).sum::<u64>();
+    let states: Vec<&str> = found.iter().filter_map(|row| row["state"].as_str()).collect();
+    let (live_flows, live) = (sum("flows_live"), sum("connections_live"));
+    say::out(&format!(
+        "{backend} of {cluster} is {}: {live_flows} flows and {live} connections live on it\n",
+        states.join(", ")
+    ));
+    for (columns, rows) in [(super::ask::FLOWS, &flows), (super::ask::CONNECTIONS, &connections)] {
+        if let Some(rows) = rows.as_array().filter(|rows| !rows.is_empty()) {
+            let mut rows = rows.clone();
+            rows.sort_by_key(|row| std::cmp::Reverse(row["age_ms"].as_u64()));
+            say::out(&format!("\n{}", table::render(columns, &rows)));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn backend(command: &BackendCommand) -> Result<(), Failure> {
+    if let BackendVerb::Drain { cluster, backend, status: true } = &command.verb {
+        return holders(&command.ask, cluster, backend);
+    }
     let at = |cluster: &str, backend: &str| format!("/v1/clusters/{}/backends/{}", escape(cluster), escape(backend));
     let (method, path, body) = match &command.verb {
         BackendVerb::Add { cluster, address, name, weight, backup } => {
@@ -36,7 +76,7 @@ pub(super) fn backend(command: &BackendCommand) -> Result<(), Failure> {
             ("POST", format!("/v1/clusters/{}/backends", escape(cluster)), Some(body))
         }
         BackendVerb::Remove { cluster, backend } => ("DELETE", at(cluster, backend), None),
-        BackendVerb::Drain { cluster, backend } => ("PATCH", at(cluster, backend), Some(json!({"weight": 0}))),
+        BackendVerb::Drain { cluster, backend, .. } => ("PATCH", at(cluster, backend), Some(json!({"weight": 0}))),
         BackendVerb::Weight { cluster, backend, weight } => {
             ("PATCH", at(cluster, backend), Some(json!({"weight": weight})))
         }

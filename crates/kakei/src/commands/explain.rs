@@ -1,5 +1,6 @@
-//! `kakei explain`: where a client's datagram goes; live, or by a document.
+//! `kakei explain`: where a client's datagram or connection goes; live, or by a document.
 
+use kakei::config::Protocol;
 use kakei::control;
 use serde_json::Value;
 
@@ -9,8 +10,15 @@ use crate::client::{Client, escape};
 use crate::say::{self, Failure};
 use crate::table::{self, Column};
 
-const ROUTES: &[Column] =
-    &[("ROUTE", "route"), ("SOURCE", "source"), ("CLUSTER", "cluster"), ("MATCHES", "matches"), ("WHY", "why")];
+const ROUTES: &[Column] = &[
+    ("ROUTE", "route"),
+    ("SNI", "sni"),
+    ("ALPN", "alpn"),
+    ("SOURCE", "source"),
+    ("CLUSTER", "cluster"),
+    ("MATCHES", "matches"),
+    ("WHY", "why"),
+];
 const BACKENDS: &[Column] =
     &[("BACKEND", "name"), ("ADDRESS", "address"), ("WEIGHT", "weight"), ("TAKES IT", "eligible"), ("WHY", "why")];
 
@@ -18,12 +26,26 @@ pub(super) fn explain(explain: &Explain) -> Result<(), Failure> {
     let answer = match &explain.config {
         Some(file) => {
             let document = Source::read(file)?.document()?;
-            let explanation = control::explain::document(&document, explain.target, explain.client);
+            let question = control::explain::Question {
+                protocol: explain.target.protocol,
+                local: explain.target.address,
+                client: explain.client,
+                sni: explain.sni.clone(),
+                alpn: explain.alpn.clone(),
+            };
+            let explanation = control::explain::document(&document, &question);
             serde_json::to_value(explanation).map_err(Failure::refused)?
         }
         None => {
-            let (local, client) = (explain.target.to_string(), explain.client.to_string());
-            let path = format!("/v1/explain?protocol=udp&local={}&client={}", escape(&local), escape(&client));
+            let protocol = if explain.target.protocol == Protocol::Udp { "udp" } else { "tcp" };
+            let (local, client) = (explain.target.address.to_string(), explain.client.to_string());
+            let mut path =
+                format!("/v1/explain?protocol={protocol}&local={}&client={}", escape(&local), escape(&client));
+            for (key, value) in [("sni", &explain.sni), ("alpn", &explain.alpn)] {
+                if let Some(value) = value {
+                    path.push_str(&format!("&{key}={}", escape(value)));
+                }
+            }
             Client::new(&explain.ask.door.socket).get(path)?
         }
     };

@@ -68,16 +68,20 @@ impl AdminGiven {
 }
 
 pub(super) fn serve(serve: Serve) -> Result<(), Failure> {
-    let document = serve_document(serve);
+    let document = serve_document(serve)?;
     config::check(&document).map_err(|errors| Failure::usage(errors.to_string()))?;
     go(document, None, None, AdminGiven::default())
 }
 
-fn serve_document(serve: Serve) -> Document {
+fn serve_document(serve: Serve) -> Result<Document, Failure> {
+    let protocol = serve.from[0].protocol;
+    if serve.from.iter().any(|from| from.protocol != protocol) {
+        return Err(Failure::usage("--from takes addresses of one protocol; a document can have both"));
+    }
     let timeout = Duration::from_secs(u64::from(serve.timeout));
     let cluster = Cluster {
         balance: serve.balance.into(),
-        backends: serve.to.iter().copied().map(Backend::at).collect(),
+        backends: serve.to.iter().cloned().map(Backend::at).collect(),
         udp: UdpKnobs {
             requests: serve.requests,
             responses: serve.responses,
@@ -89,20 +93,20 @@ fn serve_document(serve: Serve) -> Document {
         ..Cluster::default()
     };
     let listener = Listener {
-        protocol: config::Protocol::Udp,
-        bind: serve.from,
+        protocol,
+        bind: serve.from.iter().map(|from| from.address).collect(),
         cluster: Some("backends".into()),
         drain_timeout: timeout,
         ..Default::default()
     };
-    Document {
+    Ok(Document {
         admin: Admin { socket: serve.socket, metrics: serve.metrics, state: None },
         workers: Workers { count: serve.workers.map_or(WorkerCount::Auto, WorkerCount::Fixed), pin: false },
         access_log: AccessLog { to: serve.access_log, ..AccessLog::default() },
         listeners: BTreeMap::from([("front".into(), listener)]),
         routes: BTreeMap::new(),
         clusters: BTreeMap::from([("backends".into(), cluster)]),
-    }
+    })
 }
 
 fn go(
