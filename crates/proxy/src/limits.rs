@@ -26,7 +26,9 @@ pub const STASH_RUNS: usize = 1_024;
 pub const STASH_BYTES: usize = 4 << 20;
 /// Bytes of a stream in one event: what one direction of a connection may have to keep in the worker.
 pub const STREAM_READ: usize = 64 << 10;
-/// Full reads of a stream in a row after which the machine is asked to move its bytes by itself.
+/// From as many bytes on a read of a stream is a bulky one.
+pub const BULKY_READ: usize = 16 << 10;
+/// Bulky reads of a stream in a row after which the machine is asked to move its bytes by itself.
 pub const PIPE_AFTER: u8 = 4;
 /// Fewer bytes than these moved in one go are a small move.
 pub const SMALL_MOVE: u64 = 4 << 10;
@@ -39,6 +41,7 @@ pub const CLIENT_HELLO: usize = 16 << 10;
 /// Steps in which a slow start raises a backend's weight.
 pub const SLOW_START_STEPS: u32 = 10;
 
+const _: () = assert!(BULKY_READ <= STREAM_READ, "a read can be bulky");
 const _: () = assert!(MAX_DATAGRAM <= u16::MAX as u32, "a datagram's length fits a segment length");
 const _: () = assert!(SLOW_START_STEPS > 0, "a slow start has steps");
 const _: () = assert!(STASH_RUNS >= EVENTS_PER_STEP, "a step of nothing but new flows is stashed whole");

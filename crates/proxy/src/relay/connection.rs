@@ -116,15 +116,15 @@ pub(crate) enum Ending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Mode {
-    /// Through the worker; so many full reads came in a row.
-    Copied { full: u8 },
+    /// Through the worker; so many bulky reads came in a row.
+    Copied { bulky: u8 },
     /// Past the worker; so many small moves came in a row.
     Piped { small: u8 },
 }
 
 impl Default for Mode {
     fn default() -> Self {
-        Mode::Copied { full: 0 }
+        Mode::Copied { bulky: 0 }
     }
 }
 

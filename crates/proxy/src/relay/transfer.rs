@@ -3,7 +3,7 @@
 
 use super::connection::{Ending, Mode, Phase, Side};
 use super::{RelayId, Relays};
-use crate::limits::{PIPE_AFTER, SMALL_MOVE, STREAM_READ, UNPIPE_AFTER};
+use crate::limits::{BULKY_READ, PIPE_AFTER, SMALL_MOVE, UNPIPE_AFTER};
 use crate::record::CloseReason;
 use crate::seam::{Gather, Op, Span};
 use crate::stats::{BackendMetric, ListenerMetric};
@@ -32,9 +32,9 @@ impl Relays {
         } else {
             tick.ask(Op::Write { socket: to, bytes: Gather { head: Span::EMPTY, body: bytes } });
             lane.written = step;
-            if let Mode::Copied { full } = &mut lane.mode {
-                *full = if bytes.len as usize >= STREAM_READ { *full + 1 } else { 0 };
-                if *full >= PIPE_AFTER {
+            if let Mode::Copied { bulky } = &mut lane.mode {
+                *bulky = if bytes.len as usize >= BULKY_READ { *bulky + 1 } else { 0 };
+                if *bulky >= PIPE_AFTER {
                     lane.mode = Mode::Piped { small: 0 };
                     let from = relay.socket(from);
                     tick.ask(Op::Pipe { from, to });
