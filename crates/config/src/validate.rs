@@ -194,7 +194,6 @@ impl<'a> Check<'a, '_> {
             let ways = sni.into_iter().flat_map(move |sni| {
                 let source = source.clone();
                 alpn.clone().into_iter().flat_map(move |(_, alpn)| {
-                    let sni = sni.clone();
                     source.clone().into_iter().map(move |(s, source)| ((sni.0, s), (sni.1, alpn, source)))
                 })
             });

@@ -91,8 +91,8 @@ pub(crate) enum Phase {
 pub(crate) struct Lane {
     /// Payload that was written or piped to the other stream; what is in `rest` included.
     pub(crate) bytes: u64,
-    /// What the other stream did not take yet. Boxed twice: most lanes hold nothing.
-    pub(crate) rest: Option<Box<Vec<u8>>>,
+    /// What the other stream did not take yet; empty: nothing.
+    pub(crate) rest: Vec<u8>,
     pub(crate) ending: Ending,
     pub(crate) mode: Mode,
     /// The step of the last write.
@@ -227,7 +227,7 @@ impl Relay {
 
     /// Bytes that wait in the worker.
     pub(crate) fn buffered(&self) -> usize {
-        let rests = self.lanes.iter().map(|lane| lane.rest.as_ref().map_or(0, |rest| rest.len()));
+        let rests = self.lanes.iter().map(|lane| lane.rest.len());
         rests.sum::<usize>() + self.opening.as_ref().map_or(0, |opening| opening.buffer.len())
     }
 }
@@ -242,7 +242,7 @@ impl Opening {
 impl Lane {
     /// Payload that reached the other stream's kernel.
     pub(crate) fn delivered(&self) -> u64 {
-        self.bytes.saturating_sub(self.rest.as_ref().map_or(0, |rest| rest.len() as u64))
+        self.bytes.saturating_sub(self.rest.len() as u64)
     }
 }
 

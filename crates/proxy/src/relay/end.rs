@@ -64,7 +64,7 @@ fn is_bare(relay: &Relay, reason: CloseReason) -> bool {
 }
 
 fn manner(relay: &Relay, side: Side, reason: CloseReason) -> Manner {
-    let owes = relay.lane(side.other()).rest.is_some();
+    let owes = !relay.lane(side.other()).rest.is_empty();
     match reason {
         CloseReason::Closed | CloseReason::ClientGone => Manner::Orderly,
         CloseReason::Idle

@@ -59,7 +59,6 @@ impl Relays {
         }
         for (side, lane) in [Side::Client, Side::Backend].into_iter().zip(state.lanes) {
             let LaneState { bytes, rest, ending, mode } = lane;
-            let rest = (!rest.is_empty()).then(|| Box::new(rest));
             *relay.lane_mut(side) = Lane { bytes, rest, ending, mode, written: self.step };
         }
         self.enter(world, known, relay, [Some(state.client), state.server])
@@ -136,8 +135,7 @@ fn save_relay(now: Instant, table: &mut Table, relay: &Relay) -> RelayState {
     let cluster = relay.cluster.map(|cluster| table.cluster(cluster));
     let lane = |side| {
         let lane: &Lane = relay.lane(side);
-        let rest = lane.rest.as_ref().map_or_else(Vec::new, |rest| Vec::clone(rest));
-        LaneState { bytes: lane.bytes, rest, ending: lane.ending, mode: lane.mode }
+        LaneState { bytes: lane.bytes, rest: lane.rest.clone(), ending: lane.ending, mode: lane.mode }
     };
     RelayState {
         client: raw(relay.socket(Side::Client)),

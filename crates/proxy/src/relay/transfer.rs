@@ -26,9 +26,9 @@ impl Relays {
         relay.moved = tick.now;
         let to = relay.socket(from.other());
         let lane = relay.lane_mut(from);
-        if let Some(rest) = &mut lane.rest {
+        if !lane.rest.is_empty() {
             // The machine owes us not to: but what it tells comes after what is kept.
-            rest.extend_from_slice(bytes.of(tick.bytes));
+            lane.rest.extend_from_slice(bytes.of(tick.bytes));
         } else {
             tick.ask(Op::Write { socket: to, bytes: Gather { head: Span::EMPTY, body: bytes } });
             lane.written = step;
@@ -76,8 +76,8 @@ impl Relays {
         let from = to.other();
         let source = relay.socket(from);
         let lane = relay.lane_mut(from);
-        debug_assert!(lane.rest.is_none(), "nothing is written to a stream that is blocked");
-        lane.rest = Some(Box::new(rest.of(tick.bytes).to_vec()));
+        debug_assert!(lane.rest.is_empty(), "nothing is written to a stream that is blocked");
+        lane.rest = rest.of(tick.bytes).to_vec();
         // Neither the end nor the pipe that was asked for behind the write came about.
         lane.mode = Mode::default();
         match lane.ending {
@@ -95,7 +95,10 @@ impl Relays {
         let source = relay.socket(from);
         relay.moved = tick.now;
         let lane = relay.lane_mut(from);
-        let Some(rest) = lane.rest.take() else { return };
+        let rest = std::mem::take(&mut lane.rest);
+        if rest.is_empty() {
+            return;
+        }
         let head = tick.out.put(&rest);
         tick.ask(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
         lane.written = step;
@@ -134,7 +137,7 @@ impl Relays {
             return;
         }
         lane.ending = Ending::Ended;
-        let is_kept = lane.rest.is_some();
+        let is_kept = !lane.rest.is_empty();
         match relay.phase {
             Phase::Established if is_kept => {}
             Phase::Established => self.pass_end(world, tick, id, from),
