@@ -18,6 +18,7 @@ mod network;
 mod payload;
 pub mod profile;
 mod report;
+mod streams;
 mod world;
 
 use fastrand::Rng;
@@ -25,6 +26,7 @@ use kakei_config::Document;
 
 pub use self::profile::Profile;
 pub use self::report::{Counters, Report, Violation};
+pub use self::streams::{StreamCounters, StreamReport, run_streams};
 use self::world::World;
 
 /// How a run is made.

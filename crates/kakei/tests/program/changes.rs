@@ -116,7 +116,7 @@ fn bad_requests_are_problem_documents_and_change_nothing() {
         ("PUT", "/v1/config", &["Content-Type: application/json"], "{", 422),
         ("GET", "/v1/flows?colour=red", &[], "", 400),
         ("GET", "/v1/flows?client=me", &[], "", 400),
-        ("GET", "/v1/explain?local=127.0.0.1:1&client=1.2.3.4:5&protocol=tcp", &[], "", 400),
+        ("GET", "/v1/explain?local=127.0.0.1:1&client=1.2.3.4:5&protocol=icmp", &[], "", 400),
         ("DELETE", "/v1/clusters/x/backends/a", &[], "", 404),
         ("DELETE", "/v1/clusters/c/backends/x", &[], "", 404),
         ("POST", "/v1/clusters/c/backends", &["Content-Type: application/json"], "{\"address\": \"a\"}", 422),

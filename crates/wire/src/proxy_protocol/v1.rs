@@ -66,7 +66,11 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Error> {
     let addresses = match protocol {
         // Section 2.1: "the receiver must ignore anything presented before the CRLF is found".
         Protocol::Unknown => None,
-        tcp => fields(tcp, &rest[..end.unwrap_or(rest.len())], end.is_some())?,
+        tcp => {
+            // A CR whose LF is still to come belongs to no field.
+            let so_far = rest.strip_suffix(b"\r").unwrap_or(rest);
+            fields(tcp, end.map_or(so_far, |end| &rest[..end]), end.is_some())?
+        }
     };
     let Some(end) = end else {
         return if bytes.len() == MAX { Err(Error::TooLong) } else { Ok(None) };

@@ -1,0 +1,169 @@
+//! Documents with listeners of streams, and changes of them. One route and its cluster are never touched.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use fastrand::Rng;
+use kakei_config::*;
+
+/// Server names that clients ask for.
+pub(super) const SNI: [&str; 4] = ["a.test", "b.a.test", "c.test", "stable.test"];
+/// Who may send PROXY headers.
+pub(super) const TRUSTED: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 1));
+/// What no change touches.
+pub(super) const STABLE: &str = "stable";
+
+/// Writes and edits documents.
+#[derive(Debug)]
+pub(super) struct Author {
+    rng: Rng,
+    made: u16,
+}
+
+impl Author {
+    pub(super) fn new(rng: Rng) -> Self {
+        Author { rng, made: 0 }
+    }
+
+    pub(super) fn document(&mut self) -> Document {
+        let mut document = Document::default();
+        document.access_log.to = Some("the checkers".into());
+        document.clusters.insert(STABLE.into(), Cluster { backends: vec![self.backend(1)], ..Cluster::default() });
+        for name in ["one", "two"] {
+            let cluster = self.cluster();
+            document.clusters.insert(name.into(), cluster);
+        }
+        let plain = self.listener(80, false);
+        let proxied = self.listener(81, true);
+        let named = self.listener(82, false);
+        document.listeners = [("plain".into(), plain), ("proxied".into(), proxied), ("named".into(), named)].into();
+        let route = |sni: ServerName, cluster: &str, on_change| Route {
+            listener: "named".into(),
+            source: Vec::new(),
+            sni: vec![sni],
+            alpn: Vec::new(),
+            cluster: cluster.into(),
+            on_change,
+        };
+        let on_change = self.on_change();
+        document.routes = [
+            ("exact".into(), route(ServerName::Exact("a.test".into()), "one", on_change)),
+            ("under".into(), route(ServerName::Under("a.test".into()), "two", on_change)),
+            (STABLE.into(), route(ServerName::Exact("stable.test".into()), STABLE, OnChange::Close)),
+        ]
+        .into();
+        document
+    }
+
+    fn listener(&mut self, port: u16, proxied: bool) -> Listener {
+        let mut limits = Limits::default();
+        if self.rng.u8(0..3) == 0 {
+            limits.connections_per_source = self.rng.u32(1..4);
+            limits.connections = self.rng.u32(3..20);
+        }
+        let trusted = if proxied { vec![TRUSTED.into()] } else { Vec::new() };
+        Listener {
+            protocol: Protocol::Tcp,
+            bind: vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)],
+            cluster: Some("one".into()),
+            limits,
+            proxy_protocol: InboundProxyProtocol { trusted },
+            preread_timeout: Duration::from_millis(self.rng.u64(500..5_000)),
+            drain_timeout: Duration::from_millis(self.rng.u64(100..5_000)),
+            ..Listener::default()
+        }
+    }
+
+    fn cluster(&mut self) -> Cluster {
+        let backends = (0..self.rng.u32(1..4)).map(|_| self.backend(1)).collect();
+        let rng = &mut self.rng;
+        let header = [StreamProxyProtocol::Off, StreamProxyProtocol::V1, StreamProxyProtocol::V2][rng.usize(0..3)];
+        let balance = [Balance::RoundRobin, Balance::Least, Balance::P2c, Balance::Hrw][rng.usize(0..4)];
+        let passive = PassiveCheck { fall: 2, eject: Duration::from_millis(400), eject_max: Duration::from_secs(2) };
+        let health = rng.bool().then(|| Health {
+            udp: None,
+            tcp: None,
+            passive: Some(passive),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            rise: 1,
+            fall: 1,
+            fail_open: rng.bool(),
+        });
+        let tcp = TcpKnobs {
+            connect_timeout: Duration::from_millis(rng.u64(100..2_000)),
+            attempts: rng.u32(1..4),
+            idle_timeout: rng.bool().then(|| Duration::from_millis(rng.u64(500..20_000))),
+            lifetime: (rng.u8(0..4) == 0).then(|| Duration::from_millis(rng.u64(1_000..20_000))),
+            connections_per_backend: if rng.bool() { rng.u32(1..6) } else { 0 },
+            queue: rng.u32(0..5),
+            queue_timeout: Duration::from_millis(rng.u64(100..3_000)),
+            on_backend_removed: self.on_change(),
+            on_backend_down: self.on_change(),
+            ..TcpKnobs::default()
+        };
+        Cluster { balance, backends, tcp, send_proxy_protocol: header, health, ..Cluster::default() }
+    }
+
+    fn backend(&mut self, weight: u32) -> Backend {
+        self.made += 1;
+        let address = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), 5_000 + self.made);
+        Backend { weight, ..Backend::at(address) }
+    }
+
+    fn on_change(&mut self) -> OnChange {
+        match self.rng.u8(0..3) {
+            0 => OnChange::Keep,
+            1 => OnChange::Close,
+            _ => OnChange::Drain(Duration::from_millis(self.rng.u64(0..3_000))),
+        }
+    }
+
+    /// Change something that isn't the stable route, its cluster or its listener.
+    pub(super) fn edit(&mut self, document: &mut Document) {
+        let name = Name::new(["one", "two"][self.rng.usize(0..2)]);
+        match self.rng.u8(0..6) {
+            0 => {
+                let backend = self.backend(1);
+                document.clusters.entry(name).or_default().backends.push(backend);
+            }
+            1 => {
+                let backends = &mut document.clusters.entry(name).or_default().backends;
+                if !backends.is_empty() {
+                    let at = self.rng.usize(0..backends.len());
+                    backends.remove(at);
+                }
+            }
+            2 => {
+                let cluster = self.cluster();
+                document.clusters.insert(name, cluster);
+            }
+            3 => match document.listeners.remove(&Name::new("plain")) {
+                Some(_) => {}
+                None => {
+                    let listener = self.listener(80, false);
+                    document.listeners.insert("plain".into(), listener);
+                }
+            },
+            4 => {
+                if let Some(route) = document.routes.get_mut(&Name::new("exact")) {
+                    route.cluster = name;
+                }
+            }
+            _ => {
+                let on_change = self.on_change();
+                let route = Route {
+                    listener: "named".into(),
+                    source: Vec::new(),
+                    sni: vec![ServerName::Exact("c.test".into())],
+                    alpn: Vec::new(),
+                    cluster: name,
+                    on_change,
+                };
+                if document.routes.remove(&Name::new("third")).is_none() {
+                    document.routes.insert("third".into(), route);
+                }
+            }
+        }
+    }
+}
