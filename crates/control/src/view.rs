@@ -17,6 +17,8 @@ use crate::history::History;
 pub struct View {
     /// The operator's document.
     pub document: Arc<Document>,
+    /// The same with addresses in the place of host names.
+    pub resolved: Arc<Document>,
     /// What it was compiled into.
     pub snapshot: Arc<Snapshot>,
     /// Whether every worker has said that it runs this generation.
@@ -47,6 +49,7 @@ impl View {
     pub(crate) fn new(document: Document, generation: Generation, shared: Shared) -> Self {
         View {
             snapshot: Arc::new(Snapshot::compile(&document, generation, shared, None)),
+            resolved: Arc::new(document.clone()),
             document: Arc::new(document),
             acknowledged: false,
             health: HealthView::default(),

@@ -216,7 +216,7 @@ fn counted<'a>(sums: &'a Sums, cluster: &Name, backend: &kakei_config::Backend) 
 }
 
 fn configured(view: &View, cluster: &Name, stats: &BackendStats) -> bool {
-    view.document.clusters.get(cluster).is_some_and(|c| {
+    view.resolved.clusters.get(cluster).is_some_and(|c| {
         c.backends.iter().any(|b| b.name == stats.backend && b.address == stats.address.clone().into())
     })
 }

@@ -23,6 +23,7 @@ pub use self::start::{Control, Options, StartError};
 use crate::access_log::LogWriter;
 use crate::handle::{Counters, Request};
 use crate::metrics::Process;
+use crate::names::Names;
 use crate::refusal::Refusal;
 use crate::store::Store;
 use crate::sums::Sums;
@@ -41,6 +42,8 @@ struct Owner {
     running: Vec<Generation>,
     log: LogWriter,
     store: Option<Store>,
+    /// What backends' host names stand for.
+    names: Names,
     view: View,
     watchers: watch::Sender<Arc<View>>,
     drain: Option<Drain>,
@@ -72,6 +75,10 @@ impl Owner {
                 },
                 event = ask::next(&mut self.engine, &self.bell) => {
                     self.on_event(event);
+                    ControlFlow::Continue(())
+                }
+                () = self.names.changed() => {
+                    self.readdress();
                     ControlFlow::Continue(())
                 }
             };

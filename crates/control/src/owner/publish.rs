@@ -49,7 +49,13 @@ impl Owner {
     /// Everything that can be refused happens before the first worker hears of it.
     pub(super) fn publish(&mut self, document: Document, generation: Generation) -> Result<(), Refusal> {
         let old = &self.view.snapshot;
-        let snapshot = Arc::new(Snapshot::compile(&document, generation, old.shared, Some(old)));
+        let document = Arc::new(document);
+        let hosts = document.hosts();
+        let resolved = match hosts.is_empty() {
+            true => Arc::clone(&document),
+            false => Arc::new(document.resolved(self.names.known())),
+        };
+        let snapshot = Arc::new(Snapshot::compile(&resolved, generation, old.shared, Some(old)));
         let binds: Vec<BindKey> = snapshot.binds().collect();
         let prepared = self.engine.prepare(&binds).map_err(|error| Refusal::Bind(error.to_string()))?;
         if document.access_log != self.view.document.access_log {
@@ -63,9 +69,22 @@ impl Owner {
         self.view.locals = binds.into_iter().filter_map(|bind| Some((bind, self.engine.local_addr(bind)?))).collect();
         self.view.health.retain(&snapshot);
         self.view.snapshot = snapshot;
-        self.view.document = Arc::new(document);
+        self.view.document = document;
+        self.view.resolved = resolved;
+        self.names.want(hosts);
         self.view.acknowledged = false;
         Ok(())
+    }
+
+    /// Host names stand for other addresses: the same generation, with other backends.
+    pub(super) fn readdress(&mut self) {
+        let (document, generation) = (Document::clone(&self.view.document), self.view.generation());
+        if self.drain.is_none()
+            && let Err(refusal) = self.publish(document, generation)
+        {
+            error!("backends' new addresses could not be published: {refusal}");
+        }
+        self.show();
     }
 
     /// Wait for the workers, then write the generation down.

@@ -16,6 +16,7 @@ use super::{Counts, Owner};
 use crate::access_log::LogWriter;
 use crate::api;
 use crate::handle::{Handle, Request};
+use crate::names::Names;
 use crate::refusal::Refusal;
 use crate::serve::{self, Door, DoorError};
 use crate::store::{Store, StoreError};
@@ -161,6 +162,7 @@ where
         running: vec![Generation(0); usize::from(workers)],
         log,
         store,
+        names: Names::start(),
         watchers: watch::Sender::new(Arc::new(view.clone())),
         view,
         drain: None,
@@ -179,6 +181,8 @@ impl Owner {
     pub(super) async fn publish_first(&mut self, first: First) -> Result<(), StartError> {
         let changes: Vec<String> =
             kakei_config::diff(&self.view.document, &first.document).iter().map(ToString::to_string).collect();
+        self.names.want(first.document.hosts());
+        self.names.first().await;
         self.publish(first.document, first.generation).map_err(StartError::Refused)?;
         self.confirm(first.origin, changes).await.map_err(StartError::Refused)?;
         info!("generation {} runs on {} worker(s)", first.generation.0, self.view.workers);
