@@ -83,9 +83,10 @@ impl<'a> Check<'a, '_> {
     fn binds(&mut self) {
         let listeners = self.document.listeners.iter();
         let bound = listeners.flat_map(|(name, listener)| {
-            listener.bind.iter().enumerate().map(move |(n, address)| (*address, Spot { name, n }))
+            let protocol = listener.protocol;
+            listener.bind.iter().enumerate().map(move |(n, address)| ((protocol, *address), Spot { name, n }))
         });
-        self.unique("listeners", "bind", bound, |address, name, other| match other {
+        self.unique("listeners", "bind", bound, |(_, address), name, other| match other {
             None => format!("listener `{name}`: `{address}` is bound twice"),
             Some(other) => format!("listener `{name}`: `{address}` is bound by listener `{other}` already"),
         });

@@ -17,10 +17,14 @@ use kakei::config::Backend;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::Demo;
+use crate::demo_stream::{self, Connection};
 use crate::say::{self, Failure};
 
 const BACKENDS: [&str; 3] = ["red", "green", "blue"];
 const CLUSTER: &str = "colours";
+/// The cluster of the TCP listener, and its backend.
+const STREAMS: &str = "echoes";
+const ECHO: &str = "echo";
 /// Clients that send at the same time.
 const CLIENTS: usize = 4;
 /// How long each part of the show takes.
@@ -41,19 +45,32 @@ pub(crate) fn run(demo: &Demo) -> Result<(), Failure> {
         BACKENDS.iter().map(|&name| Ok((name, backend(name)?))).collect::<io::Result<_>>().map_err(failed)?;
     let room = Room::new().map_err(failed)?;
     let socket = room.0.join("kakei.sock");
-    let text = |knobs| document(&backends, &socket.display().to_string(), knobs);
+    let echo = demo_stream::backend().map_err(failed)?;
+    let text = |knobs| document(&backends, &socket.display().to_string(), knobs, echo);
     let started = Proxy::builder().config(text(ONE_REPLY)).and_then(kakei::Builder::start);
     let proxy = started.map_err(Failure::refused)?;
     let front = proxy.local_addr("demo").ok_or_else(|| Failure::refused("the demo's listener is missing"))?;
-    say::out(&format!("A proxy on udp {front}, three backends behind it, {CLIENTS} clients in front.\n\n"));
+    let streams = proxy.local_addr("streams").ok_or_else(|| Failure::refused("the demo's listener is missing"))?;
+    say::out(&format!(
+        "A proxy on udp {front}, three backends behind it, {CLIENTS} clients in front;\nand on tcp {streams}, with one connection through it.\n\n"
+    ));
+    let connection = Connection::start(streams).map_err(failed)?;
     show(&proxy, front, &backends)?;
+    proxy.remove_backend(STREAMS, ECHO).map_err(Failure::refused)?;
+    thread::sleep(SCENE / 4);
+    let exchanges = connection.end().map_err(|error| Failure::refused(format!("the connection was lost: {error}")))?;
+    say::out(&format!(
+        "{exchanges} exchanges on the one connection, which outlived every change and its backend's removal.\n"
+    ));
     proxy.apply(text(LONG)).map_err(Failure::refused)?;
     let path = socket.display();
     say::out(&format!(
-        "\nTry it, while this runs:\n  echo hello | nc -u -w1 {} {}\n  kakei status -s {path}\n  kakei get flows -s {path}\n  \
+        "\nTry it, while this runs:\n  echo hello | nc -u -w1 {} {}\n  echo hello | nc -w1 {} {}\n  kakei get connections -s {path}\n  kakei status -s {path}\n  kakei get flows -s {path}\n  \
          kakei backend drain {CLUSTER} blue -s {path}\n  kakei explain udp:{front} --client 127.0.0.1 -s {path}\n",
         front.ip(),
-        front.port()
+        front.port(),
+        streams.ip(),
+        streams.port()
     ));
     if !demo.once {
         say::out("Ctrl-C ends it.\n");
@@ -67,14 +84,16 @@ fn failed(error: io::Error) -> Failure {
 }
 
 /// The document is the one that an operator would write.
-fn document(backends: &[(&str, SocketAddr)], socket: &str, knobs: &str) -> String {
+fn document(backends: &[(&str, SocketAddr)], socket: &str, knobs: &str, echo: SocketAddr) -> String {
     let list: Vec<String> =
         backends.iter().map(|(name, address)| format!("{{ name = \"{name}\", address = \"{address}\" }}")).collect();
     format!(
         "[admin]\nsocket = {socket:?}\n\n\
          [listeners.demo]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"{CLUSTER}\"\n\n\
          [clusters.{CLUSTER}]\nbalance = \"round_robin\"\nbackends = [{}]\n\
-         udp = {{ {knobs} }}\n",
+         udp = {{ {knobs} }}\n\n\
+         [listeners.streams]\nprotocol = \"tcp\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"{STREAMS}\"\n\n\
+         [clusters.{STREAMS}]\nbackends = [{{ name = \"{ECHO}\", address = \"{echo}\" }}]\n",
         list.join(", ")
     )
 }

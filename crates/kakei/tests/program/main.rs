@@ -10,4 +10,6 @@ mod harness;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod traffic;

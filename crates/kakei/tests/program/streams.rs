@@ -1,0 +1,156 @@
+//! What TCP clients, backends and operators see.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::{Room, Running, eventually};
+
+/// A backend that says its name, and what it was told when the client has ended.
+fn backend(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let _ = stream.write_all(format!("{name}:").as_bytes());
+                let mut buffer = [0; 65_536];
+                while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                    if stream.write_all(&buffer[..length]).is_err() {
+                        return;
+                    }
+                }
+                let _ = stream.write_all(b".");
+            });
+        }
+    });
+    address
+}
+
+fn document(room: &Room, backends: &[(&str, SocketAddr)], more: &str) -> String {
+    let socket = room.path("k.sock");
+    let list: Vec<String> =
+        backends.iter().map(|(name, at)| format!("{{ name = \"{name}\", address = \"{at}\" }}")).collect();
+    format!(
+        "[admin]\nsocket = {socket:?}\n[workers]\ncount = 2\n\
+         [listeners.front]\nprotocol = \"tcp\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"c\"\ndrain_timeout = \"2s\"\n\
+         [clusters.c]\nbackends = [{}]\n{more}\n",
+        list.join(", ")
+    )
+}
+
+fn connect(front: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(front).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream
+}
+
+fn hear(stream: &mut TcpStream, words: &str) {
+    let mut buffer = vec![0; words.len()];
+    stream.read_exact(&mut buffer).unwrap();
+    assert_eq!(String::from_utf8_lossy(&buffer), words);
+}
+
+#[test]
+fn bytes_and_ends_go_both_ways_and_are_written_down() {
+    let room = Room::new("streams");
+    let log = room.path("access.log");
+    let text = document(&room, &[("a", backend("a"))], &format!("[access_log]\nto = {log:?}\n"));
+    let proxy = Running::start(&room, &text);
+    let mut client = connect(proxy.front());
+    hear(&mut client, "a:");
+    client.write_all(b"hello").unwrap();
+    hear(&mut client, "hello");
+    let rows = proxy.json(&["get", "connections"]);
+    assert_eq!((&rows[0]["backend"], &rows[0]["phase"]), (&Value::from("a"), &Value::from("established")));
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, ".", "what the backend says after the client's end arrives");
+    let line = eventually("a line", || {
+        let text = std::fs::read_to_string(&log).ok()?;
+        serde_json::from_str::<Value>(text.lines().next()?).ok()
+    });
+    let said = (&line["reason"], &line["request_bytes"], &line["response_bytes"], &line["attempts"]);
+    assert_eq!(said, (&"closed".into(), &5.into(), &8.into(), &1.into()));
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("kakei_connections_opened_total", ""), 1);
+    assert_eq!(metrics.sum("kakei_connections_closed_total", "reason=\"closed\""), 1);
+    assert_eq!(metrics.sum("kakei_connections_live", ""), 0);
+}
+
+#[test]
+fn a_connection_outlives_a_hundred_changes_elsewhere_and_its_backend_where_it_may() {
+    let room = Room::new("streams-live");
+    let (a, b) = (backend("a"), backend("b"));
+    let text = |more: &str| document(&room, &[("a", a)], more);
+    let proxy = Running::start(&room, &text(""));
+    let mut client = connect(proxy.front());
+    hear(&mut client, "a:");
+    for n in 0..100 {
+        let more = format!(
+            "[listeners.other]\nprotocol = \"tcp\"\nbind = [\"127.0.0.2:0\"]\ncluster = \"d\"\n[clusters.d]\nbackends = [\"127.0.0.1:{}\"]\n",
+            1_000 + n
+        );
+        let file = room.write("next.toml", &text(&more));
+        proxy.done(&["apply", file.to_str().unwrap()]);
+        client.write_all(b"still").unwrap();
+        hear(&mut client, "still");
+    }
+    proxy.done(&["backend", "add", "c", &b.to_string(), "--name", "b"]);
+    proxy.done(&["backend", "remove", "c", "a"]);
+    client.write_all(b"there").unwrap();
+    hear(&mut client, "there");
+    let said = proxy.done(&["backend", "drain", "c", "a", "--status"]);
+    assert!(said.contains("0 flows and 1 connections live on it"), "{said}");
+    hear(&mut connect(proxy.front()), "b:");
+}
+
+#[test]
+fn a_policy_closes_and_a_drain_ends_what_is_left() {
+    let room = Room::new("streams-policy");
+    let (a, b) = (backend("a"), backend("b"));
+    let proxy = Running::start(&room, &document(&room, &[("a", a)], "tcp = { on_backend_removed = \"close\" }"));
+    let mut client = connect(proxy.front());
+    hear(&mut client, "a:");
+    proxy.done(&["backend", "add", "c", &b.to_string(), "--name", "b"]);
+    proxy.done(&["backend", "remove", "c", "a"]);
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0, "its backend is gone");
+    let mut client = connect(proxy.front());
+    hear(&mut client, "b:");
+    proxy.signal("TERM");
+    client.write_all(b"x").unwrap();
+    hear(&mut client, "x");
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0, "its time is over");
+    let (status, stderr) = proxy.end();
+    assert!(status.success(), "{stderr}");
+}
+
+#[test]
+fn a_header_comes_in_and_goes_out_and_routes_are_explained() {
+    let room = Room::new("streams-proxy");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let text = document(&room, &[("a", address)], "send_proxy_protocol = \"v1\"");
+    let text = text.replace("drain_timeout", "proxy_protocol = { trusted = [\"127.0.0.0/8\"] }\ndrain_timeout")
+        + "[routes.r]\nlistener = \"front\"\nsni = [\"*.example.com\"]\ncluster = \"c\"\n";
+    let proxy = Running::start(&room, &text);
+    let mut client = connect(proxy.front());
+    client.write_all(b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 80\r\nhello").unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    hear(&mut server, "PROXY TCP4 203.0.113.7 192.0.2.1 5000 80\r\nhello");
+    let mut garbage = connect(proxy.front());
+    garbage.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let ended = garbage.read(&mut [0; 8]);
+    assert!(matches!(&ended, Err(error) if error.kind() == ErrorKind::ConnectionReset), "{ended:?}");
+    eventually("a count", || {
+        (proxy.metrics().sum("kakei_connections_closed_total", "reason=\"proxy_header\"") == 1).then_some(())
+    });
+    let dialled = format!("tcp:{}", proxy.front());
+    let said = proxy.done(&["explain", &dialled, "--client", "192.0.2.9", "--sni", "www.example.com"]);
+    assert!(said.starts_with("by route r to backend a of cluster c"), "{said}");
+}
