@@ -48,9 +48,20 @@ pub fn run_profile(seed: u64, profile: &Profile) -> Report {
     run_document(None, seed, &Options { profile: Some(profile.clone()), trace: false })
 }
 
-/// The run of this seed on a document (its addresses are simulated), or on a drawn one. The document must be valid.
+/// The run of this seed on a document (its addresses are simulated), or on a drawn one. The document must be valid;
+/// what is about connections in it is left out, since [`run_streams`] draws its own.
 pub fn run_document(document: Option<&Document>, seed: u64, options: &Options) -> Report {
+    let document = document.map(only_datagrams);
+    let document = document.as_ref();
     let mut rng = Rng::with_seed(seed);
     let profile = options.profile.clone().unwrap_or_else(|| Profile::drawn(&mut rng));
     World::new(document, rng.u64(..), profile, options.trace).run(seed)
+}
+
+/// The part of a document that is about datagrams.
+fn only_datagrams(document: &Document) -> Document {
+    let mut document = document.clone();
+    document.listeners.retain(|_, listener| listener.protocol == kakei_config::Protocol::Udp);
+    document.routes.retain(|_, route| document.listeners.contains_key(&route.listener));
+    document
 }

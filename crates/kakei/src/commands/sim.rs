@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kakei::config::Document;
+use kakei::config::{Document, Protocol};
 use kakei_sim::{Options, Report};
 use serde_json::{Value, json};
 
@@ -20,6 +20,12 @@ const STRIDE: u64 = 20;
 
 pub(super) fn sim(sim: &Sim) -> Result<(), Failure> {
     let document = sim.config.as_deref().map(|file| Source::read(file)?.document()).transpose()?;
+    let is_tcp = |document: &Document| document.listeners.values().any(|listener| listener.protocol == Protocol::Tcp);
+    if document.as_ref().is_some_and(is_tcp) {
+        say::err(
+            "note: the TCP listeners of the document are left out; streams are simulated on documents made up from the seeds, without -c\n",
+        );
+    }
     match sim.seed {
         Some(seed) => replay(document.as_ref(), seed, sim.output.output),
         None => sweep(document.as_ref(), sim.seeds, sim.output.output),
@@ -32,12 +38,23 @@ fn replay(document: Option<&Document>, seed: u64, format: Format) -> Result<(), 
         Format::Table => say::out(&report.to_string()),
         Format::Json => say::out(&format!("{}\n", as_json(&report))),
     }
-    match report.violations.len() {
+    let streams = streams(document, seed);
+    streams.iter().for_each(|line| say::err(&format!("{line}\n")));
+    match report.violations.len() + streams.len() {
         0 => Ok(()),
         broken => Err(Failure::refused(format!(
             "seed {seed} broke the contract {broken} time(s); please report it with the document"
         ))),
     }
+}
+
+/// What was wrong with the streams of a seed, where it makes its document up.
+fn streams(document: Option<&Document>, seed: u64) -> Vec<String> {
+    if document.is_some() {
+        return Vec::new();
+    }
+    let report = kakei_sim::run_streams(seed);
+    report.violations.into_iter().map(|wrong| format!("streams of seed {seed}: {wrong}")).collect()
 }
 
 fn sweep(document: Option<&Document>, seeds: u64, format: Format) -> Result<(), Failure> {
@@ -55,7 +72,9 @@ fn sweep(document: Option<&Document>, seeds: u64, format: Format) -> Result<(), 
                 say::err(&format!("\r{seed} of {seeds} seeds"));
             }
             let report = kakei_sim::run_document(document, seed, &Options::default());
-            if !report.is_clean() {
+            let streams = streams(document, seed);
+            streams.iter().for_each(|line| say::err(&format!("{line}\n")));
+            if !report.is_clean() || !streams.is_empty() {
                 count.fetch_add(1, Ordering::Relaxed);
                 let mut broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
                 if broken.len() < KEPT {

@@ -16,7 +16,7 @@ mod write;
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -75,8 +75,11 @@ struct Io {
     stats: MachineStats,
     /// Descriptors with this number or a higher one aren't for flows.
     descriptors: u64,
-    /// From this number on no client is accepted: who was needs another one for a backend.
-    accepting_descriptors: u64,
+    /// How many descriptors this process has open beside this machine's sockets, as far as was seen.
+    others: u64,
+    /// Streams that were accepted, and those that were connected. Each of the former will need one of the latter.
+    clients: u64,
+    servers: u64,
 }
 
 /// Which bytes a step is lent.
@@ -114,6 +117,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
     /// A machine on the thread that calls; the worker is made by `make`.
     pub(crate) fn new(role: Role, make: F, desk: Desk) -> io::Result<Self> {
         let epoll = Epoll::new(&desk.line.machine)?;
+        let others = rustix::io::dup(&desk.line.machine)?.as_raw_fd() as u64;
         let io = Io {
             epoll,
             sockets: Sockets::default(),
@@ -129,7 +133,9 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             backlog: VecDeque::new(),
             stats: MachineStats::default(),
             descriptors: open::descriptors(),
-            accepting_descriptors: open::descriptors() / 16 * 15,
+            others,
+            clients: 0,
+            servers: 0,
         };
         let worker = make(role);
         Ok(Machine { worker, make, role, io, desk, current: None, restarts: Restarts::default() })

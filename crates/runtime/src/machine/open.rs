@@ -51,7 +51,7 @@ impl Io {
 
     pub(super) fn connect(&mut self, socket: SocketId, remote: &Endpoint, keepalive: Option<Duration>) {
         let made = stream(remote, keepalive).and_then(|(fd, phase)| {
-            let kind = self.spare(Kind::Stream(Box::new(Stream::new(fd, phase, true))))?;
+            let kind = self.spare(Kind::Stream(Box::new(Stream::new(fd, phase, (false, true)))))?;
             Ok((kind, phase))
         });
         match made {
@@ -79,8 +79,7 @@ impl Io {
                 }
             }
             Ok(Some(error)) | Err(error) => {
-                self.sockets.remove(socket);
-                self.freed();
+                self.close(socket);
                 self.failed(socket, errors::open(&error));
             }
         }
@@ -93,8 +92,8 @@ impl Io {
                 self.epoll.forget(front.as_fd());
                 self.paused.retain(|paused| *paused != socket);
             }
-            Some(_) => self.freed(),
-            None => {}
+            Some(Entry { kind: Kind::Stream(stream), .. }) => self.freed(&stream),
+            Some(_) | None => {}
         }
     }
 
@@ -145,6 +144,7 @@ impl Io {
         }
         self.backlog.clear();
         self.writing = Writer::default();
+        (self.clients, self.servers) = (0, 0);
         self.forget_arrivals();
         self.paused.clear();
         self.stats.sockets = 0;
@@ -162,6 +162,10 @@ impl Io {
             return self.failed(socket, errors::open(&error));
         }
         debug_assert!(!self.sockets.contains(socket), "a worker opens an id once");
+        if let Kind::Stream(stream) = &entry.kind {
+            self.clients += u64::from(stream.accepted);
+            self.servers += u64::from(!stream.accepted);
+        }
         if !self.sockets.insert(socket, entry) {
             self.failed(socket, OpenError::Other);
         }

@@ -12,6 +12,8 @@ use super::pipe::Pipe;
 pub(super) struct Stream {
     pub(super) fd: OwnedFd,
     pub(super) phase: Phase,
+    /// Whether it was accepted, not connected.
+    pub(super) accepted: bool,
     /// Whether the worker wants what it receives.
     pub(super) credit: bool,
     /// Something may be there to be read.
@@ -60,10 +62,11 @@ impl Lane {
 }
 
 impl Stream {
-    pub(super) fn new(fd: OwnedFd, phase: Phase, credit: bool) -> Self {
+    pub(super) fn new(fd: OwnedFd, phase: Phase, (accepted, credit): (bool, bool)) -> Self {
         Stream {
             fd,
             phase,
+            accepted,
             credit,
             readable: false,
             ended: false,

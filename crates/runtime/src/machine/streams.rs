@@ -25,6 +25,9 @@ impl Io {
     /// Accept clients of a front socket.
     pub(super) fn accept_turn(&mut self, front: SocketId, events: &mut Vec<Event>) -> Turn {
         for _ in 0..ACCEPTS {
+            if !self.has_descriptors() {
+                return self.pause(front, events);
+            }
             let Some(Entry { kind: Kind::Front(socket), .. }) = self.sockets.get_mut(front) else {
                 return Turn::Drained;
             };
@@ -35,13 +38,11 @@ impl Io {
                     // A client that is gone already has no addresses.
                     let (Some(peer), Some(local)) = (peer, local) else { continue };
                     self.stats.accepted += 1;
-                    let is_last = fd.as_raw_fd() as u64 >= self.accepting_descriptors;
+                    let ours = (self.sockets.len() + self.arrivals.len()) as u64;
+                    self.others = (fd.as_raw_fd() as u64).saturating_sub(ours).max(self.others);
                     let arrival = Arrival(self.arrivals.len() as u32);
                     self.arrivals.push(Some(fd));
                     events.push(Event::Accepted(Accepted { front, arrival, peer, local }));
-                    if is_last {
-                        return self.pause(front, events);
-                    }
                 }
                 Err(rustix::io::Errno::AGAIN) => return Turn::Drained,
                 Err(error) if is_shortage(error) => return self.pause(front, events),
@@ -50,6 +51,19 @@ impl Io {
             }
         }
         Turn::More
+    }
+
+    /// Whether there is a descriptor for a client and one for its backend, beside those that accepted ones will need.
+    fn has_descriptors(&mut self) -> bool {
+        let ours = (self.sockets.len() + self.arrivals.len()) as u64;
+        let owed = (self.clients + self.arrivals.len() as u64).saturating_sub(self.servers);
+        if ours + self.others + owed + 2 <= self.descriptors {
+            return true;
+        }
+        // Others may have closed theirs since. Counting all is dear, but done at most once a pause.
+        let Ok(all) = std::fs::read_dir("/proc/self/fd") else { return false };
+        self.others = (all.count() as u64).saturating_sub(ours);
+        ours + self.others + owed + 2 <= self.descriptors
     }
 
     /// There is no descriptor for the next client. Those that wait go on waiting.
@@ -74,7 +88,7 @@ impl Io {
     pub(super) fn accept(&mut self, arrival: Arrival, socket: SocketId, credit: bool) {
         let taken = self.arrivals.get_mut(arrival.0 as usize).and_then(Option::take);
         let Some(fd) = taken else { return self.failed(socket, OpenError::Other) };
-        self.register(socket, Kind::Stream(Box::new(Stream::new(fd, Phase::Open, credit))));
+        self.register(socket, Kind::Stream(Box::new(Stream::new(fd, Phase::Open, (true, credit)))));
     }
 
     pub(super) fn refuse(&mut self, arrival: Arrival, how: Refuse) {
@@ -113,7 +127,7 @@ impl Io {
     pub(super) fn reset(&mut self, socket: SocketId) {
         self.leave_lanes(socket);
         if let Some(Entry { kind: Kind::Stream(stream), .. }) = self.sockets.remove(socket) {
-            self.freed();
+            self.freed(&stream);
             reset(stream.fd);
         }
     }
@@ -127,8 +141,12 @@ impl Io {
         }
     }
 
-    /// A descriptor was closed.
-    pub(super) fn freed(&mut self) {
+    /// A stream's descriptor is about to be closed.
+    pub(super) fn freed(&mut self, stream: &Stream) {
+        match stream.accepted {
+            true => self.clients = self.clients.saturating_sub(1),
+            false => self.servers = self.servers.saturating_sub(1),
+        }
         if !self.paused.is_empty() {
             self.resume_at = Some(clock::now());
         }
