@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kakei_config::{
     Affinity, Backend, Balance, Cluster, Document, Expect, Health, InboundProxyProtocol, Limits, Listener, Name,
-    OnBackend, PassiveCheck, Protocol, Route, SendProxyProtocol, TcpCheck, UdpCheck, UdpKnobs, Upstream,
+    OnBackend, OnChange, PassiveCheck, Protocol, Route, SendProxyProtocol, TcpCheck, UdpCheck, UdpKnobs, Upstream,
 };
 
 use crate::script::Script;
@@ -13,6 +13,9 @@ use crate::script::Script;
 const BINDS: [&str; 4] = ["127.0.0.1:1000", "0.0.0.0:2000", "[::]:3000", "127.0.0.1:0"];
 /// Where backends may be.
 pub const BACKENDS: [&str; 5] = ["10.9.0.1:53", "10.9.0.2:53", "10.9.0.3:53", "[2001:db8::9]:53", "[2001:db8::8]:53"];
+
+const PASSIVE: PassiveCheck =
+    PassiveCheck { fall: 2, eject: Duration::from_secs(2), eject_max: Duration::from_secs(8) };
 
 /// An address of the tables above.
 pub fn address(text: &str) -> SocketAddr {
@@ -37,7 +40,8 @@ pub fn drawn(script: &mut Script<'_>) -> Document {
     }
     if let (Some(listener), Some(cluster)) = (document.listeners.keys().next().cloned(), some(script)) {
         let source = vec!["10.1.0.0/16".parse().expect("a network of our own")];
-        document.routes.insert(Name::new("r"), Route { listener, source, cluster });
+        let (sni, alpn, on_change) = (Vec::new(), Vec::new(), OnChange::Keep);
+        document.routes.insert(Name::new("r"), Route { listener, source, sni, alpn, cluster, on_change });
     }
     document
 }
@@ -53,10 +57,12 @@ fn listener(script: &mut Script<'_>, binds: &[&str], cluster: Option<Name>) -> L
             flows: 1 + script.below(12) as u32,
             flows_per_source: u32::from(shape >> 2 & 3),
             new_flows_per_second: if shape & 0x10 == 0 { 0 } else { 3 },
+            ..Limits::default()
         },
         max_datagram_size: if shape & 0x20 == 0 { 65_507 } else { 600 },
         proxy_protocol: InboundProxyProtocol { trusted },
         drain_timeout: Duration::from_secs(u64::from(shape >> 6) * 10),
+        ..Listener::default()
     }
 }
 
@@ -71,6 +77,7 @@ fn cluster(script: &mut Script<'_>) -> Cluster {
         udp: knobs(script),
         health,
         slow_start: Duration::from_secs(u64::from(shape >> 7)),
+        ..Cluster::default()
     }
 }
 
@@ -78,7 +85,7 @@ fn backend(script: &mut Script<'_>, at: usize) -> Backend {
     let shape = script.byte();
     Backend {
         name: Name::new(format!("b{at}")),
-        address: address(BACKENDS[(at + usize::from(shape >> 6)) % BACKENDS.len()]),
+        address: address(BACKENDS[(at + usize::from(shape >> 6)) % BACKENDS.len()]).into(),
         weight: u32::from(shape & 3),
         backup: shape & 0x0c == 0x0c,
     }
@@ -109,8 +116,8 @@ fn health(script: &mut Script<'_>) -> Health {
     let udp = UdpCheck { send: b"ping".to_vec(), expect: Expect::Prefix(vec![0]), port: Some(99) };
     Health {
         udp: (shape & 1 == 1).then_some(udp),
-        tcp: (shape & 2 == 2).then_some(TcpCheck { port: None }),
-        passive: (shape & 4 == 4).then_some(PassiveCheck { fall: 2, eject: Duration::from_secs(2) }),
+        tcp: (shape & 2 == 2).then(TcpCheck::default),
+        passive: (shape & 4 == 4).then_some(PASSIVE),
         interval: Duration::from_secs(1),
         timeout: Duration::from_millis(500),
         rise: 1 + u32::from(shape >> 3 & 1),

@@ -38,7 +38,7 @@ enum Kind {
     Front(SocketAddr),
     Connected(SocketAddr),
     Many,
-    Stream(SocketAddr),
+    Stream,
 }
 
 #[derive(Clone, Copy)]
@@ -222,7 +222,7 @@ impl Machine {
         let opened = self.sockets_where(|socket| socket.opened);
         let Some(socket) = script.one_of(&opened) else { return };
         let peer = match self.sockets[&socket].kind {
-            Kind::Connected(_) | Kind::Stream(_) => None,
+            Kind::Connected(_) | Kind::Stream => None,
             Kind::Front(_) => Some(document::address(CLIENTS[script.below(CLIENTS.len())])),
             Kind::Many => Some(document::address(BACKENDS[script.below(BACKENDS.len())])),
         };
@@ -259,7 +259,7 @@ impl Machine {
             _ => {
                 let cluster = name(script, &["x", "y", "z"]);
                 let backend = name(script, &["b0", "b1", "b2", "b3"]);
-                let address = document::address(BACKENDS[script.below(BACKENDS.len())]);
+                let address = document::address(BACKENDS[script.below(BACKENDS.len())]).into();
                 self.ask(Command::Health(BackendHealth { cluster, backend, address, up: script.flag() }));
             }
         }
@@ -323,7 +323,15 @@ impl Machine {
             Op::Listen { socket, bind } => self.open(socket, Kind::Front(bind.address)),
             Op::OpenDatagram { socket, remote: Remote::Connected(peer) } => self.open(socket, Kind::Connected(peer)),
             Op::OpenDatagram { socket, .. } => self.open(socket, Kind::Many),
-            Op::Connect { socket, remote } => self.open(socket, Kind::Stream(remote)),
+            Op::Accept { .. }
+            | Op::Refuse { .. }
+            | Op::Write { .. }
+            | Op::Shutdown { .. }
+            | Op::Credit { .. }
+            | Op::Pipe { .. }
+            | Op::Unpipe { .. }
+            | Op::Reset { .. } => panic!("{op:?}, and there are only flows"),
+            Op::Connect { socket, .. } => self.open(socket, Kind::Stream),
             Op::Close { socket } => {
                 let known = self.sockets.remove(&socket).is_some() || self.failed.contains(&socket);
                 assert!(known, "only what is open can be closed, once");
