@@ -30,6 +30,27 @@ const DECLARED: &[Declared] = &[
         MetricKind::Counter,
         |m| m.overflows,
     ),
+    ("kakei_machine_accepted", "Clients accepted.", MetricKind::Counter, |m| m.accepted),
+    ("kakei_machine_refused", "Clients turned away.", MetricKind::Counter, |m| m.refused),
+    (
+        "kakei_machine_accept_pauses",
+        "Times that a front stopped to accept for want of a descriptor.",
+        MetricKind::Counter,
+        |m| m.accept_pauses,
+    ),
+    ("kakei_machine_stream_reads", "System calls to read streams.", MetricKind::Counter, |m| m.stream_reads),
+    ("kakei_machine_stream_read_bytes", "Bytes that came by them.", MetricKind::Counter, |m| m.stream_bytes_read),
+    ("kakei_machine_stream_writes", "System calls to write to streams.", MetricKind::Counter, |m| m.stream_writes),
+    ("kakei_machine_stream_written_bytes", "Bytes that the kernel took.", MetricKind::Counter, |m| {
+        m.stream_bytes_written
+    }),
+    ("kakei_machine_stream_blocks", "Writes of which the kernel did not take all.", MetricKind::Counter, |m| {
+        m.stream_blocks
+    }),
+    ("kakei_machine_splice_calls", "System calls to move bytes past the workers.", MetricKind::Counter, |m| {
+        m.splice_calls
+    }),
+    ("kakei_machine_splice_bytes", "Bytes moved so.", MetricKind::Counter, |m| m.splice_bytes),
     ("kakei_machine_sockets_opened", "Sockets opened.", MetricKind::Counter, |m| m.opened),
     ("kakei_machine_open_failures", "Sockets that could not be opened.", MetricKind::Counter, |m| m.open_failures),
     ("kakei_machine_sockets", "Sockets open.", MetricKind::Gauge, |m| m.sockets),

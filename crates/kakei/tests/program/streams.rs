@@ -154,3 +154,30 @@ fn a_header_comes_in_and_goes_out_and_routes_are_explained() {
     let said = proxy.done(&["explain", &dialled, "--client", "192.0.2.9", "--sni", "www.example.com"]);
     assert!(said.starts_with("by route r to backend a of cluster c"), "{said}");
 }
+
+#[test]
+fn bulk_goes_through_the_kernel_and_arrives_whole() {
+    let room = Room::new("streams-bulk");
+    let proxy = Running::start(&room, &document(&room, &[("a", backend("a"))], ""));
+    let client = connect(proxy.front());
+    let whole: Vec<u8> = (0..20u32 << 20).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+    let (mut sender, sent) = (client.try_clone().unwrap(), whole.clone());
+    let sending = thread::spawn(move || {
+        sender.write_all(&sent).unwrap();
+        sender.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut received = Vec::new();
+    // Slow at first, so that the proxy must hold its backend back.
+    let mut client = client;
+    for _ in 0..20 {
+        let mut some = [0; 10_000];
+        let length = client.read(&mut some).unwrap();
+        received.extend_from_slice(&some[..length]);
+        thread::sleep(Duration::from_millis(5));
+    }
+    client.read_to_end(&mut received).unwrap();
+    sending.join().unwrap();
+    assert_eq!(received.len(), whole.len() + 3);
+    assert!(received.starts_with(b"a:") && received.ends_with(b".") && received[2..received.len() - 1] == whole[..]);
+    assert!(proxy.metrics().sum("kakei_machine_splice_bytes_total", "") > 1 << 20);
+}
