@@ -193,7 +193,7 @@ pub(super) async fn backends(State(handle): State<Handle>) -> Answer<Vec<Backend
     let sums = handle.counters().await?.sums;
     let view = handle.view();
     let mut rows = Vec::new();
-    for (cluster, wanted) in &view.document.clusters {
+    for (cluster, wanted) in &view.resolved.clusters {
         for backend in &wanted.backends {
             let state = backend_state(&view, &sums, cluster, backend);
             rows.push(backend_row(cluster, backend, state, counted(&sums, cluster, backend)));
