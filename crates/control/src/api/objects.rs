@@ -163,7 +163,7 @@ fn cluster_rows(view: &View, sums: &Sums) -> Vec<ClusterRow> {
             replies_dropped: counted.map_or(0, |of| of.drops.sum()),
         }
     };
-    view.document.clusters.iter().map(row).collect()
+    view.resolved.clusters.iter().map(row).collect()
 }
 
 /// A backend.
