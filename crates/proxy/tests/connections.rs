@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kakei_config::*;
-use kakei_proxy::record::{CloseReason, Record};
+use kakei_proxy::record::{CloseReason, Detail, Record};
 use kakei_proxy::seam::*;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::stats::{BackendMetric, ListenerMetric, Refusal, Stats};
@@ -466,6 +466,8 @@ fn a_full_backend_lets_wait_in_order_and_room_serves_the_first() {
     assert_eq!((phase("198.51.100.2:4000").as_str(), phase("198.51.100.3:4000").as_str()), ("established", "queued"));
     bench.pass(Duration::from_millis(5_100));
     assert_eq!(bench.last_reason(), Some(CloseReason::QueueTimeout));
+    let detail = &bench.records.last().expect("a record").detail;
+    assert!(matches!(detail, Detail::Connection(of) if of.queued >= Duration::from_secs(5)), "{detail:?}");
     assert_eq!(bench.stats().listeners[0].values[ListenerMetric::ConnectionsQueued], 0);
 }
 

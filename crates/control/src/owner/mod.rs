@@ -155,7 +155,7 @@ impl Owner {
             }
             Notice::Ejected { cluster, backend, for_ } => {
                 warn!(
-                    "worker {worker} ejected backend {backend} of cluster {cluster} for {for_:?}: it answers with ICMP errors"
+                    "worker {worker} ejected backend {backend} of cluster {cluster} for {for_:?}: its live traffic fails"
                 );
             }
             Notice::Drained => self.on_drained(worker),

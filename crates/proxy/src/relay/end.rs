@@ -22,7 +22,10 @@ impl Relays {
     pub(crate) fn end(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId, reason: CloseReason) {
         self.dequeue(world, id);
         let place = self.leave_backend(world, id);
-        let Some(relay) = self.relays.remove(id) else { return };
+        let Some(mut relay) = self.relays.remove(id) else { return };
+        if relay.phase == Phase::Queued {
+            relay.detail.queued += tick.now - relay.since;
+        }
         self.restless -= usize::from(relay.minds_its_route());
         if let Some((timer, _)) = relay.timer {
             world.timers.cancel(timer);
