@@ -50,7 +50,9 @@ impl<'a> Check<'a, '_> {
         for (name, route) in &document.routes {
             let way = |key| [Step::Key("routes"), Step::Key(name.as_str()), Step::Key(key)];
             self.exists("listener", &route.listener, &way("listener"));
-            self.exists("cluster", &route.cluster, &way("cluster"));
+            if let Some(cluster) = &route.cluster {
+                self.exists("cluster", cluster, &way("cluster"));
+            }
         }
     }
 
@@ -112,7 +114,7 @@ impl<'a> Check<'a, '_> {
             ];
             let (wrong, theirs, right): (&[_], _, _) = match listener.protocol {
                 Protocol::Udp => (&tcp, "TCP", "flows"),
-                Protocol::Tcp => (&udp, "UDP", "connections"),
+                Protocol::Tcp | Protocol::Http => (&udp, "UDP", "connections"),
             };
             for (key, _) in wrong.iter().filter(|(_, given)| *given) {
                 let message = format!("listener `{name}`: `{key}` limits {theirs}, which it doesn't speak");
@@ -151,7 +153,7 @@ impl<'a> Check<'a, '_> {
                 let message = format!("route `{name}` matches everything: it has no `sni`, `alpn` or `source`");
                 self.report(message, &way("source")[..2]).help("where everything goes is the listener's own `cluster`");
             }
-            Protocol::Tcp => {}
+            Protocol::Tcp | Protocol::Http => {}
         }
     }
 
@@ -160,7 +162,7 @@ impl<'a> Check<'a, '_> {
         let document = self.document;
         let of_listeners =
             document.listeners.iter().filter_map(|(name, listener)| Some((name, listener.cluster.as_ref()?)));
-        let of_routes = document.routes.values().map(|route| (&route.listener, &route.cluster));
+        let of_routes = document.routes.values().filter_map(|route| Some((&route.listener, route.cluster.as_ref()?)));
         let is_udp = |name: &Name| document.listeners.get(name).is_some_and(|l| l.protocol == Protocol::Udp);
         let udp: BTreeMap<&Name, &Name> = of_listeners
             .chain(of_routes)

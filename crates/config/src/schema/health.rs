@@ -16,6 +16,7 @@ pub(super) const HEALTH: Section<Health> = Section {
     blank: || Health {
         udp: None,
         tcp: None,
+        http: None,
         passive: None,
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
@@ -163,7 +164,7 @@ pub(super) const TCP: Section<TcpCheck> = Section {
 };
 
 pub(super) const PASSIVE: Section<PassiveCheck> = Section {
-    blank: || PassiveCheck { fall: 3, eject: Duration::from_secs(10), eject_max: EJECT_MAX },
+    blank: || PassiveCheck { fall: 3, eject: Duration::from_secs(10), eject_max: EJECT_MAX, status: Vec::new(), latency: None },
     fields: &[
         field!(fall: TIMES, "failures in a row, without a datagram from the backend or a connection to it between them, that eject it"),
         field!(eject: Time { min: Duration::from_millis(1), max: LONGEST },

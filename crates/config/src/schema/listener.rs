@@ -7,9 +7,9 @@ use super::streams::{AfterChange, ProtocolName, ServerNameOf};
 use super::values::{LONGEST, Reference, Size, Time, Whole, Words};
 use super::{ListOf, Maybe, Section, Table, field, independent};
 use crate::bounds::MAX_DATAGRAM_BYTES;
-use crate::model::{InboundProxyProtocol, Limits, Listener, Name, OnChange, Protocol, Refuse, Route, SourceNetwork};
+use crate::model::{InboundProxyProtocol, Limits, Listener, Protocol, Refuse, Route, SourceNetwork};
 
-const PROTOCOL: Words<Protocol> = Words { of: &[("udp", Protocol::Udp), ("tcp", Protocol::Tcp)], later: &["http"] };
+const PROTOCOL: Words<Protocol> = Words { of: &[("udp", Protocol::Udp), ("tcp", Protocol::Tcp), ("http", Protocol::Http)], later: &[] };
 const UNLIMITED: Whole<u32> = Whole { min: 0, max: u32::MAX, zero: Some("unlimited") };
 
 pub(super) const LISTENER: Section<Listener> = Section {
@@ -69,14 +69,7 @@ pub(super) const PROXY_PROTOCOL: Section<InboundProxyProtocol> = Section {
 };
 
 pub(super) const ROUTE: Section<Route> = Section {
-    blank: || Route {
-        listener: Name::new(""),
-        source: Vec::new(),
-        sni: Vec::new(),
-        alpn: Vec::new(),
-        cluster: Name::new(""),
-        on_change: OnChange::default(),
-    },
+    blank: Route::default,
     fields: &[
         field!(listener: Reference("listener"), "the listener it refines", required),
         field!(source: ListOf { of: Network, filled: false }, "client networks it matches; left out: every client"),
@@ -84,7 +77,7 @@ pub(super) const ROUTE: Section<Route> = Section {
             "TCP: server names of the ClientHello it matches; left out: any, and what is no TLS"),
         field!(alpn: ListOf { of: ProtocolName, filled: false },
             "TCP: protocols of which the ClientHello offers one; left out: any, and what is no TLS"),
-        field!(cluster: Reference("cluster"), "where what it matches goes", required),
+        field!(cluster: Maybe(Reference("cluster")), "where what it matches goes"),
         field!(on_change: AfterChange, "TCP: what becomes of connections that came by it when it is changed or removed"),
     ],
     later: &[

@@ -4,6 +4,8 @@
 //! what concerns several objects (dangling names, two listeners on one address) is checked by validation.
 //! The model never says how a value was written; places in the text belong to parsing.
 
+mod http;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +15,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use self::http::*;
 
 /// The name of an object: its identity across changes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,6 +32,12 @@ impl Name {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Default for Name {
+    fn default() -> Self {
+        Name::new("")
     }
 }
 
@@ -125,6 +135,8 @@ pub enum Protocol {
     Udp,
     /// Streams.
     Tcp,
+    /// Requests, over streams.
+    Http,
 }
 
 /// A place where clients arrive.
@@ -145,6 +157,8 @@ pub struct Listener {
     pub proxy_protocol: InboundProxyProtocol,
     /// How long what must come before a connection is routed (a PROXY header, a ClientHello) may take. TCP only.
     pub preread_timeout: Duration,
+    /// What only HTTP has.
+    pub http: HttpListener,
     /// How long live flows and connections may go on after the listener was removed or the process was told to stop.
     pub drain_timeout: Duration,
 }
@@ -159,6 +173,7 @@ impl Default for Listener {
             max_datagram_size: crate::bounds::MAX_DATAGRAM_BYTES,
             proxy_protocol: InboundProxyProtocol::default(),
             preread_timeout: Duration::from_secs(5),
+            http: HttpListener::default(),
             drain_timeout: Duration::from_secs(30),
         }
     }
@@ -238,9 +253,12 @@ pub struct InboundProxyProtocol {
     pub trusted: Vec<IpNet>,
 }
 
-/// What refines a listener. The most specific one that matches wins, whatever the order of the file: an exact server
-/// name, then the longer wildcard, then any; then one that names protocols; then the longest source network.
+/// What refines a listener. The most specific one that matches wins, whatever the order of the file: an exact host or
+/// server name, then the longer wildcard, then any; then an exact path, a regular expression (the longer first), the
+/// longer prefix; then one that names methods or protocols; then more header fields and query parameters; then the
+/// longest source network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Route {
     /// The listener it refines.
     pub listener: Name,
@@ -250,10 +268,80 @@ pub struct Route {
     pub sni: Vec<ServerName>,
     /// Protocols of which the ClientHello offers one (ALPN); empty: any, and what is no TLS. TCP only.
     pub alpn: Vec<String>,
-    /// Where what it matches goes.
-    pub cluster: Name,
-    /// What a change of this route does to connections that live on it. TCP only.
+    /// Hosts it matches; empty: any. HTTP only, as all that follows but `cluster` and `on_change`.
+    pub host: Vec<ServerName>,
+    /// Paths it matches.
+    pub path: PathMatch,
+    /// Methods it matches; empty: any.
+    pub method: Vec<String>,
+    /// Header fields it asks for, by name in lower case.
+    pub headers: BTreeMap<String, ValueMatch>,
+    /// Query parameters it asks for, by name.
+    pub query: BTreeMap<String, ValueMatch>,
+    /// Where what it matches goes; none: one of the next three says what becomes of it.
+    pub cluster: Option<Name>,
+    /// Clusters that share what it matches, by weight.
+    pub split: BTreeMap<Name, u32>,
+    /// It is sent elsewhere.
+    pub redirect: Option<Redirect>,
+    /// It is answered by the proxy itself.
+    pub respond: Option<Respond>,
+    /// What is changed in requests.
+    pub request: RequestEdits,
+    /// What is changed in responses.
+    pub response: FieldEdits,
+    /// How long it may take.
+    pub timeouts: RouteTimeouts,
+    /// When it is tried again.
+    pub retry: Retry,
+    /// Who may pass.
+    pub auth: Auth,
+    /// How much may pass.
+    pub rate_limits: Vec<RateLimit>,
+    /// Client networks that may pass; empty: all.
+    pub allow: Vec<IpNet>,
+    /// Client networks that may not pass; looked at first.
+    pub deny: Vec<IpNet>,
+    /// Whether a request may become a connection by `Upgrade` (WebSocket).
+    pub upgrade: bool,
+    /// Whether a request may become a connection by `CONNECT`.
+    pub connect: bool,
+    /// The bodies of answers that the proxy makes; what is none here is the listener's.
+    pub errors: ErrorBodies,
+    /// What a change of this route does to connections that live on it. Not UDP.
     pub on_change: OnChange,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Route {
+            listener: Name::default(),
+            source: Vec::new(),
+            sni: Vec::new(),
+            alpn: Vec::new(),
+            host: Vec::new(),
+            path: PathMatch::Any,
+            method: Vec::new(),
+            headers: BTreeMap::new(),
+            query: BTreeMap::new(),
+            cluster: None,
+            split: BTreeMap::new(),
+            redirect: None,
+            respond: None,
+            request: RequestEdits::default(),
+            response: FieldEdits::default(),
+            timeouts: RouteTimeouts::default(),
+            retry: Retry::default(),
+            auth: Auth::default(),
+            rate_limits: Vec::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            upgrade: true,
+            connect: false,
+            errors: ErrorBodies::default(),
+            on_change: OnChange::default(),
+        }
+    }
 }
 
 /// A server name to be matched: lower-case ASCII, without a trailing dot.
@@ -330,6 +418,8 @@ pub struct Cluster {
     pub udp: UdpKnobs,
     /// What connections to this cluster are held to.
     pub tcp: TcpKnobs,
+    /// What connections that carry requests are held to besides.
+    pub http: HttpKnobs,
     /// The PROXY protocol header that a connection to a backend begins with.
     pub send_proxy_protocol: StreamProxyProtocol,
     /// Health checks; none: every backend counts as up.
@@ -587,6 +677,8 @@ pub struct Health {
     pub udp: Option<UdpCheck>,
     /// A TCP connection.
     pub tcp: Option<TcpCheck>,
+    /// A request and the response to it.
+    pub http: Option<HttpCheck>,
     /// What goes wrong with live traffic counts against a backend.
     pub passive: Option<PassiveCheck>,
     /// Time between two probes of one backend.
@@ -637,8 +729,8 @@ pub struct TcpCheck {
     pub port: Option<u16>,
 }
 
-/// Count what goes wrong with live traffic: ICMP errors, connections that can't be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Count what goes wrong with live traffic: ICMP errors, connections that can't be opened, responses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassiveCheck {
     /// Failures in a row, without a datagram from the backend or a connection to it between them, that eject it.
     pub fall: u32,
@@ -646,4 +738,8 @@ pub struct PassiveCheck {
     pub eject: Duration,
     /// How long at most.
     pub eject_max: Duration,
+    /// Statuses of responses that count as failures.
+    pub status: Vec<StatusRange>,
+    /// A response that begins later than this counts as a failure; none: however late.
+    pub latency: Option<Duration>,
 }
