@@ -2,4 +2,6 @@
 //! no clock and no other crate of the workspace, and never allocates in proportion to a length that a peer claims.
 
 pub mod client_hello;
+pub mod http1;
+pub mod message;
 pub mod proxy_protocol;

@@ -1,0 +1,223 @@
+//! What requests' and responses' heads have in common: versions, limits, fields, framing, the connection's options.
+
+use std::mem::MaybeUninit;
+
+use crate::message::{Field, Fields, Known, Length, tokens};
+
+/// The most fields that a head may have, whatever a limit says.
+pub const MAX_FIELDS: usize = 256;
+
+/// The most of the buffer for fields that [`Heads`] keeps between heads.
+pub(super) type Slots<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS];
+
+/// A version that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+/// Bounds of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the first line, without its end.
+    pub line: usize,
+    /// Bytes of all of it.
+    pub head: usize,
+    /// Fields; at most [`MAX_FIELDS`].
+    pub fields: usize,
+}
+
+/// What is wrong with a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum HeadError {
+    /// A line ends with LF alone.
+    #[error("a line ends without CR")]
+    BareLineFeed,
+    /// An empty line stands where the head begins.
+    #[error("an empty line stands before it")]
+    EmptyLine,
+    /// The first line is longer than it may be.
+    #[error("its first line is too long")]
+    LineTooLong,
+    /// It is longer than it may be.
+    #[error("it is too long")]
+    TooLong,
+    /// It has more fields than it may have.
+    #[error("it has too many fields")]
+    TooManyFields,
+    /// Its first line isn't one.
+    #[error("its first line is malformed")]
+    FirstLine,
+    /// A version that isn't spoken.
+    #[error("its version isn't spoken here")]
+    Version,
+    /// A field's line isn't one.
+    #[error("a field's line is malformed")]
+    Field,
+    /// The target can't be one, or not with this method.
+    #[error("its target is malformed")]
+    Target,
+    /// No `Host`, several, or one that isn't a host.
+    #[error("its Host is missing, repeated or malformed")]
+    Host,
+    /// A `Content-Length` that is repeated or isn't a number.
+    #[error("its Content-Length is repeated or malformed")]
+    ContentLength,
+    /// A `Transfer-Encoding` that is repeated, malformed, or of HTTP/1.0.
+    #[error("its Transfer-Encoding is repeated or malformed")]
+    TransferEncoding,
+    /// A transfer coding that isn't known.
+    #[error("its transfer coding isn't known")]
+    UnknownCoding,
+    /// Both `Content-Length` and `Transfer-Encoding`.
+    #[error("it has both Content-Length and Transfer-Encoding")]
+    TwoLengths,
+    /// An expectation that isn't known.
+    #[error("what it expects isn't known")]
+    Expectation,
+}
+
+impl HeadError {
+    /// The status that answers a request with it.
+    pub fn status(self) -> u16 {
+        match self {
+            HeadError::LineTooLong => 414,
+            HeadError::TooLong | HeadError::TooManyFields => 431,
+            HeadError::Version => 505,
+            HeadError::UnknownCoding => 501,
+            HeadError::Expectation => 417,
+            _ => 400,
+        }
+    }
+}
+
+/// Reads heads. Keeps nothing of them but room for where their fields lie.
+#[derive(Debug, Default)]
+pub struct Heads {
+    pub(super) fields: Vec<Field>,
+}
+
+/// What a head says about its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// It ends after this message.
+    pub close: bool,
+    /// It goes on after this message; HTTP/1.0 says so.
+    pub keep_alive: bool,
+    /// It becomes something else: `Upgrade` says what.
+    pub upgrade: bool,
+    /// It names fields beyond those that are hop-by-hop anyway.
+    pub names_others: bool,
+}
+
+impl Connection {
+    pub(super) fn read(fields: &Fields<'_>) -> Self {
+        let mut connection = Connection::default();
+        for option in fields.known(Known::Connection).flat_map(tokens) {
+            match option {
+                option if option.eq_ignore_ascii_case(b"close") => connection.close = true,
+                option if option.eq_ignore_ascii_case(b"keep-alive") => connection.keep_alive = true,
+                option if option.eq_ignore_ascii_case(b"upgrade") => connection.upgrade = true,
+                option => connection.names_others |= Known::of(option).is_none(),
+            }
+        }
+        connection
+    }
+
+    /// Whether a field that isn't known is named by one of the options. What a proxy goes by can't be taken away so.
+    pub fn names(fields: &Fields<'_>, name: &[u8]) -> bool {
+        fields.known(Known::Connection).flat_map(tokens).any(|option| option.eq_ignore_ascii_case(name))
+    }
+}
+
+impl Heads {
+    /// Notes where the fields lie that were read from `bytes`.
+    pub(super) fn note(
+        &mut self,
+        bytes: &[u8],
+        headers: &[httparse::Header<'_>],
+        most: usize,
+    ) -> Result<(), HeadError> {
+        self.fields.clear();
+        if headers.len() > most {
+            return Err(HeadError::TooManyFields);
+        }
+        let base = bytes.as_ptr() as usize;
+        for header in headers {
+            let start = header.name.as_ptr() as usize - base;
+            // An empty value need not point into the line.
+            let value = match header.value.is_empty() {
+                true => start + header.name.len() + 1,
+                false => header.value.as_ptr() as usize - base,
+            };
+            let rest = &bytes[value + header.value.len()..];
+            let line_end = memchr::memchr(b'\n', rest).ok_or(HeadError::Field)?;
+            self.fields.push(Field {
+                start: start as u32,
+                name: u16::try_from(header.name.len()).map_err(|_| HeadError::Field)?,
+                known: Known::of(header.name.as_bytes()),
+                value: value as u32,
+                value_len: header.value.len() as u32,
+                end: (value + header.value.len() + line_end + 1) as u32,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What the fields say of the body (RFC 9112 6.1 to 6.3); none: nothing.
+pub(super) fn framing(fields: &Fields<'_>, version: Version) -> Result<Option<Length>, HeadError> {
+    let (mut length, mut coding) = (None, None);
+    for field in fields.iter() {
+        let value = fields.value(field);
+        match field.known {
+            Some(Known::ContentLength) if length.is_some() => return Err(HeadError::ContentLength),
+            Some(Known::ContentLength) => length = Some(number(value).ok_or(HeadError::ContentLength)?),
+            Some(Known::TransferEncoding) if coding.is_some() => return Err(HeadError::TransferEncoding),
+            Some(Known::TransferEncoding) => coding = Some(value),
+            _ => {}
+        }
+    }
+    match (length, coding) {
+        (Some(_), Some(_)) => Err(HeadError::TwoLengths),
+        (None, Some(_)) if version == Version::Http10 => Err(HeadError::TransferEncoding),
+        (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Some(Length::Unknown)),
+        (None, Some(coding)) => Err(unknown_coding(coding)),
+        (Some(length), None) => Ok(Some(Length::Sized(length))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// A well-formed list of codings is one that isn't spoken; everything else is malformed.
+fn unknown_coding(coding: &[u8]) -> HeadError {
+    let is_token = |token: &[u8]| token.iter().all(|byte| crate::message::is_token_byte(*byte));
+    let mut chunked = 0;
+    for token in tokens(coding) {
+        chunked += usize::from(token.eq_ignore_ascii_case(b"chunked"));
+        if !is_token(token) {
+            return HeadError::TransferEncoding;
+        }
+    }
+    if chunked > 1 || coding.is_empty() { HeadError::TransferEncoding } else { HeadError::UnknownCoding }
+}
+
+/// Digits and nothing else (RFC 9110 8.6).
+fn number(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+/// What httparse's verdict means here.
+pub(super) fn fault(error: httparse::Error) -> HeadError {
+    match error {
+        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
+        httparse::Error::HeaderName | httparse::Error::HeaderValue | httparse::Error::NewLine => HeadError::Field,
+        httparse::Error::Version => HeadError::Version,
+        httparse::Error::Token | httparse::Error::Status => HeadError::FirstLine,
+    }
+}

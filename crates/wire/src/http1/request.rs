@@ -1,0 +1,150 @@
+//! A request's head (RFC 9112 3).
+
+use std::mem::MaybeUninit;
+
+use super::head::{Connection, HeadError, Heads, Limits, Slots, Version, fault, framing};
+use crate::message::{Authority, Fields, Known, Length, Request};
+
+/// A request's head, and what it says about its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    /// What it says whatever the version.
+    pub request: Request<'a>,
+    /// Its version.
+    pub version: Version,
+    /// Its connection options.
+    pub connection: Connection,
+    /// It waits for `100 Continue` before it sends its body.
+    pub expects_continue: bool,
+    /// Its target was an absolute URI: that, not `Host`, names the host (RFC 9112 3.2.2).
+    pub is_absolute: bool,
+}
+
+/// A target's parts.
+struct Target<'a> {
+    authority: Option<&'a str>,
+    path: &'a str,
+    query: Option<&'a str>,
+}
+
+impl Heads {
+    /// Reads a complete head, its empty line included.
+    ///
+    /// # Errors
+    /// What is malformed, too much, not spoken, or could be read in two ways.
+    pub fn request<'a>(&'a mut self, bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<'a>, HeadError> {
+        let mut slots: Slots<'a> = [const { MaybeUninit::uninit() }; _];
+        let mut parsed = httparse::Request::new(&mut []);
+        match parsed.parse_with_uninit_headers(bytes, &mut slots) {
+            Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
+            // The scan found its end where the grammar doesn't.
+            Ok(_) => return Err(HeadError::Field),
+            Err(httparse::Error::Version) => return Err(version_fault(bytes)),
+            Err(error) => return Err(fault(error)),
+        }
+        let (method, target) = (parsed.method.ok_or(HeadError::FirstLine)?, parsed.path.ok_or(HeadError::FirstLine)?);
+        let version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
+        self.note(bytes, parsed.headers, limits.fields)?;
+        let fields = Fields::new(bytes, &self.fields);
+        let target = read_target(method, target)?;
+        let host = host(&fields, version)?;
+        let authority = target.authority.unwrap_or(host);
+        if !authority.is_empty() {
+            Authority::parse(authority)
+                .map_err(|_| if target.authority.is_some() { HeadError::Target } else { HeadError::Host })?;
+        }
+        let length = match framing(&fields, version)? {
+            None | Some(Length::Sized(0) | Length::None) => Length::None,
+            Some(_) if method == "CONNECT" => return Err(HeadError::TwoLengths),
+            Some(length) => length,
+        };
+        Ok(RequestHead {
+            request: Request { method, authority, path: target.path, query: target.query, fields, length },
+            version,
+            connection: Connection::read(&fields),
+            expects_continue: expects_continue(&fields, version)?,
+            is_absolute: target.authority.is_some() && method != "CONNECT",
+        })
+    }
+}
+
+fn version_fault(bytes: &[u8]) -> HeadError {
+    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    match version {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+            HeadError::Version
+        }
+        _ => HeadError::FirstLine,
+    }
+}
+
+/// The four forms of a target (RFC 9112 3.2).
+fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, HeadError> {
+    if !target.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#') {
+        return Err(HeadError::Target);
+    }
+    if method == "CONNECT" {
+        let (_, port) = target.rsplit_once(':').ok_or(HeadError::Target)?;
+        return match !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => Ok(Target { authority: Some(target), path: "", query: None }),
+            false => Err(HeadError::Target),
+        };
+    }
+    if target == "*" {
+        return match method {
+            "OPTIONS" => Ok(Target { authority: None, path: "*", query: None }),
+            _ => Err(HeadError::Target),
+        };
+    }
+    let (authority, rest) = match target.starts_with('/') {
+        true => (None, target),
+        false => {
+            let after = strip_scheme(target).ok_or(HeadError::Target)?;
+            let end = after.find(['/', '?']).unwrap_or(after.len());
+            (
+                Some(&after[..end]).filter(|authority| !authority.is_empty()).map(Some).ok_or(HeadError::Target)?,
+                &after[end..],
+            )
+        }
+    };
+    let (path, query) = match rest.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (rest, None),
+    };
+    Ok(Target { authority, path: if path.is_empty() { "/" } else { path }, query })
+}
+
+fn strip_scheme(target: &str) -> Option<&str> {
+    ["http://", "https://"].into_iter().find_map(|scheme| {
+        let (head, rest) = target.split_at_checked(scheme.len())?;
+        head.eq_ignore_ascii_case(scheme).then_some(rest)
+    })
+}
+
+/// The one `Host` (RFC 9112 3.2); only HTTP/1.0 may have none.
+fn host<'a>(fields: &Fields<'a>, version: Version) -> Result<&'a str, HeadError> {
+    let mut hosts = fields.known(Known::Host);
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => Err(HeadError::Host),
+        (Some(host), None) => {
+            let host = std::str::from_utf8(host).map_err(|_| HeadError::Host)?;
+            Authority::parse(host).map_err(|_| HeadError::Host)?;
+            Ok(host)
+        }
+        (None, _) if version == Version::Http10 => Ok(""),
+        (None, _) => Err(HeadError::Host),
+    }
+}
+
+/// RFC 9110 10.1.1: HTTP/1.0 has no expectations.
+fn expects_continue(fields: &Fields<'_>, version: Version) -> Result<bool, HeadError> {
+    let mut expects = false;
+    for value in fields.known(Known::Expect) {
+        if !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(HeadError::Expectation);
+        }
+        expects = version == Version::Http11;
+    }
+    Ok(expects)
+}

@@ -1,0 +1,64 @@
+//! A response's head (RFC 9112 4).
+
+use std::mem::MaybeUninit;
+
+use super::head::{Connection, HeadError, Heads, Limits, Slots, Version, fault, framing};
+use crate::message::{Fields, Length, Response};
+
+/// A response's head, and what it says about its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseHead<'a> {
+    /// What it says whatever the version.
+    pub response: Response<'a>,
+    /// Its version.
+    pub version: Version,
+    /// Its connection options.
+    pub connection: Connection,
+    /// Its body, if it is `Unknown`, ends with the connection.
+    pub until_close: bool,
+}
+
+impl Heads {
+    /// Reads a complete head of a response to a request of this method. A response to HEAD and one of status 1xx, 204
+    /// or 304 has no body whatever its fields say, and so has one of status 2xx to CONNECT (RFC 9112 6.3).
+    ///
+    /// # Errors
+    /// What is malformed, too much, not spoken, or could be read in two ways.
+    pub fn response<'a>(
+        &'a mut self,
+        bytes: &'a [u8],
+        limits: &Limits,
+        method: &str,
+    ) -> Result<ResponseHead<'a>, HeadError> {
+        let mut slots: Slots<'a> = [const { MaybeUninit::uninit() }; _];
+        let mut parsed = httparse::Response::new(&mut []);
+        match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots) {
+            Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
+            Ok(_) => return Err(HeadError::Field),
+            Err(error) => return Err(fault(error)),
+        }
+        let (status, reason) = (parsed.code.ok_or(HeadError::FirstLine)?, parsed.reason.unwrap_or_default());
+        let version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
+        if !(100..=999).contains(&status) {
+            return Err(HeadError::FirstLine);
+        }
+        self.note(bytes, parsed.headers, limits.fields)?;
+        let fields = Fields::new(bytes, &self.fields);
+        let framed = framing(&fields, version)?;
+        let has_none = matches!(status, 100..=199 | 204 | 304)
+            || method == "HEAD"
+            || method == "CONNECT" && (200..300).contains(&status);
+        let length = match framed {
+            _ if has_none => Length::None,
+            Some(Length::Sized(0)) => Length::None,
+            Some(length) => length,
+            None => Length::Unknown,
+        };
+        Ok(ResponseHead {
+            response: Response { status, reason, fields, length },
+            version,
+            connection: Connection::read(&fields),
+            until_close: !has_none && framed.is_none(),
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! Host and port of a request (RFC 9110 7.2, RFC 3986 3.2.2), in the one spelling that routes are compared with.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+/// A host and perhaps a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority<'a> {
+    /// Lower case, without a trailing dot; an IPv6 address in brackets.
+    pub host: Cow<'a, str>,
+    /// The port, where one was written.
+    pub port: Option<u16>,
+}
+
+/// The text can't be a host and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it isn't a host name or an address, with a port or without")]
+pub struct WrongAuthority;
+
+impl<'a> Authority<'a> {
+    /// Reads `host`, `host:port`, `[v6]` and `[v6]:port`. User names, percent-escapes, spaces and everything that isn't
+    /// ASCII are refused: an international name comes in its `xn--` form.
+    ///
+    /// # Errors
+    /// What can't be a host and a port.
+    pub fn parse(text: &'a str) -> Result<Self, WrongAuthority> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, after) = rest.split_once(']').ok_or(WrongAuthority)?;
+                address.parse::<Ipv6Addr>().map_err(|_| WrongAuthority)?;
+                let port = match after {
+                    "" => None,
+                    after => Some(after.strip_prefix(':').ok_or(WrongAuthority)?),
+                };
+                (&text[..address.len() + 2], port)
+            }
+            None => match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            },
+        };
+        if !host.starts_with('[') && !host.bytes().all(is_name_byte) {
+            return Err(WrongAuthority);
+        }
+        let bare = host.strip_suffix('.').unwrap_or(host);
+        if bare.is_empty() || bare.len() > 255 {
+            return Err(WrongAuthority);
+        }
+        let port = match port {
+            // RFC 3986 3.2.3: a port may be left empty.
+            None | Some("") => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().map_err(|_| WrongAuthority)?)
+            }
+            Some(_) => return Err(WrongAuthority),
+        };
+        let host = match bare.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(bare.to_ascii_lowercase()),
+            false => Cow::Borrowed(bare),
+        };
+        Ok(Authority { host, port })
+    }
+}
+
+/// Letters, digits and those marks that are seen in host names.
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_host_are_one() {
+        for text in ["example.com", "EXAMPLE.com", "example.com.", "Example.Com:80", "example.com.:80", "example.com:"]
+        {
+            assert_eq!(Authority::parse(text).unwrap().host, "example.com", "{text}");
+        }
+        assert_eq!(Authority::parse("[::1]:8080").unwrap(), Authority { host: "[::1]".into(), port: Some(8080) });
+        assert_eq!(Authority::parse("xn--bcher-kva.example").unwrap().host, "xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_no_host() {
+        for text in [
+            "",
+            ".",
+            ":80",
+            "a b",
+            "a@b",
+            "user@host",
+            "a/b",
+            "a:b",
+            "a:80:81",
+            "a:99999",
+            "[::1",
+            "[::1]x",
+            "[zz]",
+            "a%2eb",
+            "b\u{fc}cher.example",
+            "a,b",
+            "a:+80",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "::1",
+        ] {
+            assert_eq!(Authority::parse(text), Err(WrongAuthority), "{text}");
+        }
+    }
+}
