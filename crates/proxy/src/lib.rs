@@ -1,12 +1,16 @@
 //! What a worker decides: flows, routing, balancing, health, limits. Pure: no socket, no clock, no thread, no
 //! randomness but its seed. See [`worker::Worker`] for how it is driven.
 
+mod arrival;
 pub mod balance;
+mod change;
 mod client;
 mod cluster;
 mod datagram;
 mod hash;
 pub mod health;
+mod http;
+mod joined;
 pub mod limits;
 mod listener;
 mod probes;
@@ -22,5 +26,6 @@ pub mod state;
 pub mod stats;
 mod streams;
 mod timers;
+mod waiting;
 pub mod worker;
 mod world;

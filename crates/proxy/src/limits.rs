@@ -38,9 +38,28 @@ pub const UNPIPE_AFTER: u8 = 16;
 pub const QUEUE_TRIES_PER_STEP: usize = 256;
 /// Bytes of a connection that are looked through for its ClientHello.
 pub const CLIENT_HELLO: usize = 16 << 10;
+/// Requests of one connection that are begun in one go; the next ones follow in the next step.
+pub const PIPELINED: usize = 16;
+/// Bytes of a request that are kept so that it can be sent again.
+pub const REPLAY: usize = 16 << 10;
+/// Pieces of a body up to this size are copied to stand in one piece with what frames them.
+pub const COPIED_CHUNK: usize = 2 << 10;
+/// Interim responses to one request.
+pub const INTERIM_RESPONSES: u8 = 16;
+/// Bytes of a response's head.
+pub const RESPONSE_HEAD: usize = 64 << 10;
+/// How long a client has to read what it was told last, before its connection is closed.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// Buffers of ended exchanges that are kept for the next ones.
+pub const SPARE_BUFFERS: usize = 256;
+/// The largest one that is kept.
+pub const SPARE_BUFFER: usize = 16 << 10;
+/// Rates that are kept apart by client or header; beyond that those that are unknown share one.
+pub const RATES: usize = 100_000;
 /// Steps in which a slow start raises a backend's weight.
 pub const SLOW_START_STEPS: u32 = 10;
 
+const _: () = assert!(COPIED_CHUNK < STREAM_READ, "large pieces are not copied");
 const _: () = assert!(BULKY_READ <= STREAM_READ, "a read can be bulky");
 const _: () = assert!(MAX_DATAGRAM <= u16::MAX as u32, "a datagram's length fits a segment length");
 const _: () = assert!(SLOW_START_STEPS > 0, "a slow start has steps");

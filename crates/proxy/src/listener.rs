@@ -1,6 +1,6 @@
 //! A listener as it lives in a worker: what it admits, what it counted. Protocol-neutral; it holds no flow.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -26,6 +26,7 @@ pub(crate) struct LiveListener {
     pub(crate) drops: Drops,
     pub(crate) closes: Closes,
     pub(crate) connection_closes: Closes,
+    pub(crate) exchange_closes: Closes,
     pub(crate) refusals: Refusals,
     pub(crate) admission: Admission,
 }
@@ -39,6 +40,7 @@ impl LiveListener {
             drops: Drops::default(),
             closes: Closes::default(),
             connection_closes: Closes::default(),
+            exchange_closes: Closes::default(),
             refusals: Refusals::default(),
             admission: Admission::new(hash),
         }
@@ -103,6 +105,7 @@ impl LiveListener {
             drops: self.drops,
             closes: self.closes,
             connection_closes: self.connection_closes,
+            exchange_closes: self.exchange_closes,
             refusals: self.refusals,
         }
     }
@@ -274,6 +277,12 @@ fn give_back(places: &mut HashMap<IpAddr, u32, Keyed>, of: IpAddr) {
             entry.remove();
         }
     }
+}
+
+/// Whether what dialled `local` arrived at a front with this address and port.
+pub(crate) fn covers((ip, port): (IpAddr, u16), local: SocketAddr) -> bool {
+    let same_family = ip.is_ipv4() == local.is_ipv4();
+    port == local.port() && same_family && (ip.is_unspecified() || ip == local.ip())
 }
 
 /// The first address of the network that an address is of.

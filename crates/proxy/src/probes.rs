@@ -217,7 +217,7 @@ impl Worker {
     fn note_failure(&mut self, tick: &mut Tick<'_>, (key, backend): (ClusterKey, BackendKey)) {
         let cluster = &mut self.world.clusters[key];
         let Some(health) = &cluster.spec.health else { return };
-        let Some(check) = health.passive else { return };
+        let Some(check) = health.passive.clone() else { return };
         let others = cluster.backends.iter().filter(|(other, _)| *other != backend);
         let is_last = !others.into_iter().any(|(_, live)| live.is_member() && live.is_up(tick.now));
         if health.fail_open && is_last {
@@ -229,7 +229,7 @@ impl Worker {
             tick.ask(Op::Notice(Notice::Ejected { cluster: of, backend: name, for_: until - tick.now }));
             cluster.rebuild(tick.now);
             self.world.arm_review(tick.now, key);
-            self.leave_backend((key, backend), false);
+            self.leave_backend(tick, (key, backend), false);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::cluster::{ClusterKey, LiveCluster, Reshaped};
 use crate::datagram::Datagrams;
+use crate::http::Http;
 use crate::listener::{Front, ListenerKey, LiveListener};
 use crate::relay::Relays;
 use crate::seam::{BackendHealth, BindKey, Op, SocketId};
@@ -51,9 +52,10 @@ impl Worker {
             return;
         }
         for backend in reshaped.removed {
-            self.leave_backend((key, backend), true);
+            self.leave_backend(tick, (key, backend), true);
         }
         self.relays.stir();
+        self.http.stir();
         self.configure_probes(tick, key);
         self.world.arm_review(tick.now, key);
         if let Some(cluster) = self.world.clusters.get_mut(key) {
@@ -78,6 +80,7 @@ impl Worker {
                     let live = &mut world.listeners[key];
                     if !Arc::ptr_eq(&live.spec, spec) {
                         self.relays.sweep_routes(key);
+                        self.http.sweep_routes(key);
                     }
                     live.spec = Arc::clone(spec);
                     live.removed = None;
@@ -96,13 +99,13 @@ impl Worker {
         if self.drain != Drain::No {
             return;
         }
-        Self::turn_fronts((world, &mut self.relays), tick, wanted);
+        Self::turn_fronts((world, &mut self.relays, &mut self.http), tick, wanted);
         removed.into_iter().for_each(|key| world.settle_listener(key));
     }
 
     /// Fronts that stay go to the listener that has their address now, others drain, new ones are listened on.
     fn turn_fronts(
-        (world, relays): (&mut World, &mut Relays),
+        (world, relays, http): (&mut World, &mut Relays, &mut Http),
         tick: &mut Tick<'_>,
         mut wanted: BTreeMap<BindKey, ListenerKey>,
     ) {
@@ -115,7 +118,7 @@ impl Worker {
                         front.draining = None;
                     }
                 }
-                None => drain_front((world, relays), tick, socket, None),
+                None => drain_front((world, relays, http), tick, socket, None),
             }
         }
         for (bind, listener) in wanted {
@@ -132,10 +135,11 @@ impl Worker {
         }
         let fronts: Vec<SocketId> = self.world.fronts().map(|(socket, _)| socket).collect();
         for socket in fronts {
-            drain_front((&mut self.world, &mut self.relays), tick, socket, within);
+            drain_front((&mut self.world, &mut self.relays, &mut self.http), tick, socket, within);
         }
         if let Some(within) = within {
             self.relays.sweep_all(tick.now + within);
+            self.http.sweep_all(tick.now + within);
         }
         self.stop_probes(tick);
     }
@@ -146,8 +150,9 @@ impl Worker {
         if let Some(backend) = self.world.clusters[key].handle_health(tick.now, verdict) {
             self.world.arm_review(tick.now, key);
             self.relays.stir();
+            self.http.stir();
             if !verdict.up {
-                self.leave_backend((key, backend), false);
+                self.leave_backend(tick, (key, backend), false);
             }
         }
     }
@@ -155,7 +160,7 @@ impl Worker {
 
 /// A front admits no flow any more and its flows end in time. One that drains already isn't given more time.
 fn drain_front(
-    (world, relays): (&mut World, &mut Relays),
+    (world, relays, http): (&mut World, &mut Relays, &mut Http),
     tick: &mut Tick<'_>,
     socket: SocketId,
     within: Option<Duration>,
@@ -169,6 +174,7 @@ fn drain_front(
         front.draining = Some(until);
         world.timers.arm(until, Due::Front(socket));
         relays.sweep_front(world, socket, until);
+        http.sweep_front(world, socket, until);
     }
     world.settle_front(tick, socket);
 }

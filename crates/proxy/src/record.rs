@@ -56,11 +56,41 @@ pub enum CloseReason {
     RouteChanged,
     /// The client that its PROXY header names has as many as it may.
     OverLimit,
+    /// A request was answered by a backend, and all of both was passed on.
+    Completed,
+    /// A request was answered as its route says: a redirect or an answer of the proxy's own.
+    Answered,
+    /// A request became a connection of its own.
+    Upgraded,
+    /// A request was malformed, or could have been read in two ways.
+    BadRequest,
+    /// A request's head or body was larger than it may be.
+    TooLarge,
+    /// A request asked for what is not done here.
+    NotAllowed,
+    /// A request's head did not come in time.
+    HeadTimeout,
+    /// A request's body did not go on in time.
+    BodyTimeout,
+    /// The client took nothing of its response for too long.
+    WriteTimeout,
+    /// The backend's response did not begin, or did not go on, in time.
+    ResponseTimeout,
+    /// A request took longer than it may as a whole.
+    RequestTimeout,
+    /// The backend's response was malformed, or could have been read in two ways.
+    BadResponse,
+    /// The client's address may not pass the route.
+    Denied,
+    /// The client did not say who it is, or not truly.
+    Unauthorized,
+    /// There were more requests than may be.
+    RateLimited,
 }
 
 impl CloseReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [CloseReason; 22] = [
+    pub const ALL: [CloseReason; 37] = [
         CloseReason::Idle,
         CloseReason::Lifetime,
         CloseReason::ResponsesReached,
@@ -83,6 +113,21 @@ impl CloseReason {
         CloseReason::QueueTimeout,
         CloseReason::RouteChanged,
         CloseReason::OverLimit,
+        CloseReason::Completed,
+        CloseReason::Answered,
+        CloseReason::Upgraded,
+        CloseReason::BadRequest,
+        CloseReason::TooLarge,
+        CloseReason::NotAllowed,
+        CloseReason::HeadTimeout,
+        CloseReason::BodyTimeout,
+        CloseReason::WriteTimeout,
+        CloseReason::ResponseTimeout,
+        CloseReason::RequestTimeout,
+        CloseReason::BadResponse,
+        CloseReason::Denied,
+        CloseReason::Unauthorized,
+        CloseReason::RateLimited,
     ];
 
     /// The word in logs and metrics.
@@ -110,6 +155,21 @@ impl CloseReason {
             CloseReason::QueueTimeout => "queue_timeout",
             CloseReason::RouteChanged => "route_changed",
             CloseReason::OverLimit => "over_limit",
+            CloseReason::Completed => "completed",
+            CloseReason::Answered => "answered",
+            CloseReason::Upgraded => "upgraded",
+            CloseReason::BadRequest => "bad_request",
+            CloseReason::TooLarge => "too_large",
+            CloseReason::NotAllowed => "not_allowed",
+            CloseReason::HeadTimeout => "head_timeout",
+            CloseReason::BodyTimeout => "body_timeout",
+            CloseReason::WriteTimeout => "write_timeout",
+            CloseReason::ResponseTimeout => "response_timeout",
+            CloseReason::RequestTimeout => "request_timeout",
+            CloseReason::BadResponse => "bad_response",
+            CloseReason::Denied => "denied",
+            CloseReason::Unauthorized => "unauthorized",
+            CloseReason::RateLimited => "rate_limited",
         }
     }
 }
@@ -150,7 +210,7 @@ impl Record {
     pub fn datagrams(&self) -> Option<(u64, u64)> {
         match self.detail {
             Detail::Flow { requests, responses } => Some((requests, responses)),
-            Detail::Connection(_) => None,
+            Detail::Connection(_) | Detail::Exchange(_) => None,
         }
     }
 }
@@ -168,6 +228,41 @@ pub enum Detail {
     },
     /// Of a TCP connection.
     Connection(ConnectionDetail),
+    /// Of an HTTP request and its response.
+    Exchange(Box<ExchangeDetail>),
+}
+
+/// What only an exchange's record has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExchangeDetail {
+    /// The method.
+    pub method: String,
+    /// The host, as the client wrote it.
+    pub host: String,
+    /// Path and query, as the client wrote them.
+    pub target: String,
+    /// `HTTP/1.1` or the like.
+    pub version: String,
+    /// What the client says that it is (`User-Agent`).
+    pub user_agent: Option<String>,
+    /// Where the client says that it comes from (`Referer`).
+    pub referer: Option<String>,
+    /// Who the client is, where it had to say so.
+    pub user: Option<String>,
+    /// What the request is known by (`X-Request-Id`).
+    pub request_id: Option<String>,
+    /// The status that the client got; none: it got none.
+    pub status: Option<u16>,
+    /// How many backends were tried.
+    pub attempts: u32,
+    /// Whether the connection to the backend was there already.
+    pub reused: bool,
+    /// How long it waited for a backend with room.
+    pub queued: Duration,
+    /// How long the connection to the backend took, where one was opened.
+    pub connect: Option<Duration>,
+    /// From its head to the head of the response; none: there was none.
+    pub first_byte: Option<Duration>,
 }
 
 /// What only a connection's record has.

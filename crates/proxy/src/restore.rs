@@ -134,7 +134,7 @@ impl Worker {
                     checker.restore(SignalState { backend, address: address.clone(), check, signal });
                 }
                 if state.removed || !self.world.clusters[*key].backends[backend].is_up(now) {
-                    self.leave_backend((*key, backend), state.removed);
+                    self.leave_backend_without_http((*key, backend), state.removed);
                 }
             }
             self.world.arm_review(now, *key);

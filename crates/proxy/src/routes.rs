@@ -84,8 +84,9 @@ impl Routes {
     pub(crate) fn compile(listener: &Name, document: &Document) -> Self {
         let mut routes = Routes::default();
         for (name, route) in document.routes.iter().filter(|(_, route)| route.listener == *listener) {
-            let target =
-                Target { route: Some(name.clone()), cluster: route.cluster.clone(), on_change: route.on_change };
+            // Validation sees to it that only routes of HTTP listeners have none.
+            let Some(cluster) = route.cluster.clone() else { continue };
+            let target = Target { route: Some(name.clone()), cluster, on_change: route.on_change };
             let target = Arc::new(target);
             routes.reads_hello |= !route.sni.is_empty() || !route.alpn.is_empty();
             for entry in entries(&route.alpn, &route.source, &target) {
@@ -178,7 +179,7 @@ fn entries(alpn: &[String], source: &[IpNet], target: &Arc<Target>) -> Vec<Entry
 
 #[cfg(test)]
 mod tests {
-    use kakei_config::{OnChange, Route};
+    use kakei_config::Route;
     use proptest::prelude::*;
 
     use super::*;
@@ -202,8 +203,8 @@ mod tests {
                 source: source.into_iter().map(|at| NETWORKS[at].parse().unwrap()).collect(),
                 sni,
                 alpn: alpn.into_iter().map(|at| PROTOCOLS[at].to_owned()).collect(),
-                cluster: "c".into(),
-                on_change: OnChange::Keep,
+                cluster: Some("c".into()),
+                ..Route::default()
             },
         )
     }
@@ -251,11 +252,9 @@ mod tests {
     fn a_wildcard_covers_what_is_under_it_and_not_itself() {
         let route = Route {
             listener: "l".into(),
-            source: Vec::new(),
             sni: vec![ServerName::Under("example.com".into())],
-            alpn: Vec::new(),
-            cluster: "c".into(),
-            on_change: OnChange::Keep,
+            cluster: Some("c".into()),
+            ..Route::default()
         };
         let document = Document { routes: [("r".into(), route)].into(), ..Document::default() };
         let table = Routes::compile(&"l".into(), &document);

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use kakei_config::{
-    Balance, Document, Health, Limits, Name, OnChange, Protocol, StreamProxyProtocol, TcpKnobs, UdpKnobs,
+    Balance, Document, Health, HttpKnobs, Limits, Name, OnChange, Protocol, StreamProxyProtocol, TcpKnobs, UdpKnobs,
 };
 use serde::{Deserialize, Serialize};
 
+pub use crate::http::{Action, Mismatch, Rule, Table, Wanted};
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};
 use crate::state::RemovedState;
@@ -63,10 +64,25 @@ pub struct Listener {
     pub drain_timeout: Duration,
     /// What refines it.
     pub routes: Routes,
+    /// What it holds HTTP clients to, and where their requests go; none: it speaks something else.
+    pub http: Option<Arc<HttpListener>>,
     /// Of a removed one, whose routes are gone: whether its connections still wait for a ClientHello.
     reads_hello: bool,
     /// Where all others go.
     pub default: Option<Arc<Target>>,
+}
+
+/// The part of a listener that speaks HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpListener {
+    /// What it holds its clients to.
+    pub knobs: kakei_config::HttpListener,
+    /// What refines it.
+    pub table: Table,
+    /// What becomes of everything else; none: 404.
+    pub default: Option<Arc<Rule>>,
+    /// How many workers share its limits.
+    pub workers: u16,
 }
 
 /// Where a flow or a connection goes.
@@ -93,6 +109,8 @@ pub struct Cluster {
     pub knobs: Arc<UdpKnobs>,
     /// What connections are held to, one worker's share of it; captured when a backend is chosen.
     pub tcp: Arc<TcpKnobs>,
+    /// What connections that carry requests are held to besides.
+    pub http: Arc<HttpKnobs>,
     /// The PROXY protocol header that a connection begins with.
     pub send_proxy_protocol: StreamProxyProtocol,
     /// Health checks.
@@ -126,6 +144,7 @@ impl Listener {
             preread_timeout: state.preread_timeout,
             drain_timeout: state.left,
             routes: Routes::default(),
+            http: None,
             reads_hello: state.reads_hello,
             default: None,
         }
@@ -143,7 +162,9 @@ impl Listener {
 
     /// Whether a route of this listener, or its default, still leads where that one did.
     pub(crate) fn leads_to(&self, target: &Target) -> bool {
-        self.default.as_deref() == Some(target) || self.routes.leads_to(target)
+        self.default.as_deref() == Some(target)
+            || self.routes.leads_to(target)
+            || self.http.as_ref().is_some_and(|http| http.table.leads_to(target))
     }
 }
 
@@ -156,6 +177,7 @@ impl Cluster {
             backends: Vec::new(),
             knobs: Arc::default(),
             tcp: Arc::default(),
+            http: Arc::default(),
             send_proxy_protocol: StreamProxyProtocol::Off,
             health: None,
             slow_start: Duration::ZERO,
@@ -167,8 +189,9 @@ impl Snapshot {
     /// Compile a validated document. Objects equal to those of `previous` are shared with it.
     pub fn compile(document: &Document, generation: Generation, shared: Shared, previous: Option<&Snapshot>) -> Self {
         let listeners = document.listeners.iter().map(|(name, listener)| {
-            let made = compile_listener(name, listener, document, shared);
-            reuse(previous.and_then(|p| p.listener(name)), made)
+            let old = previous.and_then(|p| p.listener(name));
+            let made = compile_listener((name, listener), document, shared, old.map(|old| &**old));
+            reuse(old, made)
         });
         let clusters = document.clusters.iter().map(|(name, cluster)| {
             let made = compile_cluster(name, cluster, shared);
@@ -202,11 +225,27 @@ fn reuse<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
     }
 }
 
-fn compile_listener(name: &Name, listener: &kakei_config::Listener, document: &Document, shared: Shared) -> Listener {
+fn compile_listener(
+    (name, listener): (&Name, &kakei_config::Listener),
+    document: &Document,
+    shared: Shared,
+    previous: Option<&Listener>,
+) -> Listener {
     let transport = match listener.protocol {
         Protocol::Udp => Transport::Udp,
-        Protocol::Tcp => Transport::Tcp,
+        Protocol::Tcp | Protocol::Http => Transport::Tcp,
     };
+    let is_http = listener.protocol == Protocol::Http;
+    let http = is_http.then(|| {
+        let old = previous.and_then(|old| old.http.as_ref());
+        let made = HttpListener {
+            knobs: listener.http.clone(),
+            table: Table::compile(name, document, old.map(|old| &old.table)),
+            default: listener.cluster.clone().map(|cluster| Arc::new(Rule::default_of(cluster))),
+            workers: shared.workers,
+        };
+        reuse(old, made)
+    });
     let to = |cluster| Arc::new(Target { route: None, cluster, on_change: OnChange::Keep });
     Listener {
         name: name.clone(),
@@ -216,7 +255,8 @@ fn compile_listener(name: &Name, listener: &kakei_config::Listener, document: &D
         trusted: listener.proxy_protocol.trusted.clone(),
         preread_timeout: listener.preread_timeout,
         drain_timeout: listener.drain_timeout,
-        routes: Routes::compile(name, document),
+        routes: if is_http { Routes::default() } else { Routes::compile(name, document) },
+        http,
         reads_hello: false,
         default: listener.cluster.clone().map(to),
     }
@@ -255,6 +295,7 @@ fn compile_cluster(name: &Name, cluster: &kakei_config::Cluster, shared: Shared)
         backends: backends.collect(),
         knobs: Arc::new(cluster.udp.clone()),
         tcp: Arc::new(tcp),
+        http: Arc::new(cluster.http.clone()),
         send_proxy_protocol: cluster.send_proxy_protocol,
         health: cluster.health.clone(),
         slow_start: cluster.slow_start,

@@ -8,9 +8,11 @@ use ipnet::IpNet;
 use kakei_config::{Name, OnChange, TcpKnobs, UdpKnobs};
 use serde::{Deserialize, Serialize};
 
+use crate::arrival::Counted;
+use crate::change::Change;
 use crate::health::{Check, PassiveState, Signal};
 use crate::record::ConnectionDetail;
-use crate::relay::{Change, Counted, Ending, Mode, Opening, Phase};
+use crate::relay::{Ending, Mode, Opening, Phase};
 use crate::seam::BindKey;
 use crate::snapshot::{Backend, Generation};
 use crate::worker::Drain;

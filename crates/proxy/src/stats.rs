@@ -94,7 +94,7 @@ impl<const N: usize> Values<N> {
 
 metrics! {
     /// Labelled by listener. `DatagramsIn == DatagramsForwarded + drops + DatagramsKept`, always.
-    ListenerMetric [12] {
+    ListenerMetric [19] {
         FlowsOpened: Counter, "kakei_flows_opened", "Flows admitted.";
         FlowsLive: Gauge, "kakei_flows_live", "Flows alive.";
         DatagramsIn: Counter, "kakei_client_datagrams", "Datagrams received from clients.";
@@ -107,12 +107,19 @@ metrics! {
         ConnectionsLive: Gauge, "kakei_connections_live", "Connections alive.";
         ConnectionsQueued: Gauge, "kakei_connections_queued", "Connections that wait for a backend with room.";
         AcceptFailures: Counter, "kakei_accept_failures", "Times that waiting connections could not be accepted for want of a descriptor; they go on waiting.";
+        Requests: Counter, "kakei_requests", "HTTP requests whose head was read, or that were refused for it.";
+        RequestsLive: Gauge, "kakei_requests_live", "HTTP requests under way.";
+        Responses2xx: Counter, "kakei_responses_2xx", "HTTP responses of status 200 to 299 (and 101) to clients.";
+        Responses3xx: Counter, "kakei_responses_3xx", "HTTP responses of status 300 to 399 to clients.";
+        Responses4xx: Counter, "kakei_responses_4xx", "HTTP responses of status 400 to 499 to clients.";
+        Responses5xx: Counter, "kakei_responses_5xx", "HTTP responses of status 500 to 599 to clients.";
+        RequestsQueued: Gauge, "kakei_requests_queued", "HTTP requests that wait for a backend with room.";
     }
 }
 
 metrics! {
     /// Labelled by cluster and backend.
-    BackendMetric [13] {
+    BackendMetric [17] {
         FlowsOpened: Counter, "kakei_backend_flows_opened", "Flows that this backend was chosen for.";
         FlowsLive: Gauge, "kakei_backend_flows_live", "Flows alive on this backend.";
         DatagramsSent: Counter, "kakei_backend_sent_datagrams", "Datagrams sent to the backend.";
@@ -126,6 +133,10 @@ metrics! {
         ConnectionsOpened: Counter, "kakei_backend_connections_opened", "Connections that this backend was chosen for, those that could not be opened included.";
         ConnectionsLive: Gauge, "kakei_backend_connections_live", "Connections on this backend, those that are being opened included.";
         ConnectFailures: Counter, "kakei_backend_connect_failures", "Connections to the backend that could not be opened.";
+        Requests: Counter, "kakei_backend_requests", "HTTP requests that this backend was chosen for, each try counted.";
+        RequestsLive: Gauge, "kakei_backend_requests_live", "HTTP requests under way on this backend.";
+        Reused: Counter, "kakei_backend_reused_connections", "HTTP requests that took a connection that was there already.";
+        Retries: Counter, "kakei_backend_retries", "HTTP requests that were tried again after this backend failed them.";
     }
 }
 
@@ -291,6 +302,9 @@ pub const FLOWS_CLOSED: Metric =
 /// Connections ended, by reason; labels listener and reason.
 pub const CONNECTIONS_CLOSED: Metric =
     Metric { name: "kakei_connections_closed", help: "Connections ended, by reason.", kind: MetricKind::Counter };
+/// HTTP requests ended, by reason; labels listener and reason.
+pub const REQUESTS_ENDED: Metric =
+    Metric { name: "kakei_requests_ended", help: "HTTP requests ended, by reason.", kind: MetricKind::Counter };
 /// Clients turned away when they connected, by reason; labels listener and reason.
 pub const REFUSED: Metric =
     Metric { name: "kakei_refused_connections", help: "Connections refused, by reason.", kind: MetricKind::Counter };
@@ -327,6 +341,8 @@ pub struct ListenerStats {
     pub closes: Closes,
     /// Connections ended.
     pub connection_closes: Closes,
+    /// HTTP requests ended.
+    pub exchange_closes: Closes,
     /// Clients turned away.
     pub refusals: Refusals,
 }

@@ -1,8 +1,10 @@
 //! What happens to streams: to the relay or the health check that it belongs to. Composes; decides nothing.
 
+use crate::arrival;
 use crate::cluster::{BackendKey, ClusterKey};
+use crate::http::{SessionId, UpstreamId};
 use crate::relay::{Due, RelayId, Side};
-use crate::seam::{OpenError, SocketId, Span};
+use crate::seam::{Accepted, OpenError, SocketId, Span};
 use crate::stats::{ListenerMetric, WorkerMetric};
 use crate::worker::Worker;
 use crate::world::{Socket, Tick};
@@ -10,6 +12,8 @@ use crate::world::{Socket, Tick};
 /// Whose a stream is.
 enum Owner {
     Relay(RelayId, Side),
+    Session(SessionId),
+    Upstream(UpstreamId),
     Probe(ClusterKey, crate::health::ProbeId),
 }
 
@@ -18,12 +22,46 @@ impl Worker {
         match self.world.sockets.get(socket) {
             Some(&Socket::Client(id)) => Some(Owner::Relay(id, Side::Client)),
             Some(&Socket::Backend(id)) => Some(Owner::Relay(id, Side::Backend)),
+            Some(&Socket::Session(id)) => Some(Owner::Session(id)),
+            Some(&Socket::Upstream(id)) => Some(Owner::Upstream(id)),
             Some(&Socket::Probe { cluster, probe }) => Some(Owner::Probe(cluster, probe)),
             Some(Socket::Front(_) | Socket::Flow(_) | Socket::Shared { .. }) | None => {
                 self.world.values[WorkerMetric::StaleEvents] += 1;
                 None
             }
         }
+    }
+
+    /// A client connected: to whom its listener's protocol says.
+    pub(crate) fn handle_accepted(&mut self, tick: &mut Tick<'_>, accepted: Accepted) {
+        let Some(arrived) = arrival::admit(&mut self.world, tick, &accepted) else { return };
+        match self.world.listeners[arrived.listener].spec.http {
+            Some(_) => self.http.handle_accepted(&mut self.world, tick, (accepted, arrived)),
+            None => self.relays.handle_accepted(&mut self.world, tick, (accepted, arrived)),
+        }
+    }
+
+    /// What HTTP left to be done: connections that are relays from now on, backends that failed.
+    pub(crate) fn settle_http(&mut self, tick: &mut Tick<'_>) {
+        for joined in self.http.take_upgraded() {
+            self.relays.adopt(&mut self.world, tick, joined);
+        }
+        for place in self.http.take_failures() {
+            if self.world.clusters.get(place.0).is_some_and(|cluster| cluster.backends.contains_key(place.1)) {
+                self.note_connect_failed(tick, place);
+            }
+        }
+    }
+
+    /// A connection to an HTTP backend is open.
+    pub(crate) fn handle_upstream_opened(&mut self, tick: &mut Tick<'_>, id: UpstreamId) {
+        self.http.handle_upstream_opened(&mut self.world, tick, id);
+    }
+
+    /// It could not be opened.
+    pub(crate) fn handle_upstream_failed(&mut self, tick: &mut Tick<'_>, id: UpstreamId, error: OpenError) {
+        self.http.handle_upstream_failed(&mut self.world, tick, (id, Some(error)));
+        self.settle_http(tick);
     }
 
     pub(crate) fn handle_accept_failed(&mut self, front: SocketId) {
@@ -36,6 +74,11 @@ impl Worker {
     pub(crate) fn handle_data(&mut self, tick: &mut Tick<'_>, socket: SocketId, bytes: Span) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_data(&mut self.world, tick, (id, side), bytes),
+            Some(Owner::Session(id)) => self.http.handle_client_data(&mut self.world, tick, id, bytes),
+            Some(Owner::Upstream(id)) => {
+                self.http.handle_upstream_data(&mut self.world, tick, id, bytes);
+                self.settle_http(tick);
+            }
             Some(Owner::Probe(cluster, probe)) => {
                 self.handle_probe_data(tick, (cluster, probe), bytes.of(tick.bytes));
             }
@@ -46,6 +89,8 @@ impl Worker {
     pub(crate) fn handle_eof(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_eof(&mut self.world, tick, (id, side)),
+            Some(Owner::Session(id)) => self.http.handle_client_eof(&mut self.world, tick, id),
+            Some(Owner::Upstream(id)) => self.http.handle_upstream_eof(&mut self.world, tick, id),
             Some(Owner::Probe(cluster, probe)) => self.handle_probe_broken(tick, (cluster, probe)),
             None => {}
         }
@@ -54,6 +99,8 @@ impl Worker {
     pub(crate) fn handle_broken(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_broken(&mut self.world, tick, (id, side)),
+            Some(Owner::Session(id)) => self.http.handle_client_broken(&mut self.world, tick, id),
+            Some(Owner::Upstream(id)) => self.http.handle_upstream_broken(&mut self.world, tick, id),
             Some(Owner::Probe(cluster, probe)) => self.handle_probe_broken(tick, (cluster, probe)),
             None => {}
         }
@@ -62,14 +109,19 @@ impl Worker {
     pub(crate) fn handle_blocked(&mut self, tick: &mut Tick<'_>, socket: SocketId, rest: Span) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_blocked(tick, (id, side), rest),
+            Some(Owner::Session(id)) => self.http.handle_client_blocked(&mut self.world, tick, id, rest),
+            Some(Owner::Upstream(id)) => self.http.handle_upstream_blocked(tick, id, rest),
             Some(Owner::Probe(cluster, probe)) => self.handle_probe_broken(tick, (cluster, probe)),
             None => {}
         }
     }
 
     pub(crate) fn handle_drained(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
-        if let Some(Owner::Relay(id, side)) = self.owner(socket) {
-            self.relays.handle_drained(&mut self.world, tick, (id, side));
+        match self.owner(socket) {
+            Some(Owner::Relay(id, side)) => self.relays.handle_drained(&mut self.world, tick, (id, side)),
+            Some(Owner::Session(id)) => self.http.handle_client_drained(&mut self.world, tick, id),
+            Some(Owner::Upstream(id)) => self.http.handle_upstream_drained(tick, id),
+            Some(Owner::Probe(..)) | None => {}
         }
     }
 

@@ -10,10 +10,12 @@
 //! assert!(out.ops.is_empty() && wake.is_none());
 //! ```
 
+use crate::change::Change;
 use crate::cluster::{BackendKey, ClusterKey, Seat};
 use crate::datagram::{Cause, Datagrams, Failure, FlowId};
-use crate::limits::TIMERS_PER_STEP;
-use crate::relay::{Change, Relays, Side};
+use crate::http::Http;
+use crate::limits::{PER_LISTING, TIMERS_PER_STEP};
+use crate::relay::{Relays, Side};
 use crate::seam::{
     Command, Datagram, Event, Inbox, Instant, Notice, Op, OpenError, Outbox, Reply, SendError, SocketId, Ticket,
 };
@@ -36,6 +38,7 @@ pub struct Worker {
     pub(crate) world: World,
     pub(crate) datagrams: Datagrams,
     pub(crate) relays: Relays,
+    pub(crate) http: Http,
     pub(crate) drain: Drain,
     /// Asked for before the first step, by a worker that was read back.
     pub(crate) pending: Vec<Op>,
@@ -59,6 +62,7 @@ impl Worker {
             role,
             datagrams: Datagrams::new(world.hash),
             relays: Relays::default(),
+            http: Http::default(),
             world,
             drain: Drain::No,
             pending: Vec::new(),
@@ -85,8 +89,11 @@ impl Worker {
         self.datagrams.settle_stash(&mut self.world);
         self.datagrams.run_sweeps(&mut self.world, &mut tick);
         self.relays.settle(&mut self.world, &mut tick);
+        self.http.settle(&mut self.world, &mut tick);
+        self.settle_http(&mut tick);
         self.settle_drain(&mut tick);
-        match self.drain != Drain::Done && (timers_left || self.datagrams.is_behind() || self.relays.is_behind()) {
+        let is_behind = self.datagrams.is_behind() || self.relays.is_behind() || self.http.is_behind();
+        match self.drain != Drain::Done && (timers_left || is_behind) {
             true => Some(now),
             false => self.world.timers.next(),
         }
@@ -112,7 +119,7 @@ impl Worker {
                     self.world.listeners[listener].values[ListenerMetric::ReceiveOverflow] += datagrams;
                 }
             }
-            Event::Accepted(accepted) => self.relays.handle_accepted(&mut self.world, tick, accepted),
+            Event::Accepted(accepted) => self.handle_accepted(tick, accepted),
             Event::AcceptFailed { front, .. } => self.handle_accept_failed(front),
             Event::Data { socket, bytes } => self.handle_data(tick, socket, bytes),
             Event::Eof { socket } => self.handle_eof(tick, socket),
@@ -135,7 +142,9 @@ impl Worker {
             Some(&Socket::Probe { cluster, probe }) => {
                 self.handle_probe_reply(tick, (cluster, probe), datagram.bytes.of(tick.bytes));
             }
-            Some(Socket::Client(_) | Socket::Backend(_)) | None => world.values[WorkerMetric::StaleReplies] += 1,
+            Some(Socket::Client(_) | Socket::Backend(_) | Socket::Session(_) | Socket::Upstream(_)) | None => {
+                world.values[WorkerMetric::StaleReplies] += 1;
+            }
         }
     }
 
@@ -149,7 +158,8 @@ impl Worker {
                 waiting.into_iter().for_each(|id| datagrams.handle_opened(world, tick, id, socket));
             }
             Some(&mut Socket::Backend(id)) => self.handle_connected(tick, id, socket),
-            Some(Socket::Client(_)) => {}
+            Some(&mut Socket::Upstream(id)) => self.handle_upstream_opened(tick, id),
+            Some(Socket::Client(_) | Socket::Session(_)) => {}
             Some(&mut Socket::Probe { cluster, probe }) => self.handle_probe_opened(tick, (cluster, probe), socket),
             None => world.values[WorkerMetric::StaleEvents] += 1,
         }
@@ -173,6 +183,8 @@ impl Worker {
             Some(Socket::Backend(id)) => self.handle_connect_failed(tick, id, error),
             // A stream that the machine could not take over or on: it is gone like any that breaks.
             Some(Socket::Client(id)) => self.relays.handle_broken(world, tick, (id, Side::Client)),
+            Some(Socket::Session(id)) => self.http.handle_client_broken(world, tick, id),
+            Some(Socket::Upstream(id)) => self.handle_upstream_failed(tick, id, error),
             Some(Socket::Probe { cluster, probe }) => self.handle_probe_failed(tick, (cluster, probe), error),
             None => world.values[WorkerMetric::StaleEvents] += 1,
         }
@@ -211,7 +223,7 @@ impl Worker {
                     if failure.reason == DropReason::SendError { OpenError::Unreachable } else { OpenError::Other };
                 self.handle_probe_failed(tick, (cluster, probe), error);
             }
-            Some(Socket::Client(_) | Socket::Backend(_)) | None => {
+            Some(Socket::Client(_) | Socket::Backend(_) | Socket::Session(_) | Socket::Upstream(_)) | None => {
                 world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);
             }
         }
@@ -234,7 +246,12 @@ impl Worker {
             }
             Command::Stats => Reply::Stats(Box::new(self.stats(tick.now))),
             Command::Flows(filter) => Reply::Flows(self.datagrams.list(&self.world, tick.now, &filter)),
-            Command::Connections(filter) => Reply::Connections(self.relays.list(&self.world, tick.now, &filter)),
+            Command::Connections(filter) => {
+                let mut connections = self.relays.list(&self.world, tick.now, &filter);
+                let room = filter.limit.min(PER_LISTING) - connections.len();
+                connections.extend(self.http.list(&self.world, tick.now, &filter, room));
+                Reply::Connections(connections)
+            }
             Command::Snapshot => Reply::State(Box::new(self.state(tick.now))),
         };
         tick.ask(Op::Reply { ticket, reply });
@@ -248,6 +265,8 @@ impl Worker {
             match due {
                 Due::Flow(id, token) => self.datagrams.handle_due(&mut self.world, tick, id, token),
                 Due::Relay(id) => self.handle_relay_due(tick, id),
+                Due::Session(id) => self.http.handle_session_due(&mut self.world, tick, id),
+                Due::Upstream(id) => self.http.handle_upstream_due(&mut self.world, tick, id),
                 Due::Listener(_) | Due::Front(_) => self.datagrams.sweep_drained(&self.world, tick),
                 Due::Review(cluster) => self.review(tick, cluster),
                 Due::Probes(cluster) => self.probe(tick, cluster),
@@ -262,6 +281,7 @@ impl Worker {
         if self.drain != Drain::Underway
             || self.datagrams.len() > 0
             || self.relays.len() > 0
+            || self.http.len() > 0
             || self.world.fronts().next().is_some()
         {
             return;
@@ -296,16 +316,28 @@ impl Worker {
             live.rebuild(tick.now);
             self.world.arm_review(tick.now, cluster);
             self.relays.stir();
+            self.http.stir();
         }
     }
 
     /// A backend went down, or was removed: flows and connections obey their policy.
-    pub(crate) fn leave_backend(&mut self, (cluster, backend): (ClusterKey, BackendKey), removed: bool) {
+    pub(crate) fn leave_backend(&mut self, tick: &mut Tick<'_>, place: (ClusterKey, BackendKey), removed: bool) {
+        let change = self.leave_backend_without_http(place, removed);
+        self.http.sweep_backend(&mut self.world, tick, place, change);
+    }
+
+    /// The same where no requests are under way yet.
+    pub(crate) fn leave_backend_without_http(
+        &mut self,
+        (cluster, backend): (ClusterKey, BackendKey),
+        removed: bool,
+    ) -> Change {
         let (cause, change) = match removed {
             true => (Cause::BackendRemoved, Change::BackendRemoved),
             false => (Cause::BackendDown, Change::BackendDown),
         };
         self.datagrams.sweep_backend(&self.world, cluster, backend, cause);
         self.relays.sweep_backend(&self.world, (cluster, backend), change);
+        change
     }
 }

@@ -9,6 +9,7 @@ use crate::cluster::{BackendKey, ClusterKey, LiveCluster, Seat};
 use crate::datagram::FlowId;
 use crate::hash::Keyed;
 use crate::health::ProbeId;
+use crate::http::{SessionId, UpstreamId};
 use crate::listener::{Front, ListenerKey, LiveListener};
 use crate::relay::RelayId;
 use crate::seam::{Instant, Op, Outbox, SocketId};
@@ -29,6 +30,10 @@ pub(crate) enum Socket {
     Client(RelayId),
     /// A relay's backend.
     Backend(RelayId),
+    /// A client that sends requests.
+    Session(SessionId),
+    /// A backend that answers them.
+    Upstream(UpstreamId),
     /// A health check.
     Probe { cluster: ClusterKey, probe: ProbeId },
 }
@@ -40,6 +45,10 @@ pub(crate) enum Due {
     Flow(FlowId, u32),
     /// A connection's deadline.
     Relay(RelayId),
+    /// A client's, that sends requests.
+    Session(SessionId),
+    /// A backend's, that answers them.
+    Upstream(UpstreamId),
     /// A removed listener's last flows end.
     Listener(ListenerKey),
     /// A front socket's last flows end.
@@ -179,7 +188,7 @@ impl World {
     /// Forget a removed backend, and then its cluster, that nothing lives on.
     pub(crate) fn settle_backend(&mut self, key: ClusterKey, backend: BackendKey) {
         let Some(cluster) = self.clusters.get_mut(key) else { return };
-        if cluster.backends.get(backend).is_some_and(|live| live.removed && live.live == 0) {
+        if cluster.backends.get(backend).is_some_and(|live| live.removed && live.is_unused()) {
             cluster.backends.remove(backend);
         }
         self.settle_cluster(key);

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::balance;
 use crate::health::Passive;
-use crate::seam::Instant;
+use crate::seam::{Instant, SocketId};
 use crate::snapshot::Backend;
 use crate::stats::{BackendMetric, BackendStats, Values};
 
@@ -27,11 +27,17 @@ pub(crate) struct LiveBackend {
     pub(crate) up_since: Instant,
     /// What ICMP errors say.
     pub(crate) passive: Passive,
-    /// Live flows and connections.
+    /// Live flows, connections and requests: what a balancer goes by.
     pub(crate) live: u32,
     /// Live connections, those that are being opened included.
     pub(crate) connections: u32,
-    /// Those of them that don't simply stay when it is removed or goes down.
+    /// HTTP requests under way on it.
+    pub(crate) requests: u32,
+    /// Open connections that carry requests, idle ones included.
+    pub(crate) upstreams: u32,
+    /// Those of them that wait for a request, the one that was used last at the end.
+    pub(crate) idle: Vec<SocketId>,
+    /// Those of the connections that don't simply stay when it is removed or goes down.
     pub(crate) restless: u32,
     pub(crate) values: Values<{ BackendMetric::COUNT }>,
 }
@@ -47,6 +53,9 @@ impl LiveBackend {
             passive: Passive::default(),
             live: 0,
             connections: 0,
+            requests: 0,
+            upstreams: 0,
+            idle: Vec::new(),
             restless: 0,
             values: Values::default(),
         }
@@ -72,6 +81,24 @@ impl LiveBackend {
         self.restless -= u32::from(minded);
     }
 
+    /// A request is under way on it.
+    pub(crate) fn take_request(&mut self) {
+        self.live += 1;
+        self.requests += 1;
+        self.values[BackendMetric::Requests] += 1;
+    }
+
+    /// It is not any more.
+    pub(crate) fn give_back_request(&mut self) {
+        self.live -= 1;
+        self.requests -= 1;
+    }
+
+    /// Whether nothing is on it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.live == 0 && self.upstreams == 0
+    }
+
     /// Whether it may take work at all.
     pub(crate) fn is_member(&self) -> bool {
         !self.removed && self.spec.weight > 0
@@ -84,8 +111,9 @@ impl LiveBackend {
 
     pub(crate) fn stats(&self, now: Instant) -> BackendStats {
         let mut values = self.values;
-        values[BackendMetric::FlowsLive] = u64::from(self.live - self.connections);
-        values[BackendMetric::ConnectionsLive] = u64::from(self.connections);
+        values[BackendMetric::FlowsLive] = u64::from(self.live - self.connections - self.requests);
+        values[BackendMetric::ConnectionsLive] = u64::from(self.connections + self.upstreams);
+        values[BackendMetric::RequestsLive] = u64::from(self.requests);
         values[BackendMetric::Up] = u64::from(!self.removed && self.is_up(now));
         values[BackendMetric::Draining] = u64::from(self.removed);
         BackendStats { backend: self.spec.name.clone(), address: self.spec.address.clone(), values }

@@ -2,6 +2,7 @@
 //! Protocol-neutral; it holds no flow and sends nothing.
 
 mod backend;
+mod budget;
 mod pool;
 mod probing;
 
@@ -12,6 +13,7 @@ use kakei_config::{Balance, Name};
 use slotmap::SlotMap;
 
 pub(crate) use self::backend::{BackendKey, LiveBackend};
+use self::budget::Budget;
 pub(crate) use self::pool::{Lease, Pool, Rest, Seat};
 pub(crate) use self::probing::Probing;
 use crate::balance::{Balancer, Member};
@@ -45,6 +47,8 @@ pub(crate) struct LiveCluster {
     pub(crate) idle_pools: Option<TimerKey>,
     pub(crate) values: Values<{ ClusterMetric::COUNT }>,
     pub(crate) drops: Drops,
+    /// Further tries of requests that it may be burdened with.
+    pub(crate) retries: Budget,
 }
 
 /// Backends that went by a change of the configuration, or came.
@@ -69,6 +73,7 @@ impl LiveCluster {
             idle_pools: None,
             values: Values::default(),
             drops: Drops::default(),
+            retries: Budget::default(),
             spec,
         };
         // What is there from the beginning is at its full weight: there is nothing to spare it from.
@@ -251,7 +256,7 @@ impl LiveCluster {
 
     /// Forget removed backends that nothing lives on.
     pub(crate) fn forget_backends(&mut self) {
-        self.backends.retain(|_, live| !live.removed || live.live > 0);
+        self.backends.retain(|_, live| !live.removed || !live.is_unused());
     }
 
     /// Nothing is left that would need this cluster.

@@ -1,13 +1,12 @@
 //! From a connection that can be routed to one that is joined with a backend: route, choose, connect, and again with
 //! another backend where that fails. The client notices nothing of it.
 
-use kakei_config::StreamProxyProtocol;
 use kakei_wire::client_hello::ClientHello;
-use kakei_wire::proxy_protocol::{Addresses, Command, v1, v2};
 
-use super::connection::{Ending, Opening, Phase, Relay, Side};
+use super::connection::{Ending, Phase, Side};
 use super::{RelayId, Relays};
 use crate::balance;
+use crate::client;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::record::CloseReason;
 use crate::seam::{Gather, Op, OpenError, SocketId, Span};
@@ -115,7 +114,9 @@ impl Relays {
         (relay.phase, relay.since, relay.moved) = (Phase::Established, tick.now, tick.now);
         let opening = relay.opening.take().unwrap_or_default();
         let head = Span { start: tick.out.bytes.len() as u32, len: 0 };
-        emit_header(world.clusters[cluster].spec.send_proxy_protocol, relay, &opening, &mut tick.out.bytes);
+        let version = world.clusters[cluster].spec.send_proxy_protocol;
+        let tlvs = &opening.buffer[opening.tlvs_at..opening.payload_at];
+        client::write_proxy_header(version, (relay.client(), relay.dialled()), tlvs, &mut tick.out.bytes);
         let payload = &opening.buffer[opening.payload_at..];
         tick.out.bytes.extend_from_slice(payload);
         let head = Span { len: tick.out.bytes.len() as u32 - head.start, ..head };
@@ -167,23 +168,5 @@ impl Relays {
         world.clusters[cluster].backends[backend].give_back(relay.minds_its_backend());
         self.queues.stir();
         Some((cluster, backend))
-    }
-}
-
-/// The header that tells the backend who the client is and which address it dialled, and what else came in with that.
-fn emit_header(version: StreamProxyProtocol, relay: &Relay, opening: &Opening, out: &mut Vec<u8>) {
-    let addresses = Addresses { source: relay.client(), destination: relay.dialled() };
-    match version {
-        StreamProxyProtocol::Off => {}
-        StreamProxyProtocol::V1 => {
-            let mut header = [0; v1::MAX];
-            let len = v1::emit(Some(addresses), &mut header);
-            out.extend_from_slice(&header[..len]);
-        }
-        StreamProxyProtocol::V2 => {
-            let tlvs = &opening.buffer[opening.tlvs_at..opening.payload_at];
-            let fits = v2::emit_stream(Command::Proxy, Some(addresses), tlvs, out);
-            debug_assert!(fits, "what came in was bounded by far less than a header may hold");
-        }
     }
 }

@@ -1,12 +1,13 @@
 //! A relay: two streams, what lies between them, and where it stands. An idle one holds no buffer. Decides nothing.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kakei_config::{OnChange, TcpKnobs};
 use serde::{Deserialize, Serialize};
 
-use super::sweep::Change;
+use crate::arrival::Counted;
+use crate::change::Drain;
 use crate::client::Believed;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::listener::ListenerKey;
@@ -128,16 +129,6 @@ impl Default for Mode {
     }
 }
 
-/// How a relay is counted by its client's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Counted {
-    /// The client isn't known yet.
-    Nowhere,
-    /// By its address, and by the network that begins with this address.
-    In(IpAddr),
-}
-
 /// What is only needed until a backend is connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Opening {
@@ -152,13 +143,6 @@ pub(crate) struct Opening {
     /// Backends that could not be connected to.
     #[serde(skip)]
     pub(crate) tried: Vec<BackendKey>,
-}
-
-/// A deadline that a change has set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Drain {
-    pub(crate) until: Instant,
-    pub(crate) change: Change,
 }
 
 impl Relay {

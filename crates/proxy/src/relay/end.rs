@@ -1,8 +1,9 @@
 //! The end of a relay: everything that it held is given back, once, its streams are closed as the reason asks for, and
 //! its record is left.
 
-use super::connection::{Counted, Phase, Relay, Side};
+use super::connection::{Phase, Relay, Side};
 use super::{RelayId, Relays};
+use crate::arrival;
 use crate::record::{CloseReason, Detail, Record};
 use crate::seam::{Op, SocketId};
 use crate::stats::{BackendMetric, ListenerMetric};
@@ -33,16 +34,9 @@ impl Relays {
         for side in [Side::Client, Side::Backend] {
             close(world, tick, relay.socket(side), manner(&relay, side, reason));
         }
+        arrival::release(world, relay.listener, relay.counted, relay.client().ip());
         let listener = &mut world.listeners[relay.listener];
-        listener.values[ListenerMetric::ConnectionsLive] -= 1;
         listener.connection_closes.0[reason as usize] += 1;
-        match relay.counted {
-            Counted::Nowhere => listener.admission.release(None),
-            Counted::In(network) => {
-                listener.admission.release_network(network);
-                listener.admission.release(Some(relay.client().ip()));
-            }
-        }
         let undelivered = |side| relay.lane(side).bytes - relay.lane(side).delivered();
         listener.values[ListenerMetric::BytesForwarded] -= undelivered(Side::Client);
         if let Some((cluster, backend)) = place {

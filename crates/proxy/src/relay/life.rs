@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::connection::{Phase, Relay};
-use super::sweep::Change;
 use super::{RelayId, Relays};
+use crate::change::Change;
 use crate::record::CloseReason;
 use crate::seam::Instant;
 use crate::world::{Tick, World};

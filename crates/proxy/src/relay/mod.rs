@@ -3,6 +3,7 @@
 //! and ends in both directions), `life` (deadlines), `end`, `sweep` (many relays at once). Knows nothing of datagrams.
 
 mod accept;
+mod adopt;
 mod connect;
 mod connection;
 mod end;
@@ -17,13 +18,12 @@ mod transfer;
 use slotmap::SlotMap;
 
 use self::connection::Relay;
-pub(crate) use self::connection::{Counted, Ending, Mode, Opening, Phase, RelayId, Side};
+pub(crate) use self::connection::{Ending, Mode, Opening, Phase, RelayId, Side};
 pub(crate) use self::life::Due;
-use self::queue::Queues;
-pub(crate) use self::sweep::Change;
 use self::sweep::Sweep;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::seam::SocketId;
+use crate::waiting::Waiting;
 use crate::world::{Tick, World};
 
 /// The relays of a worker.
@@ -31,7 +31,7 @@ use crate::world::{Tick, World};
 pub(crate) struct Relays {
     relays: SlotMap<RelayId, Relay>,
     /// Those that wait for a backend with room.
-    queues: Queues,
+    queues: Waiting<RelayId>,
     /// Relays whose last bytes were written in that step: they end once it is known that they were taken.
     finishing: Vec<(u32, RelayId)>,
     /// Relays still to be visited because what they stand on was changed.
@@ -55,7 +55,7 @@ impl Relays {
 
     /// Whether something is left to be done at once.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.finishing.is_empty() || !self.sweeps.is_empty() || self.has_more_to_serve()
+        !self.finishing.is_empty() || !self.sweeps.is_empty() || self.queues.has_more_to_serve()
     }
 
     /// The backend that a relay is on or is being connected to.

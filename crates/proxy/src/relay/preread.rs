@@ -26,7 +26,7 @@ impl Relays {
         let relay = &mut self.relays[id];
         let opening = relay.opening.get_or_insert_default();
         opening.buffer.extend_from_slice(bytes);
-        match self.read(world, tick, id) {
+        match self.read(world, id) {
             Read::More => {}
             Read::Bad(reason) => self.end(world, tick, id, reason),
             Read::Routable(hello) => {
@@ -37,8 +37,8 @@ impl Relays {
         }
     }
 
-    fn read(&mut self, world: &mut World, tick: &Tick<'_>, id: RelayId) -> Read {
-        if let Err(read) = self.read_header(world, tick, id) {
+    fn read(&mut self, world: &mut World, id: RelayId) -> Read {
+        if let Err(read) = self.read_header(world, id) {
             return read;
         }
         let relay = &self.relays[id];
@@ -55,7 +55,7 @@ impl Relays {
     }
 
     /// The PROXY header, where one is still to come; `Err` says that there is nothing to go on with.
-    fn read_header(&mut self, world: &mut World, tick: &Tick<'_>, id: RelayId) -> Result<(), Read> {
+    fn read_header(&mut self, world: &mut World, id: RelayId) -> Result<(), Read> {
         let relay = &mut self.relays[id];
         let Some(opening) = relay.opening.as_mut().filter(|opening| opening.expects_header) else { return Ok(()) };
         let header = match proxy_protocol::parse_stream(&opening.buffer) {
@@ -66,7 +66,7 @@ impl Relays {
         opening.expects_header = false;
         (opening.payload_at, opening.tlvs_at) = (header.len, header.tlvs_at);
         relay.believed = header.addresses.map(|addresses| Box::new(Believed::from(addresses)));
-        match self.count_client(world, tick, id) {
+        match self.count_client(world, id) {
             true => Ok(()),
             false => Err(Read::Bad(CloseReason::OverLimit)),
         }

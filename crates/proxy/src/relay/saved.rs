@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use super::connection::{Counted, Drain, Ending, Lane, Phase, Relay, RelayId, Side};
-use super::{Change, Relays};
+use super::Relays;
+use super::connection::{Ending, Lane, Phase, Relay, RelayId, Side};
+use crate::arrival::Counted;
+use crate::change::{Change, Drain};
 use crate::restore::Known;
 use crate::save::{Table, raw};
 use crate::seam::{Instant, SocketId};

@@ -2,30 +2,16 @@
 //! any of them minds, visited within a budget for each step.
 
 use kakei_config::OnChange;
-use serde::{Deserialize, Serialize};
 
-use super::connection::{Drain, Relay};
+use super::connection::Relay;
 use super::{RelayId, Relays};
+use crate::change::{Change, Drain};
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::limits::SWEPT_PER_STEP;
-use crate::listener::ListenerKey;
+use crate::listener::{ListenerKey, covers};
 use crate::record::CloseReason;
 use crate::seam::{Instant, SocketId};
 use crate::world::{Tick, World};
-
-/// What was changed under a relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Change {
-    /// Its backend is gone from the configuration.
-    BackendRemoved,
-    /// Its backend was found down.
-    BackendDown,
-    /// Its route is gone, or leads elsewhere.
-    RouteChanged,
-    /// Where it arrived nobody is let in any more.
-    Drained,
-}
 
 /// Relays still to be visited.
 #[derive(Debug)]
@@ -60,7 +46,7 @@ impl Relays {
         let Some((_, front)) = world.fronts().find(|(id, _)| *id == front) else { return };
         let (listener, bind, port) = (front.listener, front.bind, front.port);
         self.sweep(Change::Drained, until, |relay| {
-            relay.listener == listener && covers((bind.address.ip(), port), relay)
+            relay.listener == listener && covers((bind.address.ip(), port), relay.local)
         });
     }
 
@@ -142,16 +128,10 @@ impl Relays {
             Change::Drained => {
                 let lets_in = world.fronts().any(|(_, front)| {
                     let at = (front.bind.address.ip(), front.port);
-                    front.listener == relay.listener && front.draining.is_none() && covers(at, relay)
+                    front.listener == relay.listener && front.draining.is_none() && covers(at, relay.local)
                 });
                 (!lets_in).then_some(CloseReason::Drain)
             }
         }
     }
-}
-
-/// Whether the relay arrived at a front with this address and port.
-fn covers((ip, port): (std::net::IpAddr, u16), relay: &Relay) -> bool {
-    let same_family = ip.is_ipv4() == relay.local.is_ipv4();
-    port == relay.local.port() && same_family && (ip.is_unspecified() || ip == relay.local.ip())
 }

@@ -1,0 +1,283 @@
+//! What the proxy says itself: redirects, fixed answers, errors. An error says its status and what the request is known
+//! by, and nothing about what stands behind the proxy.
+
+use kakei_config::{ErrorBodies, Redirect, Respond};
+use kakei_wire::message::{self, Authority};
+
+use super::Http;
+use super::decide::Deciding;
+use super::exchange::{Exchange, ExchangeId, Phase};
+use super::rewrite::{field, status_line, write_persistence};
+use super::rule::{Rule, Template};
+use super::session::{SessionId, Stage};
+use crate::record::{CloseReason, Detail, Record};
+use crate::seam::{Gather, Op, Span};
+use crate::stats::ListenerMetric;
+use crate::world::{Tick, World};
+
+/// How a client likes errors to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepts {
+    Text,
+    Html,
+    Json,
+}
+
+impl Accepts {
+    /// By the first of its media types that is one of ours.
+    pub(super) fn of(accept: Option<&[u8]>) -> Self {
+        let Some(accept) = accept.filter(|accept| !accept.starts_with(b"*/*")) else { return Accepts::Text };
+        let types = message::tokens(accept).map(|item| item.split(|byte| *byte == b';').next().unwrap_or_default());
+        let ours = types.filter_map(|media| match media.trim_ascii() {
+            b"text/html" | b"application/xhtml+xml" => Some(Accepts::Html),
+            b"application/json" | b"application/problem+json" => Some(Accepts::Json),
+            b"text/plain" => Some(Accepts::Text),
+            _ => None,
+        });
+        ours.into_iter().next().unwrap_or(Accepts::Text)
+    }
+}
+
+impl Http {
+    /// Answer a request by an error, or, where its answer has begun already, break it off.
+    pub(super) fn refuse(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (status, reason): (u16, CloseReason),
+    ) {
+        let exchange = &mut self.exchanges[id];
+        if exchange.phase == Phase::Responding {
+            return self.abort(world, tick, id, reason);
+        }
+        exchange.traits.keeps &= exchange.request_ended && reason != CloseReason::BadRequest;
+        if exchange.status == 0 {
+            self.answer(tick, id, status, b"");
+        }
+        self.conclude(world, tick, id, reason);
+    }
+
+    /// Answer what is no request, and close.
+    pub(super) fn refuse_unread(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: SessionId,
+        (status, reason): (u16, CloseReason),
+    ) {
+        let session = &mut self.sessions[id];
+        let listener = session.arrived.listener;
+        let values = &mut world.listeners[listener].values;
+        values[ListenerMetric::Requests] += 1;
+        count_status(values, status);
+        world.listeners[listener].connection_closes.0[reason as usize] += 1;
+        let errors = world.listeners[listener].spec.http.as_ref().map(|http| http.knobs.errors.clone());
+        let mut out = Vec::new();
+        status_line(status, "", &mut out);
+        write_body(&mut out, (status, ""), Accepts::Text, &[&errors.unwrap_or_default()]);
+        close_head(&mut out);
+        let head = tick.out.put(&out);
+        session.write(tick, Gather { head, body: Span::EMPTY });
+        if world.records {
+            let detail = crate::record::ExchangeDetail { status: Some(status), ..Default::default() };
+            let record = Record {
+                listener: world.listeners[listener].spec.name.clone(),
+                route: None,
+                cluster: None,
+                backend: None,
+                backend_address: None,
+                client: session.arrived.client(),
+                local: session.arrived.dialled(),
+                admitted: session.since,
+                duration: tick.now - session.since,
+                request_bytes: 0,
+                response_bytes: 0,
+                reason,
+                detail: Detail::Exchange(Box::new(detail)),
+            };
+            tick.ask(Op::Record(Box::new(record)));
+        }
+        self.close_session(world, tick, id);
+    }
+
+    /// Write an error to the client.
+    pub(super) fn answer(&mut self, tick: &mut Tick<'_>, id: ExchangeId, status: u16, extra: &[u8]) {
+        let exchange = &self.exchanges[id];
+        let request_id = exchange.detail.as_ref().and_then(|detail| detail.request_id.as_deref()).unwrap_or_default();
+        let mut out = Vec::new();
+        status_line(status, "", &mut out);
+        out.extend_from_slice(extra);
+        write_persistence(exchange, &mut out);
+        let route = exchange.rule.as_ref().map(|rule| &rule.spec.errors);
+        let bodies: Vec<&ErrorBodies> = route.into_iter().chain([&exchange.http.knobs.errors]).collect();
+        let body_at = write_body(&mut out, (status, request_id), exchange.accepts, &bodies);
+        if exchange.traits.is_head {
+            out.truncate(body_at);
+        }
+        self.write_own(tick, id, status, &out);
+    }
+
+    /// Send the client elsewhere.
+    pub(super) fn redirect(
+        &mut self,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (rule, redirect): (&Rule, &Redirect),
+        deciding: &Deciding<'_>,
+    ) {
+        self.settle_persistence(id);
+        let exchange = &self.exchanges[id];
+        let mut out = Vec::new();
+        status_line(redirect.status, "", &mut out);
+        out.extend_from_slice(b"Location: ");
+        write_location((rule, redirect), deciding, &mut out);
+        out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
+        write_persistence(exchange, &mut out);
+        out.extend_from_slice(&rule.response.lines);
+        out.extend_from_slice(b"\r\n");
+        self.write_own(tick, id, redirect.status, &out);
+    }
+
+    /// Answer as the route says.
+    pub(super) fn respond(&mut self, tick: &mut Tick<'_>, id: ExchangeId, respond: &Respond) {
+        self.settle_persistence(id);
+        let exchange = &self.exchanges[id];
+        let mut out = Vec::new();
+        status_line(respond.status, "", &mut out);
+        for (name, value) in &respond.headers {
+            field(&mut out, name, value.as_bytes());
+        }
+        let has_type = respond.headers.keys().any(|name| name.eq_ignore_ascii_case("content-type"));
+        if !respond.body.is_empty() && !has_type {
+            field(&mut out, "Content-Type", b"text/plain; charset=utf-8");
+        }
+        if !matches!(respond.status, 204 | 304) {
+            field(&mut out, "Content-Length", respond.body.len().to_string().as_bytes());
+        }
+        write_persistence(exchange, &mut out);
+        if let Some(rule) = &exchange.rule {
+            out.extend_from_slice(&rule.response.lines);
+        }
+        out.extend_from_slice(b"\r\n");
+        if !exchange.traits.is_head && !matches!(respond.status, 204 | 304) {
+            out.extend_from_slice(respond.body.as_bytes());
+        }
+        self.write_own(tick, id, respond.status, &out);
+    }
+
+    /// A request whose body isn't there yet would have to be read to its end: its connection ends instead.
+    fn settle_persistence(&mut self, id: ExchangeId) {
+        let exchange = &mut self.exchanges[id];
+        exchange.traits.keeps &= exchange.request_ended;
+    }
+
+    fn write_own(&mut self, tick: &mut Tick<'_>, id: ExchangeId, status: u16, bytes: &[u8]) {
+        let exchange = &mut self.exchanges[id];
+        exchange.status = status;
+        if let Some(detail) = &mut exchange.detail {
+            detail.status = Some(status);
+        }
+        let session = &mut self.sessions[exchange.session];
+        let head = tick.out.put(bytes);
+        debug_assert_ne!(session.stage, Stage::Closing, "nothing is said behind the end");
+        session.write(tick, Gather { head, body: Span::EMPTY });
+    }
+}
+
+/// Count a response by the class of its status.
+pub(super) fn count_status(values: &mut crate::stats::Values<{ ListenerMetric::COUNT }>, status: u16) {
+    let metric = match status {
+        101 | 200..=299 => ListenerMetric::Responses2xx,
+        300..=399 => ListenerMetric::Responses3xx,
+        400..=499 => ListenerMetric::Responses4xx,
+        500..=599 => ListenerMetric::Responses5xx,
+        _ => return,
+    };
+    values[metric] += 1;
+}
+
+/// `Connection: close` in a head that was ended already by its body's fields.
+fn close_head(out: &mut Vec<u8>) {
+    let line_end = out.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    out.splice(line_end..line_end, *b"Connection: close\r\n");
+}
+
+/// The fields of an error's body, the empty line and the body itself, which begins where this says.
+fn write_body(
+    out: &mut Vec<u8>,
+    (status, request_id): (u16, &str),
+    accepts: Accepts,
+    bodies: &[&ErrorBodies],
+) -> usize {
+    let (media, made): (_, fn(&ErrorBodies) -> &Option<String>) = match accepts {
+        Accepts::Text => ("text/plain; charset=utf-8", |bodies| &bodies.text),
+        Accepts::Html => ("text/html; charset=utf-8", |bodies| &bodies.html),
+        Accepts::Json => ("application/json", |bodies| &bodies.json),
+    };
+    let built_in = match accepts {
+        Accepts::Text => "{status} {reason}\n",
+        Accepts::Html => {
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {reason}</title></head>\
+             <body><h1>{status} {reason}</h1></body></html>\n"
+        }
+        Accepts::Json => "{\"status\":{status},\"title\":\"{reason}\"}\n",
+    };
+    let template = bodies.iter().find_map(|bodies| made(bodies).as_deref()).unwrap_or(built_in);
+    let body = template
+        .replace("{status}", &status.to_string())
+        .replace("{reason}", message::reason(status))
+        .replace("{request_id}", &escape(request_id, accepts));
+    field(out, "Content-Type", media.as_bytes());
+    field(out, "Content-Length", body.len().to_string().as_bytes());
+    field(out, "Cache-Control", b"no-store");
+    out.extend_from_slice(b"\r\n");
+    let at = out.len();
+    out.extend_from_slice(body.as_bytes());
+    at
+}
+
+/// An id that a trusted client chose, as far as it can't mean anything else where it is put.
+fn escape(request_id: &str, accepts: Accepts) -> String {
+    let plain = |c: &char| c.is_ascii_graphic() && (accepts == Accepts::Text || !"<>&\"'\\".contains(*c));
+    request_id.chars().filter(plain).collect()
+}
+
+fn write_location((rule, redirect): (&Rule, &Redirect), deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+    let request = &deciding.head.request;
+    let authority = Authority::parse(request.authority).ok();
+    let same_origin = redirect.scheme.is_none() && redirect.host.is_none() && redirect.port.is_none();
+    if !same_origin || authority.is_some() {
+        let scheme = redirect.scheme.as_deref().unwrap_or("http");
+        let host =
+            redirect.host.as_deref().or(authority.as_ref().map(|authority| &*authority.host)).unwrap_or_default();
+        out.extend_from_slice(scheme.as_bytes());
+        out.extend_from_slice(b"://");
+        out.extend_from_slice(host.as_bytes());
+        let kept =
+            if redirect.scheme.is_none() && redirect.host.is_none() { authority.and_then(|a| a.port) } else { None };
+        if let Some(port) = redirect.port.or(kept) {
+            out.extend_from_slice(format!(":{port}").as_bytes());
+        }
+    }
+    match &redirect.path {
+        Some(template) => rule.render(&Template::new(template), deciding.path, out),
+        None => out.extend_from_slice(request.path.as_bytes()),
+    }
+    let query = redirect.query.as_deref().or(request.query).filter(|query| !query.is_empty());
+    if let Some(query) = query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+}
+
+impl Exchange {
+    /// The error that stands for what went wrong with a backend.
+    pub(super) fn fault_status(reason: CloseReason) -> u16 {
+        match reason {
+            CloseReason::NoBackend | CloseReason::QueueFull | CloseReason::QueueTimeout => 503,
+            CloseReason::ResponseTimeout | CloseReason::RequestTimeout => 504,
+            _ => 502,
+        }
+    }
+}

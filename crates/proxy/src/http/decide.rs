@@ -1,0 +1,242 @@
+//! What becomes of a request: its route, who may pass, how many, and then its route's action. In that order; none of it
+//! waits for anything.
+
+use std::sync::Arc;
+
+use kakei_wire::http1::{Body, RequestHead, Version};
+use kakei_wire::message::{self, Authority, Known, Length};
+
+use super::Http;
+use super::answer::Accepts;
+use super::exchange::{Exchange, ExchangeId, Framing, Traits};
+use super::rule::{Action, Rule};
+use super::session::{SessionId, Stage};
+use super::table::Wanted;
+use crate::balance;
+use crate::record::{CloseReason, ExchangeDetail};
+use crate::snapshot::{HttpListener, Target};
+use crate::stats::ListenerMetric;
+use crate::world::{Tick, World};
+
+/// Why a request isn't passed on.
+pub(super) type Refused = (u16, CloseReason);
+
+/// A request as it is looked at while it is decided about.
+pub(super) struct Deciding<'a> {
+    pub(super) head: &'a RequestHead<'a>,
+    pub(super) host: &'a str,
+    /// Normalised.
+    pub(super) path: &'a [u8],
+}
+
+impl Http {
+    /// A request's head is there.
+    pub(super) fn begin(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: SessionId,
+        (http, head): (&Arc<HttpListener>, &RequestHead<'_>),
+    ) {
+        let session = &mut self.sessions[id];
+        session.requests += 1;
+        let request = &head.request;
+        let most = http.knobs.keep_alive_requests;
+        let asks = match head.version {
+            Version::Http11 => !head.connection.close,
+            Version::Http10 => head.connection.keep_alive && !head.connection.close,
+        };
+        let keeps = asks && (most == 0 || session.requests < most) && session.drain.is_none();
+        let traits = Traits {
+            is_head: request.method == "HEAD",
+            is_connect: request.method == "CONNECT",
+            is_idempotent: message::is_idempotent(request.method),
+            upgrades: false,
+            is_old: head.version == Version::Http10,
+            keeps,
+        };
+        let values = &mut world.listeners[session.arrived.listener].values;
+        values[ListenerMetric::Requests] += 1;
+        values[ListenerMetric::RequestsLive] += 1;
+        let mut exchange = Exchange::new(id, Arc::clone(http), tick.now, traits);
+        exchange.accepts = Accepts::of(request.fields.first(Known::Accept));
+        if request.length == Length::Unknown {
+            exchange.request_framing = Framing::Chunked;
+        }
+        if world.records {
+            exchange.detail = Some(Box::new(detail(head)));
+        }
+        session.body = Body::new(request.length, false);
+        exchange.request_ended = session.body == Body::Ended;
+        session.stage = if exchange.request_ended { Stage::Waiting } else { Stage::Body };
+        session.since = tick.now;
+        let exchange = self.exchanges.insert(exchange);
+        self.sessions[id].exchange = Some(exchange);
+        if let Err(refused) = self.decide(world, tick, exchange, head) {
+            self.refuse(world, tick, exchange, refused);
+        }
+    }
+
+    fn decide(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        head: &RequestHead<'_>,
+    ) -> Result<(), Refused> {
+        let bad = |_| (400, CloseReason::BadRequest);
+        let request = &head.request;
+        let exchange = &self.exchanges[id];
+        let most = exchange.http.knobs.max_body;
+        if let Length::Sized(len) = request.length
+            && most > 0
+            && len > most
+        {
+            return Err((413, CloseReason::TooLarge));
+        }
+        let authority = match request.authority {
+            "" => Authority { host: "".into(), port: None },
+            authority => Authority::parse(authority).map_err(|_| (400, CloseReason::BadRequest))?,
+        };
+        let path = match request.path {
+            "" | "*" => request.path.as_bytes().into(),
+            path => message::normalise_path(path).map_err(bad)?,
+        };
+        let deciding = Deciding { head, host: &authority.host, path: &path };
+        let client = self.sessions[exchange.session].arrived.client().ip();
+        let wanted = Wanted {
+            client,
+            host: deciding.host,
+            path: deciding.path,
+            method: request.method,
+            fields: request.fields,
+            query: request.query,
+        };
+        let rule = exchange.http.table.find(&wanted).or(exchange.http.default.as_ref()).cloned();
+        let rule = rule.ok_or((404, CloseReason::NoRoute))?;
+        self.exchanges[id].rule = Some(Arc::clone(&rule));
+        self.pass(world, tick, id, (&rule, &deciding))?;
+        self.act(world, tick, id, (&rule, &deciding))
+    }
+
+    /// Whether the request may pass its route.
+    fn pass(
+        &mut self,
+        world: &World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (rule, deciding): (&Rule, &Deciding<'_>),
+    ) -> Result<(), Refused> {
+        let spec = &rule.spec;
+        let exchange = &mut self.exchanges[id];
+        let client = self.sessions[exchange.session].arrived.client().ip();
+        let within = |networks: &[ipnet::IpNet]| networks.iter().any(|network| network.contains(&client));
+        if within(&spec.deny) || !spec.allow.is_empty() && !within(&spec.allow) {
+            return Err((403, CloseReason::Denied));
+        }
+        if exchange.traits.is_connect && !spec.connect {
+            return Err((405, CloseReason::NotAllowed));
+        }
+        let upgrades = deciding.head.connection.upgrade
+            && deciding.head.request.fields.first(Known::Upgrade).is_some()
+            && !exchange.traits.is_old;
+        exchange.traits.upgrades = upgrades && spec.upgrade && deciding.head.request.length == Length::None;
+        if !spec.rate_limits.is_empty() {
+            let permits = self.rates.admit(world.hash, tick.now, (rule, client), &deciding.head.request.fields);
+            match permits {
+                Ok(permits) => self.exchanges[id].permits = permits,
+                Err(after) => {
+                    let after = format!("Retry-After: {}\r\n", after.as_secs().max(1));
+                    self.answer(tick, id, 429, after.as_bytes());
+                    self.exchanges[id].status = 429;
+                    return Err((429, CloseReason::RateLimited));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn act(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (rule, deciding): (&Arc<Rule>, &Deciding<'_>),
+    ) -> Result<(), Refused> {
+        match &rule.action {
+            Action::Forward(target) => self.prepare(world, tick, id, (target, deciding)),
+            Action::Split(split) => {
+                let whole: u32 = split.iter().map(|(_, weight)| weight).sum();
+                let mut at = if whole == 0 { 0 } else { world.rng.u32(..whole) };
+                let chosen = split.iter().find(|(_, weight)| match at.checked_sub(*weight) {
+                    Some(left) => {
+                        at = left;
+                        false
+                    }
+                    None => true,
+                });
+                let (target, _) = chosen.ok_or((503, CloseReason::NoBackend))?;
+                self.prepare(world, tick, id, (target, deciding))
+            }
+            Action::Redirect(redirect) => {
+                self.redirect(tick, id, (rule, redirect), deciding);
+                self.conclude(world, tick, id, CloseReason::Answered);
+                Ok(())
+            }
+            Action::Respond(respond) => {
+                self.respond(tick, id, respond);
+                self.conclude(world, tick, id, CloseReason::Answered);
+                Ok(())
+            }
+        }
+    }
+
+    /// The request goes to a cluster: write down what will be sent, then find out to whom.
+    fn prepare(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (target, deciding): (&Arc<Target>, &Deciding<'_>),
+    ) -> Result<(), Refused> {
+        let cluster = *world.cluster_names.get(&target.cluster).ok_or((503, CloseReason::NoBackend))?;
+        let mut kept = self.buffer();
+        self.write_request(world, id, deciding, &mut kept);
+        let exchange = &mut self.exchanges[id];
+        let session = &self.sessions[exchange.session];
+        let live = &mut world.clusters[cluster];
+        exchange.kept = kept;
+        exchange.cluster = Some(cluster);
+        exchange.target = Some(Arc::clone(target));
+        exchange.affinity =
+            balance::source_affinity(world.balance_seed, live.spec.tcp.affinity, session.arrived.client());
+        exchange.tcp = Some(Arc::clone(&live.spec.tcp));
+        if let Some(rule) = &exchange.rule {
+            live.retries.earn(rule.spec.retry.budget);
+        }
+        self.place(world, tick, id);
+        Ok(())
+    }
+}
+
+/// What the access log says of a request.
+fn detail(head: &RequestHead<'_>) -> ExchangeDetail {
+    let request = &head.request;
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let named = |name: &str| request.fields.named(name.as_bytes()).next().map(text);
+    let mut target = request.path.to_owned();
+    if let Some(query) = request.query {
+        target.push('?');
+        target.push_str(query);
+    }
+    ExchangeDetail {
+        method: request.method.to_owned(),
+        host: request.authority.to_owned(),
+        target,
+        version: if head.version == Version::Http10 { "HTTP/1.0".into() } else { "HTTP/1.1".into() },
+        user_agent: named("user-agent"),
+        referer: named("referer"),
+        request_id: None,
+        ..ExchangeDetail::default()
+    }
+}

@@ -1,0 +1,193 @@
+//! Ends: of exchanges, whose connections go on or don't; of clients' connections. Everything that was held is given
+//! back, once, and a record is left.
+
+use super::Http;
+use super::answer::count_status;
+use super::exchange::{Exchange, ExchangeId, Phase};
+use super::session::{Session, SessionId, Stage};
+use crate::arrival;
+use crate::record::{CloseReason, Detail, Record};
+use crate::seam::{Gather, Op, Span};
+use crate::stats::{BackendMetric, ListenerMetric};
+use crate::world::{Tick, World};
+
+impl Http {
+    /// An exchange is over, and its client was told all that it gets: its connection goes on with the next request, or
+    /// ends in order.
+    pub(super) fn conclude(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, reason: CloseReason) {
+        let Some((exchange, id)) = self.finish(world, tick, id, reason) else { return };
+        let session = &mut self.sessions[id];
+        if !exchange.traits.keeps || session.drain.is_some() {
+            return self.close_session(world, tick, id);
+        }
+        session.stage = Stage::Idle;
+        session.since = tick.now;
+        match (session.input.is_empty(), session.rest.is_empty()) {
+            (true, true) => session.set_credit(tick, true),
+            (false, true) => self.resume.push(id),
+            // It goes on once the client took what it was sent.
+            (_, false) => {}
+        }
+        self.arm_session(world, id);
+    }
+
+    /// An exchange is over, and so is its client's connection: the client went, or must not take what came for the whole.
+    pub(super) fn abort(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, reason: CloseReason) {
+        let Some((_, session)) = self.finish(world, tick, id, reason) else { return };
+        let is_gone = reason == CloseReason::ClientGone;
+        self.drop_session(world, tick, session, is_gone);
+    }
+
+    /// Everything that an exchange held is given back.
+    pub(super) fn finish(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        reason: CloseReason,
+    ) -> Option<(Exchange, SessionId)> {
+        if !self.exchanges.contains_key(id) {
+            return None;
+        }
+        self.dequeue(world, id);
+        if let Some(upstream) = self.exchanges[id].upstream.take() {
+            if let Some(connection) = self.upstreams.get_mut(upstream) {
+                connection.exchange = None;
+                connection.keeps = false;
+            }
+            self.close_upstream(world, tick, upstream);
+        }
+        let place = self.exchanges[id].place();
+        self.count(world, id, reason);
+        if world.records {
+            let record = self.record(world, tick, id, reason);
+            tick.ask(Op::Record(Box::new(record)));
+        }
+        self.leave_backend(world, id);
+        let mut exchange = self.exchanges.remove(id)?;
+        debug_assert!(place.is_none() || exchange.backend.is_none(), "its place was given back");
+        self.rates.release(std::mem::take(&mut exchange.permits));
+        let kept = std::mem::take(&mut exchange.kept);
+        self.recycle(kept);
+        let session = exchange.session;
+        self.sessions[session].exchange = None;
+        self.sessions[session].body = Default::default();
+        Some((exchange, session))
+    }
+
+    fn count(&mut self, world: &mut World, id: ExchangeId, reason: CloseReason) {
+        let exchange = &self.exchanges[id];
+        let listener = &mut world.listeners[self.sessions[exchange.session].arrived.listener];
+        listener.values[ListenerMetric::RequestsLive] -= 1;
+        listener.values[ListenerMetric::BytesForwarded] += exchange.request_bytes;
+        count_status(&mut listener.values, exchange.status);
+        listener.exchange_closes.0[reason as usize] += 1;
+        if let Some((cluster, backend)) = exchange.place() {
+            let values = &mut world.clusters[cluster].backends[backend].values;
+            values[BackendMetric::BytesSent] += exchange.request_bytes;
+            values[BackendMetric::BytesReturned] += exchange.response_bytes;
+        }
+    }
+
+    fn record(&mut self, world: &World, tick: &Tick<'_>, id: ExchangeId, reason: CloseReason) -> Record {
+        let exchange = &mut self.exchanges[id];
+        let mut detail = exchange.detail.take().unwrap_or_default();
+        detail.status = (exchange.status > 0).then_some(exchange.status);
+        if exchange.phase == Phase::Queued {
+            detail.queued += tick.now - exchange.since;
+        }
+        let session = &self.sessions[exchange.session];
+        let backend = exchange.place().map(|(cluster, backend)| &world.clusters[cluster].backends[backend].spec);
+        Record {
+            listener: world.listeners[session.arrived.listener].spec.name.clone(),
+            route: exchange.rule.as_ref().and_then(|rule| rule.route.clone()),
+            cluster: exchange.target.as_ref().map(|target| target.cluster.clone()),
+            backend: backend.map(|backend| backend.name.clone()),
+            backend_address: backend.map(|backend| backend.address.clone()),
+            client: session.arrived.client(),
+            local: session.arrived.dialled(),
+            admitted: exchange.began,
+            duration: tick.now - exchange.began,
+            request_bytes: exchange.request_bytes,
+            response_bytes: exchange.response_bytes,
+            reason,
+            detail: Detail::Exchange(detail),
+        }
+    }
+
+    /// Tell the client that this is the end, and give it time to read what it was told: closing at once, with bytes of
+    /// it unread, would be a reset, and take that from it (RFC 9112 9.6).
+    pub(super) fn close_session(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
+        let session = &mut self.sessions[id];
+        session.stage = Stage::Closing;
+        session.since = tick.now;
+        session.input = Vec::new();
+        session.set_credit(tick, true);
+        if session.rest.is_empty() {
+            tick.ask(Op::Shutdown { socket: session.socket });
+        }
+        self.arm_session(world, id);
+    }
+
+    /// Close a client's connection; with a reason, because of something that it did or didn't.
+    pub(super) fn end_session(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: SessionId,
+        reason: Option<CloseReason>,
+    ) {
+        if let (Some(reason), Some(session)) = (reason, self.sessions.get(id)) {
+            world.listeners[session.arrived.listener].connection_closes.0[reason as usize] += 1;
+        }
+        self.drop_session(world, tick, id, reason.is_none());
+    }
+
+    fn drop_session(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, is_orderly: bool) {
+        let Some(session) = self.sessions.get(id) else { return };
+        debug_assert!(session.exchange.is_none(), "an exchange ends before its session");
+        let (socket, owes) = (session.socket, !session.rest.is_empty());
+        if world.forget(socket).is_some() {
+            tick.ask(if is_orderly && !owes { Op::Close { socket } } else { Op::Reset { socket } });
+        }
+        if let Some(session) = self.forget_session(world, id) {
+            let listener = session.arrived.listener;
+            arrival::release(world, listener, session.arrived.counted, session.arrived.client().ip());
+            world.settle_listener(listener);
+        }
+    }
+
+    /// Take a session out, whose connection was closed or is somebody else's from now on.
+    pub(super) fn forget_session(&mut self, world: &mut World, id: SessionId) -> Option<Session> {
+        let session = self.sessions.remove(id)?;
+        if let Some((timer, _)) = session.timer {
+            world.timers.cancel(timer);
+        }
+        Some(session)
+    }
+
+    /// The client takes bytes again.
+    pub(crate) fn handle_client_drained(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.moved = tick.now;
+        let rest = std::mem::take(&mut session.rest);
+        if !rest.is_empty() {
+            let head = tick.out.put(&rest);
+            session.write(tick, Gather { head, body: Span::EMPTY });
+        }
+        match (session.stage, session.exchange) {
+            (Stage::Closing, _) => tick.ask(Op::Shutdown { socket: session.socket }),
+            (_, Some(exchange)) => {
+                let exchange = &mut self.exchanges[exchange];
+                exchange.moved = tick.now;
+                let upstream = exchange.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
+                if let Some(upstream) = upstream {
+                    upstream.set_credit(tick, true);
+                }
+            }
+            (Stage::Idle, None) if !session.input.is_empty() => self.resume.push(id),
+            (_, None) => session.set_credit(tick, true),
+        }
+        self.arm_session(world, id);
+    }
+}

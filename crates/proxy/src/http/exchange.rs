@@ -1,0 +1,160 @@
+//! A request and its response, from the request's head to the end of both. Knows no version: what a client's and a
+//! backend's connection speak is theirs. Decides nothing.
+
+use std::sync::Arc;
+
+use kakei_config::TcpKnobs;
+
+use super::answer::Accepts;
+use super::rule::Rule;
+use super::session::SessionId;
+use super::upstream::UpstreamId;
+use crate::cluster::{BackendKey, ClusterKey};
+use crate::record::ExchangeDetail;
+use crate::seam::Instant;
+use crate::snapshot::{HttpListener, Target};
+
+slotmap::new_key_type! {
+    /// An exchange; carries a generation.
+    pub(crate) struct ExchangeId;
+}
+
+/// How far an exchange has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It is being decided what becomes of it.
+    Deciding,
+    /// It waits for a backend with room.
+    Queued,
+    /// A connection to its backend is being opened.
+    Connecting,
+    /// The request is on its way, or there, and the response has not begun.
+    Sent,
+    /// The response is on its way.
+    Responding,
+}
+
+/// How a body is written to the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// As it is: its length was said, or the connection's end ends it, or there is none.
+    Plain,
+    /// In chunks.
+    Chunked,
+}
+
+/// What of a request still matters once its head was passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Traits {
+    pub(super) is_head: bool,
+    pub(super) is_connect: bool,
+    pub(super) is_idempotent: bool,
+    /// It asks to become something else, and may.
+    pub(super) upgrades: bool,
+    /// The client speaks HTTP/1.0: no chunks, no interim responses.
+    pub(super) is_old: bool,
+    /// The client's connection may go on after it.
+    pub(super) keeps: bool,
+}
+
+/// An exchange.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(super) session: SessionId,
+    pub(super) upstream: Option<UpstreamId>,
+    pub(super) http: Arc<HttpListener>,
+    pub(super) rule: Option<Arc<Rule>>,
+    pub(super) target: Option<Arc<Target>>,
+    pub(super) cluster: Option<ClusterKey>,
+    pub(super) backend: Option<BackendKey>,
+    /// What its connection to a backend is held to.
+    pub(super) tcp: Option<Arc<TcpKnobs>>,
+    pub(super) phase: Phase,
+    /// Since when.
+    pub(super) since: Instant,
+    pub(super) began: Instant,
+    /// When bytes of either body moved last.
+    pub(super) moved: Instant,
+    pub(super) traits: Traits,
+    /// Whether all of the request came.
+    pub(super) request_ended: bool,
+    pub(super) request_framing: Framing,
+    pub(super) response_framing: Framing,
+    /// The request as it goes to a backend, from its begin, while it may have to be sent (again).
+    pub(super) kept: Vec<u8>,
+    /// Whether `kept` is all of it so far.
+    pub(super) is_whole: bool,
+    /// The status that the client was told; 0: none yet.
+    pub(super) status: u16,
+    /// Backends that failed it.
+    pub(super) tried: Vec<BackendKey>,
+    pub(super) tries: u32,
+    /// It was sent again because a connection that was reused turned out to be dead.
+    pub(super) revived: bool,
+    /// Interim responses that were passed on.
+    pub(super) interim: u8,
+    /// The backend that the client's cookie names; and whether the client is to be told of another one.
+    pub(super) sticky: Option<BackendKey>,
+    pub(super) accepts: Accepts,
+    pub(super) affinity: u64,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    /// Requests at one time that it counts among.
+    pub(super) permits: Vec<super::rate::Permit>,
+    pub(super) detail: Option<Box<ExchangeDetail>>,
+}
+
+impl Exchange {
+    pub(super) fn new(session: SessionId, http: Arc<HttpListener>, now: Instant, traits: Traits) -> Self {
+        Exchange {
+            session,
+            upstream: None,
+            http,
+            rule: None,
+            target: None,
+            cluster: None,
+            backend: None,
+            tcp: None,
+            phase: Phase::Deciding,
+            since: now,
+            began: now,
+            moved: now,
+            traits,
+            request_ended: false,
+            request_framing: Framing::Plain,
+            response_framing: Framing::Plain,
+            kept: Vec::new(),
+            is_whole: true,
+            status: 0,
+            tried: Vec::new(),
+            tries: 0,
+            revived: false,
+            interim: 0,
+            sticky: None,
+            accepts: Accepts::Text,
+            affinity: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+            permits: Vec::new(),
+            detail: None,
+        }
+    }
+
+    /// Where it is or is being sent to.
+    pub(super) fn place(&self) -> Option<(ClusterKey, BackendKey)> {
+        Some((self.cluster?, self.backend?))
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase, now: Instant) {
+        (self.phase, self.since) = (phase, now);
+    }
+
+    /// What a response is read as an answer to.
+    pub(super) fn method(&self) -> &'static str {
+        match (self.traits.is_head, self.traits.is_connect) {
+            (true, _) => "HEAD",
+            (_, true) => "CONNECT",
+            _ => "GET",
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A request to a backend: which one, on which connection, or in the queue for one with room; then its bytes.
+
+use kakei_config::StreamProxyProtocol;
+use kakei_wire::http1::chunk_head;
+
+use super::Http;
+use super::exchange::{ExchangeId, Framing, Phase};
+use super::session::Input;
+use super::upstream::{Upstream, UpstreamId};
+use crate::client;
+use crate::cluster::{BackendKey, ClusterKey};
+use crate::limits::{COPIED_CHUNK, QUEUE_TRIES_PER_STEP, REPLAY};
+use crate::record::CloseReason;
+use crate::seam::{Gather, Op, Span};
+use crate::stats::{BackendMetric, ListenerMetric};
+use crate::world::{Socket, Tick, World};
+
+/// What came of looking for a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Backend(BackendKey),
+    /// Some that could be tried have no room.
+    Full,
+    /// None is left to be tried.
+    Exhausted,
+    /// None takes work.
+    Nobody,
+}
+
+impl Http {
+    /// Send the request to a backend, or have it wait for one with room, or answer that there is none.
+    pub(super) fn place(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
+        let Some(cluster) = self.exchanges[id].cluster else { return };
+        match self.choose(world, id) {
+            // Those that wait were here first.
+            Choice::Backend(_) if self.queues.is_waited_for(cluster) => {
+                self.queues.stir();
+                self.enqueue(world, tick, id);
+            }
+            Choice::Backend(backend) => self.assign(world, tick, id, (cluster, backend)),
+            Choice::Full => self.enqueue(world, tick, id),
+            Choice::Exhausted => self.refuse(world, tick, id, (502, CloseReason::ConnectFailed)),
+            Choice::Nobody => self.refuse(world, tick, id, (503, CloseReason::NoBackend)),
+        }
+    }
+
+    fn choose(&self, world: &mut World, id: ExchangeId) -> Choice {
+        let exchange = &self.exchanges[id];
+        let (Some(key), Some(knobs)) = (exchange.cluster, &exchange.tcp) else { return Choice::Nobody };
+        let cluster = &mut world.clusters[key];
+        if !cluster.takes_work() {
+            return Choice::Nobody;
+        }
+        let (most, tried) = (knobs.connections_per_backend, &exchange.tried);
+        if most == 0 && tried.is_empty() && exchange.sticky.is_none() {
+            let chosen = cluster.pick(exchange.affinity, &mut world.rng);
+            return chosen.map_or(Choice::Nobody, Choice::Backend);
+        }
+        let has_room = |live: &crate::cluster::LiveBackend| {
+            most == 0 || !live.idle.is_empty() || live.connections + live.upstreams < most
+        };
+        if let Some(sticky) = exchange.sticky
+            && !tried.contains(&sticky)
+            && cluster.members().any(|member| member == sticky)
+            && has_room(&cluster.backends[sticky])
+        {
+            return Choice::Backend(sticky);
+        }
+        let chosen = cluster
+            .choose(exchange.affinity, &mut world.rng, |backend, live| !tried.contains(&backend) && has_room(live));
+        match chosen {
+            Some(backend) => Choice::Backend(backend),
+            None if cluster.members().all(|backend| tried.contains(&backend)) => Choice::Exhausted,
+            None => Choice::Full,
+        }
+    }
+
+    /// The request goes to this backend, on a connection that waits for one, or on a new one.
+    fn assign(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, place: (ClusterKey, BackendKey)) {
+        let exchange = &mut self.exchanges[id];
+        exchange.backend = Some(place.1);
+        exchange.tries += 1;
+        if let Some(detail) = &mut exchange.detail {
+            detail.attempts += 1;
+        }
+        let is_fresh = exchange.revived;
+        world.clusters[place.0].backends[place.1].take_request();
+        if !is_fresh && let Some(upstream) = self.take_idle(world, tick, place) {
+            let exchange = &mut self.exchanges[id];
+            exchange.upstream = Some(upstream);
+            if let Some(detail) = &mut exchange.detail {
+                detail.reused = true;
+            }
+            self.upstreams[upstream].occupy(id);
+            world.clusters[place.0].backends[place.1].values[BackendMetric::Reused] += 1;
+            return self.dispatch(world, tick, id);
+        }
+        self.connect(world, tick, id, place);
+    }
+
+    fn connect(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, place: (ClusterKey, BackendKey)) {
+        let exchange = &mut self.exchanges[id];
+        let live = &mut world.clusters[place.0].backends[place.1];
+        live.upstreams += 1;
+        live.values[BackendMetric::ConnectionsOpened] += 1;
+        let remote = live.spec.address.clone();
+        let keepalive = exchange.tcp.as_ref().and_then(|knobs| knobs.keepalive);
+        let upstream = self.upstreams.insert_with_key(|upstream| {
+            let socket = world.insert(Socket::Upstream(upstream));
+            tick.ask(Op::Connect { socket, remote, keepalive });
+            Upstream::new(socket, place, id, tick.now)
+        });
+        exchange.upstream = Some(upstream);
+        exchange.enter(Phase::Connecting, tick.now);
+        // Until there is somewhere to send it to, no more than what is here is taken of a body.
+        let session = &mut self.sessions[exchange.session];
+        if !exchange.request_ended {
+            session.set_credit(tick, false);
+        }
+        let session = exchange.session;
+        self.arm_session(world, session);
+    }
+
+    /// The connection to the backend is open.
+    pub(crate) fn handle_upstream_opened(&mut self, world: &mut World, tick: &mut Tick<'_>, id: UpstreamId) {
+        let Some(upstream) = self.upstreams.get_mut(id) else { return };
+        let place = upstream.place;
+        upstream.opened = tick.now;
+        let Some(exchange) = upstream.exchange else { return };
+        if self.exchanges[exchange].phase != Phase::Connecting {
+            return;
+        }
+        let version = world.clusters[place.0].spec.send_proxy_protocol;
+        if version != StreamProxyProtocol::Off {
+            // It speaks for this client from now on, and for nobody else.
+            self.upstreams[id].is_private = true;
+            let arrived = &self.sessions[self.exchanges[exchange].session].arrived;
+            let (client, dialled) = (arrived.client(), arrived.dialled());
+            let start = tick.out.bytes.len() as u32;
+            client::write_proxy_header(version, (client, dialled), &[], &mut tick.out.bytes);
+            let head = Span { start, len: tick.out.bytes.len() as u32 - start };
+            self.upstreams[id].write(tick, Gather { head, body: Span::EMPTY });
+        }
+        let waited = tick.now - self.exchanges[exchange].since;
+        if let Some(detail) = &mut self.exchanges[exchange].detail {
+            detail.connect = Some(waited);
+        }
+        self.dispatch(world, tick, exchange);
+    }
+
+    /// Send what is there of the request; the rest of it follows as it comes.
+    fn dispatch(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
+        let exchange = &mut self.exchanges[id];
+        let Some(upstream) = exchange.upstream else { return };
+        exchange.enter(Phase::Sent, tick.now);
+        exchange.moved = tick.now;
+        let head = tick.out.put(&exchange.kept);
+        self.upstreams[upstream].write(tick, Gather { head, body: Span::EMPTY });
+        let exchange = &mut self.exchanges[id];
+        if !exchange.traits.is_idempotent {
+            // It is never sent twice.
+            exchange.is_whole = false;
+            let kept = std::mem::take(&mut exchange.kept);
+            self.recycle(kept);
+        }
+        let exchange = &self.exchanges[id];
+        let session = exchange.session;
+        if !exchange.request_ended && self.upstreams[upstream].rest.is_empty() {
+            self.sessions[session].set_credit(tick, true);
+        }
+        self.arm_session(world, session);
+    }
+
+    /// A part of the request's body, on its way to the backend.
+    pub(super) fn send_body(
+        &mut self,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (input, from, len): (Input<'_>, usize, usize),
+    ) {
+        let bytes = &input.bytes[from..from + len];
+        match self.exchanges[id].request_framing {
+            Framing::Chunked => {
+                let mut chunk = self.buffer();
+                chunk_head(len, &mut chunk);
+                chunk.extend_from_slice(bytes);
+                chunk.extend_from_slice(b"\r\n");
+                self.send(tick, id, &chunk);
+                self.recycle(chunk);
+            }
+            Framing::Plain if len <= COPIED_CHUNK || self.exchanges[id].phase != Phase::Sent => {
+                self.send(tick, id, bytes);
+            }
+            Framing::Plain => {
+                let gather = input.gather(tick, from, len);
+                self.keep(id, bytes);
+                if let Some(upstream) = self.exchanges[id].upstream {
+                    self.upstreams[upstream].write(tick, gather);
+                }
+            }
+        }
+    }
+
+    /// Bytes of the request: kept while they may be needed (again), sent where there is somewhere to send them to.
+    pub(super) fn send(&mut self, tick: &mut Tick<'_>, id: ExchangeId, bytes: &[u8]) {
+        let is_there = matches!(self.exchanges[id].phase, Phase::Sent | Phase::Responding);
+        if !is_there {
+            return self.exchanges[id].kept.extend_from_slice(bytes);
+        }
+        self.keep(id, bytes);
+        if let Some(upstream) = self.exchanges[id].upstream {
+            let head = tick.out.put(bytes);
+            self.upstreams[upstream].write(tick, Gather { head, body: Span::EMPTY });
+        }
+    }
+
+    fn keep(&mut self, id: ExchangeId, bytes: &[u8]) {
+        let exchange = &mut self.exchanges[id];
+        if exchange.is_whole && exchange.kept.len() + bytes.len() <= REPLAY && exchange.phase == Phase::Sent {
+            exchange.kept.extend_from_slice(bytes);
+        } else {
+            exchange.is_whole = false;
+        }
+    }
+
+    fn enqueue(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
+        let exchange = &mut self.exchanges[id];
+        let (Some(cluster), Some(knobs)) = (exchange.cluster, exchange.tcp.clone()) else { return };
+        if self.queues.len(cluster) >= knobs.queue {
+            return self.refuse(world, tick, id, (503, CloseReason::QueueFull));
+        }
+        let exchange = &mut self.exchanges[id];
+        exchange.enter(Phase::Queued, tick.now);
+        let session = exchange.session;
+        if !exchange.request_ended {
+            self.sessions[session].set_credit(tick, false);
+        }
+        let listener = self.sessions[session].arrived.listener;
+        world.listeners[listener].values[ListenerMetric::RequestsQueued] += 1;
+        self.queues.join(cluster, id);
+        self.arm_session(world, session);
+    }
+
+    /// It waits no longer, for whatever reason.
+    pub(super) fn dequeue(&mut self, world: &mut World, id: ExchangeId) {
+        let exchange = &self.exchanges[id];
+        let (Phase::Queued, Some(cluster)) = (exchange.phase, exchange.cluster) else { return };
+        let listener = self.sessions[exchange.session].arrived.listener;
+        world.listeners[listener].values[ListenerMetric::RequestsQueued] -= 1;
+        let exchanges = &self.exchanges;
+        self.queues.leave(cluster, id, |id| exchanges.get(id).is_some_and(|other| other.phase == Phase::Queued));
+    }
+
+    /// Send those that wait and for which there is room now, the longest waiting first.
+    pub(super) fn serve_queues(&mut self, world: &mut World, tick: &mut Tick<'_>) {
+        for cluster in self.queues.take_stirred() {
+            self.serve_queue(world, tick, cluster);
+        }
+    }
+
+    fn serve_queue(&mut self, world: &mut World, tick: &mut Tick<'_>, cluster: ClusterKey) {
+        for _ in 0..QUEUE_TRIES_PER_STEP {
+            let exchanges = &self.exchanges;
+            let waits = |id: ExchangeId| exchanges.get(id).is_some_and(|other| other.phase == Phase::Queued);
+            let Some(id) = self.queues.next(cluster, waits) else { return };
+            let Choice::Backend(backend) = self.choose(world, id) else {
+                return self.queues.put_back(cluster, id);
+            };
+            let exchange = &mut self.exchanges[id];
+            let waited = tick.now - exchange.since;
+            if let Some(detail) = &mut exchange.detail {
+                detail.queued += waited;
+            }
+            let listener = self.sessions[exchange.session].arrived.listener;
+            exchange.enter(Phase::Deciding, tick.now);
+            world.listeners[listener].values[ListenerMetric::RequestsQueued] -= 1;
+            self.queues.serve(cluster);
+            self.assign(world, tick, id, (cluster, backend));
+        }
+        self.queues.stir();
+    }
+}

@@ -1,0 +1,180 @@
+//! Deadlines: the earliest of those that a client's connection stands under is armed, and looked at again when it comes,
+//! so that requests that go well cost no timer. Which one it was says what becomes of it.
+
+use super::Http;
+use super::exchange::{Exchange, Phase};
+use super::retry::Fault;
+use super::session::{Session, SessionId, Stage};
+use super::upstream::UpstreamId;
+use crate::change::Change;
+use crate::limits::LINGER;
+use crate::record::CloseReason;
+use crate::seam::Instant;
+use crate::world::{Due, Tick, World};
+
+/// What ends at a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    /// The time for a PROXY header.
+    Introduction,
+    /// The time for a request that has not begun.
+    KeepAlive,
+    Head,
+    Body,
+    Write,
+    Linger,
+    Queue,
+    Connect,
+    Response,
+    /// The time between two pieces of a response.
+    Stall,
+    Request,
+    Drain(Change),
+}
+
+impl Http {
+    /// When the connection must be looked at, as things stand, and what for.
+    fn deadline_of(&self, world: &World, session: &Session) -> (Instant, Limit) {
+        let listener = &world.listeners[session.arrived.listener].spec;
+        let knobs = listener.http.as_ref().map(|http| &http.knobs);
+        let own = knobs.map(|knobs| match session.stage {
+            Stage::Introduction => (session.since + listener.preread_timeout, Limit::Introduction),
+            Stage::Idle if session.requests == 0 => (session.since + knobs.head_timeout, Limit::KeepAlive),
+            Stage::Idle if !session.rest.is_empty() => (session.moved + knobs.write_timeout, Limit::Write),
+            Stage::Idle => (session.since + knobs.keep_alive, Limit::KeepAlive),
+            Stage::Head => (session.since + knobs.head_timeout, Limit::Head),
+            Stage::Closing => (session.since + LINGER, Limit::Linger),
+            Stage::Body | Stage::Waiting if !session.rest.is_empty() => {
+                (session.moved + knobs.write_timeout, Limit::Write)
+            }
+            Stage::Body if session.credit => (session.moved.max(session.since) + knobs.body_timeout, Limit::Body),
+            Stage::Body | Stage::Waiting => (Instant::FAR, Limit::Body),
+        });
+        let exchange = session.exchange.and_then(|id| self.exchanges.get(id));
+        let of_exchange = exchange.map(|exchange| exchange_deadline(session, exchange));
+        let total = exchange.and_then(|exchange| {
+            let total = exchange.rule.as_ref()?.spec.timeouts.request?;
+            Some((exchange.began + total, Limit::Request))
+        });
+        let drain = session.drain.map(|drain| (drain.until, Limit::Drain(drain.change)));
+        let all = [own, of_exchange, total, drain].into_iter().flatten();
+        all.min_by_key(|(at, _)| *at).unwrap_or((Instant::FAR, Limit::KeepAlive))
+    }
+
+    /// When it must end, as things stand; none: it has no deadline.
+    pub(super) fn deadline(&self, world: &World, session: &Session) -> Option<Instant> {
+        let (at, _) = self.deadline_of(world, session);
+        (at != Instant::FAR).then_some(at)
+    }
+
+    /// See to it that the connection is looked at no later than its deadline.
+    pub(super) fn arm_session(&mut self, world: &mut World, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let (at, _) = self.deadline_of(world, session);
+        let timer = session.timer;
+        self.sessions[id].timer = arm(world, timer, at, Due::Session(id));
+    }
+
+    /// See to it that a waiting connection to a backend is looked at when it has waited long enough.
+    pub(super) fn arm_upstream(&mut self, world: &mut World, id: UpstreamId) {
+        let upstream = &self.upstreams[id];
+        let Some(idle) = world.clusters[upstream.place.0].spec.http.idle_timeout else { return };
+        let (at, timer) = (upstream.since + idle, upstream.timer);
+        self.upstreams[id].timer = arm(world, timer, at, Due::Upstream(id));
+    }
+
+    /// A backend's connection may have waited long enough.
+    pub(crate) fn handle_upstream_due(&mut self, world: &mut World, tick: &mut Tick<'_>, id: UpstreamId) {
+        let Some(upstream) = self.upstreams.get_mut(id) else { return };
+        upstream.timer = None;
+        if upstream.exchange.is_some() {
+            return;
+        }
+        let idle = world.clusters[upstream.place.0].spec.http.idle_timeout;
+        match idle {
+            Some(idle) if tick.now - upstream.since < idle => self.arm_upstream(world, id),
+            _ => self.discard_idle(world, tick, id),
+        }
+    }
+
+    /// A client's connection is due.
+    pub(crate) fn handle_session_due(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.timer = None;
+        let session = &self.sessions[id];
+        let (at, limit) = self.deadline_of(world, session);
+        if at > tick.now {
+            return self.arm_session(world, id);
+        }
+        match (limit, session.exchange) {
+            (Limit::Introduction, _) => self.end_session(world, tick, id, Some(CloseReason::PrereadTimeout)),
+            (Limit::KeepAlive | Limit::Linger, _) => self.end_session(world, tick, id, None),
+            (Limit::Head, _) => self.refuse_unread(world, tick, id, (408, CloseReason::HeadTimeout)),
+            (Limit::Drain(change), exchange) => match (self.still_holds(world, tick, id, change), exchange) {
+                (Some(reason), Some(exchange)) => self.abort(world, tick, exchange, reason),
+                (Some(_), None) => self.end_session(world, tick, id, None),
+                (None, _) => {
+                    // What it stood on came back in time.
+                    self.sessions[id].drain = None;
+                    self.arm_session(world, id);
+                }
+            },
+            (Limit::Write, None) => self.end_session(world, tick, id, Some(CloseReason::WriteTimeout)),
+            (Limit::Write, Some(exchange)) => self.abort(world, tick, exchange, CloseReason::WriteTimeout),
+            (Limit::Body, Some(exchange)) => self.refuse(world, tick, exchange, (408, CloseReason::BodyTimeout)),
+            (Limit::Queue, Some(exchange)) => self.refuse(world, tick, exchange, (503, CloseReason::QueueTimeout)),
+            (Limit::Connect, Some(exchange)) => self.fail(world, tick, exchange, Fault::Connect),
+            (Limit::Response, Some(exchange)) => self.fail(world, tick, exchange, Fault::Timeout),
+            (Limit::Stall, Some(exchange)) => {
+                if let Some(place) = self.exchanges[exchange].place() {
+                    self.failures.push(place);
+                }
+                self.refuse(world, tick, exchange, (504, CloseReason::ResponseTimeout));
+            }
+            (Limit::Request, Some(exchange)) => self.refuse(world, tick, exchange, (504, CloseReason::RequestTimeout)),
+            (_, None) => self.end_session(world, tick, id, None),
+        }
+        if self.sessions.get(id).is_some_and(|session| session.timer.is_none()) {
+            self.arm_session(world, id);
+        }
+    }
+}
+
+/// The deadline of what the exchange waits for from its backend.
+fn exchange_deadline(session: &Session, exchange: &Exchange) -> (Instant, Limit) {
+    let never = (Instant::FAR, Limit::Response);
+    let (Some(knobs), Some(rule)) = (&exchange.tcp, &exchange.rule) else { return never };
+    let timeouts = &rule.spec.timeouts;
+    match exchange.phase {
+        Phase::Deciding => never,
+        Phase::Queued => (exchange.since + knobs.queue_timeout, Limit::Queue),
+        Phase::Connecting => (exchange.since + knobs.connect_timeout, Limit::Connect),
+        Phase::Sent if exchange.request_ended => {
+            (exchange.since.max(session.since) + timeouts.response, Limit::Response)
+        }
+        // The backend takes nothing of the request.
+        Phase::Sent if !session.credit => (exchange.moved + timeouts.response, Limit::Response),
+        Phase::Sent => never,
+        // The client takes nothing of the response: that is its own deadline.
+        Phase::Responding if !session.rest.is_empty() => never,
+        Phase::Responding => (exchange.moved + timeouts.idle, Limit::Stall),
+    }
+}
+
+/// Move a deadline forward where it has to come earlier. One that comes too early finds nothing due and is armed again.
+fn arm(
+    world: &mut World,
+    timer: Option<(crate::timers::TimerKey, Instant)>,
+    at: Instant,
+    due: Due,
+) -> Option<(crate::timers::TimerKey, Instant)> {
+    match timer {
+        _ if at == Instant::FAR => timer,
+        Some((_, armed)) if armed <= at => timer,
+        Some((key, _)) => {
+            world.timers.rearm(key, at, due);
+            Some((key, at))
+        }
+        None => Some((world.timers.arm(at, due), at)),
+    }
+}

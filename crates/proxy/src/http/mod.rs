@@ -1,0 +1,116 @@
+//! HTTP: requests of clients, each joined with a backend's response. Read in this order: `session` (a client's
+//! connection), `receive` (its bytes to requests), `exchange` (a request and its response), `decide` (route, limits,
+//! action), `forward` (backend, connection, queue), `upstream` (a backend's connection), `respond` (its bytes to the
+//! client), `retry`, `answer` (what the proxy says itself), `life` (deadlines), `end`, `sweep` (many at once).
+//! `rule` and `table` are the routes; `rewrite` writes heads. Knows nothing of datagrams and relays; a connection that is
+//! upgraded is handed to whoever asked for the step.
+
+mod answer;
+mod decide;
+mod end;
+mod exchange;
+mod forward;
+mod life;
+mod list;
+mod pattern;
+mod rate;
+mod receive;
+mod respond;
+mod retry;
+mod rewrite;
+mod rule;
+mod session;
+mod sweep;
+mod table;
+mod upgrade;
+mod upstream;
+
+use kakei_wire::http1::Heads;
+use slotmap::SlotMap;
+
+use self::exchange::{Exchange, ExchangeId};
+use self::rate::Rates;
+pub use self::rule::{Action, Rule};
+use self::session::Session;
+pub(crate) use self::session::SessionId;
+use self::sweep::Sweep;
+pub use self::table::{Mismatch, Table, Wanted};
+use self::upstream::Upstream;
+pub(crate) use self::upstream::UpstreamId;
+use crate::cluster::{BackendKey, ClusterKey};
+use crate::joined::Joined;
+use crate::limits::{SPARE_BUFFER, SPARE_BUFFERS};
+use crate::waiting::Waiting;
+use crate::world::{Tick, World};
+
+/// Everything of a worker that speaks HTTP.
+#[derive(Debug, Default)]
+pub(crate) struct Http {
+    sessions: SlotMap<SessionId, Session>,
+    exchanges: SlotMap<ExchangeId, Exchange>,
+    upstreams: SlotMap<UpstreamId, Upstream>,
+    /// Room for where the fields of a head lie.
+    heads: Heads,
+    /// Requests that wait for a backend with room.
+    queues: Waiting<ExchangeId>,
+    rates: Rates,
+    /// Buffers of exchanges that ended.
+    spare: Vec<Vec<u8>>,
+    /// Sessions whose next request is there already.
+    resume: Vec<SessionId>,
+    /// Sessions and upstreams still to be visited because what they stand on was changed.
+    sweeps: Vec<Sweep>,
+    /// Backends that failed a request in this step.
+    failures: Vec<(ClusterKey, BackendKey)>,
+    /// Connections that became something else in this step.
+    upgraded: Vec<Joined>,
+}
+
+impl Http {
+    /// How many clients are connected.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether something is left to be done at once.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.resume.is_empty() || !self.sweeps.is_empty() || self.queues.has_more_to_serve()
+    }
+
+    /// Who takes work may have changed.
+    pub(crate) fn stir(&mut self) {
+        self.queues.stir();
+    }
+
+    /// Backends that failed a request since this was called last.
+    pub(crate) fn take_failures(&mut self) -> Vec<(ClusterKey, BackendKey)> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// Connections that became something else since this was called last.
+    pub(crate) fn take_upgraded(&mut self) -> Vec<Joined> {
+        std::mem::take(&mut self.upgraded)
+    }
+
+    /// What is to be done at the end of a step, after all that happened in it.
+    pub(crate) fn settle(&mut self, world: &mut World, tick: &mut Tick<'_>) {
+        self.run_sweeps(world, tick);
+        self.serve_queues(world, tick);
+        for id in std::mem::take(&mut self.resume) {
+            self.resume(world, tick, id);
+        }
+    }
+
+    /// A buffer without bytes.
+    fn buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// A buffer that isn't needed any more.
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BUFFER && self.spare.len() < SPARE_BUFFERS {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}

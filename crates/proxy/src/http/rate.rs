@@ -1,0 +1,174 @@
+//! How many requests may come in a time, and at one time: the generic cell rate algorithm (ITU-T I.371) for each route,
+//! client or field value. Bounded in memory; reads no clock.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use kakei_config::{RateKey, RateLimit};
+use kakei_wire::message::Fields;
+
+use super::rule::Rule;
+use crate::hash::Keyed;
+use crate::limits::RATES;
+use crate::seam::Instant;
+
+/// One of the requests at one time; given back when its exchange ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Permit(u64);
+
+/// Rates in use.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    /// By a keyed hash of what they belong to, which no peer can make collide.
+    slots: HashMap<u64, Slot, FixedState>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// When everything admitted so far would have come at an even pace.
+    due: u64,
+    concurrent: u32,
+}
+
+impl Rates {
+    /// Whether a request may pass all of its route's limits; if not, after how long it may try again.
+    pub(super) fn admit(
+        &mut self,
+        hash: Keyed,
+        now: Instant,
+        (rule, client): (&Rule, IpAddr),
+        fields: &Fields<'_>,
+    ) -> Result<Vec<Permit>, Duration> {
+        let limits = rule.spec.rate_limits.iter().enumerate();
+        let keys: Vec<(u64, &RateLimit)> =
+            limits.map(|(number, limit)| (key(hash, (rule, number, limit), client, fields), limit)).collect();
+        if self.slots.len() + keys.len() > RATES {
+            let now = now.as_nanos();
+            self.slots.retain(|_, slot| slot.concurrent > 0 || slot.due > now);
+        }
+        let is_full = self.slots.len() + keys.len() > RATES;
+        let known = |slots: &HashMap<u64, Slot, FixedState>, key: u64| !is_full || slots.contains_key(&key);
+        // What there is no room for shares one slot.
+        let keys: Vec<(u64, &RateLimit)> =
+            keys.into_iter().map(|(key, limit)| (if known(&self.slots, key) { key } else { 0 }, limit)).collect();
+        for (key, limit) in &keys {
+            self.slots.entry(*key).or_default().allows(now, limit)?;
+        }
+        let mut permits = Vec::new();
+        for (key, limit) in keys {
+            let slot = self.slots.entry(key).or_default();
+            slot.take(now, limit);
+            if limit.concurrent > 0 {
+                slot.concurrent += 1;
+                permits.push(Permit(key));
+            }
+        }
+        Ok(permits)
+    }
+
+    /// A request ended.
+    pub(super) fn release(&mut self, permits: Vec<Permit>) {
+        for Permit(key) in permits {
+            if let Some(slot) = self.slots.get_mut(&key) {
+                slot.concurrent = slot.concurrent.saturating_sub(1);
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn allows(&self, now: Instant, limit: &RateLimit) -> Result<(), Duration> {
+        if limit.concurrent > 0 && self.concurrent >= limit.concurrent {
+            return Err(Duration::from_secs(1));
+        }
+        if limit.requests == 0 {
+            return Ok(());
+        }
+        let (apart, burst) = pace(limit);
+        let ahead = self.due.saturating_sub(now.as_nanos()) + apart;
+        if ahead > burst { Err(Duration::from_nanos(ahead - burst)) } else { Ok(()) }
+    }
+
+    fn take(&mut self, now: Instant, limit: &RateLimit) {
+        if limit.requests > 0 {
+            self.due = self.due.max(now.as_nanos()) + pace(limit).0;
+        }
+    }
+}
+
+/// Nanoseconds between two requests at an even pace, and by how much they may be ahead of it.
+fn pace(limit: &RateLimit) -> (u64, u64) {
+    let apart = limit.per.as_nanos() as u64 / u64::from(limit.requests.max(1));
+    let burst = if limit.burst == 0 { limit.requests } else { limit.burst };
+    (apart, apart.saturating_mul(u64::from(burst)))
+}
+
+fn key(hash: Keyed, (rule, number, limit): (&Rule, usize, &RateLimit), client: IpAddr, fields: &Fields<'_>) -> u64 {
+    let mut hasher = hash.build_hasher();
+    (&rule.route, &rule.spec.listener, number).hash(&mut hasher);
+    match &limit.by {
+        RateKey::Client => client.to_canonical().hash(&mut hasher),
+        RateKey::Header(name) => {
+            for value in fields.named(name.as_bytes()) {
+                value.hash(&mut hasher);
+            }
+        }
+        RateKey::Route => {}
+    }
+    hasher.finish().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use kakei_config::Route;
+
+    use super::*;
+
+    fn rule(limits: Vec<RateLimit>) -> Rule {
+        Rule::compile(Some(&"r".into()), &Route { rate_limits: limits, ..Route::default() })
+    }
+
+    fn admitted(rates: &mut Rates, rule: &Rule, ms: u64, client: &str) -> Result<Vec<Permit>, Duration> {
+        let hash = Keyed::new(&mut fastrand::Rng::with_seed(1));
+        let now = Instant::from_nanos(ms * 1_000_000);
+        rates.admit(hash, now, (rule, client.parse().unwrap()), &Fields::EMPTY)
+    }
+
+    #[test]
+    fn each_client_has_its_own_pace() {
+        let rule = rule(vec![RateLimit { requests: 10, ..RateLimit::default() }]);
+        let mut rates = Rates::default();
+        let passed = (0..50).filter(|_| admitted(&mut rates, &rule, 1_000, "192.0.2.1").is_ok()).count();
+        assert_eq!(passed, 10);
+        assert!(admitted(&mut rates, &rule, 1_000, "192.0.2.2").is_ok());
+        assert_eq!(admitted(&mut rates, &rule, 1_000, "192.0.2.1"), Err(Duration::from_millis(100)));
+        assert!(admitted(&mut rates, &rule, 1_100, "192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn requests_at_one_time_are_given_back() {
+        let rule = rule(vec![RateLimit { concurrent: 2, by: RateKey::Route, ..RateLimit::default() }]);
+        let mut rates = Rates::default();
+        let first = admitted(&mut rates, &rule, 0, "192.0.2.1").unwrap();
+        let second = admitted(&mut rates, &rule, 0, "192.0.2.2").unwrap();
+        assert!(admitted(&mut rates, &rule, 0, "192.0.2.3").is_err());
+        rates.release(first);
+        assert!(admitted(&mut rates, &rule, 0, "192.0.2.3").is_ok());
+        assert!(admitted(&mut rates, &rule, 0, "192.0.2.3").is_err());
+        rates.release(second);
+    }
+
+    #[test]
+    fn a_flood_of_clients_takes_bounded_memory() {
+        let rule = rule(vec![RateLimit { requests: 1, per: Duration::from_secs(3_600), ..RateLimit::default() }]);
+        let mut rates = Rates::default();
+        for number in 0..RATES as u32 + 1_000 {
+            let client = std::net::Ipv4Addr::from(number).to_string();
+            let _ = admitted(&mut rates, &rule, 5_000, &client);
+        }
+        assert!(rates.slots.len() <= RATES + 1, "{}", rates.slots.len());
+    }
+}

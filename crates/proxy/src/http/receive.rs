@@ -1,0 +1,277 @@
+//! A client's bytes: a PROXY header, heads, bodies. Requests of one connection are taken one after the other.
+
+use kakei_wire::http1::{HeadError, Limits, Piece};
+use kakei_wire::proxy_protocol;
+
+use super::Http;
+use super::exchange::{ExchangeId, Framing};
+use super::session::{Input, Session, SessionId, Stage};
+use crate::arrival::{self, Arrived};
+use crate::client::Believed;
+use crate::limits::PIPELINED;
+use crate::record::CloseReason;
+use crate::seam::{Accepted, Op, Span};
+use crate::snapshot::HttpListener;
+use crate::world::{Socket, Tick, World};
+
+/// Whether to look at more of what came.
+enum Next {
+    /// From there on.
+    At(usize),
+    /// What stands from there on has to wait.
+    Keep(usize),
+    /// Nothing of it matters any more.
+    Drop,
+}
+
+impl Http {
+    /// A client was let in.
+    pub(crate) fn handle_accepted(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        (accepted, arrived): (Accepted, Arrived),
+    ) {
+        let expects_header = !world.listeners[arrived.listener].spec.trusted.is_empty();
+        let id = self.sessions.insert_with_key(|id| {
+            let socket = world.insert(Socket::Session(id));
+            tick.ask(Op::Accept { arrival: accepted.arrival, socket, credit: true });
+            Session::new(socket, arrived, expects_header)
+        });
+        self.arm_session(world, id);
+    }
+
+    /// Bytes of a client.
+    pub(crate) fn handle_client_data(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, span: Span) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.moved = tick.now;
+        if session.input.is_empty() {
+            let input = Input::lent(tick, span);
+            return self.feed(world, tick, id, input);
+        }
+        let mut kept = std::mem::take(&mut session.input);
+        kept.extend_from_slice(span.of(tick.bytes));
+        self.feed(world, tick, id, Input::kept(&kept));
+    }
+
+    /// The next request, or a part of it, is there already.
+    pub(super) fn resume(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.stage == Stage::Idle && !session.input.is_empty() {
+            let kept = std::mem::take(&mut session.input);
+            self.feed(world, tick, id, Input::kept(&kept));
+        }
+    }
+
+    fn feed(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, input: Input<'_>) {
+        let (mut at, mut begun) = (0, 0);
+        let kept = loop {
+            let Some(session) = self.sessions.get_mut(id) else { return };
+            let stage = session.stage;
+            let next = match stage {
+                Stage::Introduction => self.introduce(world, tick, id, (input, at)),
+                Stage::Idle | Stage::Head if begun == PIPELINED || !session.rest.is_empty() => Next::Keep(at),
+                Stage::Idle | Stage::Head => self.read_head(world, tick, id, (input, at)),
+                Stage::Body => self.read_body(world, tick, id, (input, at)),
+                Stage::Waiting => Next::Keep(at),
+                Stage::Closing => Next::Drop,
+            };
+            begun += usize::from(stage != Stage::Body);
+            match next {
+                Next::At(next) => at = next,
+                Next::Keep(at) => break at,
+                Next::Drop => return,
+            }
+        };
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if kept < input.bytes.len() {
+            session.input = input.bytes[kept..].to_vec();
+            match session.stage {
+                Stage::Waiting => session.set_credit(tick, false),
+                // It goes on once the client took what it was sent, or with the next step.
+                Stage::Idle if !session.rest.is_empty() => session.set_credit(tick, false),
+                Stage::Idle if begun >= PIPELINED => {
+                    session.set_credit(tick, false);
+                    self.resume.push(id);
+                }
+                _ => {}
+            }
+        } else if session.stage == Stage::Idle {
+            session.set_credit(tick, true);
+        }
+        self.arm_session(world, id);
+    }
+
+    fn introduce(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: SessionId,
+        (input, at): (Input<'_>, usize),
+    ) -> Next {
+        let session = &mut self.sessions[id];
+        match proxy_protocol::parse_stream(&input.bytes[at..]) {
+            Ok(None) => Next::Keep(at),
+            Ok(Some(header)) => {
+                session.arrived.believed = header.addresses.map(|addresses| Box::new(Believed::from(addresses)));
+                session.stage = Stage::Idle;
+                match arrival::count_client(world, session.arrived.listener, session.arrived.client().ip()) {
+                    Some(counted) => {
+                        session.arrived.counted = counted;
+                        Next::At(at + header.len)
+                    }
+                    None => {
+                        self.end_session(world, tick, id, Some(CloseReason::OverLimit));
+                        Next::Drop
+                    }
+                }
+            }
+            Err(_) => {
+                self.end_session(world, tick, id, Some(CloseReason::ProxyHeader));
+                Next::Drop
+            }
+        }
+    }
+
+    fn read_head(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: SessionId,
+        (input, at): (Input<'_>, usize),
+    ) -> Next {
+        let session = &mut self.sessions[id];
+        let bytes = &input.bytes[at..];
+        if session.stage == Stage::Idle {
+            match bytes {
+                // RFC 9112 2.2: empty lines before a request are passed over.
+                [b'\r', b'\n', ..] => return Next::At(at + 2),
+                [] | [b'\r'] => return Next::Keep(at),
+                _ => {
+                    session.stage = Stage::Head;
+                    if session.requests > 0 {
+                        session.since = tick.now;
+                    }
+                }
+            }
+        }
+        let Some(http) = world.listeners[session.arrived.listener].spec.http.clone() else {
+            // The listener speaks something else by now.
+            self.end_session(world, tick, id, None);
+            return Next::Drop;
+        };
+        let limits = limits(&http);
+        let len = match session.scan.find(bytes, &limits) {
+            Ok(None) => return Next::Keep(at),
+            Ok(Some(len)) => len,
+            Err(error) => {
+                self.reject_head(world, tick, id, error);
+                return Next::Drop;
+            }
+        };
+        session.scan = Default::default();
+        let mut heads = std::mem::take(&mut self.heads);
+        match heads.request(&bytes[..len], &limits) {
+            Ok(head) => self.begin(world, tick, id, (&http, &head)),
+            Err(error) => self.reject_head(world, tick, id, error),
+        }
+        self.heads = heads;
+        Next::At(at + len)
+    }
+
+    fn read_body(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: SessionId,
+        (input, at): (Input<'_>, usize),
+    ) -> Next {
+        let session = &mut self.sessions[id];
+        let Some(exchange) = session.exchange else { return Next::Drop };
+        match session.body.next(input.bytes, at) {
+            Ok(Piece::Data { from, len }) => {
+                self.pass_request(world, tick, exchange, (input, from, len));
+                Next::At(from + len)
+            }
+            Ok(Piece::Nothing) => Next::Keep(input.bytes.len()),
+            Ok(Piece::End { at }) => {
+                session.stage = Stage::Waiting;
+                session.since = tick.now;
+                self.pass_request_end(tick, exchange);
+                Next::At(at)
+            }
+            Err(_) => {
+                self.refuse(world, tick, exchange, (400, CloseReason::BadRequest));
+                Next::Drop
+            }
+        }
+    }
+
+    /// A part of a request's body.
+    fn pass_request(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (input, from, len): (Input<'_>, usize, usize),
+    ) {
+        let exchange = &mut self.exchanges[id];
+        exchange.moved = tick.now;
+        exchange.request_bytes += len as u64;
+        let most = exchange.http.knobs.max_body;
+        if most > 0 && exchange.request_bytes > most {
+            return self.refuse(world, tick, id, (413, CloseReason::TooLarge));
+        }
+        self.send_body(tick, id, (input, from, len));
+    }
+
+    fn pass_request_end(&mut self, tick: &mut Tick<'_>, id: ExchangeId) {
+        let exchange = &mut self.exchanges[id];
+        exchange.request_ended = true;
+        exchange.moved = tick.now;
+        if exchange.request_framing == Framing::Chunked {
+            let session = &self.sessions[exchange.session];
+            let mut end = b"0\r\n".to_vec();
+            session.body.write_trailers(&mut end);
+            end.extend_from_slice(b"\r\n");
+            self.send(tick, id, &end);
+        }
+        self.sessions[self.exchanges[id].session].body = Default::default();
+    }
+
+    /// A head that can't be answered by anything but its error.
+    fn reject_head(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, error: HeadError) {
+        let reason = match error {
+            HeadError::LineTooLong | HeadError::TooLong | HeadError::TooManyFields => CloseReason::TooLarge,
+            _ => CloseReason::BadRequest,
+        };
+        self.refuse_unread(world, tick, id, (error.status(), reason));
+    }
+
+    /// The client sends nothing more.
+    pub(crate) fn handle_client_eof(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
+        self.handle_client_gone(world, tick, id, CloseReason::ClientGone);
+    }
+
+    /// The client's connection broke.
+    pub(crate) fn handle_client_broken(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
+        self.handle_client_gone(world, tick, id, CloseReason::ClientReset);
+    }
+
+    fn handle_client_gone(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, reason: CloseReason) {
+        let Some(session) = self.sessions.get(id) else { return };
+        match session.exchange {
+            Some(exchange) => self.abort(world, tick, exchange, reason),
+            None => self.end_session(world, tick, id, None),
+        }
+    }
+}
+
+/// The bounds of a listener's heads.
+pub(super) fn limits(http: &HttpListener) -> Limits {
+    Limits {
+        line: http.knobs.max_request_line as usize,
+        head: http.knobs.max_head as usize,
+        fields: http.knobs.max_fields as usize,
+    }
+}

@@ -1,0 +1,153 @@
+//! What went wrong with a try, and whether there is another one: only where nothing can happen twice that must not, and
+//! within what the cluster may be burdened with.
+
+use kakei_config::RetryOn;
+
+use super::Http;
+use super::exchange::{Exchange, ExchangeId, Phase};
+use crate::record::CloseReason;
+use crate::stats::BackendMetric;
+use crate::world::{Tick, World};
+
+/// What went wrong with a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The backend can't be connected to.
+    Connect,
+    /// We can't open a connection: that says nothing about the backend.
+    Lack,
+    /// The backend broke the connection before its response began.
+    Reset,
+    /// Its response did not begin in time.
+    Timeout,
+    /// Its response was malformed.
+    Malformed,
+    /// Its response has a status that asks for another try.
+    Status(u16),
+}
+
+impl Fault {
+    fn reason(self) -> CloseReason {
+        match self {
+            Fault::Connect | Fault::Lack => CloseReason::ConnectFailed,
+            Fault::Reset => CloseReason::BackendReset,
+            Fault::Timeout => CloseReason::ResponseTimeout,
+            Fault::Malformed | Fault::Status(_) => CloseReason::BadResponse,
+        }
+    }
+
+    /// Whether a route that says this asks for another try.
+    fn is_named_by(self, on: RetryOn) -> bool {
+        match on {
+            RetryOn::Connect => self == Fault::Connect,
+            RetryOn::Reset => self == Fault::Reset,
+            RetryOn::Timeout => self == Fault::Timeout,
+            RetryOn::Status(status) => self == Fault::Status(status),
+        }
+    }
+}
+
+impl Http {
+    /// A try failed before its response began.
+    pub(super) fn fail(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, fault: Fault) {
+        let exchange = &mut self.exchanges[id];
+        let place = exchange.place();
+        let (mut is_stale, mut said_something) = (false, false);
+        if let Some(upstream) = exchange.upstream.take()
+            && let Some(connection) = self.upstreams.get(upstream)
+        {
+            said_something = exchange.interim > 0 || connection.reading_has_begun();
+            is_stale = fault == Fault::Reset && connection.requests > 1 && !said_something;
+            self.close_upstream(world, tick, upstream);
+        }
+        self.leave_backend(world, id);
+        let exchange = &mut self.exchanges[id];
+        if is_stale && !exchange.revived && exchange.may_be_sent_again(fault) {
+            exchange.revived = true;
+            exchange.enter(Phase::Deciding, tick.now);
+            return self.place(world, tick, id);
+        }
+        if let Some(place) = place {
+            if !is_stale && !matches!(fault, Fault::Lack | Fault::Status(_)) {
+                self.failures.push(place);
+            }
+            let exchange = &mut self.exchanges[id];
+            if !said_something && exchange.wants_another(fault) && world.clusters[place.0].retries.spend() {
+                if let Some(live) = world.clusters[place.0].backends.get_mut(place.1) {
+                    live.values[BackendMetric::Retries] += 1;
+                }
+                exchange.tried.push(place.1);
+                exchange.enter(Phase::Deciding, tick.now);
+                return self.place(world, tick, id);
+            }
+        }
+        let reason = fault.reason();
+        self.refuse(world, tick, id, (Exchange::fault_status(reason), reason));
+    }
+
+    /// Whether a response of this status is not the one that the client gets; then there is another try already.
+    pub(super) fn retries_status(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        status: u16,
+    ) -> bool {
+        let exchange = &self.exchanges[id];
+        let Some(cluster) = exchange.cluster else { return false };
+        let fault = Fault::Status(status);
+        let others = world.clusters[cluster]
+            .members()
+            .any(|member| exchange.backend != Some(member) && !exchange.tried.contains(&member));
+        if !others || !exchange.wants_another(fault) || !world.clusters[cluster].retries.has() {
+            return false;
+        }
+        self.fail(world, tick, id, fault);
+        true
+    }
+
+    /// What a response says about its backend.
+    pub(super) fn judge(&mut self, world: &mut World, tick: &Tick<'_>, id: ExchangeId, status: u16) {
+        let exchange = &self.exchanges[id];
+        let Some((cluster, backend)) = exchange.place() else { return };
+        let waited = tick.now - exchange.since;
+        let cluster_of = &mut world.clusters[cluster];
+        let passive = cluster_of.spec.health.as_ref().and_then(|health| health.passive.as_ref());
+        let is_bad = passive.is_some_and(|check| {
+            check.status.iter().any(|range| range.contains(status)) || check.latency.is_some_and(|most| waited > most)
+        });
+        match is_bad {
+            true => self.failures.push((cluster, backend)),
+            false => cluster_of.backends[backend].passive.handle_success(),
+        }
+    }
+
+    /// Give the place on the backend back.
+    pub(super) fn leave_backend(&mut self, world: &mut World, id: ExchangeId) {
+        let exchange = &mut self.exchanges[id];
+        let (Some(cluster), Some(backend)) = (exchange.cluster, exchange.backend.take()) else { return };
+        world.clusters[cluster].backends[backend].give_back_request();
+        self.queues.stir();
+        world.settle_backend(cluster, backend);
+    }
+}
+
+impl Exchange {
+    /// Whether nothing can happen twice that must not, and everything is at hand.
+    fn may_be_sent_again(&self, fault: Fault) -> bool {
+        match fault {
+            // Nothing was sent.
+            Fault::Connect => true,
+            _ => self.traits.is_idempotent && self.is_whole && !self.traits.upgrades,
+        }
+    }
+
+    fn wants_another(&self, fault: Fault) -> bool {
+        let Some(rule) = &self.rule else { return false };
+        let retry = &rule.spec.retry;
+        self.tries <= retry.attempts
+            && retry.on.iter().any(|on| fault.is_named_by(*on))
+            && self.may_be_sent_again(fault)
+            && self.interim == 0
+    }
+}

@@ -1,0 +1,251 @@
+//! Heads as they go on: what is about one connection is taken out, what the route changes is changed, who the client is
+//! is added. Fields that stay are copied as they came, in runs, in their order and case.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use kakei_wire::http1::{Connection, ResponseHead};
+use kakei_wire::message::{Field, Fields, Known, Length, reason};
+
+use super::Http;
+use super::decide::Deciding;
+use super::exchange::{Exchange, ExchangeId, Framing};
+use super::rule::{Edits, Rule};
+use crate::world::World;
+
+/// What a client said of clients before it, where it is believed.
+#[derive(Default)]
+struct Before<'a> {
+    forwarded: Vec<&'a [u8]>,
+    x_forwarded_for: Vec<&'a [u8]>,
+    proto: Option<&'a [u8]>,
+    host: Option<&'a [u8]>,
+    port: Option<&'a [u8]>,
+    request_id: Option<&'a [u8]>,
+}
+
+impl Http {
+    /// Write a request's head as it goes to a backend.
+    pub(super) fn write_request(
+        &mut self,
+        world: &mut World,
+        id: ExchangeId,
+        deciding: &Deciding<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let exchange = &mut self.exchanges[id];
+        let request = &deciding.head.request;
+        let Some(rule) = exchange.rule.clone() else { return };
+        let host = rule.spec.request.host.as_deref();
+        let keeps_host = host.is_none() && !deciding.head.is_absolute;
+        out.extend_from_slice(request.method.as_bytes());
+        out.push(b' ');
+        write_target(&rule, deciding, out);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        if !keeps_host || exchange.traits.is_connect && request.fields.first(Known::Host).is_none() {
+            field(out, "Host", host.unwrap_or(request.authority).as_bytes());
+        }
+        let knobs = &exchange.http.knobs;
+        let edits = &rule.request;
+        copy_fields(&request.fields, edits, &deciding.head.connection, out, |known| match known {
+            Known::Host => keeps_host,
+            Known::Forwarded => !knobs.forwarded && false,
+            Known::XForwardedFor
+            | Known::XForwardedProto
+            | Known::XForwardedHost
+            | Known::XForwardedPort
+            | Known::XRequestId => false,
+            Known::ProxyAuthorization => false,
+            known => !known.is_hop_by_hop(),
+        });
+        self.introduce_client(world, id, deciding, out);
+        let exchange = &self.exchanges[id];
+        out.extend_from_slice(&edits.lines);
+        if exchange.request_framing == Framing::Chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        if exchange.traits.upgrades {
+            out.extend_from_slice(b"Connection: Upgrade\r\n");
+            for protocol in request.fields.known(Known::Upgrade) {
+                field(out, "Upgrade", protocol);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Who the client is, by what name it asked, and what the request is known by.
+    fn introduce_client(&mut self, world: &mut World, id: ExchangeId, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+        let exchange = &mut self.exchanges[id];
+        let knobs = &exchange.http.knobs;
+        let arrived = &self.sessions[exchange.session].arrived;
+        let (client, port) = (arrived.client().ip().to_canonical(), arrived.dialled().port());
+        let authority = deciding.head.request.authority;
+        let before = match knobs.trusted.iter().any(|network| network.contains(&client)) {
+            true => Before::read(&deciding.head.request.fields),
+            false => Before::default(),
+        };
+        if knobs.x_forwarded {
+            let client = client.to_string();
+            list(out, "X-Forwarded-For", &before.x_forwarded_for, client.as_bytes());
+            field(out, "X-Forwarded-Proto", before.proto.unwrap_or(b"http"));
+            if let Some(host) = before.host.or((!authority.is_empty()).then_some(authority.as_bytes())) {
+                field(out, "X-Forwarded-Host", host);
+            }
+            field(out, "X-Forwarded-Port", before.port.unwrap_or(port.to_string().as_bytes()));
+        }
+        if knobs.forwarded {
+            let mut element = match client {
+                IpAddr::V4(v4) => format!("for={v4}"),
+                IpAddr::V6(v6) => format!("for=\"[{v6}]\""),
+            };
+            if !authority.is_empty() {
+                // RFC 7239 4: a host with a colon is no token.
+                let _ = write!(element, ";host=\"{authority}\"");
+            }
+            element.push_str(";proto=http");
+            list(out, "Forwarded", &before.forwarded, element.as_bytes());
+        }
+        if knobs.request_id {
+            let made = format!("{:032x}", world.rng.u128(..));
+            let request_id = before.request_id.unwrap_or(made.as_bytes());
+            field(out, "X-Request-Id", request_id);
+            if let Some(detail) = &mut exchange.detail {
+                detail.request_id = Some(String::from_utf8_lossy(request_id).into_owned());
+            }
+        }
+        if let Some(via) = &knobs.via {
+            let version = if exchange.traits.is_old { "1.0" } else { "1.1" };
+            field(out, "Via", format!("{version} {via}").as_bytes());
+        }
+    }
+}
+
+impl<'a> Before<'a> {
+    fn read(fields: &Fields<'a>) -> Self {
+        let all = |known| fields.known(known).filter(|value| !value.is_empty()).collect();
+        let one = |known| fields.first(known).filter(|value| !value.is_empty());
+        Before {
+            forwarded: all(Known::Forwarded),
+            x_forwarded_for: all(Known::XForwardedFor),
+            proto: one(Known::XForwardedProto),
+            host: one(Known::XForwardedHost),
+            port: one(Known::XForwardedPort),
+            request_id: one(Known::XRequestId),
+        }
+    }
+}
+
+fn write_target(rule: &Rule, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+    let request = &deciding.head.request;
+    match &rule.path {
+        _ if request.method == "CONNECT" => return out.extend_from_slice(request.authority.as_bytes()),
+        Some(template) if deciding.path.first() == Some(&b'/') => {
+            let begin = out.len();
+            rule.render(template, deciding.path, out);
+            // What a template makes of a path without a rest may be nothing.
+            if out.get(begin) != Some(&b'/') {
+                out.insert(begin, b'/');
+            }
+        }
+        _ => out.extend_from_slice(request.path.as_bytes()),
+    }
+    if let Some(query) = request.query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+}
+
+/// A response's head as it goes to the client.
+pub(super) fn write_response(exchange: &Exchange, head: &ResponseHead<'_>, extra: &[u8], out: &mut Vec<u8>) {
+    let response = &head.response;
+    status_line(response.status, response.reason, out);
+    let no_edits = Edits::default();
+    let edits = exchange.rule.as_ref().map_or(&no_edits, |rule| &rule.response);
+    let has_length = !matches!(response.status, 100..=199 | 204);
+    copy_fields(&response.fields, edits, &head.connection, out, |known| match known {
+        Known::ContentLength => has_length,
+        known => !known.is_hop_by_hop(),
+    });
+    out.extend_from_slice(&edits.lines);
+    out.extend_from_slice(extra);
+    if let Some(via) = &exchange.http.knobs.via {
+        field(out, "Via", format!("1.1 {via}").as_bytes());
+    }
+    if response.length == Length::Unknown && exchange.response_framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if response.status == 101 {
+        out.extend_from_slice(b"Connection: Upgrade\r\n");
+        for protocol in response.fields.known(Known::Upgrade) {
+            field(out, "Upgrade", protocol);
+        }
+    } else if response.status >= 200 {
+        write_persistence(exchange, out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether the client's connection goes on, where that isn't what its version means anyway.
+pub(super) fn write_persistence(exchange: &Exchange, out: &mut Vec<u8>) {
+    match (exchange.traits.keeps, exchange.traits.is_old) {
+        (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (true, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (true, false) => {}
+    }
+}
+
+/// The first line of a response.
+pub(super) fn status_line(status: u16, text: &str, out: &mut Vec<u8>) {
+    let text = if text.is_empty() { reason(status) } else { text };
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&[b'0' + (status / 100) as u8, b'0' + (status / 10 % 10) as u8, b'0' + (status % 10) as u8]);
+    out.push(b' ');
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// One field's line.
+pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn list(out: &mut Vec<u8>, name: &str, before: &[&[u8]], last: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    for value in before {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(last);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Copy the fields that stay: neighbours in one piece.
+fn copy_fields(
+    fields: &Fields<'_>,
+    edits: &Edits,
+    connection: &Connection,
+    out: &mut Vec<u8>,
+    stays: impl Fn(Known) -> bool,
+) {
+    let edited = !edits.is_empty();
+    let mut run: Option<(&Field, &Field)> = None;
+    for field in fields.iter() {
+        let named = || connection.names_others && Connection::names(fields, fields.name(field));
+        let stays = match field.known {
+            Some(known) => stays(known),
+            None => !named(),
+        };
+        if stays && !(edited && edits.removes(fields.name(field))) {
+            run = Some((run.map_or(field, |(first, _)| first), field));
+        } else if let Some((first, last)) = run.take() {
+            out.extend_from_slice(fields.lines(first, last));
+        }
+    }
+    if let Some((first, last)) = run {
+        out.extend_from_slice(fields.lines(first, last));
+    }
+}

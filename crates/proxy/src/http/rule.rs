@@ -1,0 +1,210 @@
+//! A route of an HTTP listener, compiled: what becomes of a request, what is changed in it. Matches nothing itself.
+
+use std::sync::Arc;
+
+use kakei_config::{Name, OnChange, PathMatch, Redirect, Respond, Route};
+use kakei_wire::message::encode_path;
+use regex_automata::meta::Regex;
+
+use super::pattern;
+use crate::snapshot::Target;
+
+/// What becomes of a request that matches.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// It goes to a cluster.
+    Forward(Arc<Target>),
+    /// It goes to one of several, by weight.
+    Split(Vec<(Arc<Target>, u32)>),
+    /// The client is sent elsewhere.
+    Redirect(Redirect),
+    /// The proxy answers.
+    Respond(Respond),
+}
+
+/// A compiled route.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Which; none: what the listener does with everything else.
+    pub route: Option<Name>,
+    /// As the operator wrote it.
+    pub spec: Route,
+    pub(crate) action: Action,
+    pub(crate) request: Edits,
+    pub(crate) response: Edits,
+    /// The path to go on with.
+    pub(crate) path: Option<Template>,
+    regex: Option<Regex>,
+}
+
+impl PartialEq for Rule {
+    /// Everything else follows from these.
+    fn eq(&self, other: &Self) -> bool {
+        self.route == other.route && self.spec == other.spec
+    }
+}
+
+impl Rule {
+    /// Compile a route of a validated document.
+    pub(crate) fn compile(route: Option<&Name>, spec: &Route) -> Self {
+        let regex = match &spec.path {
+            PathMatch::Regex(text) => pattern::compile(text),
+            _ => None,
+        };
+        let target = |cluster: &Name| {
+            Arc::new(Target { route: route.cloned(), cluster: cluster.clone(), on_change: spec.on_change })
+        };
+        let action = match (&spec.cluster, &spec.redirect, &spec.respond) {
+            (Some(cluster), _, _) => Action::Forward(target(cluster)),
+            (_, Some(redirect), _) => Action::Redirect(redirect.clone()),
+            (_, _, Some(respond)) => Action::Respond(respond.clone()),
+            _ => Action::Split(spec.split.iter().map(|(cluster, weight)| (target(cluster), *weight)).collect()),
+        };
+        let (request, response) = (&spec.request, &spec.response);
+        Rule {
+            route: route.cloned(),
+            action,
+            request: Edits::new(&request.remove, &request.set, &request.add),
+            response: Edits::new(&response.remove, &response.set, &response.add),
+            path: request.path.as_deref().map(Template::new),
+            regex,
+            spec: spec.clone(),
+        }
+    }
+
+    /// What a listener does with what no route matches.
+    pub(crate) fn default_of(cluster: Name) -> Self {
+        let spec = Route { cluster: Some(cluster), on_change: OnChange::Keep, ..Route::default() };
+        Rule::compile(None, &spec)
+    }
+
+    /// A path made by one of its templates from the path that matched, which is normalised.
+    pub(crate) fn render(&self, template: &Template, path: &[u8], out: &mut Vec<u8>) {
+        let prefix = match &self.spec.path {
+            PathMatch::Prefix(prefix) if prefix != "/" => prefix.len(),
+            _ => 0,
+        };
+        let mut captures = None;
+        for part in &template.0 {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Path => encode_path(path, out),
+                Part::Rest => encode_path(path.get(prefix..).unwrap_or_default(), out),
+                Part::Capture(number) => {
+                    let Some(regex) = &self.regex else { continue };
+                    let captures = captures.get_or_insert_with(|| {
+                        let mut captures = regex.create_captures();
+                        regex.captures(path, &mut captures);
+                        captures
+                    });
+                    if let Some(span) = captures.get_group(*number) {
+                        encode_path(&path[span.range()], out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether it leads where that target does.
+    pub(crate) fn leads_to(&self, target: &Target) -> bool {
+        match &self.action {
+            Action::Forward(to) => **to == *target,
+            Action::Split(split) => split.iter().any(|(to, _)| **to == *target),
+            Action::Redirect(_) | Action::Respond(_) => false,
+        }
+    }
+}
+
+/// Changes of fields, ready to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Edits {
+    /// Names of those that go, in lower case.
+    removed: Vec<Box<[u8]>>,
+    /// Those that come, as lines.
+    pub(crate) lines: Vec<u8>,
+}
+
+impl Edits {
+    fn new<'a>(
+        remove: &[String],
+        set: impl IntoIterator<Item = (&'a String, &'a String)> + Clone,
+        add: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) -> Self {
+        let lower = |name: &String| name.to_ascii_lowercase().into_bytes().into_boxed_slice();
+        let removed = remove.iter().chain(set.clone().into_iter().map(|(name, _)| name)).map(lower).collect();
+        let mut lines = Vec::new();
+        for (name, value) in set.into_iter().chain(add) {
+            lines.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        Edits { removed, lines }
+    }
+
+    /// Whether a field of this name goes.
+    pub(crate) fn removes(&self, name: &[u8]) -> bool {
+        self.removed.iter().any(|removed| name.eq_ignore_ascii_case(removed))
+    }
+
+    /// Whether nothing is changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.lines.is_empty()
+    }
+}
+
+/// A text with places for parts of the path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Path,
+    Rest,
+    Capture(usize),
+}
+
+impl Template {
+    /// From a text that validation has seen.
+    pub(crate) fn new(text: &str) -> Self {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((name, after)) = after.split_once('}') else { break };
+            if !before.is_empty() {
+                parts.push(Part::Text(before.to_owned()));
+            }
+            parts.push(match name {
+                "path" => Part::Path,
+                "rest" => Part::Rest,
+                number => Part::Capture(number.parse().unwrap_or(usize::MAX)),
+            });
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(rest.to_owned()));
+        }
+        Template(parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_put_the_parts_of_a_path_elsewhere() {
+        let rule = |path: PathMatch| Rule::compile(None, &Route { path, ..Route::default() });
+        let render = |rule: &Rule, template: &str, path: &str| {
+            let mut out = Vec::new();
+            rule.render(&Template::new(template), path.as_bytes(), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let prefix = rule(PathMatch::Prefix("/api".into()));
+        assert_eq!(render(&prefix, "/v2{rest}", "/api/x y"), "/v2/x%20y");
+        assert_eq!(render(&prefix, "/v2{rest}", "/api"), "/v2");
+        assert_eq!(render(&prefix, "/new{path}", "/api/x"), "/new/api/x");
+        let regex = rule(PathMatch::Regex("/u/([a-z]+)/([0-9]+)".into()));
+        assert_eq!(render(&regex, "/{2}/of/{1}{3}", "/u/bob/7"), "/7/of/bob");
+        let root = rule(PathMatch::Prefix("/".into()));
+        assert_eq!(render(&root, "/v2{rest}", "/a"), "/v2/a");
+    }
+}

@@ -1,0 +1,142 @@
+//! A client's connection: what it is in the middle of reading, what it did not take yet, which exchange it waits for.
+//! An idle one holds no buffer. Decides nothing.
+
+use kakei_wire::http1::{Body, Scan};
+
+use super::Http;
+use super::exchange::ExchangeId;
+use crate::arrival::Arrived;
+use crate::change::Drain;
+use crate::seam::{Gather, Instant, Op, SocketId, Span};
+use crate::timers::TimerKey;
+use crate::world::{Tick, World};
+
+slotmap::new_key_type! {
+    /// A client's connection; carries a generation.
+    pub(crate) struct SessionId;
+}
+
+/// What a client's bytes are, at this point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// A PROXY header comes first.
+    Introduction,
+    /// Nothing of the next request is there.
+    Idle,
+    /// A part of a head is.
+    Head,
+    /// A request's body.
+    Body,
+    /// The request is there wholly; its response isn't.
+    Waiting,
+    /// Nothing is looked at any more: the client is told that this is the end, and given time to read it.
+    Closing,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(super) socket: SocketId,
+    pub(super) arrived: Arrived,
+    pub(super) stage: Stage,
+    /// Since when.
+    pub(super) since: Instant,
+    /// When bytes of it came, or were taken, last.
+    pub(super) moved: Instant,
+    /// What came and waits: a part of a head, or the next requests.
+    pub(super) input: Vec<u8>,
+    pub(super) scan: Scan,
+    pub(super) body: Body,
+    /// What the client did not take yet.
+    pub(super) rest: Vec<u8>,
+    /// Whether its bytes are received.
+    pub(super) credit: bool,
+    pub(super) exchange: Option<ExchangeId>,
+    pub(super) requests: u32,
+    /// It ends by then because what it stands on was changed.
+    pub(super) drain: Option<Drain>,
+    /// The armed deadline, and the instant it is armed for.
+    pub(super) timer: Option<(TimerKey, Instant)>,
+}
+
+impl Session {
+    pub(super) fn new(socket: SocketId, arrived: Arrived, expects_header: bool) -> Self {
+        let at = arrived.at;
+        Session {
+            socket,
+            arrived,
+            stage: if expects_header { Stage::Introduction } else { Stage::Idle },
+            since: at,
+            moved: at,
+            input: Vec::new(),
+            scan: Scan::default(),
+            body: Body::Ended,
+            rest: Vec::new(),
+            credit: true,
+            exchange: None,
+            requests: 0,
+            drain: None,
+            timer: None,
+        }
+    }
+
+    /// Write to the client, behind what it did not take yet.
+    pub(super) fn write(&mut self, tick: &mut Tick<'_>, bytes: Gather) {
+        if self.rest.is_empty() {
+            tick.ask(Op::Write { socket: self.socket, bytes });
+        } else {
+            self.rest.extend_from_slice(bytes.head.of(&tick.out.bytes));
+            self.rest.extend_from_slice(bytes.body.of(tick.bytes));
+        }
+    }
+
+    /// Whether to receive from the client.
+    pub(super) fn set_credit(&mut self, tick: &mut Tick<'_>, on: bool) {
+        if self.credit != on {
+            self.credit = on;
+            tick.ask(Op::Credit { socket: self.socket, on });
+        }
+    }
+}
+
+/// Bytes that came, whether they still lie in the machine's arena or were kept.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Where they lie in the arena.
+    pub(super) lent: Option<Span>,
+}
+
+impl<'a> Input<'a> {
+    /// Bytes of the arena.
+    pub(super) fn lent(tick: &Tick<'a>, span: Span) -> Self {
+        Input { bytes: span.of(tick.bytes), lent: Some(span) }
+    }
+
+    /// Bytes that were kept.
+    pub(super) fn kept(bytes: &'a [u8]) -> Self {
+        Input { bytes, lent: None }
+    }
+
+    /// A part of them, ready to be written: copied only where they don't lie in the arena.
+    pub(super) fn gather(&self, tick: &mut Tick<'_>, from: usize, len: usize) -> Gather {
+        match self.lent {
+            Some(span) => Gather { head: Span::EMPTY, body: Span { start: span.start + from as u32, len: len as u32 } },
+            None => Gather { head: tick.out.put(&self.bytes[from..from + len]), body: Span::EMPTY },
+        }
+    }
+}
+
+impl Http {
+    /// The client took only a part of what was written.
+    pub(crate) fn handle_client_blocked(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, rest: Span) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.rest = rest.of(tick.bytes).to_vec();
+        session.moved = tick.now;
+        let upstream = session.exchange.and_then(|exchange| self.exchanges[exchange].upstream);
+        if let Some(upstream) = upstream.and_then(|upstream| self.upstreams.get_mut(upstream)) {
+            upstream.set_credit(tick, false);
+        }
+        self.arm_session(world, id);
+    }
+}

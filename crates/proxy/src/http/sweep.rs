@@ -1,0 +1,168 @@
+//! Many connections at once, because something under them was changed: their policy is theirs from the beginning. Found
+//! in one go where something went, then visited within a budget for each step.
+
+use kakei_config::OnChange;
+
+use super::Http;
+use super::exchange::{Exchange, Phase};
+use super::session::{Session, SessionId};
+use crate::change::{Change, Drain};
+use crate::cluster::{BackendKey, ClusterKey};
+use crate::limits::SWEPT_PER_STEP;
+use crate::listener::{ListenerKey, covers};
+use crate::record::CloseReason;
+use crate::seam::{Instant, SocketId};
+use crate::world::{Socket, Tick, World};
+
+/// Sessions still to be visited.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    sessions: Vec<SessionId>,
+    change: Change,
+    /// With `Drained`: until when they may go on.
+    until: Instant,
+}
+
+impl Http {
+    /// Visit what is on a backend that went.
+    pub(crate) fn sweep_backend(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        place: (ClusterKey, BackendKey),
+        change: Change,
+    ) {
+        let Some(live) = world.clusters[place.0].backends.get_mut(place.1) else { return };
+        if change == Change::BackendRemoved {
+            for socket in std::mem::take(&mut live.idle) {
+                if let Some(&Socket::Upstream(id)) = world.sockets.get(socket) {
+                    self.close_upstream(world, tick, id);
+                }
+            }
+        }
+        let minds = |knobs: &kakei_config::TcpKnobs| match change {
+            Change::BackendRemoved => knobs.on_backend_removed != OnChange::Keep,
+            _ => knobs.on_backend_down != OnChange::Keep,
+        };
+        self.sweep(change, Instant::FAR, |_, exchange| {
+            exchange.is_some_and(|exchange| {
+                exchange.place() == Some(place) && exchange.tcp.as_ref().is_some_and(|knobs| minds(knobs))
+            })
+        });
+    }
+
+    /// Visit the sessions of a listener whose routes may have changed.
+    pub(crate) fn sweep_routes(&mut self, listener: ListenerKey) {
+        self.sweep(Change::RouteChanged, Instant::FAR, |session, exchange| {
+            let minds =
+                |exchange: &Exchange| exchange.target.as_ref().is_some_and(|target| target.on_change != OnChange::Keep);
+            session.arrived.listener == listener && exchange.is_some_and(minds)
+        });
+    }
+
+    /// Nobody is let in at a front any more: what came by it may go on until then.
+    pub(crate) fn sweep_front(&mut self, world: &World, front: SocketId, until: Instant) {
+        let Some((_, front)) = world.fronts().find(|(id, _)| *id == front) else { return };
+        let (listener, at) = (front.listener, (front.bind.address.ip(), front.port));
+        self.sweep(Change::Drained, until, |session, _| {
+            session.arrived.listener == listener && covers(at, session.arrived.local)
+        });
+    }
+
+    /// Everything must be over by then.
+    pub(crate) fn sweep_all(&mut self, until: Instant) {
+        self.sweep(Change::Drained, until, |_, _| true);
+    }
+
+    fn sweep(&mut self, change: Change, until: Instant, affected: impl Fn(&Session, Option<&Exchange>) -> bool) {
+        let exchange = |session: &Session| session.exchange.and_then(|id| self.exchanges.get(id));
+        let affected = self.sessions.iter().filter(|(_, session)| affected(session, exchange(session)));
+        let sessions: Vec<SessionId> = affected.map(|(id, _)| id).collect();
+        if !sessions.is_empty() {
+            self.sweeps.push(Sweep { sessions, change, until });
+        }
+    }
+
+    /// Visit some of the sessions that are to be visited.
+    pub(super) fn run_sweeps(&mut self, world: &mut World, tick: &mut Tick<'_>) {
+        for _ in 0..SWEPT_PER_STEP {
+            let Some(sweep) = self.sweeps.last_mut() else { return };
+            let (change, until) = (sweep.change, sweep.until);
+            match sweep.sessions.pop() {
+                Some(id) => self.visit(world, tick, id, (change, until)),
+                None => drop(self.sweeps.pop()),
+            }
+        }
+    }
+
+    /// Obey the policy that the exchange began with, if what it was to be visited for still holds.
+    fn visit(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, (change, until): (Change, Instant)) {
+        let Some(reason) = self.still_holds(world, tick, id, change) else { return };
+        let exchange = self.sessions[id].exchange.map(|exchange| (exchange, &self.exchanges[exchange]));
+        let knobs = exchange.and_then(|(_, exchange)| exchange.tcp.as_ref());
+        let policy = match change {
+            Change::BackendRemoved => knobs.map(|knobs| knobs.on_backend_removed),
+            Change::BackendDown => knobs.map(|knobs| knobs.on_backend_down),
+            Change::RouteChanged => {
+                exchange.and_then(|(_, exchange)| exchange.target.as_ref()).map(|target| target.on_change)
+            }
+            Change::Drained => Some(OnChange::Drain(until - tick.now)),
+        };
+        match (policy.unwrap_or_default(), exchange.map(|(id, _)| id)) {
+            (OnChange::Keep, _) => {}
+            // Nothing is under way: there is nothing to wait for.
+            (OnChange::Drain(_) | OnChange::Close, None) => self.end_session(world, tick, id, None),
+            (OnChange::Drain(time), Some(exchange)) => {
+                let exchange = &mut self.exchanges[exchange];
+                if change == Change::Drained && exchange.phase != Phase::Responding {
+                    exchange.traits.keeps = false;
+                }
+                self.drain(world, id, Drain { until: tick.now + time, change });
+            }
+            (OnChange::Close, Some(exchange)) => self.abort(world, tick, exchange, reason),
+        }
+    }
+
+    fn drain(&mut self, world: &mut World, id: SessionId, drain: Drain) {
+        let session = &mut self.sessions[id];
+        if session.drain.is_none_or(|already| drain.until < already.until) {
+            session.drain = Some(drain);
+            self.arm_session(world, id);
+        }
+    }
+
+    /// Why a session would end by a change, if that hasn't been taken back.
+    pub(super) fn still_holds(
+        &self,
+        world: &World,
+        tick: &Tick<'_>,
+        id: SessionId,
+        change: Change,
+    ) -> Option<CloseReason> {
+        let session = self.sessions.get(id)?;
+        let exchange = session.exchange.and_then(|id| self.exchanges.get(id));
+        let backend = || {
+            let (cluster, backend) = exchange?.place()?;
+            world.clusters[cluster].backends.get(backend)
+        };
+        match change {
+            Change::BackendRemoved => backend().is_some_and(|live| live.removed).then_some(CloseReason::BackendRemoved),
+            Change::BackendDown => {
+                backend().is_some_and(|live| !live.is_up(tick.now)).then_some(CloseReason::BackendDown)
+            }
+            Change::RouteChanged => {
+                let target = exchange?.target.as_ref()?;
+                let leads = world.listeners[session.arrived.listener].spec.leads_to(target);
+                (!leads).then_some(CloseReason::RouteChanged)
+            }
+            Change::Drained => {
+                let lets_in = world.fronts().any(|(_, front)| {
+                    front.listener == session.arrived.listener
+                        && front.draining.is_none()
+                        && covers((front.bind.address.ip(), front.port), session.arrived.local)
+                });
+                (!lets_in).then_some(CloseReason::Drain)
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A request that becomes a connection of its own: by `Upgrade` (WebSocket) or by CONNECT. Both streams are handed to
+//! whoever asked for the step, with what was read of them and not passed on.
+
+use kakei_wire::http1::ResponseHead;
+use kakei_wire::message::Known;
+
+use super::Http;
+use super::exchange::{ExchangeId, Phase};
+use super::retry::Fault;
+use crate::joined::Joined;
+use crate::record::CloseReason;
+use crate::world::{Tick, World};
+
+impl Http {
+    /// The backend switches protocols, which the client must have asked for (RFC 9110 7.8).
+    pub(super) fn switch(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, head: &ResponseHead<'_>) {
+        let exchange = &mut self.exchanges[id];
+        if !exchange.traits.upgrades || head.response.fields.first(Known::Upgrade).is_none() {
+            return self.fail(world, tick, id, Fault::Malformed);
+        }
+        exchange.enter(Phase::Responding, tick.now);
+        exchange.status = head.response.status;
+        self.judge(world, tick, id, head.response.status);
+        self.write_head(tick, id, head, &[]);
+        self.hand_over(world, tick, id);
+    }
+
+    /// The backend opened the way that CONNECT asked for.
+    pub(super) fn tunnel(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, head: &ResponseHead<'_>) {
+        self.exchanges[id].traits.keeps = true;
+        self.write_head(tick, id, head, &[]);
+        self.hand_over(world, tick, id);
+    }
+
+    fn hand_over(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
+        let exchange = &mut self.exchanges[id];
+        let taken = (exchange.place(), exchange.target.clone(), exchange.tcp.clone(), exchange.upstream.take());
+        let (Some(place), Some(target), Some(knobs), Some(upstream)) = taken else { return };
+        let first_byte = tick.now - exchange.began;
+        if let Some(detail) = &mut exchange.detail {
+            detail.first_byte = Some(first_byte);
+        }
+        // Its place on the backend is taken over before it is given back, so that nothing forgets the backend between.
+        world.clusters[place.0].backends[place.1].live += 1;
+        let finished = self.finish(world, tick, id, CloseReason::Upgraded);
+        let session = finished.and_then(|(_, session)| self.forget_session(world, session));
+        if let (Some(connection), Some(session)) = (self.upstreams.get_mut(upstream), session) {
+            let (backend, to_backend) = (connection.socket, std::mem::take(&mut connection.rest));
+            if !session.credit {
+                tick.ask(crate::seam::Op::Credit { socket: session.socket, on: true });
+            }
+            self.upgraded.push(Joined {
+                arrived: session.arrived,
+                client: session.socket,
+                backend,
+                place,
+                target,
+                knobs,
+                to_client: session.rest,
+                to_backend,
+                from_client: session.input,
+                from_backend: Vec::new(),
+            });
+            self.forget_upstream(world, upstream);
+        }
+        world.clusters[place.0].backends[place.1].live -= 1;
+    }
+}

@@ -1,0 +1,213 @@
+//! A backend's connection: what it is in the middle of reading, what it did not take yet, which exchange it serves, and
+//! how it waits for the next. Shared by all clients of a worker. Decides nothing about requests.
+
+use kakei_wire::http1::{Body, Scan};
+
+use super::Http;
+use super::exchange::{ExchangeId, Phase};
+use crate::cluster::{BackendKey, ClusterKey};
+use crate::seam::{Gather, Instant, Op, SocketId, Span};
+use crate::timers::TimerKey;
+use crate::world::{Tick, World};
+
+slotmap::new_key_type! {
+    /// A backend's connection; carries a generation.
+    pub(crate) struct UpstreamId;
+}
+
+/// What a backend's bytes are, at this point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// A head, interim or final.
+    Head,
+    /// A response's body.
+    Body,
+}
+
+/// A backend's connection.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(super) socket: SocketId,
+    pub(super) place: (ClusterKey, BackendKey),
+    /// The exchange that it serves; none: it waits.
+    pub(super) exchange: Option<ExchangeId>,
+    pub(super) opened: Instant,
+    /// Since when it waits.
+    pub(super) since: Instant,
+    pub(super) requests: u32,
+    pub(super) reading: Reading,
+    /// A part of a head.
+    pub(super) input: Vec<u8>,
+    pub(super) scan: Scan,
+    pub(super) body: Body,
+    /// What the backend did not take yet.
+    pub(super) rest: Vec<u8>,
+    pub(super) credit: bool,
+    /// Whether the backend said that it goes on after this response.
+    pub(super) keeps: bool,
+    /// It speaks for one client only.
+    pub(super) is_private: bool,
+    /// The armed deadline, and the instant it is armed for.
+    pub(super) timer: Option<(TimerKey, Instant)>,
+}
+
+impl Upstream {
+    pub(super) fn new(socket: SocketId, place: (ClusterKey, BackendKey), exchange: ExchangeId, now: Instant) -> Self {
+        Upstream {
+            socket,
+            place,
+            exchange: Some(exchange),
+            opened: now,
+            since: now,
+            requests: 1,
+            reading: Reading::Head,
+            input: Vec::new(),
+            scan: Scan::default(),
+            body: Body::Ended,
+            rest: Vec::new(),
+            credit: true,
+            keeps: false,
+            is_private: false,
+            timer: None,
+        }
+    }
+
+    /// It serves this exchange from now on.
+    pub(super) fn occupy(&mut self, exchange: ExchangeId) {
+        self.exchange = Some(exchange);
+        self.requests += 1;
+        self.reading = Reading::Head;
+        self.keeps = false;
+    }
+
+    /// Whether anything came of a response.
+    pub(super) fn reading_has_begun(&self) -> bool {
+        self.reading != Reading::Head || !self.input.is_empty()
+    }
+
+    /// Write to the backend, behind what it did not take yet.
+    pub(super) fn write(&mut self, tick: &mut Tick<'_>, bytes: Gather) {
+        if self.rest.is_empty() {
+            tick.ask(Op::Write { socket: self.socket, bytes });
+        } else {
+            self.rest.extend_from_slice(bytes.head.of(&tick.out.bytes));
+            self.rest.extend_from_slice(bytes.body.of(tick.bytes));
+        }
+    }
+
+    /// Whether to receive from the backend.
+    pub(super) fn set_credit(&mut self, tick: &mut Tick<'_>, on: bool) {
+        if self.credit != on {
+            self.credit = on;
+            tick.ask(Op::Credit { socket: self.socket, on });
+        }
+    }
+}
+
+impl Http {
+    /// A connection to this backend that waits for a request, taken out of those that do.
+    pub(super) fn take_idle(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        (cluster, backend): (ClusterKey, BackendKey),
+    ) -> Option<UpstreamId> {
+        loop {
+            let live = &mut world.clusters[cluster];
+            let max_age = live.spec.http.max_age;
+            let socket = live.backends[backend].idle.pop()?;
+            let Some(&crate::world::Socket::Upstream(id)) = world.sockets.get(socket) else { continue };
+            let upstream = &self.upstreams[id];
+            if max_age.is_none_or(|age| tick.now - upstream.opened < age) {
+                return Some(id);
+            }
+            self.close_upstream(world, tick, id);
+        }
+    }
+
+    /// An exchange needs its connection no longer: the next one may have it, where nothing stands against that.
+    pub(super) fn give_up_upstream(&mut self, world: &mut World, tick: &mut Tick<'_>, id: UpstreamId, is_clean: bool) {
+        let Some(upstream) = self.upstreams.get_mut(id) else { return };
+        upstream.exchange = None;
+        let (cluster, backend) = upstream.place;
+        let live = &mut world.clusters[cluster];
+        let knobs = &live.spec.http;
+        let may_wait = knobs.idle_timeout.is_some()
+            && (knobs.max_requests == 0 || upstream.requests < knobs.max_requests)
+            && knobs.max_age.is_none_or(|age| tick.now - upstream.opened < age)
+            && !live.backends[backend].removed;
+        let is_whole = upstream.keeps && !upstream.is_private && upstream.rest.is_empty() && upstream.input.is_empty();
+        if !(is_clean && may_wait && is_whole) {
+            return self.close_upstream(world, tick, id);
+        }
+        upstream.since = tick.now;
+        upstream.set_credit(tick, true);
+        let socket = upstream.socket;
+        live.backends[backend].idle.push(socket);
+        self.queues.stir();
+        self.arm_upstream(world, id);
+    }
+
+    /// A connection that waits is of no more use.
+    pub(super) fn discard_idle(&mut self, world: &mut World, tick: &mut Tick<'_>, id: UpstreamId) {
+        let Some(upstream) = self.upstreams.get(id) else { return };
+        let ((cluster, backend), socket) = (upstream.place, upstream.socket);
+        let idle = &mut world.clusters[cluster].backends[backend].idle;
+        if let Some(at) = idle.iter().position(|waiting| *waiting == socket) {
+            idle.remove(at);
+        }
+        self.close_upstream(world, tick, id);
+    }
+
+    /// Close a connection, and forget it.
+    pub(super) fn close_upstream(&mut self, world: &mut World, tick: &mut Tick<'_>, id: UpstreamId) {
+        let Some(upstream) = self.upstreams.get(id) else { return };
+        let is_open = world.forget(upstream.socket).is_some();
+        if is_open {
+            // What is still on its way is of no use to anybody: the backend is to know that at once.
+            let socket = upstream.socket;
+            let is_idle = upstream.keeps && upstream.rest.is_empty();
+            tick.ask(if is_idle { Op::Close { socket } } else { Op::Reset { socket } });
+        }
+        self.forget_upstream(world, id);
+    }
+
+    /// Forget a connection that is closed.
+    pub(super) fn forget_upstream(&mut self, world: &mut World, id: UpstreamId) {
+        let Some(upstream) = self.upstreams.remove(id) else { return };
+        let (cluster, backend) = upstream.place;
+        if let Some((timer, _)) = upstream.timer {
+            world.timers.cancel(timer);
+        }
+        world.clusters[cluster].backends[backend].upstreams -= 1;
+        self.queues.stir();
+        world.settle_backend(cluster, backend);
+    }
+
+    /// The backend took only a part of what was written.
+    pub(crate) fn handle_upstream_blocked(&mut self, tick: &mut Tick<'_>, id: UpstreamId, rest: Span) {
+        let Some(upstream) = self.upstreams.get_mut(id) else { return };
+        upstream.rest = rest.of(tick.bytes).to_vec();
+        let Some(exchange) = upstream.exchange else { return };
+        let exchange = &self.exchanges[exchange];
+        if !exchange.request_ended {
+            self.sessions[exchange.session].set_credit(tick, false);
+        }
+    }
+
+    /// The backend takes bytes again.
+    pub(crate) fn handle_upstream_drained(&mut self, tick: &mut Tick<'_>, id: UpstreamId) {
+        let Some(upstream) = self.upstreams.get_mut(id) else { return };
+        let rest = std::mem::take(&mut upstream.rest);
+        if !rest.is_empty() {
+            let head = tick.out.put(&rest);
+            upstream.write(tick, Gather { head, body: Span::EMPTY });
+        }
+        let Some(exchange) = upstream.exchange else { return };
+        let exchange = &mut self.exchanges[exchange];
+        exchange.moved = tick.now;
+        if !exchange.request_ended && matches!(exchange.phase, Phase::Sent | Phase::Responding) {
+            self.sessions[exchange.session].set_credit(tick, true);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Two streams that belong together from now on: what one protocol hands to another when a request becomes a connection
+//! of its own. Decides nothing.
+
+use std::sync::Arc;
+
+use kakei_config::TcpKnobs;
+
+use crate::arrival::Arrived;
+use crate::cluster::{BackendKey, ClusterKey};
+use crate::seam::SocketId;
+use crate::snapshot::Target;
+
+/// A client's stream and a backend's, both open, both received from.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) arrived: Arrived,
+    pub(crate) client: SocketId,
+    pub(crate) backend: SocketId,
+    pub(crate) place: (ClusterKey, BackendKey),
+    pub(crate) target: Arc<Target>,
+    pub(crate) knobs: Arc<TcpKnobs>,
+    /// What the client did not take yet of what was said so far; empty: it takes bytes.
+    pub(crate) to_client: Vec<u8>,
+    /// What the backend did not take yet.
+    pub(crate) to_backend: Vec<u8>,
+    /// What the client sent already that wasn't passed on.
+    pub(crate) from_client: Vec<u8>,
+    /// What the backend sent already that wasn't passed on.
+    pub(crate) from_backend: Vec<u8>,
+}

@@ -1,0 +1,57 @@
+//! A request became a connection of its own: both of its streams are a relay from now on.
+
+use super::Relays;
+use super::connection::{Phase, Relay, Side};
+use crate::joined::Joined;
+use crate::seam::{Gather, Op, Span};
+use crate::stats::BackendMetric;
+use crate::world::{Socket, Tick, World};
+
+impl Relays {
+    /// Take over two streams, with what was read of them and not passed on.
+    pub(crate) fn adopt(&mut self, world: &mut World, tick: &mut Tick<'_>, joined: Joined) {
+        let Joined { arrived, client, backend, place, .. } = joined;
+        let mut relay = Relay::new(arrived.at, arrived.listener, (arrived.peer, arrived.local));
+        relay.set_socket(Side::Client, client);
+        relay.set_socket(Side::Backend, backend);
+        (relay.phase, relay.since, relay.moved) = (Phase::Established, tick.now, tick.now);
+        relay.believed = arrived.believed;
+        relay.counted = arrived.counted;
+        relay.target = Some(joined.target);
+        relay.knobs = Some(joined.knobs);
+        (relay.cluster, relay.backend) = (Some(place.0), Some(place.1));
+        relay.detail.attempts = 1;
+        self.restless += usize::from(relay.minds_its_route());
+        let live = &mut world.clusters[place.0].backends[place.1];
+        live.take(relay.minds_its_backend());
+        live.values[BackendMetric::ConnectionsOpened] += 1;
+        let id = self.relays.insert(relay);
+        for (socket, role) in [(client, Socket::Client(id)), (backend, Socket::Backend(id))] {
+            if let Some(known) = world.sockets.get_mut(socket) {
+                *known = role;
+            }
+        }
+        self.pass_on(tick, id, Side::Client, (joined.to_backend, joined.from_client));
+        self.pass_on(tick, id, Side::Backend, (joined.to_client, joined.from_backend));
+        self.arm(world, id);
+    }
+
+    /// What was read from `from` and not passed on goes to the other stream, behind what that did not take yet.
+    fn pass_on(&mut self, tick: &mut Tick<'_>, id: super::RelayId, from: Side, (mut owed, read): (Vec<u8>, Vec<u8>)) {
+        let step = self.step;
+        let relay = &mut self.relays[id];
+        let (source, to) = (relay.socket(from), relay.socket(from.other()));
+        let lane = relay.lane_mut(from);
+        lane.bytes += read.len() as u64;
+        if !owed.is_empty() {
+            owed.extend_from_slice(&read);
+            lane.bytes = owed.len() as u64;
+            lane.rest = owed;
+            tick.ask(Op::Credit { socket: source, on: false });
+        } else if !read.is_empty() {
+            let head = tick.out.put(&read);
+            tick.ask(Op::Write { socket: to, bytes: Gather { head, body: Span::EMPTY } });
+            lane.written = step;
+        }
+    }
+}
