@@ -24,6 +24,9 @@ pub(crate) const MAX_DATAGRAM_BYTES: u32 = 65_507;
 /// The most workers.
 pub(crate) const MAX_WORKERS: u16 = 1_024;
 
+/// How long an ejection lasts at most, where nothing is said.
+pub(crate) const EJECT_MAX: std::time::Duration = std::time::Duration::from_secs(300);
+
 /// The largest weight of a backend.
 pub(crate) const MAX_WEIGHT: u32 = 256;
 

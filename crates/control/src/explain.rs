@@ -197,7 +197,7 @@ fn find_listener<'a>(view: &'a View, question: &Question) -> Option<&'a Listener
     let local = question.local;
     let transport = match question.protocol {
         Protocol::Udp => Transport::Udp,
-        Protocol::Tcp => Transport::Tcp,
+        Protocol::Tcp | Protocol::Http => Transport::Tcp,
     };
     let bound = |listener: &&Listener, wanted: SocketAddr| {
         let at = |bind: &BindKey| view.locals.get(bind).copied().unwrap_or(bind.address);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kakei_proxy::record::CloseReason;
 use kakei_proxy::stats::{
-    BackendMetric, CONNECTIONS_CLOSED, ClusterMetric, DropReason, FLOWS_CLOSED, ListenerMetric, ListenerStats, Metric,
+    BackendMetric, CONNECTIONS_CLOSED, REQUESTS_ENDED, ClusterMetric, DropReason, FLOWS_CLOSED, ListenerMetric, ListenerStats, Metric,
     MetricKind, REFUSED, REPLY_DROPS, REQUEST_DROPS, Refusal, WorkerMetric,
 };
 
@@ -92,6 +92,7 @@ impl Page {
         let closes = CloseReason::ALL.map(CloseReason::name);
         self.by_reason(FLOWS_CLOSED, sums, |of| closes.into_iter().zip(of.closes.0));
         self.by_reason(CONNECTIONS_CLOSED, sums, |of| closes.into_iter().zip(of.connection_closes.0));
+        self.by_reason(REQUESTS_ENDED, sums, |of| closes.into_iter().zip(of.exchange_closes.0));
         self.by_reason(REFUSED, sums, |of| Refusal::ALL.map(Refusal::name).into_iter().zip(of.refusals.0));
     }
 

@@ -46,6 +46,7 @@ impl Sums {
         mine.drops.add(&other.drops);
         mine.closes.add(&other.closes);
         mine.connection_closes.add(&other.connection_closes);
+        mine.exchange_closes.add(&other.exchange_closes);
         mine.refusals.add(&other.refusals);
     }
 
@@ -97,6 +98,7 @@ mod tests {
             drops: Values::default(),
             closes: Values::default(),
             connection_closes: Values::default(),
+            exchange_closes: Values::default(),
             refusals: Values::default(),
         };
         listener.values[ListenerMetric::DatagramsIn] = 10 * flows;

@@ -149,12 +149,14 @@ impl Author {
                 fall: 2,
                 eject: Duration::from_millis(800),
                 eject_max: Duration::from_millis(800),
+                ..PassiveCheck::default()
             }),
             interval: Duration::from_millis(rng.u64(150..=600)),
             timeout: Duration::from_millis(100),
             rise: rng.u32(1..=2),
             fall: rng.u32(1..=3),
             fail_open: rng.bool(),
+            ..Health::default()
         }
     }
 
@@ -244,10 +246,8 @@ impl Author {
             Route {
                 listener,
                 source: net.into_iter().collect(),
-                sni: Vec::new(),
-                alpn: Vec::new(),
-                cluster,
-                on_change: OnChange::Keep,
+                cluster: Some(cluster),
+                ..Route::default()
             },
         );
         "add a route"

@@ -693,6 +693,22 @@ pub struct Health {
     pub fail_open: bool,
 }
 
+impl Default for Health {
+    fn default() -> Self {
+        Health {
+            udp: None,
+            tcp: None,
+            http: None,
+            passive: None,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+            fail_open: true,
+        }
+    }
+}
+
 /// What a reply to a probe must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -742,4 +758,16 @@ pub struct PassiveCheck {
     pub status: Vec<StatusRange>,
     /// A response that begins later than this counts as a failure; none: however late.
     pub latency: Option<Duration>,
+}
+
+impl Default for PassiveCheck {
+    fn default() -> Self {
+        PassiveCheck {
+            fall: 3,
+            eject: Duration::from_secs(10),
+            eject_max: crate::bounds::EJECT_MAX,
+            status: Vec::new(),
+            latency: None,
+        }
+    }
 }

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::health::HEALTH;
+use super::http::HTTP_KNOBS;
+use super::http_values::Sparse;
 use super::streams::{AfterChange, Whereabouts};
 use super::values::{Flag, LONGEST, Time, TimeOrNone, Whole, Words, mismatch, text, wrong_name};
 use super::{At, Codec, ListOf, Maybe, Section, Table, field, independent};
@@ -47,6 +49,7 @@ pub(super) const CLUSTER: Section<Cluster> = Section {
             "the servers; with none, what comes is dropped as `no_backend`"),
         field!(udp: Table(&KNOBS), "what flows to this cluster are held to"),
         field!(tcp: Table(&TCP_KNOBS), "what connections to this cluster are held to"),
+        field!(http: Sparse(Table(&HTTP_KNOBS)), "what connections that carry requests are held to besides"),
         field!(send_proxy_protocol: STREAM_PROXY_PROTOCOL, "TCP: the PROXY protocol header that a connection to a backend begins with"),
         field!(health: Maybe(Table(&HEALTH)), "how backends are found up or down; left out: all count as up"),
         field!(slow_start: Time { min: Duration::ZERO, max: LONGEST },

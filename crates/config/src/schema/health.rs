@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::bytes::{Expected, Form, read_bytes, write_bytes};
+use super::http::HTTP_CHECK;
+use super::http_values::{Sparse, StatusRangeOf};
 use super::values::{Flag, LONGEST, Time, Whole, write_duration};
-use super::{At, Field, Maybe, Section, Table, field};
+use super::{At, Field, ListOf, Maybe, Section, Table, field};
 use crate::diagnostics::Collector;
 use crate::model::{Expect, Health, PassiveCheck, TcpCheck, UdpCheck};
 use crate::tree::Value;
@@ -13,20 +15,11 @@ const TIMES: Whole<u32> = Whole { min: 1, max: 1_000, zero: None };
 const PORT: Maybe<Whole<u16>> = Maybe(Whole { min: 1, max: u16::MAX, zero: None });
 
 pub(super) const HEALTH: Section<Health> = Section {
-    blank: || Health {
-        udp: None,
-        tcp: None,
-        http: None,
-        passive: None,
-        interval: Duration::from_secs(5),
-        timeout: Duration::from_secs(2),
-        rise: 2,
-        fall: 3,
-        fail_open: true,
-    },
+    blank: Health::default,
     fields: &[
         field!(udp: Maybe(Table(&UDP)), "send a datagram, expect a reply"),
         field!(tcp: Maybe(Table(&TCP)), "open a TCP connection, say and expect something where that is given, close it; `{}` probes the backend's own port"),
+        field!(http: Maybe(Table(&HTTP_CHECK)), "send a request, expect a response; `{}` asks for `/`"),
         field!(passive: Maybe(Table(&PASSIVE)), "count what goes wrong with live traffic: ICMP errors, connections that can't be opened"),
         field!(interval: Time { min: Duration::from_millis(10), max: LONGEST }, "time between two probes of one backend"),
         field!(timeout: Time { min: Duration::from_millis(1), max: LONGEST },
@@ -40,9 +33,9 @@ pub(super) const HEALTH: Section<Health> = Section {
 };
 
 fn settle(health: &mut Health, at: &At<'_>, problems: &mut Collector) {
-    if health.udp.is_none() && health.tcp.is_none() && health.passive.is_none() {
+    if health.udp.is_none() && health.tcp.is_none() && health.http.is_none() && health.passive.is_none() {
         at.report_key(format!("{} has no check", at.subject()), problems)
-            .help("give it `udp`, `tcp` or `passive`, or leave out `health`: then every backend counts as up");
+            .help("give it `udp`, `tcp`, `http` or `passive`, or leave out `health`: then every backend counts as up");
     }
     if let Some(given) = at.node.value.get("timeout") {
         if health.timeout >= health.interval {
@@ -164,13 +157,16 @@ pub(super) const TCP: Section<TcpCheck> = Section {
 };
 
 pub(super) const PASSIVE: Section<PassiveCheck> = Section {
-    blank: || PassiveCheck { fall: 3, eject: Duration::from_secs(10), eject_max: EJECT_MAX, status: Vec::new(), latency: None },
+    blank: PassiveCheck::default,
     fields: &[
         field!(fall: TIMES, "failures in a row, without a datagram from the backend or a connection to it between them, that eject it"),
         field!(eject: Time { min: Duration::from_millis(1), max: LONGEST },
             "how long it stays ejected the first time; each further time in a row twice as long"),
         field!(eject_max: Time { min: Duration::from_millis(1), max: LONGEST },
             "how long at most; left out with a longer `eject`: that"),
+        field!(status: Sparse(ListOf { of: StatusRangeOf, filled: false }), "HTTP: statuses of responses that count as failures"),
+        field!(latency: Maybe(Time { min: Duration::from_millis(1), max: LONGEST }),
+            "HTTP: a response that begins later than this counts as a failure"),
     ],
     later: &[],
     finish: |check, at, problems| {
@@ -185,5 +181,3 @@ pub(super) const PASSIVE: Section<PassiveCheck> = Section {
         }
     },
 };
-
-const EJECT_MAX: Duration = Duration::from_secs(300);

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
+use super::http::{
+    AUTH, ERROR_BODIES, FIELD_EDITS, HTTP_LISTENER, MATCHES, METHODS, PARAMETERS, PATH, RATE_LIMIT, REDIRECT,
+    REQUEST_EDITS, RESPOND, RETRY, ROUTE_TIMEOUTS, SPLIT,
+};
+use super::http_values::Sparse;
 use super::network::{Address, Network};
 use super::streams::{AfterChange, ProtocolName, ServerNameOf};
-use super::values::{LONGEST, Reference, Size, Time, Whole, Words};
+use super::values::{Flag, LONGEST, Reference, Size, Time, Whole, Words};
 use super::{ListOf, Maybe, Section, Table, field, independent};
 use crate::bounds::MAX_DATAGRAM_BYTES;
 use crate::model::{InboundProxyProtocol, Limits, Listener, Protocol, Refuse, Route, SourceNetwork};
 
-const PROTOCOL: Words<Protocol> = Words { of: &[("udp", Protocol::Udp), ("tcp", Protocol::Tcp), ("http", Protocol::Http)], later: &[] };
+const PROTOCOL: Words<Protocol> =
+    Words { of: &[("udp", Protocol::Udp), ("tcp", Protocol::Tcp), ("http", Protocol::Http)], later: &[] };
 const UNLIMITED: Whole<u32> = Whole { min: 0, max: u32::MAX, zero: Some("unlimited") };
 
 pub(super) const LISTENER: Section<Listener> = Section {
@@ -24,6 +30,7 @@ pub(super) const LISTENER: Section<Listener> = Section {
         field!(proxy_protocol: Table(&PROXY_PROTOCOL), "inbound PROXY protocol headers: v2 on datagrams, v1 or v2 on connections"),
         field!(preread_timeout: Time { min: Duration::from_millis(1), max: LONGEST },
             "TCP: how long what must come before a connection is routed (a PROXY header, a ClientHello) may take"),
+        field!(http: Sparse(Table(&HTTP_LISTENER)), "HTTP: what it holds its clients to"),
         field!(drain_timeout: Time { min: Duration::ZERO, max: LONGEST },
             "how long live flows and connections may go on after the listener was removed or the process was told to stop"),
     ],
@@ -77,20 +84,28 @@ pub(super) const ROUTE: Section<Route> = Section {
             "TCP: server names of the ClientHello it matches; left out: any, and what is no TLS"),
         field!(alpn: ListOf { of: ProtocolName, filled: false },
             "TCP: protocols of which the ClientHello offers one; left out: any, and what is no TLS"),
-        field!(cluster: Maybe(Reference("cluster")), "where what it matches goes"),
-        field!(on_change: AfterChange, "TCP: what becomes of connections that came by it when it is changed or removed"),
+        field!(host: Sparse(ListOf { of: ServerNameOf, filled: false }), "HTTP, as all that follows: hosts it matches; left out: any"),
+        field!(path: PATH, "paths it matches, by whole segments from their begin, exactly, or by a regular expression of all of it; left out: any"),
+        field!(method: METHODS, "methods it matches; left out: any"),
+        field!(headers: MATCHES, "header fields it asks for"),
+        field!(query: PARAMETERS, "query parameters it asks for"),
+        field!(cluster: Maybe(Reference("cluster")), "where what it matches goes; for UDP and TCP too"),
+        field!(split: SPLIT, "clusters that share what it matches, by weight"),
+        field!(redirect: Maybe(Table(&REDIRECT)), "where clients are sent"),
+        field!(respond: Maybe(Table(&RESPOND)), "what the proxy answers itself"),
+        field!(request: Sparse(Table(&REQUEST_EDITS)), "what is changed in requests"),
+        field!(response: Sparse(Table(&FIELD_EDITS)), "what is changed in responses"),
+        field!(timeouts: Sparse(Table(&ROUTE_TIMEOUTS)), "how long requests may take"),
+        field!(retry: Sparse(Table(&RETRY)), "when a request is tried again on another backend"),
+        field!(auth: Sparse(Table(&AUTH)), "who may pass"),
+        field!(rate_limits: Sparse(ListOf { of: Table(&RATE_LIMIT), filled: false }), "how many requests may pass; 429 beyond"),
+        field!(allow: Sparse(ListOf { of: Network, filled: false }), "client networks that may pass; left out: all"),
+        field!(deny: Sparse(ListOf { of: Network, filled: false }), "client networks that may not; looked at first"),
+        field!(upgrade: Flag, "whether a request may become a connection by `Upgrade` (WebSocket)"),
+        field!(connect: Flag, "whether a request may become a connection by `CONNECT`"),
+        field!(errors: Sparse(Table(&ERROR_BODIES)), "the bodies of answers that the proxy makes; what is left out is the listener's"),
+        field!(on_change: AfterChange, "TCP and HTTP: what becomes of connections that came by it when it is changed or removed"),
     ],
-    later: &[
-        ("host", "HTTP"),
-        ("path", "HTTP"),
-        ("method", "HTTP"),
-        ("headers", "HTTP"),
-        ("split", "HTTP"),
-        ("redirect", "HTTP"),
-        ("respond", "HTTP"),
-        ("timeouts", "HTTP"),
-        ("retry", "HTTP"),
-        ("request", "HTTP"),
-    ],
+    later: &[],
     finish: independent,
 };

@@ -11,6 +11,8 @@ mod network;
 
 mod cluster;
 mod health;
+mod http;
+mod http_values;
 mod listener;
 mod sections;
 mod streams;

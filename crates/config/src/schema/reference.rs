@@ -2,6 +2,10 @@
 
 use super::cluster::{BACKEND, CLUSTER, KNOBS};
 use super::health::{HEALTH, PASSIVE, TCP, UDP};
+use super::http::{
+    BASIC_AUTH, ERROR_BODIES, FIELD_EDITS, FORWARD_AUTH, HTTP_CHECK, HTTP_KNOBS, HTTP_LISTENER, RATE_LIMIT, REDIRECT,
+    REQUEST_EDITS, RESPOND, RETRY, ROUTE_TIMEOUTS, STICKY,
+};
 use super::listener::{LIMITS, LISTENER, PROXY_PROTOCOL, ROUTE};
 use super::sections::{ACCESS_LOG, ADMIN, DOCUMENT, WORKERS};
 use super::{Field, Section};
@@ -18,13 +22,27 @@ pub fn reference() -> String {
         table("`[listeners.NAME]`", &LISTENER),
         table("`limits` of a listener", &LIMITS),
         table("`proxy_protocol` of a listener", &PROXY_PROTOCOL),
+        table("`http` of a listener", &HTTP_LISTENER),
+        table("`errors` of a listener's `http`, and of a route", &ERROR_BODIES),
         table("`[routes.NAME]`", &ROUTE),
+        table("`redirect` of a route", &REDIRECT),
+        table("`respond` of a route", &RESPOND),
+        table("`request` of a route", &REQUEST_EDITS),
+        table("`response` of a route", &FIELD_EDITS),
+        table("`timeouts` of a route", &ROUTE_TIMEOUTS),
+        table("`retry` of a route", &RETRY),
+        table("`auth.basic` of a route", &BASIC_AUTH),
+        table("`auth.forward` of a route", &FORWARD_AUTH),
+        table("One of `rate_limits` of a route", &RATE_LIMIT),
         table("`[clusters.NAME]`", &CLUSTER),
         table("A backend as a table", &BACKEND),
         table("`udp` of a cluster", &KNOBS),
+        table("`http` of a cluster", &HTTP_KNOBS),
+        table("`http.sticky` of a cluster", &STICKY),
         table("`health` of a cluster", &HEALTH),
         table("`health.udp`", &UDP),
         table("`health.tcp`", &TCP),
+        table("`health.http`", &HTTP_CHECK),
         table("`health.passive`", &PASSIVE),
     ]
     .join("\n")

@@ -129,10 +129,7 @@ impl<T> Codec for Objects<T> {
         let mut objects = BTreeMap::new();
         for entry in entries {
             let here = at.entry(entry);
-            let object = match is_later(entry) {
-                true => self.announce(&entry.node, &here, problems),
-                false => self.0.fill(&here, problems).0,
-            };
+            let object = self.0.fill(&here, problems).0;
             match wrong_name(entry.name(), NAME_SIGNS) {
                 Some(wrong) => drop(here.report_key(format!("{}: {wrong}", here.subject()), problems)),
                 None => drop(objects.insert(Name::new(entry.name()), object)),
@@ -144,28 +141,6 @@ impl<T> Codec for Objects<T> {
     fn write(&self, value: &Self::Of) -> Option<Value> {
         let entry = |(name, object): (&Name, &T)| Entry::new(name.as_str(), self.0.entries(object));
         Some(Value::Table(value.iter().map(entry).collect()))
-    }
-}
-
-/// Whether an object speaks a protocol of a later version. Its other options would only be noise then.
-fn is_later(entry: &Entry) -> bool {
-    matches!(entry.node.value.get("protocol").map(|node| &node.value), Some(Value::Text(word)) if word == "http")
-}
-
-impl<T> Objects<T> {
-    /// Says of an object of a later version only that.
-    fn announce(&self, node: &Node, at: &At<'_>, problems: &mut Collector) -> T {
-        let mut object = (self.0.blank)();
-        let Value::Table(entries) = &node.value else {
-            return object;
-        };
-        for entry in entries.iter().filter(|entry| entry.name() == "protocol") {
-            match self.0.fields.iter().find(|field| field.key == "protocol") {
-                Some(field) => drop((field.read)(&mut object, &at.entry(entry), problems)),
-                None => drop(self.0.fill(at, problems)),
-            }
-        }
-        object
     }
 }
 

@@ -307,7 +307,7 @@ impl Codec for Size {
     }
 }
 
-fn read_size(text: &str) -> Option<u64> {
+pub(super) fn read_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (_, bytes) = SIZES.iter().find(|(unit, _)| *unit == &text[digits..])?;
     text[..digits].parse::<u64>().ok()?.checked_mul(*bytes)

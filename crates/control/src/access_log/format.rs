@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use kakei_config::{LogFormat, Name};
-use kakei_proxy::record::{Detail, Record};
+use kakei_proxy::record::{Detail, ExchangeDetail, Record};
 use kakei_proxy::seam::Endpoint;
 use serde::Serialize;
 
@@ -34,6 +34,49 @@ pub struct Line<'a> {
     /// Of a connection.
     #[serde(flatten)]
     connection: Option<Connection<'a>>,
+    /// Of a request.
+    #[serde(flatten)]
+    exchange: Option<Exchange<'a>>,
+}
+
+/// What only a request's line says.
+#[derive(Debug, Serialize)]
+struct Exchange<'a> {
+    method: &'a str,
+    host: &'a str,
+    target: &'a str,
+    version: &'a str,
+    status: Option<u16>,
+    user_agent: Option<&'a str>,
+    referer: Option<&'a str>,
+    user: Option<&'a str>,
+    request_id: Option<&'a str>,
+    attempts: u32,
+    reused: bool,
+    queued_ms: u64,
+    connect_ms: Option<u64>,
+    first_byte_ms: Option<u64>,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(detail: &'a ExchangeDetail) -> Self {
+        Exchange {
+            method: &detail.method,
+            host: &detail.host,
+            target: &detail.target,
+            version: &detail.version,
+            status: detail.status,
+            user_agent: detail.user_agent.as_deref(),
+            referer: detail.referer.as_deref(),
+            user: detail.user.as_deref(),
+            request_id: detail.request_id.as_deref(),
+            attempts: detail.attempts,
+            reused: detail.reused,
+            queued_ms: millis(detail.queued),
+            connect_ms: detail.connect.map(millis),
+            first_byte_ms: detail.first_byte.map(millis),
+        }
+    }
 }
 
 /// What only a connection's line says.
@@ -64,13 +107,17 @@ impl<'a> Line<'a> {
             response_bytes: record.response_bytes,
             reason: record.reason.name(),
             connection: match &record.detail {
-                Detail::Flow { .. } => None,
+                Detail::Flow { .. } | Detail::Exchange(_) => None,
                 Detail::Connection(detail) => Some(Connection {
                     sni: detail.sni.as_deref(),
                     attempts: detail.attempts,
                     queued_ms: millis(detail.queued),
                     connect_ms: detail.connect.map(millis),
                 }),
+            },
+            exchange: match &record.detail {
+                Detail::Exchange(detail) => Some(Exchange::new(detail)),
+                Detail::Flow { .. } | Detail::Connection(_) => None,
             },
         }
     }
@@ -108,6 +155,23 @@ impl<'a> Line<'a> {
             word("attempts", Some(&connection.attempts));
             word("queued_ms", Some(&connection.queued_ms));
             word("connect_ms", connection.connect_ms.as_ref().map(|v| v as _));
+        }
+        if let Some(exchange) = &self.exchange {
+            let quoted = |text: &str| format!("{text:?}");
+            let of_client = [("method", Some(exchange.method)), ("host", Some(exchange.host)), ("target", Some(exchange.target))]
+                .into_iter()
+                .chain([("user_agent", exchange.user_agent), ("referer", exchange.referer), ("user", exchange.user)])
+                .chain([("request_id", exchange.request_id)]);
+            for (key, value) in of_client {
+                word(key, value.map(quoted).as_ref().map(|v| v as _));
+            }
+            word("version", Some(&exchange.version));
+            word("status", exchange.status.as_ref().map(|v| v as _));
+            word("attempts", Some(&exchange.attempts));
+            word("reused", Some(&exchange.reused));
+            word("queued_ms", Some(&exchange.queued_ms));
+            word("connect_ms", exchange.connect_ms.as_ref().map(|v| v as _));
+            word("first_byte_ms", exchange.first_byte_ms.as_ref().map(|v| v as _));
         }
         text
     }

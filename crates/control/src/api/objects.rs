@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::Json;
 use axum::extract::State;
-use kakei_config::{Balance, Name, Protocol};
+use kakei_config::{Balance, PathMatch, Name, Protocol};
 use kakei_proxy::limits::PER_LISTING;
 use kakei_proxy::seam::{ConnectionView, Filter, FlowView};
 use kakei_proxy::stats::{BackendMetric, BackendStats, ListenerMetric};
@@ -118,7 +118,11 @@ pub(super) struct RouteRow {
     name: Name,
     listener: Name,
     source: Vec<String>,
-    cluster: Name,
+    host: Vec<String>,
+    path: Option<String>,
+    method: Vec<String>,
+    cluster: Option<Name>,
+    action: &'static str,
 }
 
 pub(super) async fn routes(State(handle): State<Handle>) -> Json<Vec<RouteRow>> {
@@ -127,7 +131,21 @@ pub(super) async fn routes(State(handle): State<Handle>) -> Json<Vec<RouteRow>> 
         name: name.clone(),
         listener: route.listener.clone(),
         source: route.source.iter().map(ToString::to_string).collect(),
+        host: route.host.iter().map(ToString::to_string).collect(),
+        path: match &route.path {
+            PathMatch::Any => None,
+            PathMatch::Prefix(path) => Some(path.clone()),
+            PathMatch::Exact(path) => Some(format!("= {path}")),
+            PathMatch::Regex(path) => Some(format!("~ {path}")),
+        },
+        method: route.method.clone(),
         cluster: route.cluster.clone(),
+        action: match (&route.redirect, &route.respond) {
+            (Some(_), _) => "redirect",
+            (_, Some(_)) => "respond",
+            _ if route.cluster.is_none() => "split",
+            _ => "forward",
+        },
     });
     Json(rows.collect())
 }

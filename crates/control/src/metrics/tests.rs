@@ -71,6 +71,7 @@ fn stats() -> Stats {
         drops: Values::default(),
         closes: Values::default(),
         connection_closes: Values::default(),
+        exchange_closes: Values::default(),
         refusals: Values::default(),
     };
     listener.values[ListenerMetric::DatagramsIn] = 12;

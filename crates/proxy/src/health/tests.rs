@@ -23,7 +23,7 @@ fn udp() -> UdpCheck {
 }
 
 fn health(udp: Option<UdpCheck>, tcp: Option<TcpCheck>) -> Health {
-    Health { udp, tcp, passive: None, interval: INTERVAL, timeout: TIMEOUT, rise: 2, fall: 3, fail_open: false }
+    Health { udp, tcp, interval: INTERVAL, timeout: TIMEOUT, fail_open: false, ..Health::default() }
 }
 
 fn target(key: u32) -> Target<u32> {
@@ -247,7 +247,7 @@ fn signals_are_written_down_and_read_back() {
 
 #[test]
 fn errors_in_a_row_eject_for_a_while() {
-    let check = PassiveCheck { fall: 3, eject: Duration::from_secs(10), eject_max: Duration::from_secs(10) };
+    let check = PassiveCheck { fall: 3, eject: Duration::from_secs(10), eject_max: Duration::from_secs(10), ..PassiveCheck::default() };
     let mut passive = Passive::default();
     for _ in 0..5 {
         assert_eq!((passive.handle_error(at(0), &check), passive.handle_error(at(0), &check)), (None, None));
@@ -373,7 +373,7 @@ impl Model {
 
 #[test]
 fn an_ejection_soon_after_the_last_is_twice_as_long_up_to_the_cap() {
-    let check = PassiveCheck { fall: 1, eject: Duration::from_secs(10), eject_max: Duration::from_secs(35) };
+    let check = PassiveCheck { fall: 1, eject: Duration::from_secs(10), eject_max: Duration::from_secs(35), ..PassiveCheck::default() };
     let mut passive = Passive::default();
     let mut now = Instant::from_nanos(1_000_000_000_000);
     let mut lengths = Vec::new();

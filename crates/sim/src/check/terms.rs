@@ -58,7 +58,7 @@ impl Generation {
             .filter(|(net, _, _)| net.contains(&client))
             .max_by_key(|(net, _, _)| net.prefix_len());
         let (route, cluster) = match best {
-            Some((_, name, route)) => (Some(name.clone()), route.cluster.clone()),
+            Some((_, name, route)) => (Some(name.clone()), route.cluster.clone()?),
             None => (None, self.document.listeners.get(listener)?.cluster.clone()?),
         };
         let config = Rc::clone(self.cluster(&cluster)?);

@@ -39,11 +39,10 @@ impl Author {
         document.listeners = [("plain".into(), plain), ("proxied".into(), proxied), ("named".into(), named)].into();
         let route = |sni: ServerName, cluster: &str, on_change| Route {
             listener: "named".into(),
-            source: Vec::new(),
             sni: vec![sni],
-            alpn: Vec::new(),
-            cluster: cluster.into(),
+            cluster: Some(cluster.into()),
             on_change,
+            ..Route::default()
         };
         let on_change = self.on_change();
         document.routes = [
@@ -79,16 +78,20 @@ impl Author {
         let rng = &mut self.rng;
         let header = [StreamProxyProtocol::Off, StreamProxyProtocol::V1, StreamProxyProtocol::V2][rng.usize(0..3)];
         let balance = [Balance::RoundRobin, Balance::Least, Balance::P2c, Balance::Hrw][rng.usize(0..4)];
-        let passive = PassiveCheck { fall: 2, eject: Duration::from_millis(400), eject_max: Duration::from_secs(2) };
+        let passive = PassiveCheck {
+            fall: 2,
+            eject: Duration::from_millis(400),
+            eject_max: Duration::from_secs(2),
+            ..PassiveCheck::default()
+        };
         let health = rng.bool().then(|| Health {
-            udp: None,
-            tcp: None,
             passive: Some(passive),
             interval: Duration::from_secs(5),
             timeout: Duration::from_secs(1),
             rise: 1,
             fall: 1,
             fail_open: rng.bool(),
+            ..Health::default()
         });
         let tcp = TcpKnobs {
             connect_timeout: Duration::from_millis(rng.u64(100..2_000)),
@@ -147,18 +150,17 @@ impl Author {
             },
             4 => {
                 if let Some(route) = document.routes.get_mut(&Name::new("exact")) {
-                    route.cluster = name;
+                    route.cluster = Some(name);
                 }
             }
             _ => {
                 let on_change = self.on_change();
                 let route = Route {
                     listener: "named".into(),
-                    source: Vec::new(),
                     sni: vec![ServerName::Exact("c.test".into())],
-                    alpn: Vec::new(),
-                    cluster: name,
+                    cluster: Some(name),
                     on_change,
+                    ..Route::default()
                 };
                 if document.routes.remove(&Name::new("third")).is_none() {
                     document.routes.insert("third".into(), route);

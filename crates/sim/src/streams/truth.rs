@@ -351,7 +351,7 @@ fn leads_to(document: &Document, guest: &Guest, sni: Option<&str>) -> Option<Nam
     let routes = document.routes.values().filter(|route| route.listener == guest.listener);
     let best = routes.filter_map(|route| Some((rank(route)?, route))).max_by_key(|(rank, _)| *rank);
     match best {
-        Some((_, route)) => Some(route.cluster.clone()),
+        Some((_, route)) => route.cluster.clone(),
         None => document.listeners.get(&guest.listener)?.cluster.clone(),
     }
 }
