@@ -184,7 +184,10 @@ impl<'a> Check<'a, '_> {
 
     /// No two routes of a listener match exactly the same.
     fn matches(&mut self) {
-        let routes = self.document.routes.iter();
+        let is_http = |route: &Route| {
+            self.document.listeners.get(&route.listener).is_some_and(|of| of.protocol == Protocol::Http)
+        };
+        let routes = self.document.routes.iter().filter(|(_, route)| !is_http(route));
         let matched = routes.flat_map(|(name, route)| {
             let (sni, alpn, source) = (each(&route.sni), each(&route.alpn), each(&route.source));
             let listed = if !route.source.is_empty() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kakei_proxy::record::CloseReason;
 use kakei_proxy::stats::{
-    BackendMetric, CONNECTIONS_CLOSED, REQUESTS_ENDED, ClusterMetric, DropReason, FLOWS_CLOSED, ListenerMetric, ListenerStats, Metric,
-    MetricKind, REFUSED, REPLY_DROPS, REQUEST_DROPS, Refusal, WorkerMetric,
+    BackendMetric, CONNECTIONS_CLOSED, ClusterMetric, DropReason, FLOWS_CLOSED, ListenerMetric, ListenerStats, Metric,
+    MetricKind, REFUSED, REPLY_DROPS, REQUEST_DROPS, REQUESTS_ENDED, Refusal, WorkerMetric,
 };
 
 use crate::sums::Sums;

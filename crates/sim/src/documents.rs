@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use kakei_config::{
     Affinity, Backend, Balance, Cluster, Document, Expect, Health, InboundProxyProtocol, Limits, Listener, Name,
-    OnBackend, OnChange, PassiveCheck, Protocol, Route, SendProxyProtocol, TcpCheck, UdpCheck, UdpKnobs, Upstream,
+    OnBackend, PassiveCheck, Protocol, Route, SendProxyProtocol, TcpCheck, UdpCheck, UdpKnobs, Upstream,
 };
 
 use crate::profile::{Profile, Weather, pick};
@@ -243,12 +243,7 @@ impl Author {
         }
         document.routes.insert(
             name,
-            Route {
-                listener,
-                source: net.into_iter().collect(),
-                cluster: Some(cluster),
-                ..Route::default()
-            },
+            Route { listener, source: net.into_iter().collect(), cluster: Some(cluster), ..Route::default() },
         );
         "add a route"
     }

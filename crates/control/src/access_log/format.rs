@@ -158,10 +158,15 @@ impl<'a> Line<'a> {
         }
         if let Some(exchange) = &self.exchange {
             let quoted = |text: &str| format!("{text:?}");
-            let of_client = [("method", Some(exchange.method)), ("host", Some(exchange.host)), ("target", Some(exchange.target))]
-                .into_iter()
-                .chain([("user_agent", exchange.user_agent), ("referer", exchange.referer), ("user", exchange.user)])
-                .chain([("request_id", exchange.request_id)]);
+            let of_client =
+                [("method", Some(exchange.method)), ("host", Some(exchange.host)), ("target", Some(exchange.target))]
+                    .into_iter()
+                    .chain([
+                        ("user_agent", exchange.user_agent),
+                        ("referer", exchange.referer),
+                        ("user", exchange.user),
+                    ])
+                    .chain([("request_id", exchange.request_id)]);
             for (key, value) in of_client {
                 word(key, value.map(quoted).as_ref().map(|v| v as _));
             }

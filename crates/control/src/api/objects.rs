@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::Json;
 use axum::extract::State;
-use kakei_config::{Balance, PathMatch, Name, Protocol};
+use kakei_config::{Balance, Name, PathMatch, Protocol};
 use kakei_proxy::limits::PER_LISTING;
 use kakei_proxy::seam::{ConnectionView, Filter, FlowView};
 use kakei_proxy::stats::{BackendMetric, BackendStats, ListenerMetric};

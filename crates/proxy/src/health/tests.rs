@@ -247,7 +247,12 @@ fn signals_are_written_down_and_read_back() {
 
 #[test]
 fn errors_in_a_row_eject_for_a_while() {
-    let check = PassiveCheck { fall: 3, eject: Duration::from_secs(10), eject_max: Duration::from_secs(10), ..PassiveCheck::default() };
+    let check = PassiveCheck {
+        fall: 3,
+        eject: Duration::from_secs(10),
+        eject_max: Duration::from_secs(10),
+        ..PassiveCheck::default()
+    };
     let mut passive = Passive::default();
     for _ in 0..5 {
         assert_eq!((passive.handle_error(at(0), &check), passive.handle_error(at(0), &check)), (None, None));
@@ -373,7 +378,12 @@ impl Model {
 
 #[test]
 fn an_ejection_soon_after_the_last_is_twice_as_long_up_to_the_cap() {
-    let check = PassiveCheck { fall: 1, eject: Duration::from_secs(10), eject_max: Duration::from_secs(35), ..PassiveCheck::default() };
+    let check = PassiveCheck {
+        fall: 1,
+        eject: Duration::from_secs(10),
+        eject_max: Duration::from_secs(35),
+        ..PassiveCheck::default()
+    };
     let mut passive = Passive::default();
     let mut now = Instant::from_nanos(1_000_000_000_000);
     let mut lengths = Vec::new();

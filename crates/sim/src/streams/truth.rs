@@ -335,7 +335,7 @@ impl Truth {
 fn record_sni(record: &Record) -> Option<&str> {
     match &record.detail {
         Detail::Connection(detail) => detail.sni.as_deref(),
-        Detail::Flow { .. } => None,
+        Detail::Flow { .. } | Detail::Exchange(_) => None,
     }
 }
 
