@@ -38,6 +38,11 @@ impl<Id: Copy + PartialEq> Waiting<Id> {
         self.stirred = true;
     }
 
+    /// Whether there may be room that nobody was given yet.
+    pub(crate) fn is_stirred(&self) -> bool {
+        self.stirred
+    }
+
     /// Whether anybody waits there.
     pub(crate) fn is_waited_for(&self, cluster: ClusterKey) -> bool {
         self.queues.contains_key(cluster)

@@ -13,6 +13,7 @@ mod backend;
 mod check;
 mod client;
 mod documents;
+mod http;
 mod machine;
 mod network;
 mod payload;
@@ -24,6 +25,7 @@ mod world;
 use fastrand::Rng;
 use kakei_config::Document;
 
+pub use self::http::{HttpCounters, HttpReport, run_http};
 pub use self::profile::Profile;
 pub use self::report::{Counters, Report, Violation};
 pub use self::streams::{StreamCounters, StreamReport, run_streams};

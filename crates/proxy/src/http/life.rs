@@ -41,9 +41,10 @@ impl Http {
             Stage::Introduction => (session.since + listener.preread_timeout, Limit::Introduction),
             Stage::Idle if session.requests == 0 => (session.since + knobs.head_timeout, Limit::KeepAlive),
             Stage::Idle if !session.rest.is_empty() => (session.moved + knobs.write_timeout, Limit::Write),
-            Stage::Idle => (session.since + knobs.keep_alive, Limit::KeepAlive),
+            Stage::Idle => (session.since.max(session.moved) + knobs.keep_alive, Limit::KeepAlive),
             Stage::Head => (session.since + knobs.head_timeout, Limit::Head),
-            Stage::Closing => (session.since + LINGER, Limit::Linger),
+            Stage::Closing if !session.rest.is_empty() => (session.moved + knobs.write_timeout, Limit::Linger),
+            Stage::Closing => (session.since.max(session.moved) + LINGER, Limit::Linger),
             Stage::Body | Stage::Waiting if !session.rest.is_empty() => {
                 (session.moved + knobs.write_timeout, Limit::Write)
             }
@@ -111,7 +112,7 @@ impl Http {
             (Limit::KeepAlive | Limit::Linger, _) => self.end_session(world, tick, id, None),
             (Limit::Head, _) => self.refuse_unread(world, tick, id, (408, CloseReason::HeadTimeout)),
             (Limit::Drain(change), exchange) => match (self.still_holds(world, tick, id, change), exchange) {
-                (Some(reason), Some(exchange)) => self.abort(world, tick, exchange, reason),
+                (Some(reason), Some(exchange)) => self.refuse(world, tick, exchange, (503, reason)),
                 (Some(_), None) => self.end_session(world, tick, id, None),
                 (None, _) => {
                     // What it stood on came back in time.

@@ -82,6 +82,11 @@ impl Http {
         self.queues.stir();
     }
 
+    /// Whether there may be room on a backend that nobody was given yet.
+    pub(crate) fn is_stirred(&self) -> bool {
+        self.queues.is_stirred()
+    }
+
     /// Backends that failed a request since this was called last.
     pub(crate) fn take_failures(&mut self) -> Vec<(ClusterKey, BackendKey)> {
         std::mem::take(&mut self.failures)

@@ -70,7 +70,7 @@ impl Http {
             let stage = session.stage;
             let next = match stage {
                 Stage::Introduction => self.introduce(world, tick, id, (input, at)),
-                Stage::Idle | Stage::Head if begun == PIPELINED || !session.rest.is_empty() => Next::Keep(at),
+                Stage::Idle if begun >= PIPELINED || !session.rest.is_empty() => Next::Keep(at),
                 Stage::Idle | Stage::Head => self.read_head(world, tick, id, (input, at)),
                 Stage::Body => self.read_body(world, tick, id, (input, at)),
                 Stage::Waiting => Next::Keep(at),
@@ -84,20 +84,23 @@ impl Http {
             }
         };
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if kept < input.bytes.len() {
+        let is_left = kept < input.bytes.len();
+        if is_left {
             session.input = input.bytes[kept..].to_vec();
-            match session.stage {
-                Stage::Waiting => session.set_credit(tick, false),
-                // It goes on once the client took what it was sent, or with the next step.
-                Stage::Idle if !session.rest.is_empty() => session.set_credit(tick, false),
-                Stage::Idle if begun >= PIPELINED => {
-                    session.set_credit(tick, false);
+        }
+        let is_full = begun >= PIPELINED;
+        match session.stage {
+            Stage::Waiting if is_left => session.set_credit(tick, false),
+            // It goes on once the client took what it was sent, or with the next step.
+            Stage::Idle if is_left && (is_full || !session.rest.is_empty()) => {
+                session.set_credit(tick, false);
+                if session.rest.is_empty() {
                     self.resume.push(id);
                 }
-                _ => {}
             }
-        } else if session.stage == Stage::Idle {
-            session.set_credit(tick, true);
+            Stage::Introduction | Stage::Idle | Stage::Head => session.set_credit(tick, true),
+            // A body's pace is its backend's.
+            Stage::Body | Stage::Waiting | Stage::Closing => {}
         }
         self.arm_session(world, id);
     }
@@ -262,6 +265,10 @@ impl Http {
         let Some(session) = self.sessions.get(id) else { return };
         match session.exchange {
             Some(exchange) => self.abort(world, tick, exchange, reason),
+            // Its last answer may not have been taken yet.
+            None if reason == CloseReason::ClientGone && session.may_owe(tick.now) => {
+                self.close_session(world, tick, id)
+            }
             None => self.end_session(world, tick, id, None),
         }
     }

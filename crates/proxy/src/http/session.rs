@@ -50,6 +50,8 @@ pub(crate) struct Session {
     /// What the client did not take yet.
     pub(super) rest: Vec<u8>,
     /// Whether its bytes are received.
+    /// When something was written last.
+    pub(super) written: Option<Instant>,
     pub(super) credit: bool,
     pub(super) exchange: Option<ExchangeId>,
     pub(super) requests: u32,
@@ -72,6 +74,7 @@ impl Session {
             scan: Scan::default(),
             body: Body::Ended,
             rest: Vec::new(),
+            written: None,
             credit: true,
             exchange: None,
             requests: 0,
@@ -83,11 +86,17 @@ impl Session {
     /// Write to the client, behind what it did not take yet.
     pub(super) fn write(&mut self, tick: &mut Tick<'_>, bytes: Gather) {
         if self.rest.is_empty() {
+            self.written = Some(tick.now);
             tick.ask(Op::Write { socket: self.socket, bytes });
         } else {
             self.rest.extend_from_slice(bytes.head.of(&tick.out.bytes));
             self.rest.extend_from_slice(bytes.body.of(tick.bytes));
         }
+    }
+
+    /// Whether the client may not have taken all of what was written: that is known with the next step only.
+    pub(super) fn may_owe(&self, now: Instant) -> bool {
+        !self.rest.is_empty() || self.written == Some(now)
     }
 
     /// Whether to receive from the client.

@@ -5,7 +5,7 @@ use kakei_config::OnChange;
 
 use super::Http;
 use super::exchange::{Exchange, Phase};
-use super::session::{Session, SessionId};
+use super::session::{Session, SessionId, Stage};
 use crate::change::{Change, Drain};
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::limits::SWEPT_PER_STEP;
@@ -110,8 +110,11 @@ impl Http {
         };
         match (policy.unwrap_or_default(), exchange.map(|(id, _)| id)) {
             (OnChange::Keep, _) => {}
-            // Nothing is under way: there is nothing to wait for.
-            (OnChange::Drain(_) | OnChange::Close, None) => self.end_session(world, tick, id, None),
+            // Nothing is under way: there is nothing to wait for but that the last answer is taken.
+            (OnChange::Drain(_) | OnChange::Close, None) if self.sessions[id].stage != Stage::Closing => {
+                self.close_session(world, tick, id);
+            }
+            (OnChange::Drain(_) | OnChange::Close, None) => {}
             (OnChange::Drain(time), Some(exchange)) => {
                 let exchange = &mut self.exchanges[exchange];
                 if change == Change::Drained && exchange.phase != Phase::Responding {
@@ -119,7 +122,7 @@ impl Http {
                 }
                 self.drain(world, id, Drain { until: tick.now + time, change });
             }
-            (OnChange::Close, Some(exchange)) => self.abort(world, tick, exchange, reason),
+            (OnChange::Close, Some(exchange)) => self.refuse(world, tick, exchange, (503, reason)),
         }
     }
 

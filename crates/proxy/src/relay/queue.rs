@@ -14,6 +14,11 @@ impl Relays {
         self.queues.stir();
     }
 
+    /// Whether there may be room on a backend that nobody was given yet.
+    pub(crate) fn is_stirred(&self) -> bool {
+        self.queues.is_stirred()
+    }
+
     /// Whether others wait for a backend of the relay's cluster.
     pub(super) fn is_waited_for(&self, id: RelayId) -> bool {
         self.relays[id].cluster.is_some_and(|cluster| self.queues.is_waited_for(cluster))

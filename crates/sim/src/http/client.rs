@@ -1,0 +1,270 @@
+//! A client: a list of requests, sent in pieces, perhaps several before the first answer; it takes answers in order and
+//! knows what each must be. It may give up at any byte.
+
+use std::fmt;
+
+use fastrand::Rng;
+use kakei_proxy::limits::STREAM_READ;
+
+use super::message::{Body, Head, chunked, in_chunks, pattern, sized};
+
+/// One request.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) id: u64,
+    pub(super) method: &'static str,
+    /// The cluster that must answer it.
+    pub(super) cluster: &'static str,
+    pub(super) upgrades: bool,
+    pub(super) body: usize,
+    bytes: Vec<u8>,
+}
+
+impl Ask {
+    pub(super) fn has_body(&self) -> bool {
+        matches!(self.method, "POST" | "PUT")
+    }
+
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.method != "POST"
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) asks: Vec<Ask>,
+    /// All requests, one behind the other.
+    all: Vec<u8>,
+    /// Bytes of them that were sent, and then of what comes behind an upgrade.
+    sent: usize,
+    /// It sends the next before the last was answered.
+    pipelines: bool,
+    /// It breaks the connection when it sent, or received, so many bytes.
+    gives_up: Option<usize>,
+    received: usize,
+    input: Vec<u8>,
+    pub(super) answered: usize,
+    pub(super) stalled: bool,
+    /// The proxy said, by a head or by its end, that this is all.
+    pub(super) ended: bool,
+    pub(super) was_reset: bool,
+    /// What it was upgraded to: bytes of it that were echoed.
+    pub(super) echoed: Option<usize>,
+}
+
+/// What came of bytes.
+#[derive(Default)]
+pub(super) struct Came {
+    pub(super) answered: u64,
+    pub(super) errors: Vec<(u64, u16)>,
+}
+
+const ECHO: usize = 5_000;
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asks: Vec<_> = self.asks.iter().map(|ask| (ask.id, ask.method, ask.cluster, ask.body)).collect();
+        let (sent, answered, input) = (self.sent, self.answered, self.input.len());
+        write!(f, "client {asks:?} sent {sent} answered {answered} holds {input} ended {}", self.ended)
+    }
+}
+
+impl Client {
+    pub(super) fn new(first: u64, rng: &mut Rng, is_peaceful: bool) -> Self {
+        let count = rng.u64(1..8);
+        let closes_last = rng.bool();
+        let mut asks = Vec::new();
+        for id in first..first + count {
+            let is_last = id + 1 == first + count;
+            asks.push(ask(id, rng, (is_last, closes_last)));
+        }
+        let whole: usize = asks.iter().map(|ask| ask.bytes.len()).sum();
+        let gives_up = (!is_peaceful && rng.u8(0..6) == 0).then(|| rng.usize(0..whole + 2_000));
+        Client {
+            pipelines: rng.bool() && asks.iter().all(|ask| !ask.upgrades),
+            all: asks.iter().flat_map(|ask| ask.bytes.iter().copied()).collect(),
+            asks,
+            sent: 0,
+            gives_up,
+            received: 0,
+            input: Vec::new(),
+            answered: 0,
+            stalled: rng.u8(0..15) == 0,
+            ended: false,
+            was_reset: false,
+            echoed: None,
+        }
+    }
+
+    /// Bytes that it may send now.
+    pub(super) fn pending(&self) -> Vec<u8> {
+        if let Some(echoed) = self.echoed {
+            let whole = self.whole();
+            let done = self.sent.saturating_sub(whole);
+            debug_assert!(echoed <= done, "nothing is echoed that wasn't sent");
+            return pattern(self.asks[self.answered].id, ECHO)[done..].to_vec();
+        }
+        let until = if self.pipelines { self.all.len() } else { self.whole() };
+        let until = until.min(self.sent + STREAM_READ);
+        if self.ended { Vec::new() } else { self.all[self.sent.min(until)..until].to_vec() }
+    }
+
+    fn whole(&self) -> usize {
+        self.asks.iter().take(self.answered + 1).map(|ask| ask.bytes.len()).sum()
+    }
+
+    pub(super) fn send(&mut self, count: usize) {
+        self.sent += count;
+    }
+
+    /// Whether it breaks the connection now.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.gives_up.is_some_and(|at| self.sent + self.received >= at)
+    }
+
+    /// Whether it has all that it wanted, or all that it will get.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended || self.answered == self.asks.len() || self.echoed == Some(ECHO)
+    }
+
+    pub(super) fn wind_down(&mut self) {
+        self.stalled = false;
+    }
+
+    /// The request whose answer is under way or awaited.
+    pub(super) fn current(&self) -> Option<&Ask> {
+        self.asks.get(self.answered)
+    }
+
+    /// Bytes of the proxy.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Came, String> {
+        let mut came = Came::default();
+        self.received += bytes.len();
+        self.input.extend_from_slice(bytes);
+        while !self.input.is_empty() {
+            if let Some(echoed) = &mut self.echoed {
+                let expected = pattern(self.asks[self.answered].id, ECHO);
+                if expected.get(*echoed..*echoed + self.input.len()) != Some(&self.input[..]) {
+                    return Err(format!("echoed {} strange bytes at {echoed}", self.input.len()));
+                }
+                *echoed += self.input.len();
+                self.input.clear();
+                break;
+            }
+            let Some(head) = Head::parse(&self.input)? else { break };
+            if !self.answer(&head, &mut came)? {
+                break;
+            }
+        }
+        Ok(came)
+    }
+
+    /// Whether an answer was there whole.
+    fn answer(&mut self, head: &Head, came: &mut Came) -> Result<bool, String> {
+        let Some(ask) = self.asks.get(self.answered).cloned() else {
+            return Err(format!("an answer to nothing: {head:?}"));
+        };
+        let status: u16 = head.line.split(' ').nth(1).and_then(|text| text.parse().ok()).ok_or("no status")?;
+        if status == 101 {
+            if !ask.upgrades {
+                return Err("switched without being asked".to_owned());
+            }
+            self.input.drain(..head.len);
+            self.echoed = Some(0);
+            return Ok(true);
+        }
+        if (100..200).contains(&status) {
+            self.input.drain(..head.len);
+            return Ok(true);
+        }
+        let has_none = ask.method == "HEAD" || status == 204 || status == 304;
+        let body = match head.length()? {
+            _ if has_none => Body::Whole(Vec::new(), head.len),
+            Some(len) => sized(&self.input, head.len, len),
+            None if head.is_chunked() => chunked(&self.input, head.len)?,
+            None if self.ended => Body::Whole(self.input[head.len..].to_vec(), self.input.len()),
+            None => Body::Part,
+        };
+        let Body::Whole(body, end) = body else { return Ok(false) };
+        match head.field("x-echo") {
+            Some(echo) => check(&ask, head, &body, echo)?,
+            None if status >= 400 => came.errors.push((ask.id, status)),
+            None => return Err(format!("an answer of nobody: {head:?}")),
+        }
+        came.answered += u64::from(head.field("x-echo").is_some());
+        self.input.drain(..end);
+        self.answered += 1;
+        self.ended |= head.closes();
+        Ok(true)
+    }
+
+    /// The proxy sends nothing more.
+    pub(super) fn end(&mut self) -> Result<Came, String> {
+        self.ended = true;
+        if self.echoed.is_some() {
+            return Ok(Came::default());
+        }
+        let came = self.take(&[])?;
+        let mut all = came;
+        if let Some(head) = Head::parse(&self.input)? {
+            self.answer(&head, &mut all)?;
+        }
+        match self.input.is_empty() {
+            true => Ok(all),
+            false => Err(format!("an answer to request {:?} was cut short in order", self.current().map(|ask| ask.id))),
+        }
+    }
+}
+
+/// An answer of a backend must be to this request, from its cluster, and whole.
+fn check(ask: &Ask, head: &Head, body: &[u8], echo: &str) -> Result<(), String> {
+    if echo != ask.id.to_string() {
+        return Err(format!("request {} got the answer to {echo}", ask.id));
+    }
+    if head.field("x-cluster") != Some(ask.cluster) {
+        return Err(format!("request {} of {} was answered by {:?}", ask.id, ask.cluster, head.field("x-cluster")));
+    }
+    let len = head.field("x-len").and_then(|text| text.parse().ok()).ok_or("no x-len")?;
+    if ask.method != "HEAD" && body != pattern(ask.id ^ 0xbeef, len) {
+        return Err(format!("request {}: a body of {} bytes isn't the one of {len} that was sent", ask.id, body.len()));
+    }
+    Ok(())
+}
+
+fn ask(id: u64, rng: &mut Rng, (is_last, closes): (bool, bool)) -> Ask {
+    let cluster = ["one", "two"][rng.usize(0..2)];
+    let upgrades = is_last && rng.u8(0..6) == 0;
+    let method = if upgrades { "GET" } else { ["GET", "GET", "HEAD", "POST", "PUT", "DELETE"][rng.usize(0..6)] };
+    let has_body = matches!(method, "POST" | "PUT");
+    let body = match rng.u8(0..6) {
+        _ if !has_body => 0,
+        0 => 0,
+        1..=3 => rng.usize(0..2_000),
+        4 => rng.usize(0..30_000),
+        _ => rng.usize(0..90_000),
+    };
+    let mut bytes =
+        format!("{method} /{cluster}/x?id={id} HTTP/1.1\r\nHost: a.test\r\nX-Id: {id}\r\nX-Size: {body}\r\n");
+    if closes && is_last && !upgrades {
+        bytes.push_str("Connection: close\r\n");
+    }
+    if upgrades {
+        bytes.push_str("Connection: keep-alive, Upgrade\r\nUpgrade: echo\r\n");
+    }
+    let content = pattern(id, body);
+    let mut bytes = if has_body && rng.bool() {
+        let mut bytes = format!("{bytes}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+        bytes.extend(in_chunks(&content, rng));
+        bytes
+    } else if has_body {
+        let mut bytes = format!("{bytes}Content-Length: {body}\r\n\r\n").into_bytes();
+        bytes.extend(content);
+        bytes
+    } else {
+        format!("{bytes}\r\n").into_bytes()
+    };
+    if rng.u8(0..8) == 0 {
+        bytes.splice(0..0, *b"\r\n");
+    }
+    Ask { id, method, cluster, upgrades, body, bytes }
+}

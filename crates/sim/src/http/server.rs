@@ -1,0 +1,232 @@
+//! A backend's connection: reads requests with a parser of its own and answers them, as a rule; or answers early, late,
+//! never, half, or not in HTTP.
+
+use std::fmt;
+use std::time::Duration;
+
+use fastrand::Rng;
+use kakei_proxy::seam::Instant;
+
+use super::message::{Body, Head, chunked, in_chunks, pattern, sized};
+
+/// A request that came whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) id: u64,
+    /// Whether others came on this connection before.
+    pub(super) reused: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) cluster: &'static str,
+    input: Vec<u8>,
+    /// What it sends, once its time has come.
+    output: Vec<u8>,
+    ready: Instant,
+    served: u32,
+    /// It ends its side when all is sent: announced or not.
+    closes: bool,
+    /// It breaks the connection when so many bytes more are sent.
+    breaks: Option<usize>,
+    /// It answered the request under way already.
+    answered: bool,
+    echoes: bool,
+    /// It ends without a word, and looks at nothing any more.
+    is_dead: bool,
+    /// What it sends now comes in one piece.
+    pub(super) is_in_one: bool,
+    pub(super) stalled: bool,
+    is_peaceful: bool,
+    rng: Rng,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (input, output) = (self.input.len(), self.output.len());
+        write!(
+            f,
+            "server of {} holds {input} owes {output} served {} ready {:?}",
+            self.cluster, self.served, self.ready
+        )
+    }
+}
+
+impl Server {
+    pub(super) fn new(cluster: &'static str, mut rng: Rng, is_peaceful: bool) -> Self {
+        Server {
+            cluster,
+            input: Vec::new(),
+            output: Vec::new(),
+            ready: Instant::ZERO,
+            served: 0,
+            closes: false,
+            breaks: None,
+            answered: false,
+            echoes: false,
+            is_dead: false,
+            is_in_one: false,
+            stalled: rng.u8(0..20) == 0,
+            is_peaceful,
+            rng,
+        }
+    }
+
+    pub(super) fn wind_down(&mut self) {
+        (self.stalled, self.is_peaceful) = (false, true);
+        self.ready = Instant::ZERO;
+    }
+
+    /// Bytes that it may send now.
+    pub(super) fn pending(&self, now: Instant) -> &[u8] {
+        let until = self.breaks.unwrap_or(usize::MAX).min(self.output.len());
+        if now < self.ready { &[] } else { &self.output[..until] }
+    }
+
+    pub(super) fn send(&mut self, count: usize) {
+        self.output.drain(..count);
+        self.is_in_one &= !self.output.is_empty();
+        self.breaks = self.breaks.map(|left| left - count);
+    }
+
+    /// Whether it breaks the connection now.
+    pub(super) fn has_broken(&self, now: Instant) -> bool {
+        self.breaks == Some(0) && now >= self.ready
+    }
+
+    /// Whether it sends nothing more.
+    pub(super) fn has_ended(&self, now: Instant) -> bool {
+        self.closes && self.output.is_empty() && now >= self.ready
+    }
+
+    /// Bytes of the proxy.
+    pub(super) fn take(&mut self, now: Instant, bytes: &[u8]) -> Result<Vec<Seen>, String> {
+        let mut seen = Vec::new();
+        if self.echoes {
+            self.output.extend_from_slice(bytes);
+            return Ok(seen);
+        }
+        self.input.extend_from_slice(bytes);
+        if self.is_dead {
+            return Ok(seen);
+        }
+        while let Some(head) = Head::parse(&self.input)? {
+            let number = |name: &str| head.field(name).and_then(|text| text.parse::<u64>().ok());
+            let (Some(id), Some(size)) = (number("x-id"), number("x-size")) else {
+                return Err(format!("a request that nobody sent: {head:?}"));
+            };
+            if self.closes && !self.answered {
+                return Err(format!("request {id} came behind the announced end"));
+            }
+            self.judge(&head)?;
+            if !self.answered && self.rng.u8(0..12) == 0 && !self.is_peaceful {
+                self.answer(now, &head, id);
+            }
+            let body = match head.length()? {
+                Some(len) => sized(&self.input, head.len, len),
+                None if head.is_chunked() => chunked(&self.input, head.len)?,
+                None => Body::Whole(Vec::new(), head.len),
+            };
+            let Body::Whole(body, end) = body else { return Ok(seen) };
+            if body != pattern(id, size as usize) {
+                return Err(format!(
+                    "request {id}: a body of {} bytes isn't the one of {size} that was sent",
+                    body.len()
+                ));
+            }
+            seen.push(Seen { id, reused: self.served > 0 });
+            if !self.answered {
+                self.answer(now, &head, id);
+            }
+            self.answered = false;
+            self.served += 1;
+            self.input.drain(..end);
+            if self.echoes {
+                self.output.extend(std::mem::take(&mut self.input));
+                return Ok(seen);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// What must not come here.
+    fn judge(&self, head: &Head) -> Result<(), String> {
+        if !head.line.starts_with(&head.line.split(' ').next().unwrap_or_default().to_ascii_uppercase())
+            || !head.line.contains(&format!(" /{}/x?id=", self.cluster))
+        {
+            return Err(format!("a request of another cluster: {}", head.line));
+        }
+        let forbidden = ["keep-alive", "proxy-connection", "te", "trailer"];
+        match head.fields.iter().find(|(name, _)| forbidden.contains(&name.as_str())) {
+            Some(field) => Err(format!("a field of another connection: {field:?}")),
+            None => Ok(()),
+        }
+    }
+
+    fn answer(&mut self, now: Instant, head: &Head, id: u64) {
+        self.answered = true;
+        let delay = if self.is_peaceful { self.rng.u64(0..100) } else { self.rng.u64(0..800) };
+        self.ready = if self.rng.bool() { now } else { now + Duration::from_millis(delay) };
+        if head.field("upgrade") == Some("echo") && self.rng.u8(0..4) > 0 {
+            self.output
+                .extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n");
+            self.echoes = true;
+            return;
+        }
+        if self.rng.u8(0..6) == 0 {
+            self.output.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        }
+        let is_head = head.line.starts_with("HEAD");
+        let from = self.output.len();
+        self.respond(id, is_head);
+        if self.is_peaceful {
+            return;
+        }
+        match self.rng.u8(0..30) {
+            0 => self.breaks = Some(0),
+            1 => self.breaks = Some(self.rng.usize(0..=self.output.len())),
+            2 => self.output.splice(from.., *b"HTTP/1.1 200 OK\nX-Echo: 1\n\n").for_each(drop),
+            3 => self
+                .output
+                .splice(from.., *b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx")
+                .for_each(drop),
+            4 => self.ready = now + Duration::from_secs(1_000),
+            5 => {
+                self.closes = false;
+                let error = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+                self.output.splice(from.., *error).for_each(drop);
+            }
+            // Unannounced: whoever reuses the connection finds it dead.
+            6 | 7 => (self.closes, self.is_dead) = (true, true),
+            8 if !self.closes && self.output.len() < 40_000 => {
+                // What comes later than the next request can't be told from the answer to that.
+                self.is_in_one = true;
+                self.output.extend_from_slice(b"HTTP/1.1 200 OK\r\nX-Echo: 0\r\nContent-Length: 0\r\n\r\n");
+            }
+            _ => {}
+        }
+    }
+
+    fn respond(&mut self, id: u64, is_head: bool) {
+        let len = match self.rng.u8(0..6) {
+            0 => 0,
+            1..=3 => self.rng.usize(0..1_500),
+            4 => self.rng.usize(0..40_000),
+            _ => self.rng.usize(0..90_000),
+        };
+        let body = pattern(id ^ 0xbeef, len);
+        let head = format!("HTTP/1.1 200 OK\r\nX-Echo: {id}\r\nX-Cluster: {}\r\nX-Len: {len}\r\n", self.cluster);
+        let announces = self.rng.u8(0..6) == 0;
+        let (fields, content) = match self.rng.u8(0..4) {
+            0 => ("Transfer-Encoding: chunked\r\n".to_owned(), in_chunks(&body, &mut self.rng)),
+            1 if announces => (String::new(), body),
+            _ => (format!("Content-Length: {len}\r\n"), body),
+        };
+        let closes = if announces { "Connection: close\r\n" } else { "" };
+        self.closes |= announces;
+        self.output.extend_from_slice(format!("{head}{fields}{closes}\r\n").as_bytes());
+        if !is_head {
+            self.output.extend(content);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Drawn runs of HTTP. A failure names its seed; `run_http(seed)` replays it.
+
+use kakei_sim::{HttpCounters, run_http};
+
+fn all_are_clean(seeds: std::ops::Range<u64>) -> HttpCounters {
+    let mut all = HttpCounters::default();
+    let mut broken = Vec::new();
+    for seed in seeds {
+        let report = run_http(seed);
+        let counters = report.counters;
+        all.clients += counters.clients;
+        all.answered += counters.answered;
+        all.errors += counters.errors;
+        all.seen += counters.seen;
+        all.reused += counters.reused;
+        all.blocked += counters.blocked;
+        all.failed_connects += counters.failed_connects;
+        all.resets += counters.resets;
+        all.changes += counters.changes;
+        all.upgraded += counters.upgraded;
+        all.repeated += counters.repeated;
+        if !report.is_clean() && broken.len() < 5 {
+            let first: String = report.violations[0].chars().take(600).collect();
+            broken.push(format!("seed {}: {first}", report.seed));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    all
+}
+
+#[test]
+fn every_answer_reaches_the_request_that_it_is_for() {
+    let counters = all_are_clean(0..150);
+    assert!(counters.answered > 5_000 && counters.reused > 1_000 && counters.blocked > 1_000, "{counters:?}");
+    assert!(counters.errors > 300 && counters.resets > 100 && counters.failed_connects > 100, "{counters:?}");
+    assert!(counters.changes > 500 && counters.upgraded > 100 && counters.repeated > 50, "{counters:?}");
+}
+
+#[test]
+fn further_seeds_are_clean() {
+    all_are_clean(150..600);
+}
+
+#[test]
+fn a_seed_of_http_replays_to_the_bit() {
+    let (once, again) = (run_http(3), run_http(3));
+    assert_eq!(once.counters, again.counters);
+    assert_eq!(once.violations, again.violations);
+}
