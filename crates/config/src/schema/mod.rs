@@ -18,6 +18,7 @@ mod sections;
 mod streams;
 
 pub(crate) use at::{At, Step, pointer, subject};
+pub(crate) use http::ACTIONS;
 pub use reference::reference;
 pub(crate) use sections::{Object, document, write_document};
 

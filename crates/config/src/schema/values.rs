@@ -343,7 +343,7 @@ impl Codec for Volume {
 
     fn write(&self, value: &u64) -> Option<Value> {
         let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-        let (unit, bytes) = *units.iter().find(|(_, bytes)| value % bytes == 0)?;
+        let (unit, bytes) = *units.iter().find(|(_, bytes)| value.is_multiple_of(*bytes))?;
         Some(if *value == 0 { Value::text("0") } else { Value::Text(format!("{}{unit}", value / bytes)) })
     }
 }

@@ -91,16 +91,12 @@ fn has_escape(text: &str) -> bool {
 
 /// An expression that the whole path must match, as the data plane compiles it.
 fn compile(pattern: &str) -> Result<Regex, String> {
-    let build = |text: &str| {
-        Regex::builder()
-            .configure(Regex::config().nfa_size_limit(Some(MAX_PATTERN_BYTES)).hybrid_cache_capacity(MAX_PATTERN_BYTES))
-            .syntax(syntax::Config::new().utf8(false))
-            .build(text)
-    };
-    let whole = format!("^(?:{pattern})$");
-    // What closes a group that it didn't open would compile between brackets only.
-    syntax::parse_with(pattern, &syntax::Config::new().utf8(false)).map_err(|why| reason(&why.to_string()))?;
-    build(&whole).map_err(|why| match why.size_limit() {
+    // What closes a group that it didn't open, or comments out what follows, would compile between brackets only or alone only.
+    let dialect = syntax::Config::new().utf8(false);
+    syntax::parse_with(pattern, &dialect).map_err(|why| reason(&why.to_string()))?;
+    let sizes = Regex::config().nfa_size_limit(Some(MAX_PATTERN_BYTES)).hybrid_cache_capacity(MAX_PATTERN_BYTES);
+    let built = Regex::builder().configure(sizes).syntax(dialect).build(&format!("^(?:{pattern})$"));
+    built.map_err(|why| match why.size_limit() {
         Some(_) => format!("it takes more than {} KiB when it is compiled", MAX_PATTERN_BYTES >> 10),
         None => reason(&why.to_string()),
     })

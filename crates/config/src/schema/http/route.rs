@@ -281,7 +281,7 @@ pub(in crate::schema) fn settle(route: &mut Route, at: &At<'_>, problems: &mut C
 }
 
 /// The options of which a route has one.
-pub(in crate::schema) const ACTIONS: [&str; 4] = ["cluster", "split", "redirect", "respond"];
+pub(crate) const ACTIONS: [&str; 4] = ["cluster", "split", "redirect", "respond"];
 
 fn one_action(at: &At<'_>, problems: &mut Collector) {
     let place = |key: &&str| at.node.value.get(key).map(|node| (node.span.clone(), format!("{}/{key}", at.pointer())));
