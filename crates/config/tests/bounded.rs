@@ -127,3 +127,13 @@ fn combinations_of_hosts_methods_and_sources_are_bounded() {
     assert_eq!(found.count(), 1);
     assert!(found.to_string().contains("too many combinations"), "{found}");
 }
+
+#[test]
+fn as_many_routes_as_a_document_holds_are_compared_one_by_one() {
+    let mut text = "[listeners.w]\nprotocol = 'http'\nbind = ['[::1]:1']\n[clusters.c]\n".to_owned();
+    for n in 0..100_000 {
+        text += &format!("[routes.r{n}]\nlistener = 'w'\nhost = ['h{n}.test']\npath = '/x'\ncluster = 'c'\n");
+    }
+    let document = parse_toml(&text).unwrap();
+    assert_eq!(document.routes.len(), 100_000);
+}
