@@ -111,8 +111,15 @@ fn wrong_argon2(parts: &[&str]) -> Option<&'static str> {
         return Some(SHAPE);
     }
     let mut costs = costs.split(',');
-    let mut cost = |key: &str| costs.next()?.strip_prefix(key)?.parse::<u32>().ok();
-    let (Some(memory), Some(time), Some(lanes)) = (cost("m="), cost("t="), cost("p=")) else { return Some(SHAPE) };
+    let cost = |text: Option<&str>, key| text?.strip_prefix(key)?.parse::<u32>().ok();
+    let (Some(memory), Some(time), Some(lanes)) =
+        (cost(costs.next(), "m="), cost(costs.next(), "t="), cost(costs.next(), "p="))
+    else {
+        return Some(SHAPE);
+    };
+    if costs.next().is_some() {
+        return Some(SHAPE);
+    }
     let fits = (8..=1 << 20).contains(&memory) && (1..=100).contains(&time) && (1..=64).contains(&lanes);
     (!fits || memory < 8 * lanes)
         .then_some("costs too much or nothing: m is 8 (for each of p) to 1048576, t is 1 to 100, p is 1 to 64")
@@ -135,3 +142,27 @@ pub(in crate::schema) const FORWARD: Section<ForwardAuth> = Section {
     later: &[],
     finish: independent,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_of_a_password_is_whole_and_affordable() {
+        let bcrypt = "$2b$12$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234";
+        let argon2 = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzYWx0$wbbZ2Q5dpbHq3ZsMEmXXAaM4uSUkIk0TcKk3LzS0GtQ";
+        let right = |text: &str| (HASH.wrong)(text).is_none();
+        assert!(right(bcrypt) && right(&bcrypt.replace("$2b$", "$2y$")) && right(&bcrypt.replace("$12$", "$04$")));
+        assert!(right(argon2) && right(&argon2.replace("v=19$", "")) && right(&argon2.replace("2id", "2d")));
+        for (from, to) in [("$2b$", "$2x$"), ("$12$", "$31$"), ("$12$", "$5$"), ("01234", "0123"), ("01234", "0123=")] {
+            assert!(!right(&bcrypt.replace(from, to)), "{from} {to}");
+        }
+        let edits =
+            [("m=19456", "m=4"), ("m=19456", "m=99999999"), ("t=2", "t=0"), ("p=1$", "p=65$"), ("p=1$", "p=1,x=1$")];
+        for (from, to) in edits.into_iter().chain([("v=19", "v=20"), ("argon2id", "argon2"), ("c29t", "c2=t")]) {
+            let text = argon2.replace(from, to);
+            assert!(!right(&text), "{text}");
+        }
+        assert!(!right("") && !right("secret") && !right("$argon2id$") && !right("$2b$") && !right("$"));
+    }
+}

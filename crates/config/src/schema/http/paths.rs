@@ -26,30 +26,28 @@ impl Codec for PathOf {
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<PathMatch> {
-        match &at.node.value {
+        let entry = match &at.node.value {
             Value::Text(prefix) => {
                 let path = plain(prefix, at, problems)?;
                 let cut = if path == "/" { path } else { path.strip_suffix('/').unwrap_or(path) };
                 return Some(PathMatch::Prefix(cut.to_owned()));
             }
-            Value::Table(entries) => {
-                if let [entry] = &entries[..] {
-                    let here = at.entry(entry);
-                    match entry.name() {
-                        "exact" => {
-                            let path = text(&here, "a path like \"/x\"", problems)?;
-                            return Some(PathMatch::Exact(plain(path, &here, problems)?.to_owned()));
-                        }
-                        "regex" => return pattern(&here, problems).map(PathMatch::Regex),
-                        _ => {}
-                    }
-                }
-                at.report(format!("{} must have exactly one of `exact`, `regex`", at.subject()), problems)
-                    .help("a prefix is written alone: `path = \"/api\"`");
+            Value::Table(entries) if entries.len() == 1 => &entries[0],
+            Value::Table(_) => return not_one(at, problems),
+            _ => {
+                mismatch(at, "a prefix like \"/api\", or a table with `exact` or `regex`", problems);
+                return None;
             }
-            _ => drop(mismatch(at, "a prefix like \"/api\", or a table with `exact` or `regex`", problems)),
+        };
+        let here = at.entry(entry);
+        match entry.name() {
+            "exact" => {
+                let path = text(&here, "a path like \"/x\"", problems)?;
+                Some(PathMatch::Exact(plain(path, &here, problems)?.to_owned()))
+            }
+            "regex" => pattern(&here, problems).map(PathMatch::Regex),
+            _ => not_one(at, problems),
         }
-        None
     }
 
     fn write(&self, value: &PathMatch) -> Option<Value> {
@@ -61,6 +59,12 @@ impl Codec for PathOf {
             PathMatch::Regex(pattern) => table("regex", pattern),
         }
     }
+}
+
+fn not_one(at: &At<'_>, problems: &mut Collector) -> Option<PathMatch> {
+    at.report(format!("{} must have exactly one of `exact`, `regex`", at.subject()), problems)
+        .help("a prefix is written alone: `path = \"/api\"`");
+    None
 }
 
 /// A path in the one spelling that requests' paths are compared in, or a report of why it isn't.
@@ -97,7 +101,10 @@ fn compile(pattern: &str) -> Result<Regex, String> {
     let sizes = Regex::config().nfa_size_limit(Some(MAX_PATTERN_BYTES)).hybrid_cache_capacity(MAX_PATTERN_BYTES);
     let built = Regex::builder().configure(sizes).syntax(dialect).build(&format!("^(?:{pattern})$"));
     built.map_err(|why| match why.size_limit() {
-        Some(_) => format!("it takes more than {} KiB when it is compiled", MAX_PATTERN_BYTES >> 10),
+        Some(_) => format!(
+            "it takes more than {} KiB when it is compiled; `(?-u)` at its begin leaves letters that aren't ASCII out",
+            MAX_PATTERN_BYTES >> 10
+        ),
         None => reason(&why.to_string()),
     })
 }
@@ -207,4 +214,41 @@ pub(super) fn wrong_template(template: &str, path: &PathMatch) -> Option<String>
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_is_one_alone_and_between_its_anchors() {
+        for right in ["/a", "/a|/b", "(?i)/A", "(?x) /a", "", "/[^/]+/(?<id>[0-9]+)", "(?-u)/\\w{40}"] {
+            assert!(compile(right).is_ok(), "{right}");
+        }
+        assert!(!compile("/a|/b").unwrap().is_match("/ax"));
+        for wrong in ["/a)|(/b", "/(a", "(?x)/a # and so on", "/\\", "/[a", "*", "/(?=a)", "/(a)\\1", "/\\w{1000}"] {
+            assert!(compile(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_template_has_no_part_that_its_path_lacks() {
+        let (any, prefix) = (PathMatch::Any, PathMatch::Prefix("/a".into()));
+        let (exact, regex) = (PathMatch::Exact("/a".into()), PathMatch::Regex("/(a)/(?<b>b)|/(?:c)".into()));
+        let right = [("/x{path}", &any), ("{rest}", &prefix), ("{path}", &exact), ("/{2}{1}{path}", &regex)];
+        for (template, path) in right {
+            assert_eq!(((TEMPLATE.wrong)(template), wrong_template(template, path)), (None, None), "{template}");
+        }
+        let lacking = [("/{rest}", &any), ("/{rest}", &regex), ("/{1}", &prefix), ("/{3}", &regex), ("/{0}", &regex)];
+        let unknown = [("/{b}", &regex), ("/{}", &any), ("/{+1}", &regex), ("/{99999999999999999999}", &regex)];
+        for (template, path) in lacking.into_iter().chain(unknown) {
+            assert!(wrong_template(template, path).is_some(), "{template}");
+        }
+        for wrong in
+            ["", "x", "{1}", "/{path", "/path}", "/{{path}}", "/a b", "/a?b", "/a#b", "/é", "/%2", "/%zz", "/\\"]
+        {
+            assert!((TEMPLATE.wrong)(wrong).is_some(), "{wrong}");
+        }
+        assert!((TEMPLATE.wrong)("/%C3%A9/a,b;c=d").is_none());
+    }
 }
