@@ -164,7 +164,7 @@ pub(super) const PASSIVE: Section<PassiveCheck> = Section {
             "how long at most; left out with a longer `eject`: that"),
         field!(status: Sparse(ListOf { of: Statuses, filled: false }), "HTTP: statuses of responses that count as failures"),
         field!(latency: Maybe(Time { min: Duration::from_millis(1), max: LONGEST }),
-            "HTTP: a response that begins later than this counts as a failure"),
+            "HTTP: a response that begins later than this counts as a failure; left out: however late"),
     ],
     later: &[],
     finish: |check, at, problems| {

@@ -230,13 +230,11 @@ pub(in crate::schema) const RATE_LIMIT: Section<RateLimit> = Section {
 /// Who shares a rate: a word, or `{ header = "x-key" }`.
 struct Sharers;
 
-const SHARERS: Words<bool> = Words { of: &[("client", true), ("route", false)], later: &[] };
-
 impl Codec for Sharers {
     type Of = RateKey;
 
     fn describe(&self) -> String {
-        format!("{}, or `{{ header = \"x-key\" }}`", SHARERS.describe())
+        "`client`, `route`, or `{ header = \"x-key\" }`".into()
     }
 
     fn has_key(&self, key: &str) -> bool {
@@ -245,21 +243,22 @@ impl Codec for Sharers {
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<RateKey> {
         match &at.node.value {
+            Value::Text(word) if word == "client" => Some(RateKey::Client),
+            Value::Text(word) if word == "route" => Some(RateKey::Route),
             Value::Table(entries) if entries.len() == 1 && entries[0].name() == "header" => {
                 FieldName(Role::Matched).read(&at.entry(&entries[0]), problems).map(RateKey::Header)
             }
-            Value::Table(_) => {
-                at.report(format!("{} must have exactly `header`", at.subject()), problems);
+            _ => {
+                mismatch(at, &self.describe(), problems);
                 None
             }
-            _ => SHARERS.read(at, problems).map(|client| if client { RateKey::Client } else { RateKey::Route }),
         }
     }
 
     fn write(&self, value: &RateKey) -> Option<Value> {
         match value {
-            RateKey::Client => SHARERS.write(&true),
-            RateKey::Route => SHARERS.write(&false),
+            RateKey::Client => Some(Value::text("client")),
+            RateKey::Route => Some(Value::text("route")),
             RateKey::Header(name) => Some(Value::Table(vec![Entry::new("header", Value::text(name))])),
         }
     }
