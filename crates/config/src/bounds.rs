@@ -27,6 +27,15 @@ pub(crate) const MAX_WORKERS: u16 = 1_024;
 /// How long an ejection lasts at most, where nothing is said.
 pub(crate) const EJECT_MAX: std::time::Duration = std::time::Duration::from_secs(300);
 
+/// How many hosts, methods and sources of routes that are otherwise alike are compared with each other.
+pub(crate) const MAX_OVERLAPS: usize = 20_000_000;
+
+/// The most memory that one compiled regular expression may take, in bytes.
+pub(crate) const MAX_PATTERN_BYTES: usize = 1 << 20;
+
+/// The most memory that all of a document's regular expressions may take together, in bytes.
+pub(crate) const MAX_PATTERNS_BYTES: usize = 256 << 20;
+
 /// The largest weight of a backend.
 pub(crate) const MAX_WEIGHT: u32 = 256;
 

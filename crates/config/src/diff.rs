@@ -90,7 +90,7 @@ pub enum Edit {
 /// An option with another value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FieldChange {
-    /// The option, with dots: `limits.flows`.
+    /// The option, with dots: `limits.flows`. A key with a dot or a quote in it stands in quotes, as in TOML.
     pub field: String,
     /// What it was; none: it was left out.
     pub before: Option<Node>,
@@ -292,7 +292,10 @@ fn compare(prefix: &str, a: &Node, b: &Node, changes: &mut Vec<FieldChange>) {
     let (Value::Table(old), Value::Table(new)) = (&a.value, &b.value) else {
         return;
     };
-    let path = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+    let path = |key: &str| {
+        let dot = if prefix.is_empty() { "" } else { "." };
+        format!("{prefix}{dot}{}", step(key))
+    };
     for entry in old {
         let (before, after) = (&entry.node, b.value.get(entry.name()));
         match after {
@@ -308,6 +311,24 @@ fn compare(prefix: &str, a: &Node, b: &Node, changes: &mut Vec<FieldChange>) {
         let after = Some(entry.node.clone());
         changes.push(FieldChange { field: path(entry.name()), before: None, after });
     }
+}
+
+/// A key as a step of a path: alone, or in quotes where it would be taken for something else.
+fn step(key: &str) -> String {
+    let is_bare = !key.is_empty() && !key.contains(['.', '"', '\\']) && !key.chars().any(char::is_control);
+    if is_bare { key.to_owned() } else { serde_json::Value::from(key).to_string() }
+}
+
+/// The first key of a path and what follows it.
+fn first_step(path: &str) -> (String, Option<&str>) {
+    if path.starts_with('"') {
+        let mut quoted = serde_json::Deserializer::from_str(path).into_iter::<String>();
+        if let Some(Ok(key)) = quoted.next() {
+            let rest = path.get(quoted.byte_offset()..).and_then(|rest| rest.strip_prefix('.'));
+            return (key, rest);
+        }
+    }
+    path.split_once('.').map_or((path.to_owned(), None), |(key, rest)| (key.to_owned(), Some(rest)))
 }
 
 fn is_table(node: &Node) -> bool {
@@ -370,14 +391,14 @@ fn set(node: &mut Node, field: &str, after: Option<&Node>) {
     let Value::Table(entries) = &mut node.value else {
         return;
     };
-    let (key, rest) = field.split_once('.').map_or((field, None), |(key, rest)| (key, Some(rest)));
+    let (key, rest) = first_step(field);
     match (entries.iter().position(|entry| entry.name() == key), rest, after) {
         (Some(at), Some(rest), after) => set(&mut entries[at].node, rest, after),
         (Some(at), None, Some(after)) => entries[at].node = after.clone(),
         (Some(at), None, None) => drop(entries.remove(at)),
-        (None, None, Some(after)) => entries.push(Entry::new(key, after.value.clone())),
+        (None, None, Some(after)) => entries.push(Entry::new(&key, after.value.clone())),
         (None, Some(rest), Some(after)) => {
-            let mut entry = Entry::new(key, Value::Table(Vec::new()));
+            let mut entry = Entry::new(&key, Value::Table(Vec::new()));
             set(&mut entry.node, rest, Some(after));
             entries.push(entry);
         }

@@ -1,6 +1,8 @@
 //! What concerns several objects: names that must exist, addresses and networks that must not meet.
 //! It sees the model only; places are looked up in the tree when something is wrong.
 
+mod http;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostics::{Collector, Diagnostic, quoted};
@@ -15,6 +17,7 @@ pub(crate) fn document(document: &Document, root: &Node, problems: &mut Collecto
     check.binds();
     check.routes();
     check.matches();
+    check.http_matches();
     check.protocols();
     for (name, cluster) in &document.clusters {
         check.backends(name, cluster);
@@ -53,6 +56,8 @@ impl<'a> Check<'a, '_> {
             if let Some(cluster) = &route.cluster {
                 self.exists("cluster", cluster, &way("cluster"));
             }
+            self.http_clusters(name, route);
+            self.acts(name, route, document.listeners.get(&route.listener).map(|listener| listener.protocol));
         }
     }
 
@@ -85,7 +90,8 @@ impl<'a> Check<'a, '_> {
     fn binds(&mut self) {
         let listeners = self.document.listeners.iter();
         let bound = listeners.flat_map(|(name, listener)| {
-            let protocol = listener.protocol;
+            // HTTP comes over TCP: the two can't share an address.
+            let protocol = if listener.protocol == Protocol::Http { Protocol::Tcp } else { listener.protocol };
             listener.bind.iter().enumerate().map(move |(n, address)| ((protocol, *address), Spot { name, n }))
         });
         self.unique("listeners", "bind", bound, |(_, address), name, other| match other {
@@ -110,6 +116,7 @@ impl<'a> Check<'a, '_> {
                 ("connections_per_source", limits.connections_per_source != fresh.connections_per_source),
                 ("connections_per_network", limits.connections_per_network != fresh.connections_per_network),
                 ("new_connections_per_second", limits.new_connections_per_second != fresh.new_connections_per_second),
+                ("source_network", limits.source_network != fresh.source_network),
                 ("refuse", limits.refuse != fresh.refuse),
             ];
             let (wrong, theirs, right): (&[_], _, _) = match listener.protocol {
@@ -126,12 +133,18 @@ impl<'a> Check<'a, '_> {
             let Some(listener) = document.listeners.get(&route.listener) else { continue };
             self.route_of(name, route, listener.protocol);
         }
+        self.http_listeners();
         self.unix_sockets();
     }
 
     fn route_of(&mut self, name: &Name, route: &Route, protocol: Protocol) {
         let way = |key| [Step::Key("routes"), Step::Key(name.as_str()), Step::Key(key)];
         let asks_hello = !route.sni.is_empty() || !route.alpn.is_empty();
+        match protocol {
+            Protocol::Udp => self.only_http(name, route, "UDP"),
+            Protocol::Tcp => self.only_http(name, route, "TCP"),
+            Protocol::Http => self.http_route(name, route),
+        }
         match protocol {
             Protocol::Udp => {
                 let tcp_only = [

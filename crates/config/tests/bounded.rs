@@ -51,6 +51,18 @@ fn hostile(size: usize) -> Vec<(&'static str, String)> {
             format!("[listeners.l]\nprotocol = 'udp'\nbind = [{}]", fill("'10.0.0.1:53',")),
         ),
         ("bad backends", format!("[clusters.c]\nbackends = [{}]", fill("'10.0.0.1:53','x',"))),
+        (
+            "routes that match the same",
+            listed(&|n| format!("[routes.r{n}]\nlistener = 'w'\npath = '/x'\nrespond = {{}}\n"))
+                + "[listeners.w]\nprotocol = 'http'\nbind = ['[::1]:1']\n",
+        ),
+        ("routes without an action", listed(&|n| format!("[routes.r{n}]\nlistener = 'w'\n"))),
+        (
+            "large expressions",
+            listed(&|n| {
+                format!("[routes.r{n}]\nlistener = 'w'\npath = {{ regex = '/{n}\\w{{40}}' }}\nrespond = {{}}\n")
+            }),
+        ),
         ("tables in a list", fill("[[listeners]]\n")),
         ("digits", format!("x = {}", fill("9"))),
         (
@@ -91,4 +103,37 @@ fn as_deep_as_a_document_may_nest_is_read() {
         read.join().unwrap().to_string(),
         "1:2: unknown key `a` (known keys: `admin`, `workers`, `access_log`, `listeners`, `routes`, `clusters`)"
     );
+}
+
+/// Routes of one path with many hosts, methods and sources each, which have no source in common.
+fn crowded(routes: usize, hosts: usize, methods: usize, sources: usize) -> String {
+    let list = |n: usize, item: &dyn Fn(usize) -> String| (0..n).map(|n| format!("'{}',", item(n))).collect::<String>();
+    let mut text = "[listeners.w]\nprotocol = 'http'\nbind = ['[::1]:1']\n".to_owned();
+    for route in 0..routes {
+        let hosts = list(hosts, &|n| format!("h{n}.test"));
+        let methods = list(methods, &|n| format!("M{n}"));
+        let sources = list(sources, &|n| format!("10.{route}.{}.{}", n >> 8, n & 255));
+        text += &format!(
+            "[routes.r{route}]\nlistener = 'w'\nhost = [{hosts}]\nmethod = [{methods}]\nsource = [{sources}]\nrespond = {{}}\n"
+        );
+    }
+    text
+}
+
+#[test]
+fn combinations_of_hosts_methods_and_sources_are_bounded() {
+    assert!(parse_toml(&crowded(3, 20, 5, 300)).is_ok());
+    let found = parse_toml(&crowded(8, 300, 100, 300)).unwrap_err();
+    assert_eq!(found.count(), 1);
+    assert!(found.to_string().contains("too many combinations"), "{found}");
+}
+
+#[test]
+fn as_many_routes_as_a_document_holds_are_compared_one_by_one() {
+    let mut text = "[listeners.w]\nprotocol = 'http'\nbind = ['[::1]:1']\n[clusters.c]\n".to_owned();
+    for n in 0..100_000 {
+        text += &format!("[routes.r{n}]\nlistener = 'w'\nhost = ['h{n}.test']\npath = '/x'\ncluster = 'c'\n");
+    }
+    let document = parse_toml(&text).unwrap();
+    assert_eq!(document.routes.len(), 100_000);
 }

@@ -120,3 +120,18 @@ fn a_document_built_by_hand_is_checked_as_a_written_one() {
     assert_eq!(pointers, ["/clusters/resolvers/backends/0/weight", "/listeners/dns/cluster"]);
     assert!(found.render("the change", "", false).contains("in the change, at /listeners/dns/cluster"));
 }
+
+#[test]
+fn keys_that_an_operator_chose_may_have_any_sign() {
+    let document = |query: &str| {
+        let listener = "[listeners.x]\nprotocol = \"http\"\nbind = [\"[::1]:0\"]\n";
+        parse_toml(&format!("{listener}[routes.r]\nlistener = \"x\"\nquery = {{ {query} }}\nrespond = {{}}\n")).unwrap()
+    };
+    let a = document(r#""a.b" = true, "a" = "1", "\"" = true, "é c" = true"#);
+    let b = document(r#""a.b" = "2", "\"x.\\" = true, "\"" = "3", "" = true"#.replace("\"\" =", "\"...\" =").as_str());
+    let changes = diff(&a, &b);
+    let said: Vec<String> = changes[0].to_string().lines().map(str::to_owned).collect();
+    assert!(said.contains(&"route r: query.\"a.b\" true -> 2".to_owned()), "{said:?}");
+    assert_eq!(apply(&changes, &a).unwrap(), b);
+    assert_eq!(apply(&diff(&b, &a), &b).unwrap(), a);
+}

@@ -1,4 +1,4 @@
-//! The document of the design page (its UDP part) reads as the model that was meant.
+//! The document of the design page reads as the model that was meant.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn the_design_page_reads_as_meant() {
     assert_eq!((cluster.udp.responses, cluster.udp.back_timeout), (1, Duration::from_secs(90)));
     let check = cluster.health.as_ref().unwrap().udp.as_ref().unwrap();
     assert_eq!((&check.send[..], &check.expect), (&[0, 255][..], &Expect::Prefix(b"ok".to_vec())));
-    assert_eq!(document.routes[&Name::new("inside")].cluster, Name::new("resolvers"));
+    assert_eq!(document.routes[&Name::new("inside")].cluster, Some(Name::new("resolvers")));
 }
 
 #[test]
@@ -82,4 +82,102 @@ fn the_timeout_of_a_probe_follows_a_short_interval() {
 #[test]
 fn wildcards_may_overlap_and_port_0_may_stand_on_different_addresses() {
     parse_toml("[listeners.x]\nprotocol = \"udp\"\nbind = [\"0.0.0.0:53\", \"127.0.0.1:53\", \"127.0.0.1:0\", \"127.0.0.2:0\"]").unwrap();
+}
+
+const WEB: &str = r#"
+[listeners.web]
+protocol = "http"
+bind     = ["0.0.0.0:8080"]
+http     = { head_timeout = "5s", max_body = "10MiB", trusted = ["10.0.0.0/8"], via = "kakei", errors = { html = "<h1>{status}</h1>" } }
+
+[routes.shop]
+listener = "web"
+host     = ["Shop.example.com.", "*.shop.example.com", "10.0.0.1", "[0:0::1]"]
+path     = "/api/"
+method   = ["GET", "POST"]
+headers  = { X-Beta = "1", x-any = true }
+query    = { "a b" = true }
+split    = { shop = 95, canary = 5 }
+timeouts = { request = "30s", response = "30s" }
+retry    = { attempts = 1, on = ["connect", "502", 429], budget = 10 }
+request  = { set = { X-Env = "prod" }, remove = ["X-Debug"], host = "in.example:80", path = "/v2{rest}" }
+response = { add = { Vary = "x" } }
+rate_limits = [{ by = { header = "X-Key" }, requests = 100, burst = 5 }, { by = "route", concurrent = 9 }]
+upgrade  = false
+on_change = "close"
+
+[routes.old]
+listener = "web"
+path     = { regex = "/v([0-9]+)/.*" }
+redirect = { path = "/new/{1}", query = "" }
+
+[clusters.shop]
+http   = { idle_timeout = "none", sticky = { secret = "0123456789abcdef" } }
+health = { http = { status = ["200-299", 404] }, passive = { status = ["500-599"], latency = "2s" } }
+
+[clusters.canary]
+"#;
+
+#[test]
+fn a_document_of_http_reads_as_meant() {
+    let document = parse_toml(WEB).unwrap_or_else(|found| panic!("{}", found.render("web", WEB, false)));
+    let http = &document.listeners[&Name::new("web")].http;
+    assert_eq!(
+        (http.head_timeout, http.max_body, http.via.as_deref()),
+        (Duration::from_secs(5), 10 << 20, Some("kakei"))
+    );
+    let shop = &document.routes[&Name::new("shop")];
+    let hosts: Vec<String> = shop.host.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["shop.example.com", "*.shop.example.com", "10.0.0.1", "[::1]"]);
+    assert_eq!(shop.path, PathMatch::Prefix("/api".into()));
+    let headers = [("x-any".into(), ValueMatch::Present), ("x-beta".into(), ValueMatch::Exact("1".into()))];
+    assert_eq!(shop.headers, headers.into());
+    assert_eq!(shop.split, [("canary".into(), 5), ("shop".into(), 95)].into());
+    assert_eq!(shop.retry.on, [RetryOn::Connect, RetryOn::Status(502), RetryOn::Status(429)]);
+    assert_eq!((&*shop.request.remove[0], shop.request.set["X-Env"].as_str()), ("x-debug", "prod"));
+    assert_eq!(shop.timeouts.idle, RouteTimeouts::default().idle);
+    assert_eq!(shop.rate_limits[0].by, RateKey::Header("x-key".into()));
+    assert_eq!((shop.upgrade, shop.connect, shop.on_change), (false, false, OnChange::Close));
+    let old = document.routes[&Name::new("old")].redirect.as_ref().unwrap();
+    assert_eq!((old.status, old.query.as_deref(), &old.host), (302, Some(""), &None));
+    let cluster = &document.clusters[&Name::new("shop")];
+    let sticky = cluster.http.sticky.as_ref().unwrap();
+    assert_eq!((&*sticky.cookie, sticky.max_age, cluster.http.idle_timeout), ("kakei", None, None));
+    let health = cluster.health.as_ref().unwrap();
+    let statuses = [StatusRange { from: 200, to: 299 }, StatusRange { from: 404, to: 404 }];
+    assert_eq!(health.http.as_ref().unwrap().status, statuses);
+    assert_eq!(health.passive.as_ref().unwrap().latency, Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn a_smaller_head_bounds_the_request_line_too() {
+    let text = "[listeners.x]\nprotocol = \"http\"\nbind = [\"[::1]:0\"]\nhttp = { max_head = \"4KiB\" }";
+    let http = parse_toml(text).unwrap().listeners[&Name::new("x")].http.clone();
+    assert_eq!((http.max_head, http.max_request_line), (4 << 10, 4 << 10));
+}
+
+#[test]
+fn routes_that_differ_in_anything_may_stand_beside_each_other() {
+    let parts = [
+        "path = \"/\"",
+        "path = { exact = \"/\" }",
+        "path = { regex = \"/\" }",
+        "host = [\"a.test\"]",
+        "host = [\"*.a.test\"]",
+        "host = [\"a.test\"]\nmethod = [\"GET\"]",
+        "host = [\"a.test\"]\nmethod = [\"PUT\"]",
+        "host = [\"a.test\"]\nsource = [\"10.0.0.0/8\"]",
+        "headers = { a = true }",
+        "headers = { a = \"1\" }",
+        "query = { a = true }",
+        "",
+    ];
+    let mut text = "[listeners.x]\nprotocol = \"http\"\nbind = [\"[::1]:0\"]\n".to_owned();
+    for (n, part) in parts.iter().enumerate() {
+        text += &format!("[routes.r{n}]\nlistener = \"x\"\n{part}\nrespond = {{ body = \"{n}\" }}\n");
+    }
+    assert_eq!(parse_toml(&text).map_err(|found| found.render("x", &text, false)).unwrap().routes.len(), parts.len());
+    let again = text.clone() + "[routes.again]\nlistener = \"x\"\npath = \"/\"\nrespond = {}\n";
+    let found = parse_toml(&again).unwrap_err();
+    assert_eq!((found.count(), found.iter().next().unwrap().place.pointer.as_str()), (1, "/routes/again"));
 }

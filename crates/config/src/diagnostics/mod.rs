@@ -183,6 +183,8 @@ pub(crate) struct Collector {
     pub(crate) kept: std::collections::BTreeMap<String, Vec<usize>>,
     /// What was probably meant; its work is bounded for the whole document.
     pub(crate) suggester: Suggester,
+    /// What the regular expressions that were compiled so far take, in bytes.
+    pub(crate) patterns_bytes: usize,
 }
 
 impl Collector {

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use super::health::HEALTH;
 use super::http::HTTP_KNOBS;
-use super::http_values::Sparse;
 use super::streams::{AfterChange, Whereabouts};
-use super::values::{Flag, LONGEST, Time, TimeOrNone, Whole, Words, mismatch, text, wrong_name};
-use super::{At, Codec, ListOf, Maybe, Section, Table, field, independent};
+use super::values::{Flag, LONGEST, Time, TimeOrNone, UNLIMITED, Whole, Words, mismatch, text, wrong_name};
+use super::{At, Codec, ListOf, Maybe, Section, Sparse, Table, field, independent};
 use crate::bounds::MAX_WEIGHT;
 use crate::diagnostics::Collector;
 use crate::model::{
@@ -38,7 +37,6 @@ const SEND_PROXY_PROTOCOL: Words<SendProxyProtocol> = Words {
 };
 const ON_BACKEND: Words<OnBackend> =
     Words { of: &[("keep", OnBackend::Keep), ("move", OnBackend::Move), ("close", OnBackend::Close)], later: &[] };
-const UNLIMITED: Whole<u32> = Whole { min: 0, max: u32::MAX, zero: Some("unlimited") };
 const IDLE: Time = Time { min: Duration::from_millis(1), max: LONGEST };
 
 pub(super) const CLUSTER: Section<Cluster> = Section {
@@ -50,7 +48,7 @@ pub(super) const CLUSTER: Section<Cluster> = Section {
         field!(udp: Table(&KNOBS), "what flows to this cluster are held to"),
         field!(tcp: Table(&TCP_KNOBS), "what connections to this cluster are held to"),
         field!(http: Sparse(Table(&HTTP_KNOBS)), "what connections that carry requests are held to besides"),
-        field!(send_proxy_protocol: STREAM_PROXY_PROTOCOL, "TCP: the PROXY protocol header that a connection to a backend begins with"),
+        field!(send_proxy_protocol: STREAM_PROXY_PROTOCOL, "TCP and HTTP: the PROXY protocol header that a connection to a backend begins with"),
         field!(health: Maybe(Table(&HEALTH)), "how backends are found up or down; left out: all count as up"),
         field!(slow_start: Time { min: Duration::ZERO, max: LONGEST },
             "how long a backend that came up takes to reach its full weight; 0s: at once"),

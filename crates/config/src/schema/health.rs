@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use super::bytes::{Expected, Form, read_bytes, write_bytes};
-use super::http::HTTP_CHECK;
-use super::http_values::{Sparse, StatusRangeOf};
-use super::values::{Flag, LONGEST, Time, Whole, write_duration};
-use super::{At, Field, ListOf, Maybe, Section, Table, field};
+use super::http::{HTTP_CHECK, Statuses};
+use super::values::{Flag, LONGEST, PORT, Time, Whole, write_duration};
+use super::{At, Field, ListOf, Maybe, Section, Sparse, Table, field};
 use crate::diagnostics::Collector;
 use crate::model::{Expect, Health, PassiveCheck, TcpCheck, UdpCheck};
 use crate::tree::Value;
 
 const TIMES: Whole<u32> = Whole { min: 1, max: 1_000, zero: None };
-const PORT: Maybe<Whole<u16>> = Maybe(Whole { min: 1, max: u16::MAX, zero: None });
 
 pub(super) const HEALTH: Section<Health> = Section {
     blank: Health::default,
@@ -20,7 +18,7 @@ pub(super) const HEALTH: Section<Health> = Section {
         field!(udp: Maybe(Table(&UDP)), "send a datagram, expect a reply"),
         field!(tcp: Maybe(Table(&TCP)), "open a TCP connection, say and expect something where that is given, close it; `{}` probes the backend's own port"),
         field!(http: Maybe(Table(&HTTP_CHECK)), "send a request, expect a response; `{}` asks for `/`"),
-        field!(passive: Maybe(Table(&PASSIVE)), "count what goes wrong with live traffic: ICMP errors, connections that can't be opened"),
+        field!(passive: Maybe(Table(&PASSIVE)), "count what goes wrong with live traffic: ICMP errors, connections that can't be opened, responses"),
         field!(interval: Time { min: Duration::from_millis(10), max: LONGEST }, "time between two probes of one backend"),
         field!(timeout: Time { min: Duration::from_millis(1), max: LONGEST },
             "time in which a probe must be answered, shorter than `interval`; left out with an `interval` of 2s or less: half of it"),
@@ -164,9 +162,9 @@ pub(super) const PASSIVE: Section<PassiveCheck> = Section {
             "how long it stays ejected the first time; each further time in a row twice as long"),
         field!(eject_max: Time { min: Duration::from_millis(1), max: LONGEST },
             "how long at most; left out with a longer `eject`: that"),
-        field!(status: Sparse(ListOf { of: StatusRangeOf, filled: false }), "HTTP: statuses of responses that count as failures"),
+        field!(status: Sparse(ListOf { of: Statuses, filled: false }), "HTTP: statuses of responses that count as failures"),
         field!(latency: Maybe(Time { min: Duration::from_millis(1), max: LONGEST }),
-            "HTTP: a response that begins later than this counts as a failure"),
+            "HTTP: a response that begins later than this counts as a failure; left out: however late"),
     ],
     later: &[],
     finish: |check, at, problems| {

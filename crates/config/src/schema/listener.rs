@@ -3,20 +3,18 @@
 use std::time::Duration;
 
 use super::http::{
-    AUTH, ERROR_BODIES, FIELD_EDITS, HTTP_LISTENER, MATCHES, METHODS, PARAMETERS, PATH, RATE_LIMIT, REDIRECT,
-    REQUEST_EDITS, RESPOND, RETRY, ROUTE_TIMEOUTS, SPLIT,
+    AUTH, ERRORS, FIELD_MATCHES, HTTP_LISTENER, HostMatch, Method, PARAMETER_MATCHES, PathOf, RATE_LIMIT, REDIRECT,
+    REQUEST, RESPOND, RESPONSE, RETRY, SPLIT, TIMEOUTS, settle,
 };
-use super::http_values::Sparse;
 use super::network::{Address, Network};
 use super::streams::{AfterChange, ProtocolName, ServerNameOf};
-use super::values::{Flag, LONGEST, Reference, Size, Time, Whole, Words};
-use super::{ListOf, Maybe, Section, Table, field, independent};
+use super::values::{Flag, LONGEST, Reference, Size, Time, UNLIMITED, Whole, Words};
+use super::{ListOf, Maybe, Section, Sparse, Table, field, independent};
 use crate::bounds::MAX_DATAGRAM_BYTES;
 use crate::model::{InboundProxyProtocol, Limits, Listener, Protocol, Refuse, Route, SourceNetwork};
 
 const PROTOCOL: Words<Protocol> =
     Words { of: &[("udp", Protocol::Udp), ("tcp", Protocol::Tcp), ("http", Protocol::Http)], later: &[] };
-const UNLIMITED: Whole<u32> = Whole { min: 0, max: u32::MAX, zero: Some("unlimited") };
 
 pub(super) const LISTENER: Section<Listener> = Section {
     blank: Listener::default,
@@ -29,7 +27,7 @@ pub(super) const LISTENER: Section<Listener> = Section {
             "the longest datagram that is forwarded, an inbound PROXY header included; longer ones are dropped as `truncated`"),
         field!(proxy_protocol: Table(&PROXY_PROTOCOL), "inbound PROXY protocol headers: v2 on datagrams, v1 or v2 on connections"),
         field!(preread_timeout: Time { min: Duration::from_millis(1), max: LONGEST },
-            "TCP: how long what must come before a connection is routed (a PROXY header, a ClientHello) may take"),
+            "TCP and HTTP: how long what must come before a connection is routed (a PROXY header, a ClientHello) may take"),
         field!(http: Sparse(Table(&HTTP_LISTENER)), "HTTP: what it holds its clients to"),
         field!(drain_timeout: Time { min: Duration::ZERO, max: LONGEST },
             "how long live flows and connections may go on after the listener was removed or the process was told to stop"),
@@ -44,12 +42,12 @@ pub(super) const LIMITS: Section<Limits> = Section {
         field!(flows: Whole { min: 1, max: u32::MAX, zero: None }, "UDP: live flows"),
         field!(flows_per_source: UNLIMITED, "UDP: live flows of one source address"),
         field!(new_flows_per_second: UNLIMITED, "UDP: flows admitted in a second, with a burst of as many"),
-        field!(connections: Whole { min: 1, max: u32::MAX, zero: None }, "TCP: live connections"),
-        field!(connections_per_source: UNLIMITED, "TCP: live connections of one source address"),
-        field!(connections_per_network: UNLIMITED, "TCP: live connections of one source network"),
-        field!(new_connections_per_second: UNLIMITED, "TCP: connections accepted in a second, with a burst of as many"),
-        field!(source_network: Table(&SOURCE_NETWORK), "TCP: what is one source network"),
-        field!(refuse: REFUSE, "TCP: whether a client over a limit is reset, or told nothing"),
+        field!(connections: Whole { min: 1, max: u32::MAX, zero: None }, "TCP and HTTP: live connections"),
+        field!(connections_per_source: UNLIMITED, "TCP and HTTP: live connections of one source address"),
+        field!(connections_per_network: UNLIMITED, "TCP and HTTP: live connections of one source network"),
+        field!(new_connections_per_second: UNLIMITED, "TCP and HTTP: connections accepted in a second, with a burst of as many"),
+        field!(source_network: Table(&SOURCE_NETWORK), "TCP and HTTP: what is one source network"),
+        field!(refuse: REFUSE, "TCP and HTTP: whether a client over a limit is reset, or told nothing"),
     ],
     later: &[],
     finish: independent,
@@ -84,28 +82,29 @@ pub(super) const ROUTE: Section<Route> = Section {
             "TCP: server names of the ClientHello it matches; left out: any, and what is no TLS"),
         field!(alpn: ListOf { of: ProtocolName, filled: false },
             "TCP: protocols of which the ClientHello offers one; left out: any, and what is no TLS"),
-        field!(host: Sparse(ListOf { of: ServerNameOf, filled: false }), "HTTP, as all that follows: hosts it matches; left out: any"),
-        field!(path: PATH, "paths it matches, by whole segments from their begin, exactly, or by a regular expression of all of it; left out: any"),
-        field!(method: METHODS, "methods it matches; left out: any"),
-        field!(headers: MATCHES, "header fields it asks for"),
-        field!(query: PARAMETERS, "query parameters it asks for"),
-        field!(cluster: Maybe(Reference("cluster")), "where what it matches goes; for UDP and TCP too"),
+        field!(host: Sparse(ListOf { of: HostMatch, filled: false }), "HTTP, as what follows: hosts it matches; left out: any"),
+        field!(path: PathOf, "paths it matches, written decoded: a prefix by whole segments, one path, or all that match an expression; left out: any"),
+        field!(method: Sparse(ListOf { of: Method, filled: false }), "methods it matches; left out: any"),
+        field!(headers: FIELD_MATCHES, "header fields it asks for"),
+        field!(query: PARAMETER_MATCHES, "query parameters it asks for, written decoded"),
+        field!(cluster: Maybe(Reference("cluster")),
+            "where what it matches goes; UDP and TCP routes need it, an HTTP route may have one of the next three in its place"),
         field!(split: SPLIT, "clusters that share what it matches, by weight"),
-        field!(redirect: Maybe(Table(&REDIRECT)), "where clients are sent"),
-        field!(respond: Maybe(Table(&RESPOND)), "what the proxy answers itself"),
-        field!(request: Sparse(Table(&REQUEST_EDITS)), "what is changed in requests"),
-        field!(response: Sparse(Table(&FIELD_EDITS)), "what is changed in responses"),
-        field!(timeouts: Sparse(Table(&ROUTE_TIMEOUTS)), "how long requests may take"),
+        field!(redirect: Maybe(Table(&REDIRECT)), "clients are sent elsewhere"),
+        field!(respond: Maybe(Table(&RESPOND)), "the proxy answers itself"),
+        field!(request: Sparse(Table(&REQUEST)), "what is changed in requests"),
+        field!(response: Sparse(Table(&RESPONSE)), "what is changed in responses"),
+        field!(timeouts: Sparse(Table(&TIMEOUTS)), "how long requests may take"),
         field!(retry: Sparse(Table(&RETRY)), "when a request is tried again on another backend"),
-        field!(auth: Sparse(Table(&AUTH)), "who may pass"),
-        field!(rate_limits: Sparse(ListOf { of: Table(&RATE_LIMIT), filled: false }), "how many requests may pass; 429 beyond"),
+        field!(auth: Sparse(Table(&AUTH)), "who may pass; left out: everybody"),
+        field!(rate_limits: Sparse(ListOf { of: Table(&RATE_LIMIT), filled: false }), "how much may pass; over one of them a request is answered by 429"),
         field!(allow: Sparse(ListOf { of: Network, filled: false }), "client networks that may pass; left out: all"),
-        field!(deny: Sparse(ListOf { of: Network, filled: false }), "client networks that may not; looked at first"),
+        field!(deny: Sparse(ListOf { of: Network, filled: false }), "client networks that may not pass; looked at before `allow`"),
         field!(upgrade: Flag, "whether a request may become a connection by `Upgrade` (WebSocket)"),
         field!(connect: Flag, "whether a request may become a connection by `CONNECT`"),
-        field!(errors: Sparse(Table(&ERROR_BODIES)), "the bodies of answers that the proxy makes; what is left out is the listener's"),
+        field!(errors: Sparse(Table(&ERRORS)), "the bodies of answers that the proxy makes; what is left out is the listener's"),
         field!(on_change: AfterChange, "TCP and HTTP: what becomes of connections that came by it when it is changed or removed"),
     ],
     later: &[],
-    finish: independent,
+    finish: settle,
 };

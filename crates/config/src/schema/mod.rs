@@ -7,17 +7,18 @@ mod reference;
 mod values;
 
 mod bytes;
+mod maps;
 mod network;
 
 mod cluster;
 mod health;
 mod http;
-mod http_values;
 mod listener;
 mod sections;
 mod streams;
 
 pub(crate) use at::{At, Step, pointer, subject};
+pub(crate) use http::ACTIONS;
 pub use reference::reference;
 pub(crate) use sections::{Object, document, write_document};
 
@@ -183,6 +184,29 @@ impl<T> Codec for Table<T> {
 
     fn write(&self, value: &T) -> Option<Value> {
         Some(self.0.entries(value))
+    }
+}
+
+/// A value that is left out when it is written and is what stands where it is left out.
+pub(crate) struct Sparse<C>(pub(crate) C);
+
+impl<C: Codec<Of: Default + PartialEq>> Codec for Sparse<C> {
+    type Of = C::Of;
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn has_key(&self, key: &str) -> bool {
+        self.0.has_key(key)
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<C::Of> {
+        self.0.read(at, problems)
+    }
+
+    fn write(&self, value: &C::Of) -> Option<Value> {
+        (*value != C::Of::default()).then(|| self.0.write(value)).flatten()
     }
 }
 

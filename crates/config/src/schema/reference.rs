@@ -3,8 +3,8 @@
 use super::cluster::{BACKEND, CLUSTER, KNOBS};
 use super::health::{HEALTH, PASSIVE, TCP, UDP};
 use super::http::{
-    BASIC_AUTH, ERROR_BODIES, FIELD_EDITS, FORWARD_AUTH, HTTP_CHECK, HTTP_KNOBS, HTTP_LISTENER, RATE_LIMIT, REDIRECT,
-    REQUEST_EDITS, RESPOND, RETRY, ROUTE_TIMEOUTS, STICKY,
+    AUTH, BASIC, ERRORS, FORWARD, HTTP_CHECK, HTTP_KNOBS, HTTP_LISTENER, RATE_LIMIT, REDIRECT, REQUEST, RESPOND,
+    RESPONSE, RETRY, STICKY, TIMEOUTS,
 };
 use super::listener::{LIMITS, LISTENER, PROXY_PROTOCOL, ROUTE};
 use super::sections::{ACCESS_LOG, ADMIN, DOCUMENT, WORKERS};
@@ -23,16 +23,17 @@ pub fn reference() -> String {
         table("`limits` of a listener", &LIMITS),
         table("`proxy_protocol` of a listener", &PROXY_PROTOCOL),
         table("`http` of a listener", &HTTP_LISTENER),
-        table("`errors` of a listener's `http`, and of a route", &ERROR_BODIES),
+        table("`errors` of a listener's `http`, and of a route", &ERRORS),
         table("`[routes.NAME]`", &ROUTE),
         table("`redirect` of a route", &REDIRECT),
         table("`respond` of a route", &RESPOND),
-        table("`request` of a route", &REQUEST_EDITS),
-        table("`response` of a route", &FIELD_EDITS),
-        table("`timeouts` of a route", &ROUTE_TIMEOUTS),
+        table("`request` of a route", &REQUEST),
+        table("`response` of a route", &RESPONSE),
+        table("`timeouts` of a route", &TIMEOUTS),
         table("`retry` of a route", &RETRY),
-        table("`auth.basic` of a route", &BASIC_AUTH),
-        table("`auth.forward` of a route", &FORWARD_AUTH),
+        table("`auth` of a route", &AUTH),
+        table("`auth.basic` of a route", &BASIC),
+        table("`auth.forward` of a route", &FORWARD),
         table("One of `rate_limits` of a route", &RATE_LIMIT),
         table("`[clusters.NAME]`", &CLUSTER),
         table("A backend as a table", &BACKEND),

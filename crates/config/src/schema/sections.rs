@@ -19,7 +19,7 @@ pub(super) const DOCUMENT: Section<Document> = Section {
     fields: &[
         field!(admin: Table(&ADMIN), "the operator's side door"),
         field!(workers: Table(&WORKERS), "the threads of the data plane; changing them needs a restart"),
-        field!(access_log: Table(&ACCESS_LOG), "one record for each flow and connection"),
+        field!(access_log: Table(&ACCESS_LOG), "one record for each flow, connection and request"),
         field!(listeners: Objects(&LISTENER), "what listens, by name"),
         field!(routes: Objects(&ROUTE), "what refines a listener, by name"),
         field!(clusters: Objects(&CLUSTER), "groups of backends, by name"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{At, Codec, listed};
+use super::{At, Codec, Maybe, listed};
 use crate::bounds::MAX_NAME_BYTES;
 use crate::diagnostics::{Collector, Diagnostic, quoted};
 use crate::model::Name;
@@ -97,6 +97,12 @@ impl<T: Copy + Into<u32> + TryFrom<i128>> Codec for Whole<T> {
         Some(Value::Integer((*value).into().into()))
     }
 }
+
+/// A number of things, any.
+pub(super) const UNLIMITED: Whole<u32> = Whole { min: 0, max: u32::MAX, zero: Some("unlimited") };
+
+/// A port, where another one than usual is meant.
+pub(super) const PORT: Maybe<Whole<u16>> = Maybe(Whole { min: 1, max: u16::MAX, zero: None });
 
 /// One word of a closed list.
 pub(super) struct Words<T: 'static> {
@@ -307,7 +313,42 @@ impl Codec for Size {
     }
 }
 
-pub(super) fn read_size(text: &str) -> Option<u64> {
+/// A number of bytes, of which 0 is any number.
+pub(super) struct Volume;
+
+/// A pebibyte: more is a mistake.
+const LARGEST: u64 = 1 << 50;
+
+impl Codec for Volume {
+    type Of = u64;
+
+    fn describe(&self) -> String {
+        "size, up to 1048576GiB; `0`: unlimited".into()
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<u64> {
+        let read = match &at.node.value {
+            Value::Text(text) if text == "0" => Some(0),
+            Value::Text(text) => read_size(text),
+            Value::Integer(0) => Some(0),
+            _ => None,
+        };
+        let fits = read.filter(|size| *size <= LARGEST);
+        if fits.is_none() {
+            mismatch(at, "a size like \"10MiB\" up to 1048576GiB, or \"0\" for any", problems)
+                .help(format!("units are {}", SIZES.map(|(unit, _)| unit).join(", ")));
+        }
+        fits
+    }
+
+    fn write(&self, value: &u64) -> Option<Value> {
+        let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+        let (unit, bytes) = *units.iter().find(|(_, bytes)| value.is_multiple_of(*bytes))?;
+        Some(if *value == 0 { Value::text("0") } else { Value::Text(format!("{}{unit}", value / bytes)) })
+    }
+}
+
+fn read_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (_, bytes) = SIZES.iter().find(|(unit, _)| *unit == &text[digits..])?;
     text[..digits].parse::<u64>().ok()?.checked_mul(*bytes)

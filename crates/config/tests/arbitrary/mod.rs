@@ -1,5 +1,7 @@
 //! Arbitrary valid documents, and texts to start mutations from.
 
+mod http;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -18,9 +20,11 @@ pub(crate) const SEEDS: &[&str] = &[
     include_str!("../errors/addresses.toml"),
     include_str!("../errors/wrong-types.toml"),
     include_str!("../errors/later.toml"),
+    include_str!("../errors/http-values.toml"),
+    include_str!("../errors/http-routes.toml"),
 ];
 
-fn name() -> impl Strategy<Value = Name> {
+pub(super) fn name() -> impl Strategy<Value = Name> {
     prop_oneof![3 => "[a-d]", 1 => "[A-Za-z0-9._:/\\[\\]-]{1,128}"].prop_map(Name::new)
 }
 
@@ -45,14 +49,14 @@ fn sent_to() -> impl Strategy<Value = SocketAddr> {
     prop_oneof![9 => plain, 1 => scoped]
 }
 
-fn network() -> impl Strategy<Value = IpNet> {
+pub(super) fn network() -> impl Strategy<Value = IpNet> {
     (ip(), any::<u8>()).prop_filter_map("would be IPv4", |(ip, length)| {
         let longest = if ip.is_ipv4() { 32 } else { 128 };
         Some(IpNet::new_assert(ip, length % (longest + 1)).trunc())
     })
 }
 
-fn time(least: u64) -> impl Strategy<Value = Duration> {
+pub(super) fn time(least: u64) -> impl Strategy<Value = Duration> {
     let least = Duration::from_millis(least);
     prop_oneof![
         (0u64..100).prop_map(Duration::from_secs),
@@ -103,9 +107,11 @@ fn listener() -> impl Strategy<Value = Listener> {
         refuse: limits.5,
         ..Limits::default()
     });
-    let limits = prop_oneof![udp, (connections, Just(Protocol::Tcp))];
-    (vec(bound(), 1..4), limits, 1u32..=65_507, vec(network(), 0..3), (time(0), time(1))).prop_map(
-        |(bind, (limits, protocol), max_datagram_size, trusted, (drain_timeout, preread_timeout))| Listener {
+    let streams = (connections, select(vec![Protocol::Tcp, Protocol::Http]));
+    let limits = prop_oneof![1 => udp, 2 => streams];
+    let times = (time(0), time(1));
+    (vec(bound(), 1..4), limits, 1u32..=65_507, vec(network(), 0..3), times, http::listener()).prop_map(
+        |(bind, (limits, protocol), max_datagram_size, trusted, (drain_timeout, preread_timeout), http)| Listener {
             protocol,
             bind,
             cluster: None,
@@ -113,6 +119,7 @@ fn listener() -> impl Strategy<Value = Listener> {
             max_datagram_size,
             proxy_protocol: InboundProxyProtocol { trusted },
             preread_timeout,
+            http: if protocol == Protocol::Http { http } else { HttpListener::default() },
             drain_timeout,
         },
     )
@@ -199,18 +206,20 @@ fn health() -> impl Strategy<Value = Health> {
         || prop_oneof![Just(Expect::Any), payload().prop_map(Expect::Exact), payload().prop_map(Expect::Prefix)];
     let tcp =
         (payload(), option::of(expected()), port()).prop_map(|(send, expect, port)| TcpCheck { send, expect, port });
-    let passive = (1u32..=1_000, time(1)).prop_map(|(fall, eject)| PassiveCheck {
-        fall,
-        eject,
-        eject_max: eject.max(Duration::from_secs(300)),
-    });
-    let checks = (option::of(udp), option::of(tcp), option::of(passive))
-        .prop_filter("no check", |(udp, tcp, passive)| udp.is_some() || tcp.is_some() || passive.is_some());
+    let passive =
+        (1u32..=1_000, time(1), http::statuses(0), option::of(time(1))).prop_map(|(fall, eject, status, latency)| {
+            PassiveCheck { fall, eject, eject_max: eject.max(Duration::from_secs(300)), status, latency }
+        });
+    let checks = (option::of(udp), option::of(tcp), option::of(http::check()), option::of(passive))
+        .prop_filter("no check", |(udp, tcp, http, passive)| {
+            udp.is_some() || tcp.is_some() || http.is_some() || passive.is_some()
+        });
     let times = (time(10), time(1)).prop_map(|(interval, timeout)| (interval, timeout.min(interval / 2)));
     (checks, times, 1u32..=1_000, 1u32..=1_000, any::<bool>()).prop_map(
-        |((udp, tcp, passive), (interval, timeout), rise, fall, fail_open)| Health {
+        |((udp, tcp, http, passive), (interval, timeout), rise, fall, fail_open)| Health {
             udp,
             tcp,
+            http,
             passive,
             interval,
             timeout,
@@ -225,12 +234,12 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     use Balance::*;
     let balance = select(vec![RoundRobin, Random, Least, P2c, Hrw, Maglev]);
     let header = select(vec![StreamProxyProtocol::Off, StreamProxyProtocol::V1, StreamProxyProtocol::V2]);
-    let knobs = (knobs(), connection_knobs(), header);
+    let knobs = (knobs(), connection_knobs(), http::knobs(), header);
     (balance, vec(backend(), 0..5), knobs, option::of(health()), time(0)).prop_map(
-        |(balance, mut backends, (udp, tcp, send_proxy_protocol), health, slow_start)| {
+        |(balance, mut backends, (udp, tcp, http, send_proxy_protocol), health, slow_start)| {
             let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
             backends.retain(|backend| names.insert(backend.name.clone()) && addresses.insert(backend.address.clone()));
-            Cluster { balance, backends, udp, tcp, send_proxy_protocol, health, slow_start }
+            Cluster { balance, backends, udp, tcp, http, send_proxy_protocol, health, slow_start }
         },
     )
 }
@@ -241,7 +250,7 @@ fn named<T: std::fmt::Debug>(of: impl Strategy<Value = T>) -> impl Strategy<Valu
 
 /// A document that is valid as a whole: names exist, addresses and networks don't meet.
 pub(crate) fn document() -> impl Strategy<Value = Document> {
-    let routes = vec((name(), any::<usize>(), any::<usize>(), vec(network(), 1..4)), 0..4);
+    let routes = vec((name(), any::<usize>(), any::<usize>(), vec(network(), 1..4), http::route()), 0..4);
     let default_clusters = vec(option::of(any::<usize>()), 4);
     let objects = (named(listener()), named(cluster()), routes, default_clusters);
     (admin(), workers(), access_log(), objects).prop_map(|(admin, workers, access_log, objects)| {
@@ -252,7 +261,7 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
     })
 }
 
-type RouteParts = (Name, usize, usize, Vec<IpNet>);
+type RouteParts = (Name, usize, usize, Vec<IpNet>, Route);
 
 fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &[Option<usize>]) {
     let clusters: Vec<Name> = document.clusters.keys().cloned().collect();
@@ -267,11 +276,16 @@ fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &
         return;
     }
     let mut matched = BTreeSet::new();
-    for (name, listener, cluster, mut source) in routes {
+    for (name, listener, cluster, mut source, http) in routes {
         let listener = listeners[listener % listeners.len()].clone();
         source.retain(|network| matched.insert((listener.clone(), *network)));
         if !source.is_empty() && !document.routes.contains_key(&name) {
             let cluster = clusters[cluster % clusters.len()].clone();
+            if document.listeners[&listener].protocol == Protocol::Http {
+                let route = Route { listener, source, ..http };
+                document.routes.insert(name, http::connected(route, cluster));
+                continue;
+            }
             let is_tcp = document.listeners[&listener].protocol == Protocol::Tcp;
             let (sni, alpn, on_change) = match is_tcp && cluster.as_str().len() % 2 == 1 {
                 true => (
@@ -281,7 +295,10 @@ fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &
                 ),
                 false => (Vec::new(), Vec::new(), OnChange::Keep),
             };
-            document.routes.insert(name, Route { listener, source, sni, alpn, cluster, on_change });
+            document.routes.insert(
+                name,
+                Route { listener, source, sni, alpn, cluster: Some(cluster), on_change, ..Route::default() },
+            );
         }
     }
 }

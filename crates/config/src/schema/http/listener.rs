@@ -1,0 +1,58 @@
+//! What an HTTP listener holds its clients to, and the bodies of the proxy's own answers.
+
+use std::time::Duration;
+
+use super::text::{ANYTHING, TOKEN};
+use crate::diagnostics::Collector;
+use crate::model::{ErrorBodies, HttpListener};
+use crate::schema::network::Network;
+use crate::schema::values::{Flag, LONGEST, Size, Time, UNLIMITED, Volume, Whole};
+use crate::schema::{At, ListOf, Maybe, Section, Sparse, Table, field, independent};
+
+const WAIT: Time = Time { min: Duration::from_millis(1), max: LONGEST };
+const LENGTH: Size = Size { min: 256, max: 1 << 20 };
+
+pub(in crate::schema) const HTTP_LISTENER: Section<HttpListener> = Section {
+    blank: HttpListener::default,
+    fields: &[
+        field!(head_timeout: WAIT, "time for a request's head, from its first byte on; for the first one, from the connection's acceptance on"),
+        field!(body_timeout: WAIT, "time between two pieces of a request's body"),
+        field!(write_timeout: WAIT, "time in which a client must take something of what is written to it"),
+        field!(keep_alive: WAIT, "time that a connection may wait for its next request"),
+        field!(keep_alive_requests: UNLIMITED, "requests of one connection"),
+        field!(max_request_line: LENGTH, "the longest request line; longer ones are answered by 414; left out with a smaller `max_head`: that"),
+        field!(max_head: LENGTH, "the longest head, request line and fields together; longer ones are answered by 431"),
+        field!(max_fields: Whole { min: 1_u32, max: 10_000, zero: None }, "the most fields of a head; more are answered by 431"),
+        field!(max_body: Volume, "the longest body of a request; longer ones are answered by 413"),
+        field!(trusted: ListOf { of: Network, filled: false },
+            "networks whose `Forwarded`, `X-Forwarded-*` and `X-Request-Id` are believed and added to; from everybody else they are dropped"),
+        field!(x_forwarded: Flag, "whether `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` are sent to backends"),
+        field!(forwarded: Flag, "whether `Forwarded` (RFC 7239) is sent to backends"),
+        field!(request_id: Flag, "whether `X-Request-Id` is sent to backends"),
+        field!(via: Maybe(TOKEN), "the name by which the proxy appears in `Via`; left out: it adds none"),
+        field!(errors: Sparse(Table(&ERRORS)), "the bodies of answers that the proxy makes"),
+    ],
+    later: &[],
+    finish: settle,
+};
+
+fn settle(http: &mut HttpListener, at: &At<'_>, problems: &mut Collector) {
+    if at.node.value.get("max_request_line").is_none() {
+        http.max_request_line = http.max_request_line.min(http.max_head);
+    } else if http.max_request_line > http.max_head {
+        let (line, head) = (http.max_request_line, http.max_head);
+        let message = format!("{}: `max_request_line` ({line}B) is larger than `max_head` ({head}B)", at.subject());
+        at.report_key(message, problems);
+    }
+}
+
+pub(in crate::schema) const ERRORS: Section<ErrorBodies> = Section {
+    blank: ErrorBodies::default,
+    fields: &[
+        field!(text: Maybe(ANYTHING), "as `text/plain`; `{status}`, `{reason}` and `{request_id}` stand for what they say"),
+        field!(html: Maybe(ANYTHING), "as `text/html`, for clients that prefer it"),
+        field!(json: Maybe(ANYTHING), "as `application/json`, for clients that prefer it"),
+    ],
+    later: &[],
+    finish: independent,
+};

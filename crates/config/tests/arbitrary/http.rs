@@ -1,0 +1,235 @@
+//! What only HTTP has, arbitrary and valid.
+
+use std::collections::BTreeMap;
+
+use kakei_config::*;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{network, time};
+
+fn field() -> impl Strategy<Value = String> {
+    "x-[a-z0-9!#$%&'*+.^_`|~-]{0,9}"
+}
+
+fn value() -> impl Strategy<Value = String> {
+    prop_oneof!["[!-~]{0,9}", "[a-zé]\t[\"\\\\ #]{0,3}[a-zé]"]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof!["[ -~]{0,20}", any::<String>()]
+}
+
+fn target() -> impl Strategy<Value = String> {
+    "/[!-\"$-~]{0,12}"
+}
+
+fn host() -> impl Strategy<Value = String> {
+    select(vec!["example.com", "Example.Com", "10.0.0.1", "[::1]", "a_b.test"]).prop_map(str::to_owned)
+}
+
+fn authority() -> impl Strategy<Value = String> {
+    (host(), option::of(1u16..)).prop_map(|(host, port)| port.map_or(host.clone(), |port| format!("{host}:{port}")))
+}
+
+fn errors() -> impl Strategy<Value = ErrorBodies> {
+    let body = || option::of(text());
+    (body(), body(), body()).prop_map(|(text, html, json)| ErrorBodies { text, html, json })
+}
+
+pub(super) fn listener() -> impl Strategy<Value = HttpListener> {
+    let times = (time(1), time(1), time(1), time(1));
+    let sizes = (any::<u32>(), 256u32..=1 << 20, 256u32..=1 << 20, 1u32..=10_000, 0u64..=1 << 50);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), option::of(field()));
+    (times, sizes, flags, vec(network(), 0..3), errors()).prop_map(|(times, sizes, flags, trusted, errors)| {
+        HttpListener {
+            head_timeout: times.0,
+            body_timeout: times.1,
+            write_timeout: times.2,
+            keep_alive: times.3,
+            keep_alive_requests: sizes.0,
+            max_request_line: sizes.1.min(sizes.2),
+            max_head: sizes.2,
+            max_fields: sizes.3,
+            max_body: sizes.4,
+            trusted,
+            x_forwarded: flags.0,
+            forwarded: flags.1,
+            request_id: flags.2,
+            via: flags.3,
+            errors,
+        }
+    })
+}
+
+pub(super) fn knobs() -> impl Strategy<Value = HttpKnobs> {
+    let sticky = (field(), "[ -~é]{16,20}", option::of(time(1_000)), any::<bool>())
+        .prop_map(|(cookie, secret, max_age, secure)| Sticky { cookie, secret, max_age, secure });
+    (option::of(time(1)), option::of(time(1)), any::<u32>(), option::of(sticky)).prop_map(
+        |(idle_timeout, max_age, max_requests, sticky)| HttpKnobs { idle_timeout, max_age, max_requests, sticky },
+    )
+}
+
+pub(super) fn statuses(least: usize) -> impl Strategy<Value = Vec<StatusRange>> {
+    let range = (100u16..=599, 100u16..=599).prop_map(|(a, b)| StatusRange { from: a.min(b), to: a.max(b) });
+    let one = (100u16..=599).prop_map(|status| StatusRange { from: status, to: status });
+    vec(prop_oneof![range, one], least..4)
+}
+
+pub(super) fn check() -> impl Strategy<Value = HttpCheck> {
+    let method = select(vec!["GET", "OPTIONS", "X-PROBE"]).prop_map(str::to_owned);
+    let request = (method, target(), option::of(authority()), btree_map(field(), value(), 0..3));
+    (request, statuses(1), option::of("[ -~é]{1,9}"), option::of(1u16..)).prop_map(
+        |((method, path, host, headers), status, body_prefix, port)| HttpCheck {
+            method,
+            path,
+            host,
+            headers,
+            status,
+            body_prefix,
+            port,
+        },
+    )
+}
+
+/// Paths, each with a template that it has the parts for.
+fn path() -> impl Strategy<Value = (PathMatch, String)> {
+    let plain = || "(/[a-z0-9 é~%\"]{1,4}){1,3}".prop_filter("an escape", |path| !path.contains('%'));
+    prop_oneof![
+        Just((PathMatch::Any, "{path}/%20x".to_owned())),
+        Just((PathMatch::Prefix("/".into()), "{rest}".to_owned())),
+        plain().prop_map(|path| (PathMatch::Prefix(path), "/v2{rest}".to_owned())),
+        plain().prop_map(|path| (PathMatch::Exact(path + "/"), "/v2/a,b".to_owned())),
+        select(vec!["/v([0-9]+)/(?<rest>.*)", "/(a)(b)|/x", "(?i)/(.)(\\.)\"", "/()()"])
+            .prop_map(|text| (PathMatch::Regex(text.into()), "/{2}/{1}{path}".to_owned())),
+    ]
+}
+
+fn matches() -> impl Strategy<Value = BTreeMap<String, ValueMatch>> {
+    let wanted = || prop_oneof![Just(ValueMatch::Present), value().prop_map(ValueMatch::Exact)];
+    btree_map(field(), wanted(), 0..3)
+}
+
+fn edits() -> impl Strategy<Value = FieldEdits> {
+    (btree_map(field(), value(), 0..3), btree_map(field(), value(), 0..3), vec(field(), 0..3))
+        .prop_map(|(set, add, remove)| FieldEdits { set, add, remove })
+}
+
+fn auth() -> impl Strategy<Value = Auth> {
+    let hash = select(vec![
+        "$2b$12$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234",
+        "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzYWx0$wbbZ2Q5dpbHq3ZsMEmXXAaM4uSUkIk0TcKk3LzS0GtQ",
+    ]);
+    let users = btree_map("[a-z.\" é]{1,9}", hash.prop_map(str::to_owned), 1..3);
+    let basic = ("[ -!#-Z]{0,9}", users).prop_map(|(realm, users)| BasicAuth { realm, users });
+    let forward = (target(), vec(field(), 0..3), time(1)).prop_map(|(path, copy, timeout)| ForwardAuth {
+        cluster: Name::default(),
+        path,
+        copy,
+        timeout,
+    });
+    (option::of(basic), option::of(forward)).prop_map(|(basic, forward)| Auth { basic, forward })
+}
+
+fn rate_limit() -> impl Strategy<Value = RateLimit> {
+    let by = prop_oneof![Just(RateKey::Client), Just(RateKey::Route), field().prop_map(RateKey::Header)];
+    (by, 1u32.., time(1), any::<u32>(), any::<u32>()).prop_map(|(by, requests, per, burst, concurrent)| RateLimit {
+        by,
+        requests,
+        per,
+        burst,
+        concurrent,
+    })
+}
+
+fn retry() -> impl Strategy<Value = Retry> {
+    let statuses = prop_oneof![Just(429u16), 500u16..=599].prop_map(RetryOn::Status);
+    let on = prop_oneof![Just(RetryOn::Connect), Just(RetryOn::Reset), Just(RetryOn::Timeout), statuses];
+    (0u32..=10, vec(on, 0..4), 1u32..=100).prop_map(|(attempts, on, budget)| Retry { attempts, on, budget })
+}
+
+/// What becomes of requests; where they go to clusters, the names are given afterwards.
+fn action(template: String) -> impl Strategy<Value = Route> {
+    let forward = Just(Route { cluster: Some(Name::default()), ..Route::default() });
+    let split =
+        (1u32..=1_000_000).prop_map(|weight| Route { split: [(Name::default(), weight)].into(), ..Route::default() });
+    let parts = (option::of(host()), option::of(1u16..), option::of("[!-\"$->@-~]{0,9}"));
+    let schemes = select(vec![Some("http"), Some("https"), None]);
+    let redirect = (select(vec![301u16, 302, 303, 307, 308]), schemes, parts).prop_map(
+        move |(status, scheme, (host, port, query))| {
+            let (scheme, path) = (scheme.map(str::to_owned), Some(template.clone()));
+            let redirect = Redirect { status, scheme, host, port, path, query };
+            Route { redirect: Some(redirect), ..Route::default() }
+        },
+    );
+    let respond = (400u16..=599, btree_map(field(), value(), 0..3), text()).prop_map(|(status, headers, body)| Route {
+        respond: Some(Respond { status, headers, body }),
+        ..Route::default()
+    });
+    prop_oneof![forward, split, redirect, respond]
+}
+
+/// A route of an HTTP listener that is still to be named, and its clusters too.
+pub(super) fn route() -> impl Strategy<Value = Route> {
+    let hosts = vec![
+        ServerName::Exact("a.test".into()),
+        ServerName::Under("b.test".into()),
+        ServerName::Exact("10.0.0.1".into()),
+        ServerName::Exact("[::1]".into()),
+    ];
+    let host = proptest::sample::subsequence(hosts, 0..4);
+    let method = proptest::sample::subsequence(vec!["GET", "PUT", "PROPFIND"], 0..3)
+        .prop_map(|methods| methods.into_iter().map(str::to_owned).collect());
+    let matched = (host, method, matches(), btree_map("[ -~é]{1,5}", Just(ValueMatch::Present), 0..3));
+    let acted = path().prop_flat_map(|(path, template)| {
+        let template_too = template.clone();
+        let request = (edits(), option::of(authority()), any::<bool>()).prop_map(move |(edits, host, rewritten)| {
+            let FieldEdits { set, add, remove } = edits;
+            RequestEdits { set, add, remove, host, path: rewritten.then(|| template_too.clone()) }
+        });
+        (Just(path), action(template), request)
+    });
+    let times = (option::of(time(1)), time(1), time(1)).prop_map(|(request, response, idle)| RouteTimeouts {
+        request,
+        response,
+        idle,
+    });
+    let limits = (vec(rate_limit(), 0..3), vec(network(), 0..3), vec(network(), 0..3));
+    let rest = (any::<bool>(), any::<bool>(), errors(), super::on_change());
+    (matched, acted, (edits(), times, retry(), auth()), limits, rest).prop_map(
+        |(matched, (path, action, request), (response, timeouts, retry, auth), limits, rest)| Route {
+            host: matched.0,
+            path,
+            method: matched.1,
+            headers: matched.2,
+            query: matched.3,
+            request,
+            response,
+            timeouts,
+            retry,
+            auth,
+            rate_limits: limits.0,
+            allow: limits.1,
+            deny: limits.2,
+            upgrade: rest.0,
+            connect: rest.1,
+            errors: rest.2,
+            on_change: rest.3,
+            ..action
+        },
+    )
+}
+
+/// The route with a cluster wherever it needs one.
+pub(super) fn connected(mut route: Route, cluster: Name) -> Route {
+    if let Some(forward) = &mut route.auth.forward {
+        forward.cluster = cluster.clone();
+    }
+    if let Some(weight) = route.split.remove(&Name::default()) {
+        route.split.insert(cluster.clone(), weight);
+    }
+    route.cluster = route.cluster.map(|_| cluster);
+    route
+}
