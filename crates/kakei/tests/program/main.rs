@@ -8,6 +8,8 @@ mod commands;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod http;
+#[cfg(test)]
 mod signals;
 #[cfg(test)]
 mod streams;

@@ -46,19 +46,21 @@ impl Http {
             field(out, "Host", host.unwrap_or(request.authority).as_bytes());
         }
         let knobs = &exchange.http.knobs;
+        let client = self.sessions[exchange.session].arrived.client().ip().to_canonical();
+        let believed = knobs.trusted.iter().any(|network| network.contains(&client));
         let edits = &rule.request;
         copy_fields(&request.fields, edits, &deciding.head.connection, out, |known| match known {
             Known::Host => keeps_host,
-            Known::Forwarded => !knobs.forwarded && false,
-            Known::XForwardedFor
-            | Known::XForwardedProto
-            | Known::XForwardedHost
-            | Known::XForwardedPort
-            | Known::XRequestId => false,
+            // What is added to is written anew; what nobody adds to goes on from those who are believed.
+            Known::Forwarded => believed && !knobs.forwarded,
+            Known::XForwardedFor | Known::XForwardedProto | Known::XForwardedHost | Known::XForwardedPort => {
+                believed && !knobs.x_forwarded
+            }
+            Known::XRequestId => believed && !knobs.request_id,
             Known::ProxyAuthorization => false,
             known => !known.is_hop_by_hop(),
         });
-        self.introduce_client(world, id, deciding, out);
+        self.introduce_client(world, (id, believed), deciding, out);
         let exchange = &self.exchanges[id];
         out.extend_from_slice(&edits.lines);
         if exchange.request_framing == Framing::Chunked {
@@ -74,13 +76,19 @@ impl Http {
     }
 
     /// Who the client is, by what name it asked, and what the request is known by.
-    fn introduce_client(&mut self, world: &mut World, id: ExchangeId, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+    fn introduce_client(
+        &mut self,
+        world: &mut World,
+        (id, believed): (ExchangeId, bool),
+        deciding: &Deciding<'_>,
+        out: &mut Vec<u8>,
+    ) {
         let exchange = &mut self.exchanges[id];
         let knobs = &exchange.http.knobs;
         let arrived = &self.sessions[exchange.session].arrived;
         let (client, port) = (arrived.client().ip().to_canonical(), arrived.dialled().port());
         let authority = deciding.head.request.authority;
-        let before = match knobs.trusted.iter().any(|network| network.contains(&client)) {
+        let before = match believed {
             true => Before::read(&deciding.head.request.fields),
             false => Before::default(),
         };

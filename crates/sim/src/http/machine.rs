@@ -25,6 +25,9 @@ enum Peer {
     Server(Box<Server>),
 }
 
+/// What comes of an attempt to connect, and when.
+type Opening = (Result<(), OpenError>, Instant);
+
 #[derive(Debug)]
 struct Stream {
     peer: Peer,
@@ -35,7 +38,7 @@ struct Stream {
     /// The proxy ended its direction.
     shut: bool,
     /// Not open yet: what comes of it, and when.
-    opens: Option<(Result<(), OpenError>, Instant)>,
+    opens: Option<Opening>,
 }
 
 #[derive(Debug)]
@@ -283,7 +286,7 @@ impl Machine {
         &mut self,
         socket: SocketId,
         peer: Peer,
-        (credit, opens): (bool, Option<(Result<(), OpenError>, Instant)>),
+        (credit, opens): (bool, Option<Opening>),
     ) -> Result<(), String> {
         let stream = Stream { peer, credit, blocked: false, told: false, shut: false, opens };
         match self.streams.insert(socket, stream) {

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 /// A host and perhaps a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority<'a> {
-    /// Lower case, without a trailing dot; an IPv6 address in brackets.
+    /// Lower case, without a trailing dot; an IPv6 address in its one spelling, in brackets.
     pub host: Cow<'a, str>,
     /// The port, where one was written.
     pub port: Option<u16>,
@@ -27,38 +27,41 @@ impl<'a> Authority<'a> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, after) = rest.split_once(']').ok_or(WrongAuthority)?;
-                address.parse::<Ipv6Addr>().map_err(|_| WrongAuthority)?;
+                let address = address.parse::<Ipv6Addr>().map_err(|_| WrongAuthority)?;
                 let port = match after {
                     "" => None,
                     after => Some(after.strip_prefix(':').ok_or(WrongAuthority)?),
                 };
-                (&text[..address.len() + 2], port)
+                return Ok(Authority { host: format!("[{address}]").into(), port: read_port(port)? });
             }
             None => match text.split_once(':') {
                 Some((host, port)) => (host, Some(port)),
                 None => (text, None),
             },
         };
-        if !host.starts_with('[') && !host.bytes().all(is_name_byte) {
+        if !host.bytes().all(is_name_byte) {
             return Err(WrongAuthority);
         }
         let bare = host.strip_suffix('.').unwrap_or(host);
         if bare.is_empty() || bare.len() > 255 {
             return Err(WrongAuthority);
         }
-        let port = match port {
-            // RFC 3986 3.2.3: a port may be left empty.
-            None | Some("") => None,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(digits.parse().map_err(|_| WrongAuthority)?)
-            }
-            Some(_) => return Err(WrongAuthority),
-        };
         let host = match bare.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => Cow::Owned(bare.to_ascii_lowercase()),
             false => Cow::Borrowed(bare),
         };
-        Ok(Authority { host, port })
+        Ok(Authority { host, port: read_port(port)? })
+    }
+}
+
+fn read_port(port: Option<&str>) -> Result<Option<u16>, WrongAuthority> {
+    match port {
+        // RFC 3986 3.2.3: a port may be left empty.
+        None | Some("") => Ok(None),
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().map(Some).map_err(|_| WrongAuthority)
+        }
+        Some(_) => Err(WrongAuthority),
     }
 }
 
@@ -78,6 +81,7 @@ mod tests {
             assert_eq!(Authority::parse(text).unwrap().host, "example.com", "{text}");
         }
         assert_eq!(Authority::parse("[::1]:8080").unwrap(), Authority { host: "[::1]".into(), port: Some(8080) });
+        assert_eq!(Authority::parse("[0:0::0:1]").unwrap().host, "[::1]");
         assert_eq!(Authority::parse("xn--bcher-kva.example").unwrap().host, "xn--bcher-kva.example");
     }
 

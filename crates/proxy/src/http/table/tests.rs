@@ -10,7 +10,7 @@ const PATHS: [&str; 6] = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/x"];
 const REGEXES: [&str; 3] = ["/a/.*", "/[a-z]+", "/a.*|/x"];
 const METHODS: [&str; 3] = ["GET", "POST", "DELETE"];
 
-fn some<T: Clone + std::fmt::Debug>(values: Vec<T>, most: usize) -> impl Strategy<Value = Vec<T>> {
+fn some<T: Clone + std::fmt::Debug + 'static>(values: Vec<T>, most: usize) -> impl Strategy<Value = Vec<T>> {
     proptest::sample::subsequence(values.clone(), 0..=most.min(values.len()))
 }
 

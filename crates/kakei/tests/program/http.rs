@@ -1,0 +1,210 @@
+//! What HTTP clients, backends and operators see.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::{Room, Running, eventually};
+
+/// A request as a backend saw it.
+struct Asked {
+    head: String,
+    body: Vec<u8>,
+}
+
+/// Reads one message off a stream: its head, and a body of `Content-Length` or in chunks.
+fn read_message(stream: &mut TcpStream) -> Option<Asked> {
+    let mut bytes = Vec::new();
+    let mut one = [0; 1];
+    while !bytes.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut one).ok()? == 0 {
+            return None;
+        }
+        bytes.push(one[0]);
+    }
+    let head = String::from_utf8(bytes).ok()?;
+    let field = |name: &str| {
+        let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}: ")))?;
+        Some(line.split_once(": ")?.1.to_owned())
+    };
+    let mut body = Vec::new();
+    if let Some(length) = field("content-length") {
+        body.resize(length.parse().ok()?, 0);
+        stream.read_exact(&mut body).ok()?;
+    } else if field("transfer-encoding").is_some() {
+        loop {
+            let mut line = Vec::new();
+            while !line.ends_with(b"\r\n") {
+                stream.read_exact(&mut one).ok()?;
+                line.push(one[0]);
+            }
+            let size = usize::from_str_radix(std::str::from_utf8(&line).ok()?.trim(), 16).ok()?;
+            let mut chunk = vec![0; size + 2];
+            stream.read_exact(&mut chunk).ok()?;
+            body.extend_from_slice(&chunk[..size]);
+            if size == 0 {
+                break;
+            }
+        }
+    }
+    Some(Asked { head, body })
+}
+
+/// A backend that answers by its name and what it saw; `/switch` makes it echo.
+fn backend(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                while let Some(asked) = read_message(&mut stream) {
+                    if asked.head.contains("/switch") {
+                        let switch =
+                            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nhi:";
+                        let _ = stream.write_all(switch);
+                        let mut buffer = [0; 4096];
+                        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                            let _ = stream.write_all(&buffer[..length]);
+                        }
+                        return;
+                    }
+                    let text = format!("{name}\n{}{}", asked.head, asked.body.len());
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", text.len());
+                    let _ = stream.write_all(format!("{head}{text}").as_bytes());
+                }
+            });
+        }
+    });
+    address
+}
+
+fn document(room: &Room, backends: &[SocketAddr], more: &str) -> String {
+    let socket = room.path("k.sock");
+    let log = room.path("access.log");
+    let list: Vec<String> = backends.iter().map(|at| format!("\"{at}\"")).collect();
+    format!(
+        "[admin]\nsocket = {socket:?}\n[workers]\ncount = 2\n[access_log]\nto = {log:?}\n\
+         [listeners.front]\nprotocol = \"http\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"c\"\ndrain_timeout = \"2s\"\n\
+         [clusters.c]\nbackends = [{}]\n{more}\n",
+        list.join(", ")
+    )
+}
+
+fn connect(front: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(front).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream
+}
+
+fn ask(stream: &mut TcpStream, request: &str) -> (String, String) {
+    stream.write_all(request.as_bytes()).unwrap();
+    let answer = read_message(stream).expect("an answer");
+    (answer.head, String::from_utf8(answer.body).unwrap())
+}
+
+fn get(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: Shop.Example.com:80\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: x-mine\r\nX-Mine: 1\r\n\r\n"
+    )
+}
+
+#[test]
+fn requests_are_routed_answered_and_written_down() {
+    let room = Room::new("http");
+    let more = "[routes.api]\nlistener = \"front\"\nhost = [\"shop.example.com\"]\npath = \"/api\"\ncluster = \"c\"\n\
+                request = { path = \"/v2{rest}\", set = { x-env = \"prod\" }, remove = [\"x-debug\"] }\n\
+                response = { set = { x-by = \"kakei\" } }\n\
+                [routes.old]\nlistener = \"front\"\npath = \"/old\"\nredirect = { status = 308, path = \"/new{rest}\" }\n\
+                [routes.closed]\nlistener = \"front\"\npath = \"/closed\"\nrespond = { status = 403, body = \"no\" }\n";
+    let proxy = Running::start(&room, &document(&room, &[backend("a")], more));
+    let mut client = connect(proxy.front());
+    let (head, body) = ask(&mut client, &get("/x%2e/../api/y?q=1"));
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("x-by: kakei\r\n"), "{head}");
+    assert!(body.starts_with("a\nGET /v2/y?q=1 HTTP/1.1\r\nHost: Shop.Example.com:80\r\n"), "{body}");
+    assert!(body.contains("x-env: prod\r\n") && body.contains("X-Forwarded-For: 127.0.0.1\r\n"), "{body}");
+    assert!(!body.contains("6.6.6.6") && !body.to_lowercase().contains("x-mine"), "{body}");
+    let (head, _) = ask(&mut client, &get("/old/z?k=v"));
+    assert!(
+        head.starts_with("HTTP/1.1 308 ") && head.contains("Location: http://shop.example.com:80/new/z?k=v\r\n"),
+        "{head}"
+    );
+    let (head, body) = ask(&mut client, &get("/closed"));
+    assert!(head.starts_with("HTTP/1.1 403 ") && body == "no", "{head}");
+    let chunked =
+        "POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    let (_, body) = ask(&mut client, chunked);
+    assert!(body.ends_with("\r\n\r\n5"), "{body}");
+    let log = room.path("access.log");
+    let lines = eventually("four lines", || {
+        let text = std::fs::read_to_string(&log).ok()?;
+        (text.lines().count() == 4)
+            .then(|| text.lines().map(|l| serde_json::from_str(l).unwrap()).collect::<Vec<Value>>())
+    });
+    let said = |n: usize| (lines[n]["reason"].clone(), lines[n]["status"].clone(), lines[n]["route"].clone());
+    assert_eq!(said(0), ("completed".into(), 200.into(), "api".into()));
+    assert_eq!(said(1), ("answered".into(), 308.into(), "old".into()));
+    assert_eq!(said(3), ("completed".into(), 200.into(), Value::Null));
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("kakei_requests_total", ""), 4);
+    assert_eq!(metrics.sum("kakei_responses_3xx_total", ""), 1);
+    assert_eq!(metrics.sum("kakei_requests_ended_total", "reason=\"completed\""), 2);
+}
+
+#[test]
+fn a_request_that_could_be_read_in_two_ways_is_refused_and_its_connection_ends() {
+    let room = Room::new("http-bad");
+    let proxy = Running::start(&room, &document(&room, &[backend("a")], ""));
+    let bad = [
+        ("GET / HTTP/1.1\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\nHost: a\n\n", "400"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", "501"),
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", "505"),
+        ("GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", "405"),
+    ];
+    for (request, status) in bad {
+        let mut client = connect(proxy.front());
+        client.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer:?}");
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9_000));
+    let mut client = connect(proxy.front());
+    let (head, _) = ask(&mut client, &long);
+    assert!(head.starts_with("HTTP/1.1 414 ") && head.contains("Connection: close"), "{head}");
+}
+
+#[test]
+fn an_upgraded_connection_outlives_changes_elsewhere() {
+    let room = Room::new("http-upgrade");
+    let a = backend("a");
+    let proxy = Running::start(&room, &document(&room, &[a], ""));
+    let mut client = connect(proxy.front());
+    let upgrade = "GET /switch HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+    let (head, _) = ask(&mut client, upgrade);
+    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("Upgrade: echo\r\n"), "{head}");
+    let hear = |client: &mut TcpStream, words: &str| {
+        let mut buffer = vec![0; words.len()];
+        client.read_exact(&mut buffer).unwrap();
+        assert_eq!(String::from_utf8_lossy(&buffer), words);
+    };
+    hear(&mut client, "hi:");
+    for number in 0..20 {
+        let more = format!(
+            "[routes.r{number}]\nlistener = \"front\"\npath = \"/r{number}\"\nrespond = {{ status = 200 }}\n\
+             [clusters.d]\nbackends = [\"127.0.0.1:{}\"]\n",
+            2_000 + number
+        );
+        let file = room.write("next.toml", &document(&room, &[a], &more));
+        proxy.done(&["apply", file.to_str().unwrap()]);
+        client.write_all(b"still").unwrap();
+        hear(&mut client, "still");
+    }
+    let rows = proxy.json(&["get", "connections"]);
+    assert_eq!(rows[0]["phase"], Value::from("established"), "{rows}");
+}
