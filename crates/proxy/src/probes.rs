@@ -66,7 +66,8 @@ impl Worker {
 
     pub(crate) fn handle_probe_opened(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, socket: SocketId) {
         let checker = &mut self.world.clusters[key].probing.checker;
-        match checker.probe(id).map(|probe| probe.check) {
+        let probe = checker.probe(id);
+        match probe.as_ref().map(|probe| probe.check) {
             Some(Check::Udp) => {
                 let head = tick.out.put(checker.payload());
                 let bytes = Gather { head, body: Span::EMPTY };
@@ -81,6 +82,11 @@ impl Worker {
                     let verdict = checker.handle_opened(id);
                     self.settle_probe(tick, (key, id), verdict);
                 }
+            }
+            Some(Check::Http) => {
+                let request = probe.as_ref().map_or_else(Vec::new, |probe| checker.request(probe));
+                let head = tick.out.put(&request);
+                tick.ask(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
             }
             None => self.close_probe(tick, (key, id)),
         }
@@ -97,7 +103,7 @@ impl Worker {
 
     /// A stream that is probed ended or broke before what was expected had come; or it did not even take what is sent.
     pub(crate) fn handle_probe_broken(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe) {
-        let verdict = self.world.clusters[key].probing.checker.handle_failed(id);
+        let verdict = self.world.clusters[key].probing.checker.handle_ended(id);
         self.settle_probe(tick, (key, id), verdict);
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use kakei_config::{Expect, Health};
 use serde::{Deserialize, Serialize};
 
-use super::Signal;
+use super::{Signal, request};
 use crate::seam::{Endpoint, Instant};
 
 /// How a backend is probed. Each is a signal of its own; a backend is up while all that are configured are.
@@ -26,10 +26,12 @@ pub enum Check {
     Udp,
     /// A TCP connection.
     Tcp,
+    /// A request and the response to it.
+    Http,
 }
 
 impl Check {
-    const ALL: [Check; 2] = [Check::Udp, Check::Tcp];
+    const ALL: [Check; 3] = [Check::Udp, Check::Tcp, Check::Http];
 }
 
 /// A backend to be probed.
@@ -205,8 +207,32 @@ impl<K: Copy + Ord> Checker<K> {
         self.health.as_ref().and_then(|health| health.tcp.as_ref()).is_some_and(|tcp| tcp.expect.is_some())
     }
 
+    /// What is asked of a backend that is probed by HTTP.
+    pub fn request(&self, probe: &Probe<K>) -> Vec<u8> {
+        let check = self.health.as_ref().and_then(|health| health.http.as_ref());
+        check.map_or_else(Vec::new, |check| request::write(check, &probe.remote))
+    }
+
+    /// The backend sends nothing more. That is a failure, unless what it said says otherwise.
+    pub fn handle_ended(&mut self, probe: ProbeId) -> Option<Verdict<K>> {
+        let check = self.health.as_ref().and_then(|health| health.http.as_ref());
+        let received = self.received.get(&probe).map_or(&[][..], Vec::as_slice);
+        let is_right = match (self.in_flight.get(&probe)?, check) {
+            ((_, Check::Http), Some(check)) => request::judge(check, received, true) == Some(true),
+            _ => false,
+        };
+        self.settle(probe, Some(is_right))
+    }
+
     /// Bytes came on a stream. The probe goes on while they are the beginning of what is expected.
     pub fn handle_bytes(&mut self, probe: ProbeId, bytes: &[u8]) -> Option<Verdict<K>> {
+        if let (_, Check::Http) = self.in_flight.get(&probe)? {
+            let check = self.health.as_ref()?.http.as_ref()?;
+            let received = self.received.entry(probe).or_default();
+            received.extend_from_slice(bytes);
+            let is_right = request::judge(check, received, false)?;
+            return self.settle(probe, Some(is_right));
+        }
         let (_, Check::Tcp) = self.in_flight.get(&probe)? else { return None };
         let expected = match self.health.as_ref()?.tcp.as_ref()?.expect.as_ref() {
             None | Some(Expect::Any) => &[][..],
@@ -226,7 +252,7 @@ impl<K: Copy + Ord> Checker<K> {
     pub fn handle_opened(&mut self, probe: ProbeId) -> Option<Verdict<K>> {
         match self.in_flight.get(&probe)? {
             (_, Check::Tcp) => self.settle(probe, Some(true)),
-            (_, Check::Udp) => None,
+            (_, Check::Udp | Check::Http) => None,
         }
     }
 
@@ -303,6 +329,7 @@ impl<K: Copy + Ord> Checker<K> {
         let mut changes = Changes { closed: Vec::new(), verdicts: Vec::new() };
         let same_udp = self.health.as_ref().map(|h| &h.udp) == health.map(|h| &h.udp);
         let same_tcp = self.health.as_ref().map(|h| &h.tcp) == health.map(|h| &h.tcp);
+        let same_http = self.health.as_ref().map(|h| &h.http) == health.map(|h| &h.http);
         let old = std::mem::take(&mut self.watched);
         let mut old: BTreeMap<K, Watched<K>> = old.into_iter().map(|watched| (watched.target.key, watched)).collect();
         let targets: BTreeMap<K, Target<K>> = targets.into_iter().map(|target| (target.key, target)).collect();
@@ -313,7 +340,11 @@ impl<K: Copy + Ord> Checker<K> {
                 let remote = remote(health?, check, &target.address)?;
                 let slot = kept.as_mut().and_then(|kept| kept.slots[check as usize].take());
                 let mut slot = slot.unwrap_or_else(|| Slot::fresh(remote.clone()));
-                let is_same = if check == Check::Udp { same_udp } else { same_tcp };
+                let is_same = match check {
+                    Check::Udp => same_udp,
+                    Check::Tcp => same_tcp,
+                    Check::Http => same_http,
+                };
                 if slot.remote != remote || !is_same {
                     changes.closed.extend(slot.in_flight.take().map(|(probe, _)| probe));
                     slot.remote = remote;
@@ -409,10 +440,11 @@ fn remote(health: &Health, check: Check, address: &Endpoint) -> Option<Endpoint>
     let port = match check {
         Check::Udp => health.udp.as_ref()?.port,
         Check::Tcp => health.tcp.as_ref()?.port,
+        Check::Http => health.http.as_ref()?.port,
     };
     match (address, check) {
         (Endpoint::Ip(ip), _) => Some(SocketAddr::new(ip.ip(), port.unwrap_or(ip.port())).into()),
-        (Endpoint::Unix(_), Check::Tcp) => Some(address.clone()),
+        (Endpoint::Unix(_), Check::Tcp | Check::Http) => Some(address.clone()),
         (Endpoint::Unix(_), Check::Udp) => None,
     }
 }

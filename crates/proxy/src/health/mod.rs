@@ -7,6 +7,7 @@
 
 mod checker;
 mod passive;
+mod request;
 mod signal;
 mod slow_start;
 #[cfg(test)]

@@ -288,8 +288,10 @@ fn answer(checker: &mut Checker<u32>, probe: &Probe<u32>, fate: u8) -> Option<Ve
     match (fate, probe.check) {
         (BAD, Check::Udp) => checker.handle_reply(probe.id, b"what?"),
         (BAD, Check::Tcp) => checker.handle_failed(probe.id),
+        (BAD, Check::Http) => checker.handle_bytes(probe.id, b"HTTP/1.1 500 No\r\n\r\n"),
         (_, Check::Udp) => checker.handle_reply(probe.id, b"pong"),
         (_, Check::Tcp) => checker.handle_opened(probe.id),
+        (_, Check::Http) => checker.handle_bytes(probe.id, b"HTTP/1.1 204 Yes\r\n\r\n"),
     }
 }
 

@@ -282,12 +282,7 @@ impl Machine {
         }
     }
 
-    fn open(
-        &mut self,
-        socket: SocketId,
-        peer: Peer,
-        (credit, opens): (bool, Option<Opening>),
-    ) -> Result<(), String> {
+    fn open(&mut self, socket: SocketId, peer: Peer, (credit, opens): (bool, Option<Opening>)) -> Result<(), String> {
         let stream = Stream { peer, credit, blocked: false, told: false, shut: false, opens };
         match self.streams.insert(socket, stream) {
             None => Ok(()),

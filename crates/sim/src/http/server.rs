@@ -208,8 +208,9 @@ impl Server {
     }
 
     fn respond(&mut self, id: u64, is_head: bool) {
-        let len = match self.rng.u8(0..6) {
+        let len = match self.rng.u8(0..7) {
             0 => 0,
+            6 if self.rng.u8(0..6) == 0 => self.rng.usize(0..700_000),
             1..=3 => self.rng.usize(0..1_500),
             4 => self.rng.usize(0..40_000),
             _ => self.rng.usize(0..90_000),

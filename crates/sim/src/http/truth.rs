@@ -126,4 +126,4 @@ impl Truth {
 
 /// What a client's connection may have to keep: what it did not take, what wasn't looked at yet, what may be sent again,
 /// each about one read.
-const KEPT: u64 = 6 * STREAM_READ as u64;
+const KEPT: u64 = 4 * STREAM_READ as u64;
