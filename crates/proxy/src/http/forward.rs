@@ -172,12 +172,17 @@ impl Http {
     }
 
     /// A part of the request's body, on its way to the backend.
-    pub(super) fn send_body(
-        &mut self,
-        tick: &mut Tick<'_>,
-        id: ExchangeId,
-        (input, from, len): (Input<'_>, usize, usize),
-    ) {
+    pub(super) fn send_body(&mut self, tick: &mut Tick<'_>, id: ExchangeId, piece: (Input<'_>, usize, usize)) {
+        self.send_piece(tick, id, piece);
+        let exchange = &self.exchanges[id];
+        let owes = exchange.upstream.is_some_and(|upstream| !self.upstreams[upstream].rest.is_empty());
+        if owes {
+            // It may not have taken all of the request before this one.
+            self.sessions[exchange.session].set_credit(tick, false);
+        }
+    }
+
+    fn send_piece(&mut self, tick: &mut Tick<'_>, id: ExchangeId, (input, from, len): (Input<'_>, usize, usize)) {
         let bytes = &input.bytes[from..from + len];
         match self.exchanges[id].request_framing {
             Framing::Chunked => {

@@ -179,6 +179,18 @@ impl Http {
     fn pass_response(&mut self, tick: &mut Tick<'_>, id: ExchangeId, (input, from, len): (Input<'_>, usize, usize)) {
         let exchange = &mut self.exchanges[id];
         exchange.response_bytes += len as u64;
+        let (session, upstream) = (exchange.session, exchange.upstream);
+        self.write_piece(tick, id, (input, from, len));
+        // It may not have taken all of the answer before this one.
+        if !self.sessions[session].rest.is_empty()
+            && let Some(upstream) = upstream.and_then(|upstream| self.upstreams.get_mut(upstream))
+        {
+            upstream.set_credit(tick, false);
+        }
+    }
+
+    fn write_piece(&mut self, tick: &mut Tick<'_>, id: ExchangeId, (input, from, len): (Input<'_>, usize, usize)) {
+        let exchange = &mut self.exchanges[id];
         let session = &mut self.sessions[exchange.session];
         let bytes = &input.bytes[from..from + len];
         match exchange.response_framing {

@@ -127,25 +127,18 @@ impl Machine {
     }
 
     fn finish_connects(&mut self, now: Instant, events: &mut Vec<Event>, counters: &mut HttpCounters) {
-        let mut failed = Vec::new();
-        for (&socket, stream) in &mut self.streams {
-            match stream.opens {
-                Some((outcome, at)) if at <= now => {
-                    stream.opens = None;
-                    match outcome {
-                        Ok(()) => events.push(Event::Opened { socket, local: (Ipv4Addr::UNSPECIFIED, 0).into() }),
-                        Err(error) => {
-                            counters.failed_connects += 1;
-                            failed.push(socket);
-                            events.push(Event::OpenFailed { socket, error });
-                        }
-                    }
+        let due = |stream: &Stream| stream.opens.is_some_and(|(_, at)| at <= now);
+        let opening: Vec<SocketId> = self.streams.iter().filter(|(_, stream)| due(stream)).map(|(id, _)| *id).collect();
+        for socket in opening {
+            let Some(stream) = self.streams.get_mut(&socket) else { continue };
+            match stream.opens.take() {
+                Some((Err(error), _)) => {
+                    counters.failed_connects += 1;
+                    self.streams.remove(&socket);
+                    events.push(Event::OpenFailed { socket, error });
                 }
-                _ => {}
+                _ => events.push(Event::Opened { socket, local: (Ipv4Addr::UNSPECIFIED, 0).into() }),
             }
-        }
-        for socket in failed {
-            self.streams.remove(&socket);
         }
     }
 
