@@ -195,6 +195,10 @@ impl Client {
         self.input.drain(..end);
         self.answered += 1;
         self.ended |= head.closes();
+        if self.ended && status >= 400 {
+            // Who refuses a head that it could not read can't know that it was of a HEAD.
+            self.input.clear();
+        }
         Ok(true)
     }
 
