@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kakei_config::{
     Affinity, Backend, Balance, Cluster, Document, Expect, Health, InboundProxyProtocol, Limits, Listener, Name,
-    OnBackend, OnChange, PassiveCheck, Protocol, Route, SendProxyProtocol, TcpCheck, UdpCheck, UdpKnobs, Upstream,
+    OnBackend, PassiveCheck, Protocol, Route, SendProxyProtocol, TcpCheck, UdpCheck, UdpKnobs, Upstream,
 };
 
 use crate::script::Script;
@@ -14,8 +14,14 @@ const BINDS: [&str; 4] = ["127.0.0.1:1000", "0.0.0.0:2000", "[::]:3000", "127.0.
 /// Where backends may be.
 pub const BACKENDS: [&str; 5] = ["10.9.0.1:53", "10.9.0.2:53", "10.9.0.3:53", "[2001:db8::9]:53", "[2001:db8::8]:53"];
 
-const PASSIVE: PassiveCheck =
-    PassiveCheck { fall: 2, eject: Duration::from_secs(2), eject_max: Duration::from_secs(8) };
+fn passive() -> PassiveCheck {
+    PassiveCheck {
+        fall: 2,
+        eject: Duration::from_secs(2),
+        eject_max: Duration::from_secs(8),
+        ..PassiveCheck::default()
+    }
+}
 
 /// An address of the tables above.
 pub fn address(text: &str) -> SocketAddr {
@@ -40,8 +46,8 @@ pub fn drawn(script: &mut Script<'_>) -> Document {
     }
     if let (Some(listener), Some(cluster)) = (document.listeners.keys().next().cloned(), some(script)) {
         let source = vec!["10.1.0.0/16".parse().expect("a network of our own")];
-        let (sni, alpn, on_change) = (Vec::new(), Vec::new(), OnChange::Keep);
-        document.routes.insert(Name::new("r"), Route { listener, source, sni, alpn, cluster, on_change });
+        let route = Route { listener, source, cluster: Some(cluster), ..Route::default() };
+        document.routes.insert(Name::new("r"), route);
     }
     document
 }
@@ -117,11 +123,12 @@ fn health(script: &mut Script<'_>) -> Health {
     Health {
         udp: (shape & 1 == 1).then_some(udp),
         tcp: (shape & 2 == 2).then(TcpCheck::default),
-        passive: (shape & 4 == 4).then_some(PASSIVE),
+        passive: (shape & 4 == 4).then(passive),
         interval: Duration::from_secs(1),
         timeout: Duration::from_millis(500),
         rise: 1 + u32::from(shape >> 3 & 1),
         fall: 1 + u32::from(shape >> 4 & 1),
         fail_open: shape & 0x20 != 0,
+        http: None,
     }
 }
