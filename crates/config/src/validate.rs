@@ -21,6 +21,7 @@ pub(crate) fn document(document: &Document, root: &Node, problems: &mut Collecto
     check.protocols();
     for (name, cluster) in &document.clusters {
         check.backends(name, cluster);
+        check.not_yet(name, cluster);
     }
 }
 

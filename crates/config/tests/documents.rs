@@ -112,7 +112,7 @@ path     = { regex = "/v([0-9]+)/.*" }
 redirect = { path = "/new/{1}", query = "" }
 
 [clusters.shop]
-http   = { idle_timeout = "none", sticky = { secret = "0123456789abcdef" } }
+http   = { idle_timeout = "none" }
 health = { http = { status = ["200-299", 404] }, passive = { status = ["500-599"], latency = "2s" } }
 
 [clusters.canary]
@@ -141,8 +141,7 @@ fn a_document_of_http_reads_as_meant() {
     let old = document.routes[&Name::new("old")].redirect.as_ref().unwrap();
     assert_eq!((old.status, old.query.as_deref(), &old.host), (302, Some(""), &None));
     let cluster = &document.clusters[&Name::new("shop")];
-    let sticky = cluster.http.sticky.as_ref().unwrap();
-    assert_eq!((&*sticky.cookie, sticky.max_age, cluster.http.idle_timeout), ("kakei", None, None));
+    assert_eq!(cluster.http.idle_timeout, None);
     let health = cluster.health.as_ref().unwrap();
     let statuses = [StatusRange { from: 200, to: 299 }, StatusRange { from: 404, to: 404 }];
     assert_eq!(health.http.as_ref().unwrap().status, statuses);

@@ -72,7 +72,7 @@ fn lines_are_what_they_must_be() {
         ("GET / http/1.1", HeadError::FirstLine),
         ("GET / HTTP/1.1x", HeadError::FirstLine),
         ("GET  / HTTP/1.1", HeadError::FirstLine),
-        ("GET /a b HTTP/1.1", HeadError::FirstLine),
+        ("GET /a b", HeadError::FirstLine),
         ("G(T / HTTP/1.1", HeadError::FirstLine),
         ("GET /# HTTP/1.1", HeadError::Target),
         ("GET a HTTP/1.1", HeadError::Target),

@@ -65,11 +65,9 @@ pub(super) fn listener() -> impl Strategy<Value = HttpListener> {
 }
 
 pub(super) fn knobs() -> impl Strategy<Value = HttpKnobs> {
-    let sticky = (field(), "[ -~é]{16,20}", option::of(time(1_000)), any::<bool>())
-        .prop_map(|(cookie, secret, max_age, secure)| Sticky { cookie, secret, max_age, secure });
-    (option::of(time(1)), option::of(time(1)), any::<u32>(), option::of(sticky)).prop_map(
-        |(idle_timeout, max_age, max_requests, sticky)| HttpKnobs { idle_timeout, max_age, max_requests, sticky },
-    )
+    (option::of(time(1)), option::of(time(1)), any::<u32>()).prop_map(|(idle_timeout, max_age, max_requests)| {
+        HttpKnobs { idle_timeout, max_age, max_requests, sticky: None }
+    })
 }
 
 pub(super) fn statuses(least: usize) -> impl Strategy<Value = Vec<StatusRange>> {
@@ -115,22 +113,6 @@ fn matches() -> impl Strategy<Value = BTreeMap<String, ValueMatch>> {
 fn edits() -> impl Strategy<Value = FieldEdits> {
     (btree_map(field(), value(), 0..3), btree_map(field(), value(), 0..3), vec(field(), 0..3))
         .prop_map(|(set, add, remove)| FieldEdits { set, add, remove })
-}
-
-fn auth() -> impl Strategy<Value = Auth> {
-    let hash = select(vec![
-        "$2b$12$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234",
-        "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzYWx0$wbbZ2Q5dpbHq3ZsMEmXXAaM4uSUkIk0TcKk3LzS0GtQ",
-    ]);
-    let users = btree_map("[a-z.\" é]{1,9}", hash.prop_map(str::to_owned), 1..3);
-    let basic = ("[ -!#-Z]{0,9}", users).prop_map(|(realm, users)| BasicAuth { realm, users });
-    let forward = (target(), vec(field(), 0..3), time(1)).prop_map(|(path, copy, timeout)| ForwardAuth {
-        cluster: Name::default(),
-        path,
-        copy,
-        timeout,
-    });
-    (option::of(basic), option::of(forward)).prop_map(|(basic, forward)| Auth { basic, forward })
 }
 
 fn rate_limit() -> impl Strategy<Value = RateLimit> {
@@ -198,8 +180,8 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
     });
     let limits = (vec(rate_limit(), 0..3), vec(network(), 0..3), vec(network(), 0..3));
     let rest = (any::<bool>(), any::<bool>(), errors(), super::on_change());
-    (matched, acted, (edits(), times, retry(), auth()), limits, rest).prop_map(
-        |(matched, (path, action, request), (response, timeouts, retry, auth), limits, rest)| Route {
+    (matched, acted, (edits(), times, retry()), limits, rest).prop_map(
+        |(matched, (path, action, request), (response, timeouts, retry), limits, rest)| Route {
             host: matched.0,
             path,
             method: matched.1,
@@ -209,7 +191,6 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
             response,
             timeouts,
             retry,
-            auth,
             rate_limits: limits.0,
             allow: limits.1,
             deny: limits.2,
@@ -224,9 +205,6 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
 
 /// The route with a cluster wherever it needs one.
 pub(super) fn connected(mut route: Route, cluster: Name) -> Route {
-    if let Some(forward) = &mut route.auth.forward {
-        forward.cluster = cluster.clone();
-    }
     if let Some(weight) = route.split.remove(&Name::default()) {
         route.split.insert(cluster.clone(), weight);
     }
