@@ -1,5 +1,7 @@
 //! Where a client's datagram or connection would go, and why not elsewhere. Asks no worker and changes nothing.
 
+mod requests;
+
 use std::net::{IpAddr, SocketAddr};
 
 use kakei_config::{Affinity, Balance, Document, Name, Protocol};
@@ -52,8 +54,10 @@ pub struct Considered {
     pub alpn: Option<String>,
     /// The network that it asks for.
     pub source: Option<String>,
-    /// Where it leads.
-    pub cluster: Name,
+    /// HTTP: the hosts and the path that it asks for.
+    pub asks: Option<String>,
+    /// Where it leads; none: it is answered by the proxy itself, or several share it.
+    pub cluster: Option<Name>,
     /// Whether it matches the client.
     pub matches: bool,
     /// Why it is taken or not.
@@ -88,6 +92,10 @@ pub struct Question {
     pub sni: Option<String>,
     /// A protocol that its ClientHello offers.
     pub alpn: Option<String>,
+    /// What an HTTP client asks for: `http://shop.example.com/api?q=1`.
+    pub url: Option<String>,
+    /// By which method; none: GET.
+    pub method: Option<String>,
 }
 
 /// Explain by a document alone: every backend counts as up.
@@ -128,8 +136,17 @@ fn follow(answer: &mut Explanation, view: &View, sums: Option<&Sums>, (listener,
     let asked = Asked { source, sni: sni.as_deref(), alpn: &alpn };
     let is_udp = question.protocol == Protocol::Udp;
     answer.listener = Some(listener.name.clone());
-    answer.considered = considered(listener, asked);
-    let Some(target) = listener.route(&asked) else {
+    let target = match &listener.http {
+        Some(http) => match requests::follow(answer, http, question) {
+            Some(target) => target,
+            None => return,
+        },
+        None => {
+            answer.considered = considered(listener, asked);
+            listener.route(&asked).cloned()
+        }
+    };
+    let Some(target) = target else {
         answer.dropped = Some("no_route");
         answer.verdict =
             format!("dropped: no route of listener {} matches {source} and it has no cluster", listener.name);
@@ -230,7 +247,8 @@ fn considered(listener: &Listener, asked: Asked<'_>) -> Vec<Considered> {
             sni: entry.sni.map(|name| name.to_string()),
             alpn: entry.alpn.map(ToOwned::to_owned),
             source: entry.source.map(ToString::to_string),
-            cluster: entry.target.cluster.clone(),
+            asks: None,
+            cluster: Some(entry.target.cluster.clone()),
             matches: entry.matches,
             why,
         }

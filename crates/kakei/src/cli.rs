@@ -310,6 +310,12 @@ pub(crate) struct Explain {
     /// TCP: a protocol that its ClientHello offers.
     #[arg(long, value_name = "PROTOCOL")]
     pub(crate) alpn: Option<String>,
+    /// HTTP: what is asked for, as http://shop.example.com/api?q=1.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// HTTP: by which method; GET if left out.
+    #[arg(long, value_name = "METHOD", requires = "url")]
+    pub(crate) method: Option<String>,
     /// Explain this document instead of the running proxy.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

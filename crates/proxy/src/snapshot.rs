@@ -11,7 +11,7 @@ use kakei_config::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use crate::http::{Action, Mismatch, Rule, Table, Wanted};
+pub use crate::http::{Action, Decided, Mismatch, Rule, Table, Wanted};
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};
 use crate::state::RemovedState;

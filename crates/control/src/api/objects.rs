@@ -322,6 +322,8 @@ pub(super) struct ExplainQuery {
     client: SocketAddr,
     sni: Option<String>,
     alpn: Option<String>,
+    url: Option<String>,
+    method: Option<String>,
 }
 
 pub(super) async fn explain(State(handle): State<Handle>, asked: QueryOf<ExplainQuery>) -> Answer<Explanation> {
@@ -333,6 +335,8 @@ pub(super) async fn explain(State(handle): State<Handle>, asked: QueryOf<Explain
         client: asked.client,
         sni: asked.sni,
         alpn: asked.alpn,
+        url: asked.url,
+        method: asked.method,
     };
     Ok(Json(explain::live(&handle.view(), Some(&sums), &question)))
 }

@@ -15,6 +15,7 @@ const ROUTES: &[Column] = &[
     ("SNI", "sni"),
     ("ALPN", "alpn"),
     ("SOURCE", "source"),
+    ("ASKS FOR", "asks"),
     ("CLUSTER", "cluster"),
     ("MATCHES", "matches"),
     ("WHY", "why"),
@@ -32,6 +33,8 @@ pub(super) fn explain(explain: &Explain) -> Result<(), Failure> {
                 client: explain.client,
                 sni: explain.sni.clone(),
                 alpn: explain.alpn.clone(),
+                url: explain.url.clone(),
+                method: explain.method.clone(),
             };
             let explanation = control::explain::document(&document, &question);
             serde_json::to_value(explanation).map_err(Failure::refused)?
@@ -41,7 +44,9 @@ pub(super) fn explain(explain: &Explain) -> Result<(), Failure> {
             let (local, client) = (explain.target.address.to_string(), explain.client.to_string());
             let mut path =
                 format!("/v1/explain?protocol={protocol}&local={}&client={}", escape(&local), escape(&client));
-            for (key, value) in [("sni", &explain.sni), ("alpn", &explain.alpn)] {
+            for (key, value) in
+                [("sni", &explain.sni), ("alpn", &explain.alpn), ("url", &explain.url), ("method", &explain.method)]
+            {
                 if let Some(value) = value {
                     path.push_str(&format!("&{key}={}", escape(value)));
                 }

@@ -6,6 +6,7 @@
 //! upgraded is handed to whoever asked for the step.
 
 mod answer;
+mod asked;
 mod decide;
 mod end;
 mod exchange;
@@ -28,6 +29,7 @@ mod upstream;
 use kakei_wire::http1::Heads;
 use slotmap::SlotMap;
 
+pub use self::asked::Decided;
 use self::exchange::{Exchange, ExchangeId};
 use self::rate::Rates;
 pub use self::rule::{Action, Rule};

@@ -78,6 +78,11 @@ impl Rule {
         Rule::compile(None, &spec)
     }
 
+    /// What becomes of a request that matches.
+    pub fn action(&self) -> &Action {
+        &self.action
+    }
+
     /// A path made by one of its templates from the path that matched, which is normalised.
     pub(crate) fn render(&self, template: &Template, path: &[u8], out: &mut Vec<u8>) {
         let prefix = match &self.spec.path {
