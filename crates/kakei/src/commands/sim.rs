@@ -20,10 +20,11 @@ const STRIDE: u64 = 20;
 
 pub(super) fn sim(sim: &Sim) -> Result<(), Failure> {
     let document = sim.config.as_deref().map(|file| Source::read(file)?.document()).transpose()?;
-    let is_tcp = |document: &Document| document.listeners.values().any(|listener| listener.protocol == Protocol::Tcp);
-    if document.as_ref().is_some_and(is_tcp) {
+    let has_streams =
+        |document: &Document| document.listeners.values().any(|listener| listener.protocol != Protocol::Udp);
+    if document.as_ref().is_some_and(has_streams) {
         say::err(
-            "note: the TCP listeners of the document are left out; streams are simulated on documents made up from the seeds, without -c\n",
+            "note: the TCP and HTTP listeners of the document are left out; streams and requests are simulated on documents made up from the seeds, without -c\n",
         );
     }
     match sim.seed {
@@ -54,7 +55,10 @@ fn streams(document: Option<&Document>, seed: u64) -> Vec<String> {
         return Vec::new();
     }
     let report = kakei_sim::run_streams(seed);
-    report.violations.into_iter().map(|wrong| format!("streams of seed {seed}: {wrong}")).collect()
+    let requests =
+        kakei_sim::run_http(seed).violations.into_iter().map(|wrong| format!("HTTP of seed {seed}: {wrong}"));
+    let streams = report.violations.into_iter().map(|wrong| format!("streams of seed {seed}: {wrong}"));
+    streams.chain(requests).collect()
 }
 
 fn sweep(document: Option<&Document>, seeds: u64, format: Format) -> Result<(), Failure> {

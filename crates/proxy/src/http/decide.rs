@@ -142,7 +142,8 @@ impl Http {
             && !exchange.traits.is_old;
         exchange.traits.upgrades = upgrades && spec.upgrade && deciding.head.request.length == Length::None;
         if !spec.rate_limits.is_empty() {
-            let permits = self.rates.admit(world.hash, tick.now, (rule, client), &deciding.head.request.fields);
+            let whose = (rule, client, exchange.http.workers);
+            let permits = self.rates.admit(world.hash, tick.now, whose, &deciding.head.request.fields);
             match permits {
                 Ok(permits) => self.exchanges[id].permits = permits,
                 Err(after) => {

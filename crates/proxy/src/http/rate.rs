@@ -39,12 +39,13 @@ impl Rates {
         &mut self,
         hash: Keyed,
         now: Instant,
-        (rule, client): (&Rule, IpAddr),
+        (rule, client, workers): (&Rule, IpAddr, u16),
         fields: &Fields<'_>,
     ) -> Result<Vec<Permit>, Duration> {
         let limits = rule.spec.rate_limits.iter().enumerate();
-        let keys: Vec<(u64, &RateLimit)> =
-            limits.map(|(number, limit)| (key(hash, (rule, number, limit), client, fields), limit)).collect();
+        let keys: Vec<(u64, Share)> = limits
+            .map(|(number, limit)| (key(hash, (rule, number, limit), client, fields), Share::of(limit, workers)))
+            .collect();
         if self.slots.len() + keys.len() > RATES {
             let now = now.as_nanos();
             self.slots.retain(|_, slot| slot.concurrent > 0 || slot.due > now);
@@ -52,7 +53,7 @@ impl Rates {
         let is_full = self.slots.len() + keys.len() > RATES;
         let known = |slots: &HashMap<u64, Slot, FixedState>, key: u64| !is_full || slots.contains_key(&key);
         // What there is no room for shares one slot.
-        let keys: Vec<(u64, &RateLimit)> =
+        let keys: Vec<(u64, Share)> =
             keys.into_iter().map(|(key, limit)| (if known(&self.slots, key) { key } else { 0 }, limit)).collect();
         for (key, limit) in &keys {
             self.slots.entry(*key).or_default().allows(now, limit)?;
@@ -60,7 +61,7 @@ impl Rates {
         let mut permits = Vec::new();
         for (key, limit) in keys {
             let slot = self.slots.entry(key).or_default();
-            slot.take(now, limit);
+            slot.take(now, &limit);
             if limit.concurrent > 0 {
                 slot.concurrent += 1;
                 permits.push(Permit(key));
@@ -80,30 +81,40 @@ impl Rates {
 }
 
 impl Slot {
-    fn allows(&self, now: Instant, limit: &RateLimit) -> Result<(), Duration> {
+    fn allows(&self, now: Instant, limit: &Share) -> Result<(), Duration> {
         if limit.concurrent > 0 && self.concurrent >= limit.concurrent {
             return Err(Duration::from_secs(1));
         }
-        if limit.requests == 0 {
-            return Ok(());
-        }
-        let (apart, burst) = pace(limit);
-        let ahead = self.due.saturating_sub(now.as_nanos()) + apart;
-        if ahead > burst { Err(Duration::from_nanos(ahead - burst)) } else { Ok(()) }
+        let ahead = self.due.saturating_sub(now.as_nanos()) + limit.apart;
+        if ahead > limit.burst { Err(Duration::from_nanos(ahead - limit.burst)) } else { Ok(()) }
     }
 
-    fn take(&mut self, now: Instant, limit: &RateLimit) {
-        if limit.requests > 0 {
-            self.due = self.due.max(now.as_nanos()) + pace(limit).0;
+    fn take(&mut self, now: Instant, limit: &Share) {
+        if limit.apart > 0 {
+            self.due = self.due.max(now.as_nanos()) + limit.apart;
         }
     }
 }
 
-/// Nanoseconds between two requests at an even pace, and by how much they may be ahead of it.
-fn pace(limit: &RateLimit) -> (u64, u64) {
-    let apart = limit.per.as_nanos() as u64 / u64::from(limit.requests.max(1));
-    let burst = if limit.burst == 0 { limit.requests } else { limit.burst };
-    (apart, apart.saturating_mul(u64::from(burst)))
+/// One worker's share of a limit.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    /// Nanoseconds between two requests at an even pace; 0: unlimited.
+    apart: u64,
+    /// By how many they may be ahead of it.
+    burst: u64,
+    /// Requests at one time; 0: unlimited.
+    concurrent: u32,
+}
+
+impl Share {
+    fn of(limit: &RateLimit, workers: u16) -> Self {
+        let part = |whole: u32| whole.div_ceil(u32::from(workers.max(1)));
+        let requests = part(limit.requests);
+        let apart = if requests == 0 { 0 } else { (limit.per.as_nanos() as u64 / u64::from(requests)).max(1) };
+        let burst = if limit.burst == 0 { requests } else { part(limit.burst) };
+        Share { apart, burst: apart.saturating_mul(u64::from(burst)), concurrent: part(limit.concurrent) }
+    }
 }
 
 fn key(hash: Keyed, (rule, number, limit): (&Rule, usize, &RateLimit), client: IpAddr, fields: &Fields<'_>) -> u64 {
@@ -134,7 +145,7 @@ mod tests {
     fn admitted(rates: &mut Rates, rule: &Rule, ms: u64, client: &str) -> Result<Vec<Permit>, Duration> {
         let hash = Keyed::new(&mut fastrand::Rng::with_seed(1));
         let now = Instant::from_nanos(ms * 1_000_000);
-        rates.admit(hash, now, (rule, client.parse().unwrap()), &Fields::EMPTY)
+        rates.admit(hash, now, (rule, client.parse().unwrap(), 1), &Fields::EMPTY)
     }
 
     #[test]
@@ -146,6 +157,13 @@ mod tests {
         assert!(admitted(&mut rates, &rule, 1_000, "192.0.2.2").is_ok());
         assert_eq!(admitted(&mut rates, &rule, 1_000, "192.0.2.1"), Err(Duration::from_millis(100)));
         assert!(admitted(&mut rates, &rule, 1_100, "192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn a_worker_has_its_share() {
+        let limit = RateLimit { requests: 10, concurrent: 3, ..RateLimit::default() };
+        let share = Share::of(&limit, 4);
+        assert_eq!((share.apart, share.burst, share.concurrent), (333_333_333, 999_999_999, 1));
     }
 
     #[test]
