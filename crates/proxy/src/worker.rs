@@ -291,6 +291,7 @@ impl Worker {
         {
             return;
         }
+        self.http.close_idle(&mut self.world, tick);
         let clusters: Vec<ClusterKey> = self.world.clusters.keys().collect();
         for key in clusters {
             Datagrams::close_idle_pools(&mut self.world, tick, key);

@@ -12,6 +12,8 @@ mod http;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]
+mod smuggling;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod traffic;

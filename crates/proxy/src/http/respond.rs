@@ -276,9 +276,7 @@ impl Http {
         (id, error): (UpstreamId, Option<OpenError>),
     ) {
         let Some(upstream) = self.upstreams.get(id) else { return };
-        let (place, exchange) = (upstream.place, upstream.exchange);
-        world.clusters[place.0].backends[place.1].values[crate::stats::BackendMetric::ConnectFailures] += 1;
-        match exchange {
+        match upstream.exchange {
             Some(exchange) => {
                 let lacks = error == Some(OpenError::NoDescriptors);
                 self.fail(world, tick, exchange, if lacks { Fault::Lack } else { Fault::Connect });

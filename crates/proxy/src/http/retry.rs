@@ -67,6 +67,11 @@ impl Http {
             exchange.enter(Phase::Deciding, tick.now);
             return self.place(world, tick, id);
         }
+        if let (Some((cluster, backend)), Fault::Connect | Fault::Lack) = (place, fault)
+            && let Some(live) = world.clusters[cluster].backends.get_mut(backend)
+        {
+            live.values[BackendMetric::ConnectFailures] += 1;
+        }
         if let Some(place) = place {
             if !is_stale && !matches!(fault, Fault::Lack | Fault::Status(_)) {
                 self.failures.push(place);

@@ -42,7 +42,8 @@ impl Http {
         out.push(b' ');
         write_target(&rule, deciding, out);
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        if !keeps_host || exchange.traits.is_connect && request.fields.first(Known::Host).is_none() {
+        // RFC 9112 3.2: a client of HTTP/1.0 may have named none, and then an empty one says so.
+        if !keeps_host || request.fields.first(Known::Host).is_none() {
             field(out, "Host", host.unwrap_or(request.authority).as_bytes());
         }
         let knobs = &exchange.http.knobs;

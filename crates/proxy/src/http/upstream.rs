@@ -159,6 +159,15 @@ impl Http {
         self.close_upstream(world, tick, id);
     }
 
+    /// No request will ever come again: connections that wait for one are of no more use.
+    pub(crate) fn close_idle(&mut self, world: &mut World, tick: &mut Tick<'_>) {
+        let idle: Vec<UpstreamId> =
+            self.upstreams.iter().filter(|(_, upstream)| upstream.exchange.is_none()).map(|(id, _)| id).collect();
+        for id in idle {
+            self.discard_idle(world, tick, id);
+        }
+    }
+
     /// Close a connection, and forget it.
     pub(super) fn close_upstream(&mut self, world: &mut World, tick: &mut Tick<'_>, id: UpstreamId) {
         let Some(upstream) = self.upstreams.get(id) else { return };
