@@ -103,7 +103,11 @@ fn serve(mut stream: TcpStream, records: &Records) -> Result<(), String> {
         }
         let mut body = vec![0; length.unwrap_or(0)];
         stream.read_exact(&mut body).map_err(|_| String::new())?;
-        while chunked == 1 {
+        let is_chunked = chunked == 1;
+        loop {
+            if !is_chunked {
+                break;
+            }
             let size = line(&mut stream)?;
             let size = usize::from_str_radix(&size, 16).map_err(|_| format!("a size of {size:?}"))?;
             let mut chunk = vec![0; size];
@@ -270,6 +274,11 @@ fn codings(cases: &mut Cases) {
     ] {
         cases.refused(&post(fields, &body));
     }
+    known_codings(cases);
+}
+
+fn known_codings(cases: &mut Cases) {
+    let body = format!("0\r\n\r\n{HIDDEN}");
     cases.refused(&format!("POST /§ HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
     for fields in
         ["Transfer-Encoding: chunked\r\n", "transfer-ENCODING: ChUnKeD\r\n", "Transfer-Encoding:\t chunked \r\n"]
