@@ -9,6 +9,7 @@ use crate::arrival::Arrived;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::seam::SocketId;
 use crate::snapshot::Target;
+use crate::unsent::Unsent;
 
 /// A client's stream and a backend's, both open, both received from.
 #[derive(Debug)]
@@ -19,10 +20,10 @@ pub(crate) struct Joined {
     pub(crate) place: (ClusterKey, BackendKey),
     pub(crate) target: Arc<Target>,
     pub(crate) knobs: Arc<TcpKnobs>,
-    /// What the client did not take yet of what was said so far; empty: it takes bytes.
-    pub(crate) to_client: Vec<u8>,
+    /// What the client did not take yet of what was said so far.
+    pub(crate) to_client: Unsent,
     /// What the backend did not take yet.
-    pub(crate) to_backend: Vec<u8>,
+    pub(crate) to_backend: Unsent,
     /// What the client sent already that wasn't passed on.
     pub(crate) from_client: Vec<u8>,
     /// What the backend sent already that wasn't passed on.

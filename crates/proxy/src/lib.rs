@@ -26,6 +26,7 @@ pub mod state;
 pub mod stats;
 mod streams;
 mod timers;
+mod unsent;
 mod waiting;
 pub mod worker;
 mod world;

@@ -22,11 +22,11 @@ impl Http {
         }
         session.stage = Stage::Idle;
         session.since = tick.now;
-        match (session.input.is_empty(), session.rest.is_empty()) {
-            (true, true) => session.set_credit(tick, true),
-            (false, true) => self.resume.push(id),
+        match (session.input.is_empty(), session.rest.is_blocked()) {
+            (true, false) => session.set_credit(tick, true),
+            (false, false) => self.resume.push(id),
             // It goes on once the client took what it was sent.
-            (_, false) => {}
+            (_, true) => {}
         }
         self.arm_session(world, id);
     }
@@ -123,7 +123,7 @@ impl Http {
         session.since = tick.now;
         session.input = Vec::new();
         session.set_credit(tick, true);
-        if session.rest.is_empty() {
+        if !session.rest.is_blocked() {
             tick.ask(Op::Shutdown { socket: session.socket });
         }
         self.arm_session(world, id);
@@ -146,7 +146,7 @@ impl Http {
     fn drop_session(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, is_orderly: bool) {
         let Some(session) = self.sessions.get(id) else { return };
         debug_assert!(session.exchange.is_none(), "an exchange ends before its session");
-        let (socket, owes) = (session.socket, !session.rest.is_empty());
+        let (socket, owes) = (session.socket, session.rest.is_blocked());
         if world.forget(socket).is_some() {
             tick.ask(if is_orderly && !owes { Op::Close { socket } } else { Op::Reset { socket } });
         }
@@ -170,8 +170,7 @@ impl Http {
     pub(crate) fn handle_client_drained(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.moved = tick.now;
-        let rest = std::mem::take(&mut session.rest);
-        if !rest.is_empty() {
+        if let Some(rest) = session.rest.drain().filter(|rest| !rest.is_empty()) {
             let head = tick.out.put(&rest);
             session.write(tick, Gather { head, body: Span::EMPTY });
         }

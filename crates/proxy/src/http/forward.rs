@@ -165,7 +165,7 @@ impl Http {
         }
         let exchange = &self.exchanges[id];
         let session = exchange.session;
-        if !exchange.request_ended && self.upstreams[upstream].rest.is_empty() {
+        if !exchange.request_ended && !self.upstreams[upstream].rest.is_blocked() {
             self.sessions[session].set_credit(tick, true);
         }
         self.arm_session(world, session);
@@ -175,7 +175,7 @@ impl Http {
     pub(super) fn send_body(&mut self, tick: &mut Tick<'_>, id: ExchangeId, piece: (Input<'_>, usize, usize)) {
         self.send_piece(tick, id, piece);
         let exchange = &self.exchanges[id];
-        let owes = exchange.upstream.is_some_and(|upstream| !self.upstreams[upstream].rest.is_empty());
+        let owes = exchange.upstream.is_some_and(|upstream| self.upstreams[upstream].rest.is_blocked());
         if owes {
             // It may not have taken all of the request before this one.
             self.sessions[exchange.session].set_credit(tick, false);

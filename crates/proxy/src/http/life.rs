@@ -40,12 +40,12 @@ impl Http {
         let own = knobs.map(|knobs| match session.stage {
             Stage::Introduction => (session.since + listener.preread_timeout, Limit::Introduction),
             Stage::Idle if session.requests == 0 => (session.since + knobs.head_timeout, Limit::KeepAlive),
-            Stage::Idle if !session.rest.is_empty() => (session.moved + knobs.write_timeout, Limit::Write),
+            Stage::Idle if session.rest.is_blocked() => (session.moved + knobs.write_timeout, Limit::Write),
             Stage::Idle => (session.since.max(session.moved) + knobs.keep_alive, Limit::KeepAlive),
             Stage::Head => (session.since + knobs.head_timeout, Limit::Head),
-            Stage::Closing if !session.rest.is_empty() => (session.moved + knobs.write_timeout, Limit::Linger),
+            Stage::Closing if session.rest.is_blocked() => (session.moved + knobs.write_timeout, Limit::Linger),
             Stage::Closing => (session.since.max(session.moved) + LINGER, Limit::Linger),
-            Stage::Body | Stage::Waiting if !session.rest.is_empty() => {
+            Stage::Body | Stage::Waiting if session.rest.is_blocked() => {
                 (session.moved + knobs.write_timeout, Limit::Write)
             }
             Stage::Body if session.credit => (session.moved.max(session.since) + knobs.body_timeout, Limit::Body),
@@ -157,7 +157,7 @@ fn exchange_deadline(session: &Session, exchange: &Exchange) -> (Instant, Limit)
         Phase::Sent if !session.credit => (exchange.moved + timeouts.response, Limit::Response),
         Phase::Sent => never,
         // The client takes nothing of the response: that is its own deadline.
-        Phase::Responding if !session.rest.is_empty() => never,
+        Phase::Responding if session.rest.is_blocked() => never,
         Phase::Responding => (exchange.moved + timeouts.idle, Limit::Stall),
     }
 }

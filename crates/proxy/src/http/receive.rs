@@ -70,7 +70,7 @@ impl Http {
             let stage = session.stage;
             let next = match stage {
                 Stage::Introduction => self.introduce(world, tick, id, (input, at)),
-                Stage::Idle if begun >= PIPELINED || !session.rest.is_empty() => Next::Keep(at),
+                Stage::Idle if begun >= PIPELINED || session.rest.is_blocked() => Next::Keep(at),
                 Stage::Idle | Stage::Head => self.read_head(world, tick, id, (input, at)),
                 Stage::Body => self.read_body(world, tick, id, (input, at)),
                 Stage::Waiting => Next::Keep(at),
@@ -92,9 +92,9 @@ impl Http {
         match session.stage {
             Stage::Waiting if is_left => session.set_credit(tick, false),
             // It goes on once the client took what it was sent, or with the next step.
-            Stage::Idle if is_left && (is_full || !session.rest.is_empty()) => {
+            Stage::Idle if is_left && (is_full || session.rest.is_blocked()) => {
                 session.set_credit(tick, false);
-                if session.rest.is_empty() {
+                if !session.rest.is_blocked() {
                     self.resume.push(id);
                 }
             }

@@ -182,7 +182,7 @@ impl Http {
         let (session, upstream) = (exchange.session, exchange.upstream);
         self.write_piece(tick, id, (input, from, len));
         // It may not have taken all of the answer before this one.
-        if !self.sessions[session].rest.is_empty()
+        if self.sessions[session].rest.is_blocked()
             && let Some(upstream) = upstream.and_then(|upstream| self.upstreams.get_mut(upstream))
         {
             upstream.set_credit(tick, false);

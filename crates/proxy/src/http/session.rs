@@ -9,6 +9,7 @@ use crate::arrival::Arrived;
 use crate::change::Drain;
 use crate::seam::{Gather, Instant, Op, SocketId, Span};
 use crate::timers::TimerKey;
+use crate::unsent::Unsent;
 use crate::world::{Tick, World};
 
 slotmap::new_key_type! {
@@ -48,10 +49,10 @@ pub(crate) struct Session {
     pub(super) scan: Scan,
     pub(super) body: Body,
     /// What the client did not take yet.
-    pub(super) rest: Vec<u8>,
-    /// Whether its bytes are received.
+    pub(super) rest: Unsent,
     /// When something was written last.
     pub(super) written: Option<Instant>,
+    /// Whether its bytes are received.
     pub(super) credit: bool,
     pub(super) exchange: Option<ExchangeId>,
     pub(super) requests: u32,
@@ -73,7 +74,7 @@ impl Session {
             input: Vec::new(),
             scan: Scan::default(),
             body: Body::Ended,
-            rest: Vec::new(),
+            rest: Unsent::default(),
             written: None,
             credit: true,
             exchange: None,
@@ -85,18 +86,18 @@ impl Session {
 
     /// Write to the client, behind what it did not take yet.
     pub(super) fn write(&mut self, tick: &mut Tick<'_>, bytes: Gather) {
-        if self.rest.is_empty() {
+        if self.rest.is_blocked() {
+            self.rest.keep(bytes.head.of(&tick.out.bytes));
+            self.rest.keep(bytes.body.of(tick.bytes));
+        } else {
             self.written = Some(tick.now);
             tick.ask(Op::Write { socket: self.socket, bytes });
-        } else {
-            self.rest.extend_from_slice(bytes.head.of(&tick.out.bytes));
-            self.rest.extend_from_slice(bytes.body.of(tick.bytes));
         }
     }
 
     /// Whether the client may not have taken all of what was written: that is known with the next step only.
     pub(super) fn may_owe(&self, now: Instant) -> bool {
-        !self.rest.is_empty() || self.written == Some(now)
+        self.rest.is_blocked() || self.written == Some(now)
     }
 
     /// Whether to receive from the client.
@@ -140,7 +141,7 @@ impl Http {
     /// The client took only a part of what was written.
     pub(crate) fn handle_client_blocked(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, rest: Span) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        session.rest = rest.of(tick.bytes).to_vec();
+        session.rest = Unsent::blocked(rest.of(tick.bytes));
         session.moved = tick.now;
         let upstream = session.exchange.and_then(|exchange| self.exchanges[exchange].upstream);
         if let Some(upstream) = upstream.and_then(|upstream| self.upstreams.get_mut(upstream)) {

@@ -8,6 +8,7 @@ use super::exchange::{ExchangeId, Phase};
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::seam::{Gather, Instant, Op, SocketId, Span};
 use crate::timers::TimerKey;
+use crate::unsent::Unsent;
 use crate::world::{Tick, World};
 
 slotmap::new_key_type! {
@@ -41,7 +42,7 @@ pub(crate) struct Upstream {
     pub(super) scan: Scan,
     pub(super) body: Body,
     /// What the backend did not take yet.
-    pub(super) rest: Vec<u8>,
+    pub(super) rest: Unsent,
     pub(super) credit: bool,
     /// Whether the backend said that it goes on after this response.
     pub(super) keeps: bool,
@@ -64,7 +65,7 @@ impl Upstream {
             input: Vec::new(),
             scan: Scan::default(),
             body: Body::Ended,
-            rest: Vec::new(),
+            rest: Unsent::default(),
             credit: true,
             keeps: false,
             is_private: false,
@@ -87,11 +88,11 @@ impl Upstream {
 
     /// Write to the backend, behind what it did not take yet.
     pub(super) fn write(&mut self, tick: &mut Tick<'_>, bytes: Gather) {
-        if self.rest.is_empty() {
-            tick.ask(Op::Write { socket: self.socket, bytes });
+        if self.rest.is_blocked() {
+            self.rest.keep(bytes.head.of(&tick.out.bytes));
+            self.rest.keep(bytes.body.of(tick.bytes));
         } else {
-            self.rest.extend_from_slice(bytes.head.of(&tick.out.bytes));
-            self.rest.extend_from_slice(bytes.body.of(tick.bytes));
+            tick.ask(Op::Write { socket: self.socket, bytes });
         }
     }
 
@@ -136,7 +137,8 @@ impl Http {
             && (knobs.max_requests == 0 || upstream.requests < knobs.max_requests)
             && knobs.max_age.is_none_or(|age| tick.now - upstream.opened < age)
             && !live.backends[backend].removed;
-        let is_whole = upstream.keeps && !upstream.is_private && upstream.rest.is_empty() && upstream.input.is_empty();
+        let is_whole =
+            upstream.keeps && !upstream.is_private && !upstream.rest.is_blocked() && upstream.input.is_empty();
         if !(is_clean && may_wait && is_whole) {
             return self.close_upstream(world, tick, id);
         }
@@ -175,7 +177,7 @@ impl Http {
         if is_open {
             // What is still on its way is of no use to anybody: the backend is to know that at once.
             let socket = upstream.socket;
-            let is_idle = upstream.keeps && upstream.rest.is_empty();
+            let is_idle = upstream.keeps && !upstream.rest.is_blocked();
             tick.ask(if is_idle { Op::Close { socket } } else { Op::Reset { socket } });
         }
         self.forget_upstream(world, id);
@@ -196,7 +198,7 @@ impl Http {
     /// The backend took only a part of what was written.
     pub(crate) fn handle_upstream_blocked(&mut self, tick: &mut Tick<'_>, id: UpstreamId, rest: Span) {
         let Some(upstream) = self.upstreams.get_mut(id) else { return };
-        upstream.rest = rest.of(tick.bytes).to_vec();
+        upstream.rest = Unsent::blocked(rest.of(tick.bytes));
         let Some(exchange) = upstream.exchange else { return };
         let exchange = &self.exchanges[exchange];
         if !exchange.request_ended {
@@ -207,8 +209,7 @@ impl Http {
     /// The backend takes bytes again.
     pub(crate) fn handle_upstream_drained(&mut self, tick: &mut Tick<'_>, id: UpstreamId) {
         let Some(upstream) = self.upstreams.get_mut(id) else { return };
-        let rest = std::mem::take(&mut upstream.rest);
-        if !rest.is_empty() {
+        if let Some(rest) = upstream.rest.drain().filter(|rest| !rest.is_empty()) {
             let head = tick.out.put(&rest);
             upstream.write(tick, Gather { head, body: Span::EMPTY });
         }

@@ -5,6 +5,7 @@ use super::connection::{Phase, Relay, Side};
 use crate::joined::Joined;
 use crate::seam::{Gather, Op, Span};
 use crate::stats::BackendMetric;
+use crate::unsent::Unsent;
 use crate::world::{Socket, Tick, World};
 
 impl Relays {
@@ -37,14 +38,14 @@ impl Relays {
     }
 
     /// What was read from `from` and not passed on goes to the other stream, behind what that did not take yet.
-    fn pass_on(&mut self, tick: &mut Tick<'_>, id: super::RelayId, from: Side, (mut owed, read): (Vec<u8>, Vec<u8>)) {
+    fn pass_on(&mut self, tick: &mut Tick<'_>, id: super::RelayId, from: Side, (mut owed, read): (Unsent, Vec<u8>)) {
         let step = self.step;
         let relay = &mut self.relays[id];
         let (source, to) = (relay.socket(from), relay.socket(from.other()));
         let lane = relay.lane_mut(from);
         lane.bytes += read.len() as u64;
-        if !owed.is_empty() {
-            owed.extend_from_slice(&read);
+        if owed.is_blocked() {
+            owed.keep(&read);
             lane.bytes = owed.len() as u64;
             lane.rest = owed;
             tick.ask(Op::Credit { socket: source, on: false });

@@ -15,6 +15,7 @@ use crate::record::ConnectionDetail;
 use crate::seam::{Instant, SocketId};
 use crate::snapshot::Target;
 use crate::timers::TimerKey;
+use crate::unsent::Unsent;
 
 slotmap::new_key_type! {
     /// A relay; carries a generation.
@@ -92,8 +93,8 @@ pub(crate) enum Phase {
 pub(crate) struct Lane {
     /// Payload that was written or piped to the other stream; what is in `rest` included.
     pub(crate) bytes: u64,
-    /// What the other stream did not take yet; empty: nothing.
-    pub(crate) rest: Vec<u8>,
+    /// What the other stream did not take yet.
+    pub(crate) rest: Unsent,
     pub(crate) ending: Ending,
     pub(crate) mode: Mode,
     /// The step of the last write.

@@ -61,7 +61,7 @@ fn is_bare(relay: &Relay, reason: CloseReason) -> bool {
 }
 
 fn manner(relay: &Relay, side: Side, reason: CloseReason) -> Manner {
-    let owes = !relay.lane(side.other()).rest.is_empty();
+    let owes = relay.lane(side.other()).rest.is_blocked();
     match reason {
         CloseReason::Closed | CloseReason::ClientGone => Manner::Orderly,
         CloseReason::Idle

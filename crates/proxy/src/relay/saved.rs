@@ -13,6 +13,7 @@ use crate::seam::{Instant, SocketId};
 use crate::snapshot::Target;
 use crate::state::{LaneState, RelayState, RestoreError};
 use crate::stats::ListenerMetric;
+use crate::unsent::Unsent;
 use crate::world::{Socket, World};
 
 impl Relays {
@@ -61,7 +62,7 @@ impl Relays {
         }
         for (side, lane) in [Side::Client, Side::Backend].into_iter().zip(state.lanes) {
             let LaneState { bytes, rest, ending, mode } = lane;
-            *relay.lane_mut(side) = Lane { bytes, rest, ending, mode, written: self.step };
+            *relay.lane_mut(side) = Lane { bytes, rest: Unsent::of(rest), ending, mode, written: self.step };
         }
         self.enter(world, known, relay, [Some(state.client), state.server])
     }
@@ -137,7 +138,7 @@ fn save_relay(now: Instant, table: &mut Table, relay: &Relay) -> RelayState {
     let cluster = relay.cluster.map(|cluster| table.cluster(cluster));
     let lane = |side| {
         let lane: &Lane = relay.lane(side);
-        LaneState { bytes: lane.bytes, rest: lane.rest.clone(), ending: lane.ending, mode: lane.mode }
+        LaneState { bytes: lane.bytes, rest: lane.rest.bytes().to_vec(), ending: lane.ending, mode: lane.mode }
     };
     RelayState {
         client: raw(relay.socket(Side::Client)),

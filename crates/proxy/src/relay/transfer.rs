@@ -7,6 +7,7 @@ use crate::limits::{BULKY_READ, PIPE_AFTER, SMALL_MOVE, UNPIPE_AFTER};
 use crate::record::CloseReason;
 use crate::seam::{Gather, Op, Span};
 use crate::stats::{BackendMetric, ListenerMetric};
+use crate::unsent::Unsent;
 use crate::world::{Tick, World};
 
 impl Relays {
@@ -26,9 +27,9 @@ impl Relays {
         relay.moved = tick.now;
         let to = relay.socket(from.other());
         let lane = relay.lane_mut(from);
-        if !lane.rest.is_empty() {
+        if lane.rest.is_blocked() {
             // The machine owes us not to: but what it tells comes after what is kept.
-            lane.rest.extend_from_slice(bytes.of(tick.bytes));
+            lane.rest.keep(bytes.of(tick.bytes));
         } else {
             tick.ask(Op::Write { socket: to, bytes: Gather { head: Span::EMPTY, body: bytes } });
             lane.written = step;
@@ -76,8 +77,8 @@ impl Relays {
         let from = to.other();
         let source = relay.socket(from);
         let lane = relay.lane_mut(from);
-        debug_assert!(lane.rest.is_empty(), "nothing is written to a stream that is blocked");
-        lane.rest = rest.of(tick.bytes).to_vec();
+        debug_assert!(!lane.rest.is_blocked(), "nothing is written to a stream that is blocked");
+        lane.rest = Unsent::blocked(rest.of(tick.bytes));
         // Neither the end nor the pipe that was asked for behind the write came about.
         lane.mode = Mode::default();
         match lane.ending {
@@ -95,13 +96,12 @@ impl Relays {
         let source = relay.socket(from);
         relay.moved = tick.now;
         let lane = relay.lane_mut(from);
-        let rest = std::mem::take(&mut lane.rest);
-        if rest.is_empty() {
-            return;
+        let Some(rest) = lane.rest.drain() else { return };
+        if !rest.is_empty() {
+            let head = tick.out.put(&rest);
+            tick.ask(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
+            lane.written = step;
         }
-        let head = tick.out.put(&rest);
-        tick.ask(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
-        lane.written = step;
         match lane.ending {
             Ending::Open => tick.ask(Op::Credit { socket: source, on: true }),
             Ending::Ended | Ending::Passed => self.pass_end(world, tick, id, from),
@@ -137,7 +137,7 @@ impl Relays {
             return;
         }
         lane.ending = Ending::Ended;
-        let is_kept = !lane.rest.is_empty();
+        let is_kept = lane.rest.is_blocked();
         match relay.phase {
             Phase::Established if is_kept => {}
             Phase::Established => self.pass_end(world, tick, id, from),
