@@ -170,6 +170,8 @@ impl Http {
     pub(crate) fn handle_client_drained(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.moved = tick.now;
+        // What is kept below is written too, and may block again.
+        session.written = Some(tick.now);
         if let Some(rest) = session.rest.drain().filter(|rest| !rest.is_empty()) {
             let head = tick.out.put(&rest);
             session.write(tick, Gather { head, body: Span::EMPTY });

@@ -100,8 +100,9 @@ impl Relays {
         if !rest.is_empty() {
             let head = tick.out.put(&rest);
             tick.ask(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
-            lane.written = step;
         }
+        // What is kept below is written too, and may block again.
+        lane.written = step;
         match lane.ending {
             Ending::Open => tick.ask(Op::Credit { socket: source, on: true }),
             Ending::Ended | Ending::Passed => self.pass_end(world, tick, id, from),
