@@ -21,7 +21,6 @@ pub(crate) fn document(document: &Document, root: &Node, problems: &mut Collecto
     check.protocols();
     for (name, cluster) in &document.clusters {
         check.backends(name, cluster);
-        check.not_yet(name, cluster);
     }
 }
 

@@ -11,7 +11,7 @@ use kakei_config::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use crate::http::{Action, Decided, Mismatch, Rule, Table, Wanted};
+pub use crate::http::{Action, Decided, Mismatch, Rule, Seats, Table, Wanted};
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};
 use crate::state::RemovedState;
@@ -111,6 +111,8 @@ pub struct Cluster {
     pub tcp: Arc<TcpKnobs>,
     /// What connections that carry requests are held to besides.
     pub http: Arc<HttpKnobs>,
+    /// The cookies that lead clients to their backends, where it has them.
+    pub seats: Option<Arc<Seats>>,
     /// The PROXY protocol header that a connection begins with.
     pub send_proxy_protocol: StreamProxyProtocol,
     /// Health checks.
@@ -178,6 +180,7 @@ impl Cluster {
             knobs: Arc::default(),
             tcp: Arc::default(),
             http: Arc::default(),
+            seats: None,
             send_proxy_protocol: StreamProxyProtocol::Off,
             health: None,
             slow_start: Duration::ZERO,
@@ -283,6 +286,8 @@ fn compile_cluster(name: &Name, cluster: &kakei_config::Cluster, shared: Shared)
         // The control side puts addresses in the place of host names; one that has none yet is no backend.
         Some(Backend { name: name.clone(), address: Endpoint::of(address)?, weight: *weight, backup: *backup })
     });
+    let backends: Vec<Backend> = backends.collect();
+    let seats = cluster.http.sticky.as_ref().map(|sticky| Arc::new(Seats::compile(name, sticky, &backends)));
     let part = |whole: u32| whole.div_ceil(u32::from(shared.workers.max(1)));
     let tcp = TcpKnobs {
         connections_per_backend: part(cluster.tcp.connections_per_backend),
@@ -292,10 +297,11 @@ fn compile_cluster(name: &Name, cluster: &kakei_config::Cluster, shared: Shared)
     Cluster {
         name: name.clone(),
         balance: cluster.balance,
-        backends: backends.collect(),
+        backends,
         knobs: Arc::new(cluster.udp.clone()),
         tcp: Arc::new(tcp),
         http: Arc::new(cluster.http.clone()),
+        seats,
         send_proxy_protocol: cluster.send_proxy_protocol,
         health: cluster.health.clone(),
         slow_start: cluster.slow_start,

@@ -314,6 +314,27 @@ pub struct Sticky {
     pub max_age: Option<Duration>,
     /// Whether a browser sends it over TLS only.
     pub secure: bool,
+    /// Whether a browser sends it with what other sites asked it for.
+    pub same_site: SameSite,
+}
+
+impl Default for Sticky {
+    fn default() -> Self {
+        Sticky { cookie: "kakei".into(), secret: String::new(), max_age: None, secure: false, same_site: SameSite::Lax }
+    }
+}
+
+/// Whether a browser sends a cookie with what other sites asked it for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SameSite {
+    /// Only where it goes there by a link.
+    #[default]
+    Lax,
+    /// Never.
+    Strict,
+    /// Always.
+    None,
 }
 
 /// A range of status codes, both ends included.

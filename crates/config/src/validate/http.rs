@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{Check, Spot, each};
 use crate::bounds::MAX_OVERLAPS;
 use crate::diagnostics::Diagnostic;
-use crate::model::{Auth, Cluster, HttpListener, Name, PathMatch, Protocol, Route, ServerName, ValueMatch};
+use crate::model::{Auth, HttpListener, Name, PathMatch, Protocol, Route, ServerName, ValueMatch};
 use crate::schema::{ACTIONS, Step};
 use crate::tree::Value;
 
@@ -23,15 +23,6 @@ impl<'a> Check<'a, '_> {
             let way = ["auth", "forward", "cluster"].map(Step::Key);
             let way = [&[Step::Key("routes"), Step::Key(name.as_str())][..], &way].concat();
             self.exists("cluster", &forward.cluster, &way);
-        }
-    }
-
-    /// What is understood already and not carried out yet.
-    pub(super) fn not_yet(&mut self, name: &Name, cluster: &Cluster) {
-        if cluster.http.sticky.is_some() {
-            let way = [Step::Key("clusters"), Step::Key(name.as_str()), Step::Key("http"), Step::Key("sticky")];
-            let message = format!("cluster `{name}`: `sticky` isn't carried out by this version yet");
-            self.report(message, &way).help("`balance = \"hrw\"` leads a client's address to the same backend");
         }
     }
 

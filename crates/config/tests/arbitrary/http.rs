@@ -65,9 +65,22 @@ pub(super) fn listener() -> impl Strategy<Value = HttpListener> {
 }
 
 pub(super) fn knobs() -> impl Strategy<Value = HttpKnobs> {
-    (option::of(time(1)), option::of(time(1)), any::<u32>()).prop_map(|(idle_timeout, max_age, max_requests)| {
-        HttpKnobs { idle_timeout, max_age, max_requests, sticky: None }
-    })
+    (option::of(time(1)), option::of(time(1)), any::<u32>(), option::of(sticky())).prop_map(
+        |(idle_timeout, max_age, max_requests, sticky)| HttpKnobs { idle_timeout, max_age, max_requests, sticky },
+    )
+}
+
+fn sticky() -> impl Strategy<Value = Sticky> {
+    let same_site = select(vec![SameSite::Lax, SameSite::Strict, SameSite::None]);
+    (field(), "[ -~é]{16,40}", option::of(time(1_000)), any::<bool>(), same_site).prop_map(
+        |(cookie, secret, max_age, secure, same_site)| Sticky {
+            cookie,
+            secret,
+            max_age,
+            secure: secure || same_site == SameSite::None,
+            same_site,
+        },
+    )
 }
 
 pub(super) fn statuses(least: usize) -> impl Strategy<Value = Vec<StatusRange>> {

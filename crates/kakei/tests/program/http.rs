@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::harness::{Room, Running, eventually};
 
 /// A request as a backend saw it.
-struct Asked {
-    head: String,
-    body: Vec<u8>,
+pub(crate) struct Asked {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Reads one message off a stream: its head, and a body of `Content-Length` or in chunks.
-fn read_message(stream: &mut TcpStream) -> Option<Asked> {
+pub(crate) fn read_message(stream: &mut TcpStream) -> Option<Asked> {
     let mut bytes = Vec::new();
     let mut one = [0; 1];
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -54,7 +54,7 @@ fn read_message(stream: &mut TcpStream) -> Option<Asked> {
 }
 
 /// A backend that answers by its name and what it saw; `/switch` makes it echo.
-fn backend(name: &'static str) -> SocketAddr {
+pub(crate) fn backend(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -93,13 +93,13 @@ fn document(room: &Room, backends: &[SocketAddr], more: &str) -> String {
     )
 }
 
-fn connect(front: SocketAddr) -> TcpStream {
+pub(crate) fn connect(front: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(front).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream
 }
 
-fn ask(stream: &mut TcpStream, request: &str) -> (String, String) {
+pub(crate) fn ask(stream: &mut TcpStream, request: &str) -> (String, String) {
     stream.write_all(request.as_bytes()).unwrap();
     let answer = read_message(stream).expect("an answer");
     (answer.head, String::from_utf8(answer.body).unwrap())

@@ -14,6 +14,8 @@ mod signals;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
+mod sticky;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod traffic;

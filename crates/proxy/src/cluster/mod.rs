@@ -224,6 +224,13 @@ impl LiveCluster {
         self.members.iter().map(|(backend, _)| *backend)
     }
 
+    /// Whether a client that has been led to this backend before may go there again. That its weight is 0, or that it
+    /// is a backup, keeps only others away.
+    pub(crate) fn honours(&self, now: Instant, backend: BackendKey) -> bool {
+        let is_there = |live: &LiveBackend| !live.removed && live.is_up(now);
+        self.backends.get(backend).is_some_and(is_there) || self.members().any(|member| member == backend)
+    }
+
     /// The configured backend of that name.
     pub(crate) fn find(&self, name: &Name) -> Option<BackendKey> {
         self.backends.iter().find(|(_, live)| !live.removed && live.spec.name == *name).map(|(key, _)| key)

@@ -206,6 +206,7 @@ impl Http {
         let exchange = &mut self.exchanges[id];
         let session = &self.sessions[exchange.session];
         let live = &mut world.clusters[cluster];
+        exchange.sit(live, &deciding.head.request.fields, &mut kept);
         exchange.kept = kept;
         exchange.cluster = Some(cluster);
         exchange.target = Some(Arc::clone(target));

@@ -93,7 +93,7 @@ pub(crate) struct Exchange {
     pub(super) revived: bool,
     /// Interim responses that were passed on.
     pub(super) interim: u8,
-    /// The backend that the client's cookie names; and whether the client is to be told of another one.
+    /// The backend that the client's cookie names.
     pub(super) sticky: Option<BackendKey>,
     pub(super) accepts: Accepts,
     pub(super) affinity: u64,

@@ -11,7 +11,7 @@ use crate::client;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::limits::{COPIED_CHUNK, QUEUE_TRIES_PER_STEP, REPLAY};
 use crate::record::CloseReason;
-use crate::seam::{Gather, Op, Span};
+use crate::seam::{Gather, Instant, Op, Span};
 use crate::stats::{BackendMetric, ListenerMetric};
 use crate::world::{Socket, Tick, World};
 
@@ -31,7 +31,7 @@ impl Http {
     /// Send the request to a backend, or have it wait for one with room, or answer that there is none.
     pub(super) fn place(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
         let Some(cluster) = self.exchanges[id].cluster else { return };
-        match self.choose(world, id) {
+        match self.choose(world, tick.now, id) {
             // Those that wait were here first.
             Choice::Backend(_) if self.queues.is_waited_for(cluster) => {
                 self.queues.stir();
@@ -44,27 +44,27 @@ impl Http {
         }
     }
 
-    fn choose(&self, world: &mut World, id: ExchangeId) -> Choice {
+    fn choose(&self, world: &mut World, now: Instant, id: ExchangeId) -> Choice {
         let exchange = &self.exchanges[id];
         let (Some(key), Some(knobs)) = (exchange.cluster, &exchange.tcp) else { return Choice::Nobody };
         let cluster = &mut world.clusters[key];
-        if !cluster.takes_work() {
-            return Choice::Nobody;
-        }
         let (most, tried) = (knobs.connections_per_backend, &exchange.tried);
-        if most == 0 && tried.is_empty() && exchange.sticky.is_none() {
-            let chosen = cluster.pick(exchange.affinity, &mut world.rng);
-            return chosen.map_or(Choice::Nobody, Choice::Backend);
-        }
         let has_room = |live: &crate::cluster::LiveBackend| {
             most == 0 || !live.idle.is_empty() || live.connections + live.upstreams < most
         };
         if let Some(sticky) = exchange.sticky
             && !tried.contains(&sticky)
-            && cluster.members().any(|member| member == sticky)
+            && cluster.honours(now, sticky)
             && has_room(&cluster.backends[sticky])
         {
             return Choice::Backend(sticky);
+        }
+        if !cluster.takes_work() {
+            return Choice::Nobody;
+        }
+        if most == 0 && tried.is_empty() {
+            let chosen = cluster.pick(exchange.affinity, &mut world.rng);
+            return chosen.map_or(Choice::Nobody, Choice::Backend);
         }
         let chosen = cluster
             .choose(exchange.affinity, &mut world.rng, |backend, live| !tried.contains(&backend) && has_room(live));
@@ -268,7 +268,7 @@ impl Http {
             let exchanges = &self.exchanges;
             let waits = |id: ExchangeId| exchanges.get(id).is_some_and(|other| other.phase == Phase::Queued);
             let Some(id) = self.queues.next(cluster, waits) else { return };
-            let Choice::Backend(backend) = self.choose(world, id) else {
+            let Choice::Backend(backend) = self.choose(world, tick.now, id) else {
                 return self.queues.put_back(cluster, id);
             };
             let exchange = &mut self.exchanges[id];

@@ -149,7 +149,8 @@ impl Http {
         };
         exchange.is_whole = false;
         let kept = std::mem::take(&mut exchange.kept);
-        self.write_head(tick, id, head, &[]);
+        let seat = self.seat_line(world, tick.now, id);
+        self.write_head(tick, id, head, &seat);
         self.recycle(kept);
         let keeps = match head.version {
             Version::Http11 => !head.connection.close,

@@ -21,7 +21,8 @@ impl Http {
         exchange.enter(Phase::Responding, tick.now);
         exchange.status = head.response.status;
         self.judge(world, tick, id, head.response.status);
-        self.write_head(tick, id, head, &[]);
+        let seat = self.seat_line(world, tick.now, id);
+        self.write_head(tick, id, head, &seat);
         self.hand_over(world, tick, id);
     }
 

@@ -6,8 +6,8 @@ use super::fields::written;
 use super::text::{AUTHORITY, Method, TARGET, TOKEN, Text};
 use crate::bounds::MAX_PROBE_BYTES;
 use crate::diagnostics::{Collector, quoted};
-use crate::model::{HttpCheck, HttpKnobs, StatusRange, Sticky};
-use crate::schema::values::{Flag, LONGEST, PORT, Time, TimeOrNone, UNLIMITED, mismatch};
+use crate::model::{HttpCheck, HttpKnobs, SameSite, StatusRange, Sticky};
+use crate::schema::values::{Flag, LONGEST, PORT, Time, TimeOrNone, UNLIMITED, Words, mismatch};
 use crate::schema::{At, Codec, ListOf, Maybe, Section, Table, field, independent};
 use crate::tree::Value;
 
@@ -26,16 +26,26 @@ pub(in crate::schema) const HTTP_KNOBS: Section<HttpKnobs> = Section {
 };
 
 pub(in crate::schema) const STICKY: Section<Sticky> = Section {
-    blank: || Sticky { cookie: "kakei".into(), secret: String::new(), max_age: None, secure: false },
+    blank: Sticky::default,
     fields: &[
         field!(cookie: TOKEN, "the cookie's name"),
         field!(secret: SECRET, "what it is signed with; another one makes the cookies of before void", required),
         field!(max_age: TimeOrNone(Time { min: Duration::from_secs(1), max: LONGEST }), "how long a browser keeps it; `none`: as long as it runs"),
         field!(secure: Flag, "whether a browser sends it over TLS only"),
+        field!(same_site: SAME_SITE, "whether a browser sends it with what other sites asked it for: where it goes there by a link, never, always"),
     ],
     later: &[],
-    finish: independent,
+    finish: |sticky, at, problems| {
+        if sticky.same_site == SameSite::None && !sticky.secure {
+            let message =
+                format!("{}: browsers drop a cookie with `same_site = \"none\"` that isn't `secure`", at.subject());
+            at.report_key(message, problems);
+        }
+    },
 };
+
+const SAME_SITE: Words<SameSite> =
+    Words { of: &[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)], later: &[] };
 
 const SECRET: Text = Text {
     what: "text of at least 16 bytes",
