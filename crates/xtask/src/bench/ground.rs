@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::args::Options;
 use super::process::{Place, Running};
+use super::stand::Times;
+
+const WARM: Duration = Duration::from_millis(400);
 
 /// The programs and places that every measurement needs.
 pub(super) struct Tools {
@@ -79,6 +84,14 @@ pub(super) struct Course {
 }
 
 impl Course {
+    /// The end of every benchmark's help.
+    pub(super) const HELP: &'static str = "\
+  --rounds N       how often each peer has its turn (5)
+  --seconds S      how long each measurement takes (2)
+  --kakei FILE     the program to measure (the release build)
+  --no-build       take the release build as it is
+  --no-realtime    don't run everything measured before what else runs on the machine
+";
     /// The options that every benchmark takes beside its own: those without and those with a value.
     pub(super) const FLAGS: [&'static str; 3] = ["smoke", "no-build", "no-realtime"];
     pub(super) const KEYS: [&'static str; 6] = ["json", "only", "peers", "rounds", "seconds", "kakei"];
@@ -91,6 +104,12 @@ impl Course {
             only: options.list("only"),
             smoke,
         })
+    }
+
+    /// How long a load is on before it is measured, and how long it is measured.
+    pub(super) fn times(&self) -> Times {
+        let warm = if self.smoke { WARM / 4 } else { WARM };
+        Times { warm, measure: Duration::from_secs_f64(self.seconds) }
     }
 
     /// Whether the scenario or study `name` is part of it; `names` are those that mean themselves alone where they are
@@ -114,17 +133,17 @@ pub(super) fn about(course: &Course, tools: &Tools, versions: Vec<Value>) -> Val
     })
 }
 
-/// A port of the loopback that nothing listens on, in both transports.
+/// A port of the loopback that nothing listens on, in both transports. It is none of those that the kernel gives to clients:
+/// one that tries to connect before the proxy runs could be given the very port, and find itself.
 pub(super) fn free_port() -> Result<u16, String> {
-    let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-    for _ in 0..50 {
-        let socket = std::net::UdpSocket::bind(any).map_err(|e| format!("no free port: {e}"))?;
-        let port = socket.local_addr().map_err(|e| e.to_string())?.port();
-        if std::net::TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err("no free port".to_owned())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() as u16;
+    let free = |port: u16| {
+        let at = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+        std::net::UdpSocket::bind(at).is_ok() && std::net::TcpListener::bind(at).is_ok()
+    };
+    let mut ports = (0..1000).map(|_| 10_000 + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 9_000);
+    ports.find(|port| free(*port)).ok_or_else(|| "no free port".to_owned())
 }
 
 /// The directory of release builds beside the one this program was built into.

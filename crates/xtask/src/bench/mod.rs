@@ -1,14 +1,19 @@
 //! Benchmarks side by side with other proxies. Changes nothing in the tree but what it is told to write.
 
+pub mod http;
 pub mod tcp;
 pub mod udp;
 
 mod args;
+mod configs;
 mod delays;
+mod generator;
 mod ground;
 mod process;
 mod programs;
 mod report;
+mod stand;
+mod studies;
 
 pub(crate) use programs::nginx_stream_module;
 
@@ -18,11 +23,39 @@ pub fn run(args: &[String]) -> Result<(), String> {
     match args.first().map(String::as_str) {
         Some("udp") => udp::run(rest),
         Some("tcp") => tcp::run(rest),
+        Some("http") => http::run(rest),
         Some("bench-load") => udp::load::run(rest),
         Some("bench-echo") => udp::echo::run(rest),
         Some("bench-streams") => tcp::streams::run(rest),
-        _ => Err(format!("there is no benchmark `{}`; there are `udp` and `tcp`", args.join(" "))),
+        Some("bench-requests") => http::requests::run(rest),
+        _ => Err(format!("there is no benchmark `{}`; there are `udp`, `tcp` and `http`", args.join(" "))),
     }
+}
+
+/// A whole run of a comparison over streams, `study`, as `args` have it.
+fn compare<P: programs::Peer>(
+    args: &[String],
+    help: &str,
+    tables: &'static [report::Table],
+    study: fn(&ground::Tools, &studies::Plan<P>, &mut report::Report<P>),
+) -> Result<(), String> {
+    if args.iter().any(|a| a == "--help" || a == "-h") {
+        print(&format!("{help}{}", ground::Course::HELP));
+        return Ok(());
+    }
+    let options = args::Options::read(args, &ground::Course::FLAGS, &ground::Course::KEYS)?;
+    let tools = ground::Tools::prepare(&options)?;
+    let mut report = report::Report::new(tables);
+    let peers = report.peers(&options, &tools)?;
+    let plan = studies::Plan { course: ground::Course::read(&options)?, peers };
+    let about = ground::about(&plan.course, &tools, programs::versions(&plan.peers, &tools.kakei));
+    study(&tools, &plan, &mut report);
+    let concluded = conclude(&report, &about, &options, studies::FAULTS);
+    if concluded.is_ok() && !report.rows.is_empty() {
+        // Logs of what went wrong should stay to be read.
+        let _ = std::fs::remove_dir_all(&tools.dir);
+    }
+    concluded
 }
 
 /// The machine, the versions and the settings, the tables, and JSON where a file is named: what a run ends with. An error is

@@ -39,6 +39,27 @@ impl Program {
         }
     }
 
+    /// Write its configuration into `dir`; the arguments that have it run so, with that many workers.
+    pub(super) fn install(self, text: &str, workers: usize, dir: &Path) -> Result<Vec<String>, String> {
+        let suffix = match self {
+            Program::Kakei | Program::Sozu => "toml",
+            Program::Haproxy => "cfg",
+            Program::Nginx => "conf",
+            Program::Envoy => "yaml",
+        };
+        let path = dir.join(format!("{}.{suffix}", self.name()));
+        std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+        let (file, home, workers) = (path.display().to_string(), dir.display().to_string(), workers.to_string());
+        let words: &[&str] = match self {
+            Program::Kakei => &["run", "-c", &file],
+            Program::Haproxy => &["-db", "-f", &file],
+            Program::Nginx => &["-p", &home, "-c", &file],
+            Program::Envoy => &["-c", &file, "--concurrency", &workers, "--disable-hot-restart", "-l", "error"],
+            Program::Sozu => &["start", "-c", &file],
+        };
+        Ok(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+
     /// One line with its version.
     fn version(self, program: &Path) -> String {
         let flag = if matches!(self, Program::Nginx | Program::Haproxy) { "-v" } else { "--version" };
@@ -52,23 +73,31 @@ impl Program {
 /// One column of a comparison: a program in one configuration, or none (`direct`: the generator talks to the backends,
 /// which shows what the measurement itself costs and loses).
 pub(super) trait Peer: Copy + Ord + 'static {
-    /// All of them, in the order in which they take turns.
-    const ALL: &'static [Self];
+    /// All of them in the order in which they take turns, their names, and their programs; none where there is no proxy
+    /// between.
+    const ALL: &'static [(Self, &'static str, Option<Program>)];
     /// The one that the others are compared with.
     const OURS: Self;
 
-    fn name(self) -> &'static str;
+    fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().map(|(peer, ..)| *peer)
+    }
 
-    /// The program; none where there is no proxy between.
-    fn program(self) -> Option<Program>;
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(peer, ..)| *peer == self).map_or("", |(_, name, _)| name)
+    }
+
+    fn program(self) -> Option<Program> {
+        Self::ALL.iter().find(|(peer, ..)| *peer == self)?.2
+    }
 
     fn is_kakei(self) -> bool {
         self.program() == Some(Program::Kakei)
     }
 
     fn named(name: &str) -> Result<Self, String> {
-        Self::ALL.iter().copied().find(|p| p.name() == name).ok_or_else(|| {
-            let all: Vec<_> = Self::ALL.iter().map(|p| p.name()).collect();
+        Self::all().find(|p| p.name() == name).ok_or_else(|| {
+            let all: Vec<_> = Self::ALL.iter().map(|(_, name, _)| *name).collect();
             format!("there is no peer `{name}`; there are {}", all.join(", "))
         })
     }
@@ -78,7 +107,7 @@ pub(super) trait Peer: Copy + Ord + 'static {
 pub(super) fn present<P: Peer>(asked: Option<Vec<String>>, kakei: &Path) -> Result<(Vec<P>, Vec<String>), String> {
     let asked = match asked {
         Some(names) => names.iter().map(|n| P::named(n)).collect::<Result<Vec<_>, _>>()?,
-        None => P::ALL.to_vec(),
+        None => P::all().collect(),
     };
     let (here, missing): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|p| p.program().is_none_or(|program| program.find(kakei).is_some()));

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::programs::Peer;
+use super::args::Options;
+use super::ground::Tools;
+use super::programs::{Peer, present};
 
 /// The named figures of one measurement.
 pub(super) type Figures = BTreeMap<&'static str, f64>;
@@ -50,6 +52,16 @@ impl<P: Peer> Report<P> {
     /// An empty report of these studies, in this order.
     pub(super) fn new(tables: &'static [Table]) -> Report<P> {
         Report { tables, rows: Vec::new(), notes: Vec::new() }
+    }
+
+    /// The peers that were asked for and are here; what makes the measurement worse than it could be is noted.
+    pub(super) fn peers(&mut self, options: &Options, tools: &Tools) -> Result<Vec<P>, String> {
+        if !tools.realtime {
+            self.note("what else ran on the machine could take time from what was measured".to_owned());
+        }
+        let (peers, missing) = present(options.list("peers"), &tools.kakei)?;
+        missing.into_iter().for_each(|line| self.note(line));
+        Ok(peers)
     }
 
     /// Add one round's figures to the row they belong to.
@@ -190,16 +202,9 @@ mod tests {
     }
 
     impl Peer for Two {
-        const ALL: &'static [Two] = &[Two::Kakei, Two::Nginx];
+        const ALL: &'static [(Two, &'static str, Option<Program>)] =
+            &[(Two::Kakei, "kakei", Some(Program::Kakei)), (Two::Nginx, "nginx", Some(Program::Nginx))];
         const OURS: Two = Two::Kakei;
-
-        fn name(self) -> &'static str {
-            if self == Two::Kakei { "kakei" } else { "nginx" }
-        }
-
-        fn program(self) -> Option<Program> {
-            Some(if self == Two::Kakei { Program::Kakei } else { Program::Nginx })
-        }
     }
 
     const TABLES: &[Table] = &[Table { study: "cost", cost: "cpu_ns", columns: &[("CPU", "cpu_ns", 1.0, 0)] }];

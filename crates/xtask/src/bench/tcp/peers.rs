@@ -1,9 +1,8 @@
 //! The proxies that are compared, and the configuration each is given for the same job.
 
-use std::net::SocketAddrV4;
-use std::path::Path;
-
+use crate::bench::configs;
 use crate::bench::programs::{self, Program, nginx_stream_module};
+use crate::bench::stand::{Job, Proxy, Times};
 
 /// One proxy in one configuration, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
@@ -16,67 +15,72 @@ pub(super) enum Peer {
     Envoy,
 }
 
-/// What a proxy is asked to do.
-pub(super) struct Job {
-    pub(super) front: SocketAddrV4,
-    pub(super) backend: SocketAddrV4,
-    /// How many files it may have open.
-    pub(super) files: usize,
+/// What the connections are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shape {
+    Down,
+    Up,
+    Messages,
+    Visits,
+    Idle,
+}
+
+impl Shape {
+    fn word(self) -> &'static str {
+        match self {
+            Shape::Down => "down",
+            Shape::Up => "up",
+            Shape::Messages => "messages",
+            Shape::Visits => "visits",
+            Shape::Idle => "idle",
+        }
+    }
+}
+
+/// What is put on a proxy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) shape: Shape,
+    pub(super) connections: usize,
+    pub(super) times: Times,
 }
 
 impl programs::Peer for Peer {
-    const ALL: &'static [Peer] =
-        &[Peer::Direct, Peer::Kakei, Peer::Haproxy, Peer::HaproxySplice, Peer::Nginx, Peer::Envoy];
+    const ALL: &'static [(Peer, &'static str, Option<Program>)] = &[
+        (Peer::Direct, "direct", None),
+        (Peer::Kakei, "kakei", Some(Program::Kakei)),
+        (Peer::Haproxy, "haproxy", Some(Program::Haproxy)),
+        (Peer::HaproxySplice, "haproxy-splice", Some(Program::Haproxy)),
+        (Peer::Nginx, "nginx", Some(Program::Nginx)),
+        (Peer::Envoy, "envoy", Some(Program::Envoy)),
+    ];
     const OURS: Peer = Peer::Kakei;
-
-    fn name(self) -> &'static str {
-        match self {
-            Peer::Direct => "direct",
-            Peer::Kakei => "kakei",
-            Peer::Haproxy => "haproxy",
-            Peer::HaproxySplice => "haproxy-splice",
-            Peer::Nginx => "nginx",
-            Peer::Envoy => "envoy",
-        }
-    }
-
-    fn program(self) -> Option<Program> {
-        match self {
-            Peer::Direct => None,
-            Peer::Kakei => Some(Program::Kakei),
-            Peer::Haproxy | Peer::HaproxySplice => Some(Program::Haproxy),
-            Peer::Nginx => Some(Program::Nginx),
-            Peer::Envoy => Some(Program::Envoy),
-        }
-    }
 }
 
-impl Peer {
-    /// Write the configuration into `dir`; the program's arguments. All have one worker, TCP_NODELAY, keep-alive after 60 s,
-    /// and give up what is idle for 120 s.
-    pub(super) fn configure(self, job: &Job, dir: &Path) -> Result<Vec<String>, String> {
-        let (file, text) = match self {
+impl Proxy for Peer {
+    type Load = Load;
+    const HELPER: &'static str = "bench-streams";
+
+    fn words(self, load: Load) -> Vec<(&'static str, String)> {
+        let own = [("shape", load.shape.word().to_owned()), ("connections", load.connections.to_string())];
+        own.into_iter().chain(load.times.words()).collect()
+    }
+
+    /// All have one worker, TCP_NODELAY, keep-alive after 60 s, and give up what is idle for 120 s.
+    fn configure(self, _load: Load, job: &Job<'_>) -> Result<Vec<String>, String> {
+        let (program, text) = match self {
             Peer::Direct => return Ok(Vec::new()),
-            Peer::Kakei => ("kakei.toml", kakei(job, dir)),
-            Peer::Haproxy => ("haproxy.cfg", haproxy(job, "")),
-            Peer::HaproxySplice => ("haproxy.cfg", haproxy(job, "option splice-request\n  option splice-response")),
-            Peer::Nginx => ("nginx.conf", nginx(job, dir)),
-            Peer::Envoy => ("envoy.yaml", envoy(job)),
+            Peer::Kakei => (Program::Kakei, kakei(job)),
+            Peer::Haproxy => (Program::Haproxy, haproxy(job, "")),
+            Peer::HaproxySplice => (Program::Haproxy, haproxy(job, "option splice-request\n  option splice-response")),
+            Peer::Nginx => (Program::Nginx, nginx(job)),
+            Peer::Envoy => (Program::Envoy, envoy(job)),
         };
-        let path = dir.join(file);
-        std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
-        let (file, home) = (path.display().to_string(), dir.display().to_string());
-        let words: &[&str] = match self {
-            Peer::Nginx => &["-p", &home, "-c", &file],
-            Peer::Haproxy | Peer::HaproxySplice => &["-db", "-f", &file],
-            Peer::Envoy => &["-c", &file, "--concurrency", "1", "--disable-hot-restart", "-l", "error"],
-            Peer::Direct | Peer::Kakei => &["run", "-c", &file],
-        };
-        Ok(words.iter().map(|word| (*word).to_owned()).collect())
+        program.install(&text, 1, job.dir)
     }
 }
 
-fn kakei(job: &Job, dir: &Path) -> String {
+fn kakei(job: &Job<'_>) -> String {
     format!(
         r#"[admin]
 socket = "{dir}/kakei.sock"
@@ -93,13 +97,13 @@ cluster = "bench"
 backends = ["{backend}"]
 tcp = {{ connect_timeout = "5s", idle_timeout = "120s", keepalive = "60s" }}
 "#,
-        dir = dir.display(),
+        dir = job.dir.display(),
         front = job.front,
         backend = job.backend,
     )
 }
 
-fn haproxy(job: &Job, splice: &str) -> String {
+fn haproxy(job: &Job<'_>, splice: &str) -> String {
     format!(
         r#"global
   nbthread 1
@@ -124,24 +128,16 @@ frontend front
 backend back
   server one {backend}
 "#,
-        // It takes two files for each, two for each pipe and some more; with too many it refuses to start.
-        connections = job.files.saturating_sub(2 * 20 + 60) / 2,
+        // Each pipe takes two files.
+        connections = configs::haproxy_connections(job.files, 2 * 20),
         front = job.front,
         backend = job.backend,
     )
 }
 
-fn nginx(job: &Job, dir: &Path) -> String {
+fn nginx(job: &Job<'_>) -> String {
     format!(
-        r#"user root;
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile {files};
-pid {dir}/nginx.pid;
-error_log {dir}/nginx-error.log error;
-{module}
-events {{ worker_connections {files}; }}
-stream {{
+        r#"{start}stream {{
   access_log off;
   server {{
     listen {front} so_keepalive=60s:: backlog=4096;
@@ -153,17 +149,13 @@ stream {{
   }}
 }}
 "#,
-        dir = dir.display(),
-        module = nginx_stream_module(),
-        files = job.files,
+        start = configs::nginx(job.dir, (1, job.files), &nginx_stream_module()),
         front = job.front,
         backend = job.backend,
     )
 }
 
-fn envoy(job: &Job) -> String {
-    let address =
-        |at: SocketAddrV4| format!("{{ socket_address: {{ address: {}, port_value: {} }} }}", at.ip(), at.port());
+fn envoy(job: &Job<'_>) -> String {
     format!(
         r#"static_resources:
   listeners:
@@ -181,50 +173,32 @@ fn envoy(job: &Job) -> String {
           stat_prefix: bench
           cluster: bench
           idle_timeout: 120s
-  clusters:
-  - name: bench
-    type: STATIC
-    connect_timeout: 5s
-    upstream_connection_options: {{ tcp_keepalive: {{ keepalive_time: 60 }} }}
-    circuit_breakers:
-      thresholds: [ {{ max_connections: 1000000, max_pending_requests: 1000000, max_requests: 1000000 }} ]
-    load_assignment:
-      cluster_name: bench
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{ address: {backend} }}
-"#,
-        front = address(job.front),
-        backend = address(job.backend),
+{cluster}"#,
+        front = configs::envoy_address(job.front),
+        cluster = configs::envoy_cluster(
+            job.backend,
+            "    upstream_connection_options: { tcp_keepalive: { keepalive_time: 60 } }\n"
+        ),
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::bench::programs::Peer as _;
+    use std::path::Path;
+    use std::time::Duration;
 
-    fn job() -> Job {
-        let at = |text: &str| text.parse().unwrap();
-        Job { front: at("127.0.0.1:4242"), backend: at("127.0.0.1:2424"), files: 20_000 }
-    }
+    use super::*;
+    use crate::bench::stand::tests::{configurations_name, job};
 
     #[test]
     fn every_configuration_names_the_front_and_the_backend() {
-        let dir = std::env::temp_dir().join(format!("kakei-bench-tcp-peers-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        for peer in Peer::ALL.iter().copied().filter(|peer| peer.program().is_some()) {
-            let words = peer.configure(&job(), &dir).unwrap();
-            let file = words.iter().find(|word| word.starts_with('/') && **word != dir.display().to_string()).unwrap();
-            let text = std::fs::read_to_string(file).unwrap();
-            assert!(text.contains("4242") && text.contains("2424"), "{peer:?}");
-        }
-        std::fs::remove_dir_all(dir).unwrap();
+        let times = Times { warm: Duration::ZERO, measure: Duration::ZERO };
+        configurations_name::<Peer>(Load { shape: Shape::Messages, connections: 1, times }, "streams");
     }
 
     #[test]
     fn ours_is_a_valid_document() {
-        let text = kakei(&job(), Path::new("/tmp"));
+        let text = kakei(&job(Path::new("/tmp")));
         if let Err(problems) = kakei_config::parse_toml(&text) {
             panic!("{}", problems.render("kakei.toml", &text, false));
         }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::args::Options;
 use super::ground::{Course, Tools, about};
-use super::programs::{present, versions};
+use super::programs::versions;
 use super::report::Report;
 use super::{conclude, print};
 use peers::Peer;
@@ -27,12 +27,7 @@ cargo xtask bench udp [OPTIONS]
   --json FILE      write everything that was measured
   --only A,B       only scenarios and studies whose name contains A or B (cost, known, saturation, saturation-rr-64-100, memory, workers, rr-64, …)
   --peers A,B      only these: direct, kakei, kakei-shared, nginx, envoy, sozu
-  --rounds N       how often each peer has its turn (5)
-  --seconds S      how long each measurement takes (2)
   --scale X        multiply the rates of the scenarios by X
-  --kakei FILE     the program to measure (the release build)
-  --no-build       take the release build as it is
-  --no-realtime    don't run everything measured before what else runs on the machine
 ";
 
 /// The socket buffer that all proxies get, so that none is measured by the distribution's default.
@@ -41,18 +36,14 @@ const RMEM_DEFAULT: &str = "/proc/sys/net/core/rmem_default";
 /// Run the comparison.
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     if args.iter().any(|a| a == "--help" || a == "-h") {
-        print(HELP);
+        print(&format!("{HELP}{}", Course::HELP));
         return Ok(());
     }
     let keys = [&Course::KEYS[..], &["scale"]].concat();
     let options = Options::read(args, &Course::FLAGS, &keys)?;
     let tools = Tools::prepare(&options)?;
     let mut report = Report::new(report::TABLES);
-    if !tools.realtime {
-        report.note("what else ran on the machine could take time from what was measured".to_owned());
-    }
-    let (peers, missing) = present(options.list("peers"), &tools.kakei)?;
-    missing.into_iter().for_each(|line| report.note(line));
+    let peers = report.peers(&options, &tools)?;
     let course = Course::read(&options)?;
     let scale = options.get("scale", if course.smoke { 0.05 } else { 1.0 })?;
     let plan = Plan { course, scale, peers };

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddrV4;
 use std::path::Path;
 
+use crate::bench::configs;
 use crate::bench::programs::{self, Program};
 
 /// One proxy, or none (`direct`: the generator talks to the backends, which shows what the measurement itself costs and loses).
@@ -25,56 +26,29 @@ pub(super) struct Job {
 }
 
 impl programs::Peer for Peer {
-    const ALL: &'static [Peer] = &[Peer::Direct, Peer::Kakei, Peer::KakeiShared, Peer::Nginx, Peer::Envoy, Peer::Sozu];
+    const ALL: &'static [(Peer, &'static str, Option<Program>)] = &[
+        (Peer::Direct, "direct", None),
+        (Peer::Kakei, "kakei", Some(Program::Kakei)),
+        (Peer::KakeiShared, "kakei-shared", Some(Program::Kakei)),
+        (Peer::Nginx, "nginx", Some(Program::Nginx)),
+        (Peer::Envoy, "envoy", Some(Program::Envoy)),
+        (Peer::Sozu, "sozu", Some(Program::Sozu)),
+    ];
     const OURS: Peer = Peer::Kakei;
-
-    fn name(self) -> &'static str {
-        match self {
-            Peer::Direct => "direct",
-            Peer::Kakei => "kakei",
-            Peer::KakeiShared => "kakei-shared",
-            Peer::Nginx => "nginx",
-            Peer::Envoy => "envoy",
-            Peer::Sozu => "sozu",
-        }
-    }
-
-    fn program(self) -> Option<Program> {
-        match self {
-            Peer::Direct => None,
-            Peer::Kakei | Peer::KakeiShared => Some(Program::Kakei),
-            Peer::Nginx => Some(Program::Nginx),
-            Peer::Envoy => Some(Program::Envoy),
-            Peer::Sozu => Some(Program::Sozu),
-        }
-    }
 }
 
 impl Peer {
     /// Write the configuration into `dir`; the program's arguments.
     pub(super) fn configure(self, job: &Job, dir: &Path) -> Result<Vec<String>, String> {
-        let (file, text) = match self {
+        let (program, text) = match self {
             Peer::Direct => return Ok(Vec::new()),
-            Peer::Kakei => ("kakei.toml", kakei(job, "per_flow", dir)),
-            Peer::KakeiShared => ("kakei.toml", kakei(job, "shared", dir)),
-            Peer::Nginx => ("nginx.conf", nginx(job, dir)),
-            Peer::Envoy => ("envoy.yaml", envoy(job)),
-            Peer::Sozu => ("sozu.toml", sozu(job, dir)),
+            Peer::Kakei => (Program::Kakei, kakei(job, "per_flow", dir)),
+            Peer::KakeiShared => (Program::Kakei, kakei(job, "shared", dir)),
+            Peer::Nginx => (Program::Nginx, nginx(job, dir)),
+            Peer::Envoy => (Program::Envoy, envoy(job)),
+            Peer::Sozu => (Program::Sozu, sozu(job, dir)),
         };
-        let path = dir.join(file);
-        std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
-        let file = path.display().to_string();
-        let words: Vec<String> = match self {
-            Peer::Nginx => vec!["-p".into(), dir.display().to_string(), "-c".into(), file],
-            Peer::Envoy => {
-                let workers = job.workers.to_string();
-                let words = ["-c", &file, "--concurrency", &workers, "--disable-hot-restart", "-l", "error"];
-                words.into_iter().map(str::to_owned).collect()
-            }
-            Peer::Sozu => vec!["start".into(), "-c".into(), file],
-            _ => vec!["run".into(), "-c".into(), file],
-        };
-        Ok(words)
+        program.install(&text, job.workers, dir)
     }
 }
 
@@ -111,17 +85,8 @@ fn nginx(job: &Job, dir: &Path) -> String {
         let _ = writeln!(all, "    server {b} max_fails=0;");
         all
     });
-    let module = programs::nginx_stream_module();
     format!(
-        r#"user root;
-daemon off;
-worker_processes {workers};
-worker_rlimit_nofile 20000;
-pid {dir}/nginx.pid;
-error_log {dir}/nginx-error.log error;
-{module}
-events {{ worker_connections 65535; }}
-stream {{
+        r#"{start}stream {{
   access_log off;
   upstream bench {{
 {servers}  }}
@@ -132,8 +97,7 @@ stream {{
   }}
 }}
 "#,
-        dir = dir.display(),
-        workers = job.workers,
+        start = configs::nginx(dir, (job.workers, 20_000), &programs::nginx_stream_module()),
         front = job.front,
     )
 }
@@ -233,7 +197,7 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let backends = (1..=3).map(|i| super::super::datagram::backend(i, 9)).collect::<Vec<_>>();
         let job = Job { front: "127.0.0.1:4242".parse().unwrap(), backends, workers: 1 };
-        for peer in Peer::ALL.iter().copied().filter(|p| *p != Peer::Direct) {
+        for peer in Peer::all().filter(|p| *p != Peer::Direct) {
             peer.configure(&job, &dir).unwrap();
             let file = ["kakei.toml", "nginx.conf", "envoy.yaml", "sozu.toml"]
                 .map(|f| dir.join(f))

@@ -3,23 +3,17 @@
 
 use rustix::event::epoll::EventFlags;
 
-use super::net::{Moved, Net, Slot};
-use super::{Shape, Tally};
-
-/// The pattern's length: a prime, so that no buffer's size hides a shift.
-const PERIOD: usize = 65_521;
-/// How much one write offers and one read takes.
-const CHUNK: usize = 256 << 10;
-/// Of so many reads one is looked at: copying all would make the generator the bottleneck.
-const LOOKED_AT: u64 = 32;
+use crate::bench::generator::net::{Moved, Net, Slot};
+use crate::bench::generator::pattern::{CHUNK, LOOKED_AT, Pattern};
+use crate::bench::generator::{Ends, Shape, Tally};
 
 pub(super) struct Bulk {
     /// Whether bytes go from the backend to the client.
     down: bool,
     wanted: usize,
     connected: usize,
-    ends: Vec<End>,
-    pattern: Vec<u8>,
+    ends: Ends<End>,
+    pattern: Pattern,
     scratch: Vec<u8>,
     tally: Tally,
 }
@@ -34,54 +28,50 @@ struct End {
 
 impl Bulk {
     pub(super) fn new(down: bool, streams: usize) -> Bulk {
-        let mut state = 1u32;
-        let mut byte = || {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            state as u8
-        };
-        let mut pattern: Vec<u8> = (0..PERIOD).map(|_| byte()).collect();
-        // Any chunk of it lies in one piece.
-        (0..CHUNK).for_each(|at| pattern.push(pattern[at]));
         Bulk {
             down,
             wanted: streams,
             connected: 0,
-            ends: Vec::new(),
-            pattern,
+            ends: Ends::new(),
+            pattern: Pattern::new(),
             scratch: vec![0; CHUNK],
             tally: Tally::default(),
         }
     }
 
     fn begin(&mut self, slot: Slot, source: bool) {
-        if self.ends.len() <= slot {
-            self.ends.resize(slot + 1, End::default());
-        }
-        self.ends[slot] = End { source, ..End::default() };
+        self.ends.put(slot, End { source, ..End::default() });
     }
 
     fn interest(source: bool) -> EventFlags {
         if source { EventFlags::OUT } else { EventFlags::IN }
     }
 
-    fn chunk(&self, at: u64) -> &[u8] {
-        &self.pattern[(at % PERIOD as u64) as usize..][..CHUNK]
-    }
-
     /// Take what is there; whether the stream goes on.
     fn take(&mut self, net: &Net, slot: Slot) -> bool {
-        let end = self.ends[slot];
+        let Some(end) = self.ends.get(slot) else { return true };
         let looks = end.reads.is_multiple_of(LOOKED_AT);
         let moved = if looks { net.read(slot, &mut self.scratch) } else { net.discard(slot, &mut self.scratch) };
         match moved {
             Moved::Bytes(n) => {
-                if looks && self.scratch[..n] != self.chunk(end.bytes)[..n] {
+                if looks && self.scratch[..n] != self.pattern.from(end.bytes)[..n] {
                     self.tally.wrong += 1;
                 }
                 self.tally.units += n as u64;
-                self.ends[slot] = End { bytes: end.bytes + n as u64, reads: end.reads + 1, ..end };
+                (end.bytes, end.reads) = (end.bytes + n as u64, end.reads + 1);
+                true
+            }
+            Moved::Wait => true,
+            Moved::End | Moved::Lost => false,
+        }
+    }
+
+    /// Send what goes; whether the stream goes on.
+    fn give(&mut self, net: &Net, slot: Slot) -> bool {
+        let Some(end) = self.ends.get(slot) else { return true };
+        match net.write(slot, self.pattern.from(end.bytes)) {
+            Moved::Bytes(n) => {
+                end.bytes += n as u64;
                 true
             }
             Moved::Wait => true,
@@ -117,36 +107,11 @@ impl Shape for Bulk {
     }
 
     fn ready(&mut self, net: &mut Net, slot: Slot) {
-        let end = self.ends[slot];
-        let goes_on = if end.source {
-            match net.write(slot, self.chunk(end.bytes)) {
-                Moved::Bytes(n) => {
-                    self.ends[slot].bytes += n as u64;
-                    true
-                }
-                Moved::Wait => true,
-                Moved::End | Moved::Lost => false,
-            }
-        } else {
-            self.take(net, slot)
-        };
+        let source = self.ends.get(slot).is_some_and(|end| end.source);
+        let goes_on = if source { self.give(net, slot) } else { self.take(net, slot) };
         if !goes_on {
             self.tally.lost += 1;
             net.close(slot);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shift_by_any_distance_shows() {
-        let bulk = Bulk::new(true, 1);
-        for shift in 1..2000 {
-            assert_ne!(bulk.chunk(0)[..64], bulk.chunk(shift)[..64], "{shift}");
-        }
-        assert_eq!(bulk.chunk(PERIOD as u64), bulk.chunk(0));
     }
 }

@@ -2,16 +2,16 @@
 
 use std::time::Instant;
 
-use super::messages::{LENGTH, message};
-use super::net::{EDGES, Moved, Net, Slot};
-use super::{Shape, Tally};
+use crate::bench::generator::messages::{LENGTH, message};
+use crate::bench::generator::net::{EDGES, Moved, Net, Slot};
+use crate::bench::generator::{Ends, Shape, Tally};
 
 pub(super) struct Visits {
     /// How many clients come again and again.
     clients: usize,
     under_way: usize,
     begun: u64,
-    ends: Vec<End>,
+    ends: Ends<End>,
     scratch: Vec<u8>,
     tally: Tally,
 }
@@ -24,14 +24,7 @@ enum End {
 
 impl Visits {
     pub(super) fn new(clients: usize) -> Visits {
-        Visits { clients, under_way: 0, begun: 0, ends: Vec::new(), scratch: vec![0; 4096], tally: Tally::default() }
-    }
-
-    fn begin(&mut self, slot: Slot, end: End) {
-        if self.ends.len() <= slot {
-            self.ends.resize(slot + 1, End::Backend);
-        }
-        self.ends[slot] = end;
+        Visits { clients, under_way: 0, begun: 0, ends: Ends::new(), scratch: vec![0; 4096], tally: Tally::default() }
     }
 
     /// The backend: echo the request, and close.
@@ -48,7 +41,7 @@ impl Visits {
     }
 
     fn visit(&mut self, net: &mut Net, slot: Slot) {
-        let End::Client { number, since, asked, got } = &mut self.ends[slot] else { return };
+        let Some(End::Client { number, since, asked, got }) = self.ends.get(slot) else { return };
         if !*asked {
             match net.write(slot, &message(*number, 0)) {
                 Moved::Bytes(LENGTH) => *asked = true,
@@ -102,7 +95,7 @@ impl Shape for Visits {
                 self.tally.lost += 1;
                 return;
             };
-            self.begin(slot, End::Client { number: self.begun, since: Instant::now(), asked: false, got: 0 });
+            self.ends.put(slot, End::Client { number: self.begun, since: Instant::now(), asked: false, got: 0 });
             self.begun += 1;
             self.under_way += 1;
         }
@@ -110,14 +103,14 @@ impl Shape for Visits {
 
     fn arrived(&mut self, net: &mut Net) {
         while let Some(slot) = net.accept(EDGES) {
-            self.begin(slot, End::Backend);
+            self.ends.put(slot, End::Backend);
         }
     }
 
     fn ready(&mut self, net: &mut Net, slot: Slot) {
-        match self.ends[slot] {
-            End::Backend => self.serve(net, slot),
-            End::Client { .. } => self.visit(net, slot),
+        match self.ends.get(slot) {
+            Some(End::Client { .. }) => self.visit(net, slot),
+            _ => self.serve(net, slot),
         }
     }
 }

@@ -17,15 +17,15 @@ const EVENTS: usize = 256;
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
 /// Something to be read or an end of it, once for every time that it comes.
-pub(super) const EDGES: EventFlags =
+pub(in crate::bench) const EDGES: EventFlags =
     EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
 
 /// A socket's place in the table; used again once it is closed.
-pub(super) type Slot = usize;
+pub(in crate::bench) type Slot = usize;
 
 /// What came of a read or a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Moved {
+pub(in crate::bench) enum Moved {
     Bytes(usize),
     /// Nothing now.
     Wait,
@@ -37,14 +37,14 @@ pub(super) enum Moved {
 
 /// What has happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Happened {
+pub(in crate::bench) enum Happened {
     /// Connections wait to be accepted.
     Arrived,
     /// A socket can be read or written, or its peer has ended.
     Ready(Slot),
 }
 
-pub(super) struct Net {
+pub(in crate::bench) struct Net {
     epoll: OwnedFd,
     listener: OwnedFd,
     front: SocketAddrV4,
@@ -55,7 +55,7 @@ pub(super) struct Net {
 
 impl Net {
     /// Listen as the backend on a port of the loopback (0: a free one).
-    pub(super) fn new(backend: u16) -> Result<Net, String> {
+    pub(in crate::bench) fn new(backend: u16) -> Result<Net, String> {
         let at = SocketAddrV4::new(Ipv4Addr::LOCALHOST, backend);
         let listen = || {
             let listener = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, FLAGS, None)?;
@@ -74,18 +74,18 @@ impl Net {
     }
 
     /// The port that the backend listens on.
-    pub(super) fn port(&self) -> Result<u16, String> {
+    pub(in crate::bench) fn port(&self) -> Result<u16, String> {
         let at = rustix::net::getsockname(&self.listener).map_err(|e| format!("the listener's address: {e}"))?;
         SocketAddrV4::try_from(at).map(|at| at.port()).map_err(|e| format!("the listener's address: {e}"))
     }
 
     /// Where clients connect to.
-    pub(super) fn aim(&mut self, front: SocketAddrV4) {
+    pub(in crate::bench) fn aim(&mut self, front: SocketAddrV4) {
         self.front = front;
     }
 
     /// Begin a client's connection.
-    pub(super) fn connect(&mut self, interest: EventFlags) -> Result<Slot, Errno> {
+    pub(in crate::bench) fn connect(&mut self, interest: EventFlags) -> Result<Slot, Errno> {
         let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, FLAGS, None)?;
         sockopt::set_tcp_nodelay(&fd, true)?;
         match rustix::net::connect(&fd, &self.front) {
@@ -95,7 +95,7 @@ impl Net {
     }
 
     /// Take one connection that waits at the backend.
-    pub(super) fn accept(&mut self, interest: EventFlags) -> Option<Slot> {
+    pub(in crate::bench) fn accept(&mut self, interest: EventFlags) -> Option<Slot> {
         let fd = rustix::net::accept_with(&self.listener, FLAGS).ok()?;
         self.keep(fd, interest).ok()
     }
@@ -110,24 +110,24 @@ impl Net {
         Ok(slot)
     }
 
-    pub(super) fn close(&mut self, slot: Slot) {
+    pub(in crate::bench) fn close(&mut self, slot: Slot) {
         if self.sockets[slot].take().is_some() {
             self.free.push(slot);
         }
     }
 
     /// Close every connection, those that wait to be accepted too.
-    pub(super) fn close_all(&mut self) {
+    pub(in crate::bench) fn close_all(&mut self) {
         while rustix::net::accept_with(&self.listener, FLAGS).is_ok() {}
         (0..self.sockets.len()).for_each(|slot| self.close(slot));
     }
 
-    pub(super) fn read(&self, slot: Slot, into: &mut [u8]) -> Moved {
+    pub(in crate::bench) fn read(&self, slot: Slot, into: &mut [u8]) -> Moved {
         self.receive(slot, into, RecvFlags::empty())
     }
 
     /// Take up to `scratch.len()` bytes without looking at them: the kernel drops them uncopied.
-    pub(super) fn discard(&self, slot: Slot, scratch: &mut [u8]) -> Moved {
+    pub(in crate::bench) fn discard(&self, slot: Slot, scratch: &mut [u8]) -> Moved {
         self.receive(slot, scratch, RecvFlags::TRUNC)
     }
 
@@ -140,7 +140,7 @@ impl Net {
         }
     }
 
-    pub(super) fn write(&self, slot: Slot, bytes: &[u8]) -> Moved {
+    pub(in crate::bench) fn write(&self, slot: Slot, bytes: &[u8]) -> Moved {
         let Some(fd) = &self.sockets[slot] else { return Moved::Wait };
         match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
             Ok(n) => Moved::Bytes(n),
@@ -149,14 +149,14 @@ impl Net {
     }
 
     /// Wait for events, at most `time`; how many came.
-    pub(super) fn wait(&mut self, time: Duration) -> usize {
+    pub(in crate::bench) fn wait(&mut self, time: Duration) -> usize {
         self.events.clear();
         let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)).unwrap_or(0)
     }
 
     /// Event number `index` of the last wait.
-    pub(super) fn event(&self, index: usize) -> Happened {
+    pub(in crate::bench) fn event(&self, index: usize) -> Happened {
         match self.events[index].data.u64() {
             LISTENER => Happened::Arrived,
             slot => Happened::Ready(slot as Slot),
