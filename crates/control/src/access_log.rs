@@ -1,7 +1,8 @@
-//! The access log: one line for each flow that ended, written by a thread of its own.
+//! The access log: one line for each flow, connection and request that ended, written by a thread of its own.
 //!
 //! A worker never waits for it: its machine drops a record that finds the ring full, and counts that.
 
+mod fields;
 mod format;
 
 use std::fs::{File, OpenOptions};

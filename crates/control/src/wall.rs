@@ -1,14 +1,29 @@
-//! Wall-clock time for people: RFC 3339 in UTC with milliseconds. Never used to decide anything.
+//! Wall-clock time for people, in UTC: RFC 3339 with milliseconds, and as the common log format has it. Never used to decide anything.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `2026-01-31T23:59:59.999Z`. Times before 1970 are written as its first moment.
 pub fn rfc3339(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute) = (second / 3600, second % 3600 / 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{:03}Z", second % 60, since.subsec_millis())
+    let since = since_epoch(at);
+    let (year, month, day) = civil(since.as_secs() / 86_400);
+    format!("{year:04}-{month:02}-{day:02}T{}.{:03}Z", time_of_day(since), since.subsec_millis())
+}
+
+/// `31/Jan/2026:23:59:59 +0000`.
+pub fn common(at: SystemTime) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let since = since_epoch(at);
+    let (year, month, day) = civil(since.as_secs() / 86_400);
+    format!("{day:02}/{}/{year:04}:{} +0000", MONTHS[month as usize - 1], time_of_day(since))
+}
+
+fn since_epoch(at: SystemTime) -> Duration {
+    at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
+fn time_of_day(since: Duration) -> String {
+    let second = since.as_secs() % 86_400;
+    format!("{:02}:{:02}:{:02}", second / 3600, second % 3600 / 60, second % 60)
 }
 
 /// Year, month and day of the n-th day since 1970-01-01 (the algorithm of Howard Hinnant's `civil_from_days`).

@@ -8,170 +8,103 @@ use serde::{Deserialize, Serialize};
 
 use crate::seam::{Endpoint, Instant};
 
-/// Why a flow or a connection ended.
+/// Whose doing an end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CloseReason {
-    /// No datagram in either direction for as long as its timeout.
-    Idle,
-    /// Its lifetime was over.
-    Lifetime,
-    /// Its last reply was returned.
-    ResponsesReached,
-    /// Its last request was forwarded and no reply is expected.
-    RequestsReached,
-    /// The listener or the process drained and the time for it was over.
-    Drain,
-    /// Its backend was removed and its cluster says `close` (or `move`, and there is no other).
-    BackendRemoved,
-    /// Its backend went down and its cluster says `close` (or `move`, and there is no other).
-    BackendDown,
-    /// Its socket to the backend could not be opened.
-    Aborted,
-    /// Both peers had sent all that they had.
-    Closed,
-    /// The client went before anything was owed to it: while it was prereading, waiting or connecting.
-    ClientGone,
-    /// The client broke it off.
-    ClientReset,
-    /// The backend broke it off.
-    BackendReset,
-    /// No backend could be connected to, by as many attempts as there may be.
-    ConnectFailed,
-    /// What must come before it is routed did not come in time.
-    PrereadTimeout,
-    /// Its PROXY header was missing, malformed or too long.
-    ProxyHeader,
-    /// Its ClientHello was malformed or too long.
-    ClientHello,
-    /// No route matches and the listener has no cluster.
-    NoRoute,
-    /// The cluster has no backend that takes a connection.
-    NoBackend,
-    /// As many wait for a backend already as may.
-    QueueFull,
-    /// It waited too long for a backend with room.
-    QueueTimeout,
-    /// The route that it came by was changed or removed and says so.
-    RouteChanged,
-    /// The client that its PROXY header names has as many as it may.
-    OverLimit,
-    /// A request was answered by a backend, and all of both was passed on.
-    Completed,
-    /// A request was answered as its route says: a redirect or an answer of the proxy's own.
-    Answered,
-    /// A request became a connection of its own.
-    Upgraded,
-    /// A request was malformed, or could have been read in two ways.
-    BadRequest,
-    /// A request's head or body was larger than it may be.
-    TooLarge,
-    /// A request asked for what is not done here.
-    NotAllowed,
-    /// A request's head did not come in time.
-    HeadTimeout,
-    /// A request's body did not go on in time.
-    BodyTimeout,
-    /// The client took nothing of its response for too long.
-    WriteTimeout,
-    /// The backend's response did not begin, or did not go on, in time.
-    ResponseTimeout,
-    /// A request took longer than it may as a whole.
-    RequestTimeout,
-    /// The backend's response was malformed, or could have been read in two ways.
-    BadResponse,
-    /// The client's address may not pass the route.
-    Denied,
-    /// The client did not say who it is, or not truly.
-    Unauthorized,
-    /// There were more requests than may be.
-    RateLimited,
+pub enum Party {
+    /// What the client did, or failed to do.
+    Client,
+    /// What the backend, or all that there are, did or failed to do.
+    Backend,
+    /// What the proxy was told to hold to, or ran out of.
+    Proxy,
+    /// A change, or the end of the process.
+    Operator,
+    /// Client and backend were done with each other.
+    Both,
 }
 
-impl CloseReason {
-    /// Every reason, in the order of the counters.
-    pub const ALL: [CloseReason; 37] = [
-        CloseReason::Idle,
-        CloseReason::Lifetime,
-        CloseReason::ResponsesReached,
-        CloseReason::RequestsReached,
-        CloseReason::Drain,
-        CloseReason::BackendRemoved,
-        CloseReason::BackendDown,
-        CloseReason::Aborted,
-        CloseReason::Closed,
-        CloseReason::ClientGone,
-        CloseReason::ClientReset,
-        CloseReason::BackendReset,
-        CloseReason::ConnectFailed,
-        CloseReason::PrereadTimeout,
-        CloseReason::ProxyHeader,
-        CloseReason::ClientHello,
-        CloseReason::NoRoute,
-        CloseReason::NoBackend,
-        CloseReason::QueueFull,
-        CloseReason::QueueTimeout,
-        CloseReason::RouteChanged,
-        CloseReason::OverLimit,
-        CloseReason::Completed,
-        CloseReason::Answered,
-        CloseReason::Upgraded,
-        CloseReason::BadRequest,
-        CloseReason::TooLarge,
-        CloseReason::NotAllowed,
-        CloseReason::HeadTimeout,
-        CloseReason::BodyTimeout,
-        CloseReason::WriteTimeout,
-        CloseReason::ResponseTimeout,
-        CloseReason::RequestTimeout,
-        CloseReason::BadResponse,
-        CloseReason::Denied,
-        CloseReason::Unauthorized,
-        CloseReason::RateLimited,
-    ];
-
-    /// The word in logs and metrics.
+impl Party {
+    /// The word in logs.
     pub fn name(self) -> &'static str {
         match self {
-            CloseReason::Idle => "idle",
-            CloseReason::Lifetime => "lifetime",
-            CloseReason::ResponsesReached => "responses_reached",
-            CloseReason::RequestsReached => "requests_reached",
-            CloseReason::Drain => "drain",
-            CloseReason::BackendRemoved => "backend_removed",
-            CloseReason::BackendDown => "backend_down",
-            CloseReason::Aborted => "aborted",
-            CloseReason::Closed => "closed",
-            CloseReason::ClientGone => "client_gone",
-            CloseReason::ClientReset => "client_reset",
-            CloseReason::BackendReset => "backend_reset",
-            CloseReason::ConnectFailed => "connect_failed",
-            CloseReason::PrereadTimeout => "preread_timeout",
-            CloseReason::ProxyHeader => "proxy_header",
-            CloseReason::ClientHello => "client_hello",
-            CloseReason::NoRoute => "no_route",
-            CloseReason::NoBackend => "no_backend",
-            CloseReason::QueueFull => "queue_full",
-            CloseReason::QueueTimeout => "queue_timeout",
-            CloseReason::RouteChanged => "route_changed",
-            CloseReason::OverLimit => "over_limit",
-            CloseReason::Completed => "completed",
-            CloseReason::Answered => "answered",
-            CloseReason::Upgraded => "upgraded",
-            CloseReason::BadRequest => "bad_request",
-            CloseReason::TooLarge => "too_large",
-            CloseReason::NotAllowed => "not_allowed",
-            CloseReason::HeadTimeout => "head_timeout",
-            CloseReason::BodyTimeout => "body_timeout",
-            CloseReason::WriteTimeout => "write_timeout",
-            CloseReason::ResponseTimeout => "response_timeout",
-            CloseReason::RequestTimeout => "request_timeout",
-            CloseReason::BadResponse => "bad_response",
-            CloseReason::Denied => "denied",
-            CloseReason::Unauthorized => "unauthorized",
-            CloseReason::RateLimited => "rate_limited",
+            Party::Client => "client",
+            Party::Backend => "backend",
+            Party::Proxy => "proxy",
+            Party::Operator => "operator",
+            Party::Both => "both",
         }
     }
+}
+
+/// The closed vocabulary of ends: each reason with whose doing it is, its word, and what it says.
+macro_rules! reasons {
+    ($($variant:ident: $party:ident, $name:literal, $doc:literal;)*) => {
+        /// Why a flow, a connection or a request ended.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum CloseReason { $(#[doc = $doc] $variant,)* }
+
+        impl CloseReason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: [CloseReason; [$($name),*].len()] = [$(CloseReason::$variant,)*];
+
+            /// The word in logs and metrics.
+            pub fn name(self) -> &'static str {
+                match self { $(CloseReason::$variant => $name,)* }
+            }
+
+            /// Whose doing it is.
+            pub fn by(self) -> Party {
+                match self { $(CloseReason::$variant => Party::$party,)* }
+            }
+
+            /// What it says.
+            pub fn meaning(self) -> &'static str {
+                match self { $(CloseReason::$variant => $doc,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    Idle: Proxy, "idle", "No datagram in either direction for as long as its timeout.";
+    Lifetime: Proxy, "lifetime", "Its lifetime was over.";
+    ResponsesReached: Proxy, "responses_reached", "Its last reply was returned.";
+    RequestsReached: Proxy, "requests_reached", "Its last request was forwarded and no reply is expected.";
+    Drain: Operator, "drain", "The listener or the process drained and the time for it was over.";
+    BackendRemoved: Operator, "backend_removed", "Its backend was removed and its cluster says `close` (or `move`, and there is no other).";
+    BackendDown: Backend, "backend_down", "Its backend went down and its cluster says `close` (or `move`, and there is no other).";
+    Aborted: Proxy, "aborted", "Its socket to the backend could not be opened.";
+    Closed: Both, "closed", "Both peers had sent all that they had.";
+    ClientGone: Client, "client_gone", "The client went before anything was owed to it: while it was prereading, waiting or connecting.";
+    ClientReset: Client, "client_reset", "The client broke it off.";
+    BackendReset: Backend, "backend_reset", "The backend broke it off.";
+    ConnectFailed: Backend, "connect_failed", "No backend could be connected to, by as many attempts as there may be.";
+    PrereadTimeout: Client, "preread_timeout", "What must come before it is routed did not come in time.";
+    ProxyHeader: Client, "proxy_header", "Its PROXY header was missing, malformed or too long.";
+    ClientHello: Client, "client_hello", "Its ClientHello was malformed or too long.";
+    NoRoute: Proxy, "no_route", "No route matches and the listener has no cluster.";
+    NoBackend: Backend, "no_backend", "The cluster has no backend that takes a connection.";
+    QueueFull: Proxy, "queue_full", "As many wait for a backend already as may.";
+    QueueTimeout: Proxy, "queue_timeout", "It waited too long for a backend with room.";
+    RouteChanged: Operator, "route_changed", "The route that it came by was changed or removed and says so.";
+    OverLimit: Proxy, "over_limit", "The client that its PROXY header names has as many as it may.";
+    Completed: Backend, "completed", "A request was answered by a backend, and all of both was passed on.";
+    Answered: Proxy, "answered", "A request was answered as its route says: a redirect or an answer of the proxy's own.";
+    Upgraded: Backend, "upgraded", "A request became a connection of its own.";
+    BadRequest: Client, "bad_request", "A request was malformed, or could have been read in two ways.";
+    TooLarge: Client, "too_large", "A request's head or body was larger than it may be.";
+    NotAllowed: Proxy, "not_allowed", "A request asked for what is not done here.";
+    HeadTimeout: Client, "head_timeout", "A request's head did not come in time.";
+    BodyTimeout: Client, "body_timeout", "A request's body did not go on in time.";
+    WriteTimeout: Client, "write_timeout", "The client took nothing of its response for too long.";
+    ResponseTimeout: Backend, "response_timeout", "The backend's response did not begin, or did not go on, in time.";
+    RequestTimeout: Proxy, "request_timeout", "A request took longer than it may as a whole.";
+    BadResponse: Backend, "bad_response", "The backend's response was malformed, or could have been read in two ways.";
+    Denied: Proxy, "denied", "The client's address may not pass the route.";
+    Unauthorized: Client, "unauthorized", "The client did not say who it is, or not truly.";
+    RateLimited: Proxy, "rate_limited", "There were more requests than may be.";
 }
 
 /// What a flow or a connection was, for the access log. Byte counts never include PROXY protocol headers.
@@ -197,7 +130,7 @@ pub struct Record {
     pub duration: Duration,
     /// Bytes that went to the backend.
     pub request_bytes: u64,
-    /// Bytes that went to the client.
+    /// Bytes that went to the client; of a request's response, those of its body.
     pub response_bytes: u64,
     /// Why it ended.
     pub reason: CloseReason,
@@ -251,6 +184,8 @@ pub struct ExchangeDetail {
     pub user: Option<String>,
     /// What the request is known by (`X-Request-Id`).
     pub request_id: Option<String>,
+    /// The trace that it belongs to, in hexadecimal digits (`traceparent`).
+    pub trace_id: Option<String>,
     /// The status that the client got; none: it got none.
     pub status: Option<u16>,
     /// How many backends were tried.

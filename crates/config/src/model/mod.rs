@@ -116,6 +116,10 @@ pub enum LogFormat {
     Json,
     /// One line of `key=value` words.
     Text,
+    /// The common log format of web servers.
+    Common,
+    /// The same with `Referer` and `User-Agent`.
+    Combined,
 }
 
 /// Where access-log records go.

@@ -12,7 +12,15 @@ use crate::diagnostics::Collector;
 use crate::model::{AccessLog, Admin, Cluster, Document, Listener, LogFormat, Name, Route, WorkerCount, Workers};
 use crate::tree::{Entry, Node, Value};
 
-const FORMAT: Words<LogFormat> = Words { of: &[("json", LogFormat::Json), ("text", LogFormat::Text)], later: &[] };
+const FORMAT: Words<LogFormat> = Words {
+    of: &[
+        ("json", LogFormat::Json),
+        ("text", LogFormat::Text),
+        ("common", LogFormat::Common),
+        ("combined", LogFormat::Combined),
+    ],
+    later: &[],
+};
 
 pub(super) const DOCUMENT: Section<Document> = Section {
     blank: Document::default,
@@ -57,7 +65,7 @@ pub(super) const ACCESS_LOG: Section<AccessLog> = Section {
     fields: &[
         field!(to: Maybe(Path { what: "`stdout`, `stderr` or a file's path", longest: 4_096 }),
             "where records go; left out: no access log"),
-        field!(format: FORMAT, "one JSON object a line, or one line of `key=value` words"),
+        field!(format: FORMAT, "one JSON object a line, a line of `key=value` words, or the common or combined log format of web servers"),
     ],
     later: &[],
     finish: independent,

@@ -84,7 +84,7 @@ fn workers() -> impl Strategy<Value = Workers> {
 }
 
 fn access_log() -> impl Strategy<Value = AccessLog> {
-    (option::of(path()), select(vec![LogFormat::Json, LogFormat::Text]))
+    (option::of(path()), select(vec![LogFormat::Json, LogFormat::Text, LogFormat::Common, LogFormat::Combined]))
         .prop_map(|(to, format)| AccessLog { to, format })
 }
 
