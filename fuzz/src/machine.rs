@@ -10,7 +10,7 @@ use kakei_config::{Document, Name};
 use kakei_proxy::limits::EVENTS_PER_STEP;
 use kakei_proxy::seam::{
     BackendHealth, Command, Datagram, Event, Filter, Inbox, Instant, Notice, Op, OpenError, Outbox, Remote, Reply,
-    Send, SendError, SocketId, Span, Ticket,
+    Send, SendError, SocketId, Span, Ticket, Wall,
 };
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::stats::{ClusterMetric, ListenerMetric, Stats};
@@ -292,7 +292,7 @@ impl Machine {
             if self.trace {
                 eprintln!("{:?}: {:#?}", self.now, self.events);
             }
-            let inbox = Inbox { events: &mut self.events, bytes: &self.arena };
+            let inbox = Inbox { events: &mut self.events, bytes: &self.arena, wall: Wall::default() };
             self.wake = self.worker.step(self.now, inbox, &mut self.out);
             assert!(self.events.is_empty(), "a step drains its inbox");
             assert!(self.wake.is_none_or(|wake| wake >= self.now), "a wake-up lies ahead");

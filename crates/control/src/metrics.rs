@@ -6,7 +6,7 @@ use std::time::Duration;
 use kakei_proxy::record::CloseReason;
 use kakei_proxy::stats::{
     BackendMetric, CONNECTIONS_CLOSED, ClusterMetric, DropReason, FLOWS_CLOSED, ListenerMetric, ListenerStats, Metric,
-    MetricKind, REFUSED, REPLY_DROPS, REQUEST_DROPS, REQUESTS_ENDED, Refusal, WorkerMetric,
+    MetricKind, REFUSED, REPLY_DROPS, REQUEST_DROPS, REQUESTS_ENDED, Refusal, Series, Timed, Times, WorkerMetric,
 };
 
 use crate::sums::Sums;
@@ -94,6 +94,13 @@ impl Page {
         self.by_reason(CONNECTIONS_CLOSED, sums, |of| closes.into_iter().zip(of.connection_closes.0));
         self.by_reason(REQUESTS_ENDED, sums, |of| closes.into_iter().zip(of.exchange_closes.0));
         self.by_reason(REFUSED, sums, |of| Refusal::ALL.map(Refusal::name).into_iter().zip(of.refusals.0));
+        for part in Timed::ALL {
+            let series = sums.listeners.iter().flat_map(|(name, of)| {
+                let labels = move |route: &Series| Labels::none().and("listener", name).and("route", route.label());
+                of.times.iter().map(move |(route, times)| (labels(route), &**times))
+            });
+            self.times((part.by_route(), part), series);
+        }
     }
 
     /// Counters of listeners, each with the word that it counts for.
@@ -131,6 +138,31 @@ impl Page {
             });
             self.family(metric.metric(), samples);
         }
+        for part in Timed::ALL {
+            let named = sums.clusters.iter().filter_map(|(name, of)| Some((name.as_str(), of.times.as_deref()?)));
+            let other = sums.other_times.iter().map(|times| (Series::OTHER, &**times));
+            let series = named.chain(other).map(|(name, times)| (Labels::none().and("cluster", name), times));
+            self.times((part.by_cluster(), part), series);
+        }
+    }
+
+    /// Histograms of one part of requests' times; series in which nothing was counted are left out.
+    fn times<'a>(&mut self, (metric, part): (Metric, Timed), series: impl Iterator<Item = (Labels, &'a Times)>) {
+        self.begin(metric);
+        let name = metric.name;
+        for (labels, times) in series {
+            let histogram = times.of(part);
+            if histogram.count() == 0 {
+                continue;
+            }
+            for (bound, count) in histogram.buckets() {
+                let labels = labels.clone().and("le", bound).finish();
+                self.put(format_args!("{name}_bucket{labels} {count}\n"));
+            }
+            let labels = labels.finish();
+            self.put(format_args!("{name}_count{labels} {}\n", histogram.count()));
+            self.put(format_args!("{name}_sum{labels} {:.9}\n", histogram.sum().as_secs_f64()));
+        }
     }
 
     fn workers(&mut self, sums: &Sums) {
@@ -143,15 +175,21 @@ impl Page {
 
     /// One metric family: its type, its help, its samples. A counter's samples end in `_total`, the family does not.
     fn family<V: Display>(&mut self, metric: Metric, samples: impl IntoIterator<Item = (Labels, V)>) {
-        let (kind, suffix) = match metric.kind {
-            MetricKind::Counter => ("counter", "_total"),
-            MetricKind::Gauge => ("gauge", ""),
-        };
+        self.begin(metric);
         let name = metric.name;
-        self.put(format_args!("# TYPE {name} {kind}\n# HELP {name} {}\n", escape(metric.help)));
+        let suffix = if metric.kind == MetricKind::Counter { "_total" } else { "" };
         for (labels, value) in samples {
             self.put(format_args!("{name}{suffix}{} {value}\n", labels.finish()));
         }
+    }
+
+    fn begin(&mut self, Metric { name, help, kind }: Metric) {
+        let kind = match kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
+        };
+        self.put(format_args!("# TYPE {name} {kind}\n# HELP {name} {}\n", escape(help)));
     }
 
     fn put(&mut self, text: std::fmt::Arguments<'_>) {
@@ -160,6 +198,7 @@ impl Page {
 }
 
 /// The label set of a sample, written as it is put together.
+#[derive(Clone)]
 struct Labels(String);
 
 impl Labels {

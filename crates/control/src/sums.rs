@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kakei_config::Name;
 use kakei_proxy::stats::{
-    BackendMetric, BackendStats, ClusterStats, ListenerMetric, ListenerStats, Stats, Values, WorkerMetric,
+    BackendMetric, BackendStats, ClusterStats, ListenerMetric, ListenerStats, Stats, Times, Values, WorkerMetric,
 };
 
 /// Every worker's counters, added up where they concern the same object.
@@ -16,6 +16,8 @@ pub struct Sums {
     pub listeners: BTreeMap<Name, ListenerStats>,
     /// By cluster; backends in the order of the first worker that has them.
     pub clusters: BTreeMap<Name, ClusterStats>,
+    /// How long requests took to the clusters that aren't counted one by one.
+    pub other_times: Option<Box<Times>>,
 }
 
 impl Sums {
@@ -26,6 +28,7 @@ impl Sums {
             sums.workers.push((index, copy.worker));
             copy.listeners.iter().for_each(|listener| sums.add_listener(listener));
             copy.clusters.iter().for_each(|cluster| sums.add_cluster(cluster));
+            add_times(&mut sums.other_times, copy.other_times.as_deref());
         }
         sums
     }
@@ -48,6 +51,12 @@ impl Sums {
         mine.connection_closes.add(&other.connection_closes);
         mine.exchange_closes.add(&other.exchange_closes);
         mine.refusals.add(&other.refusals);
+        for (series, theirs) in &other.times {
+            match mine.times.binary_search_by(|(known, _)| known.cmp(series)) {
+                Ok(at) => mine.times[at].1.add(theirs),
+                Err(at) => mine.times.insert(at, (series.clone(), theirs.clone())),
+            }
+        }
     }
 
     fn add_cluster(&mut self, other: &ClusterStats) {
@@ -57,12 +66,19 @@ impl Sums {
         };
         mine.values.add(&other.values);
         mine.drops.add(&other.drops);
+        add_times(&mut mine.times, other.times.as_deref());
         for theirs in &other.backends {
             match mine.backends.iter_mut().find(|b| b.backend == theirs.backend && b.address == theirs.address) {
                 Some(backend) => add_backend(backend, theirs),
                 None => mine.backends.push(theirs.clone()),
             }
         }
+    }
+}
+
+fn add_times(mine: &mut Option<Box<Times>>, other: Option<&Times>) {
+    if let Some(other) = other {
+        mine.get_or_insert_default().add(other);
     }
 }
 
@@ -100,6 +116,7 @@ mod tests {
             connection_closes: Values::default(),
             exchange_closes: Values::default(),
             refusals: Values::default(),
+            times: Vec::new(),
         };
         listener.values[ListenerMetric::DatagramsIn] = 10 * flows;
         listener.values[ListenerMetric::Draining] = 1;
@@ -108,8 +125,9 @@ mod tests {
             values: Values::default(),
             drops: Values::default(),
             backends: vec![backend],
+            times: None,
         };
-        Stats { worker: Values::default(), listeners: vec![listener], clusters: vec![cluster] }
+        Stats { listeners: vec![listener], clusters: vec![cluster], ..Stats::default() }
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub const SPARE_BUFFERS: usize = 256;
 pub const SPARE_BUFFER: usize = 16 << 10;
 /// Rates that are kept apart by client or header; beyond that those that are unknown share one.
 pub const RATES: usize = 100_000;
+/// Routes, and clusters, whose requests' times are counted one by one; those of all others are counted together.
+pub const TIMED: usize = 200;
 /// Steps in which a slow start raises a backend's weight.
 pub const SLOW_START_STEPS: u32 = 10;
 

@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use kakei_config::{Limits, SourceNetwork};
+use kakei_config::{Limits, Name, SourceNetwork};
 
 use crate::hash::Keyed;
 use crate::seam::{BindKey, Instant};
-use crate::snapshot::Listener;
-use crate::stats::{Closes, DropReason, Drops, ListenerMetric, ListenerStats, Refusal, Refusals, Values};
+use crate::snapshot::{Listener, Rule};
+use crate::stats::{
+    Closes, DropReason, Drops, Lapse, ListenerMetric, ListenerStats, Refusal, Refusals, Series, Times, Values,
+};
 
 slotmap::new_key_type! {
     /// A live listener; carries a generation.
@@ -28,6 +30,7 @@ pub(crate) struct LiveListener {
     pub(crate) connection_closes: Closes,
     pub(crate) exchange_closes: Closes,
     pub(crate) refusals: Refusals,
+    pub(crate) times: RouteTimes,
     pub(crate) admission: Admission,
 }
 
@@ -42,6 +45,7 @@ impl LiveListener {
             connection_closes: Closes::default(),
             exchange_closes: Closes::default(),
             refusals: Refusals::default(),
+            times: RouteTimes::new(hash),
             admission: Admission::new(hash),
         }
     }
@@ -107,7 +111,52 @@ impl LiveListener {
             connection_closes: self.connection_closes,
             exchange_closes: self.exchange_closes,
             refusals: self.refusals,
+            times: self.times.stats(),
         }
+    }
+}
+
+/// How long requests took, by the route that they came by.
+#[derive(Debug)]
+pub(crate) struct RouteTimes {
+    /// Of those that are counted one by one; each from its first request on.
+    named: HashMap<Name, Box<Times>, Keyed>,
+    /// Of the listener's own cluster.
+    default: Option<Box<Times>>,
+    other: Option<Box<Times>>,
+}
+
+impl RouteTimes {
+    fn new(hash: Keyed) -> Self {
+        RouteTimes { named: HashMap::with_hasher(hash), default: None, other: None }
+    }
+
+    /// Count a request that came by this route.
+    pub(crate) fn observe(&mut self, rule: &Rule, lapse: &Lapse) {
+        let times = match &rule.route {
+            None => self.default.get_or_insert_default(),
+            Some(_) if !rule.is_timed => self.other.get_or_insert_default(),
+            Some(route) => match self.named.get_mut(route) {
+                Some(times) => return times.observe(lapse),
+                None => self.named.entry(route.clone()).or_default(),
+            },
+        };
+        times.observe(lapse);
+    }
+
+    /// Forget the routes that aren't counted one by one any more, or are gone.
+    pub(crate) fn retain(&mut self, spec: &Listener) {
+        let http = spec.http.as_ref();
+        self.named.retain(|route, _| http.is_some_and(|http| http.table.rule(route).is_some_and(|rule| rule.is_timed)));
+    }
+
+    fn stats(&self) -> Vec<(Series, Box<Times>)> {
+        let named = self.named.iter().map(|(route, times)| (Series::Named(route.clone()), times.clone()));
+        let default = self.default.iter().map(|times| (Series::Default, times.clone()));
+        let other = self.other.iter().map(|times| (Series::Other, times.clone()));
+        let mut all: Vec<_> = named.chain(default).chain(other).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
     }
 }
 

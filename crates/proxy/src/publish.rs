@@ -83,6 +83,7 @@ impl Worker {
                         self.http.sweep_routes(key);
                     }
                     live.spec = Arc::clone(spec);
+                    live.times.retain(spec);
                     live.removed = None;
                     key
                 }

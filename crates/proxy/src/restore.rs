@@ -11,7 +11,7 @@ use crate::cluster::{BackendKey, ClusterKey, LiveBackend, LiveCluster, Seat};
 use crate::health::SignalState;
 use crate::limits::SHARED_SOCKETS;
 use crate::listener::{Front, ListenerKey, LiveListener};
-use crate::seam::{Instant, Op, Outbox, SocketId};
+use crate::seam::{Instant, Op, Outbox, SocketId, Wall};
 use crate::snapshot::{Cluster, Listener, Snapshot};
 use crate::state::{ClusterState, FrontState, ListenerState, RestoreError, SCHEMA, SharedSocketState, WorkerState};
 use crate::stats::Values;
@@ -118,7 +118,7 @@ impl Worker {
     /// Arm what is armed for clusters as a whole, and go on with what was under way.
     fn resume(&mut self, now: Instant, known: &Known, states: &[ClusterState]) {
         let mut out = Outbox::default();
-        let mut tick = Tick { now, bytes: &[], out: &mut out };
+        let mut tick = Tick { now, wall: Wall::default(), bytes: &[], out: &mut out };
         for ((key, backends), state) in known.clusters.iter().zip(states) {
             let cluster = &mut self.world.clusters[*key];
             cluster.pools.iter_mut().for_each(|pool| pool.restore_rests(now));

@@ -2,6 +2,7 @@
 //!
 //! Objects that a change does not touch are the same `Arc`s as in the generation before it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,11 @@ use kakei_config::{
 use serde::{Deserialize, Serialize};
 
 pub use crate::http::{Action, Decided, Mismatch, Rule, Seats, Table, Wanted};
+use crate::limits::TIMED;
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};
 use crate::state::RemovedState;
+use crate::stats::Series;
 
 /// The number of a snapshot; grows by one with each published change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -119,6 +122,8 @@ pub struct Cluster {
     pub health: Option<Health>,
     /// Time to full weight.
     pub slow_start: Duration,
+    /// Whether the times of requests to it are counted by themselves.
+    pub is_timed: bool,
 }
 
 /// A backend, resolved.
@@ -184,6 +189,7 @@ impl Cluster {
             send_proxy_protocol: StreamProxyProtocol::Off,
             health: None,
             slow_start: Duration::ZERO,
+            is_timed: false,
         }
     }
 }
@@ -191,13 +197,16 @@ impl Cluster {
 impl Snapshot {
     /// Compile a validated document. Objects equal to those of `previous` are shared with it.
     pub fn compile(document: &Document, generation: Generation, shared: Shared, previous: Option<&Snapshot>) -> Self {
+        let routes = timed_routes(document, previous);
         let listeners = document.listeners.iter().map(|(name, listener)| {
             let old = previous.and_then(|p| p.listener(name));
-            let made = compile_listener((name, listener), document, shared, old.map(|old| &**old));
+            let made = compile_listener((name, listener), (document, shared), old.map(|old| &**old), &routes);
             reuse(old, made)
         });
+        let before = |name: &Name| Some(previous?.cluster(name)?.is_timed);
+        let timed = timed(document.clusters.keys(), before);
         let clusters = document.clusters.iter().map(|(name, cluster)| {
-            let made = compile_cluster(name, cluster, shared);
+            let made = Cluster { is_timed: timed.contains(name), ..compile_cluster(name, cluster, shared) };
             reuse(previous.and_then(|p| p.cluster(name)), made)
         });
         let records = document.access_log.to.is_some();
@@ -220,6 +229,33 @@ impl Snapshot {
     }
 }
 
+/// The objects whose requests' times are counted by themselves: those that were, and of those that are new as many as may
+/// be. So none loses what was counted of it while it is there, and all workers count the same ones.
+fn timed<'a>(names: impl Iterator<Item = &'a Name>, before: impl Fn(&Name) -> Option<bool>) -> BTreeSet<&'a Name> {
+    let (mut timed, mut new) = (BTreeSet::new(), Vec::new());
+    for name in names.filter(|name| name.as_str() != Series::OTHER) {
+        match before(name) {
+            Some(true) => drop(timed.insert(name)),
+            Some(false) => {}
+            None if new.len() < TIMED => new.push(name),
+            None => {}
+        }
+    }
+    let room = TIMED.saturating_sub(timed.len());
+    timed.extend(new.into_iter().take(room));
+    timed
+}
+
+fn timed_routes<'a>(document: &'a Document, previous: Option<&Snapshot>) -> BTreeSet<&'a Name> {
+    let is_http = |name: &Name| document.listeners.get(name).is_some_and(|of| of.protocol == Protocol::Http);
+    let routes = document.routes.iter().filter(|(_, route)| is_http(&route.listener));
+    let before = |name: &Name| {
+        let listener = &document.routes.get(name)?.listener;
+        Some(previous?.listener(listener)?.http.as_ref()?.table.rule(name)?.is_timed)
+    };
+    timed(routes.map(|(name, _)| name), before)
+}
+
 /// The old object where it equals the new one.
 fn reuse<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
     match old {
@@ -230,9 +266,9 @@ fn reuse<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
 
 fn compile_listener(
     (name, listener): (&Name, &kakei_config::Listener),
-    document: &Document,
-    shared: Shared,
+    (document, shared): (&Document, Shared),
     previous: Option<&Listener>,
+    timed: &BTreeSet<&Name>,
 ) -> Listener {
     let transport = match listener.protocol {
         Protocol::Udp => Transport::Udp,
@@ -243,7 +279,7 @@ fn compile_listener(
         let old = previous.and_then(|old| old.http.as_ref());
         let made = HttpListener {
             knobs: listener.http.clone(),
-            table: Table::compile(name, document, old.map(|old| &old.table)),
+            table: Table::compile(name, document, old.map(|old| &old.table), timed),
             default: listener.cluster.clone().map(|cluster| Arc::new(Rule::default_of(cluster))),
             workers: shared.workers,
         };
@@ -305,5 +341,53 @@ fn compile_cluster(name: &Name, cluster: &kakei_config::Cluster, shared: Shared)
         send_proxy_protocol: cluster.send_proxy_protocol,
         health: cluster.health.clone(),
         slow_start: cluster.slow_start,
+        is_timed: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kakei_config::{PathMatch, Respond, Route};
+
+    use super::*;
+
+    fn document(routes: impl IntoIterator<Item = String>) -> Document {
+        let listener = kakei_config::Listener { protocol: Protocol::Http, ..Default::default() };
+        let route = |name: String| {
+            let path = PathMatch::Prefix(format!("/{name}"));
+            let respond = Some(Respond { status: 200, ..Respond::default() });
+            (Name::new(&name), Route { listener: "web".into(), path, respond, ..Route::default() })
+        };
+        Document {
+            listeners: [("web".into(), listener)].into(),
+            routes: routes.into_iter().map(route).collect(),
+            ..Document::default()
+        }
+    }
+
+    fn timed_of(snapshot: &Snapshot) -> BTreeSet<Name> {
+        let http = snapshot.listeners[0].http.as_ref().unwrap();
+        http.table.rules().filter(|rule| rule.is_timed).filter_map(|rule| rule.route.clone()).collect()
+    }
+
+    #[test]
+    fn as_many_routes_as_may_be_are_counted_one_by_one_and_stay_so() {
+        let shared = Shared { workers: 2, balance_seed: 0 };
+        let names = |range: std::ops::Range<usize>| range.map(|number| format!("m{number:04}"));
+        let first = Snapshot::compile(&document(names(0..TIMED + 50)), Generation(1), shared, None);
+        let counted = timed_of(&first);
+        assert_eq!(counted.len(), TIMED);
+        // What comes before them by name takes the place of none, and one called as the others are is one of them.
+        let more = ["a".to_owned(), "other".to_owned()];
+        let second = document(names(0..TIMED + 50).chain(more.clone()));
+        let second = Snapshot::compile(&second, Generation(2), shared, Some(&first));
+        assert_eq!(timed_of(&second), counted);
+        // A place that gets free is for one that comes, not for one that was counted among the others.
+        let third = document(names(1..TIMED + 50).chain(more.clone()).chain(["z".to_owned()]));
+        let third = Snapshot::compile(&third, Generation(3), shared, Some(&second));
+        assert_eq!(timed_of(&third).len(), TIMED);
+        assert!(timed_of(&third).contains(&Name::new("z")) && !timed_of(&third).contains(&Name::new("a")));
+        let few = Snapshot::compile(&document(more), Generation(1), shared, None);
+        assert_eq!(timed_of(&few), [Name::new("a")].into());
     }
 }

@@ -3,11 +3,14 @@
 //! A worker counts in plain integers of its own; the control side asks for a copy, adds the workers' copies up and
 //! prints them. Nothing here prints and nothing is shared.
 
+mod times;
+
 use std::ops::{Index, IndexMut};
 
 use kakei_config::Name;
 use serde::{Deserialize, Serialize};
 
+pub use self::times::{Histogram, Lapse, Series, Timed, Times};
 use crate::record::CloseReason;
 use crate::seam::Endpoint;
 
@@ -18,6 +21,8 @@ pub enum MetricKind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// How many there were, in buckets, and their sum.
+    Histogram,
 }
 
 /// The declaration of a metric.
@@ -27,7 +32,7 @@ pub struct Metric {
     pub name: &'static str,
     /// What it counts.
     pub help: &'static str,
-    /// Counter or gauge.
+    /// What kind.
     pub kind: MetricKind,
 }
 
@@ -326,6 +331,8 @@ pub struct Stats {
     pub listeners: Vec<ListenerStats>,
     /// By cluster, in the order of their names.
     pub clusters: Vec<ClusterStats>,
+    /// How long requests to clusters took whose times aren't counted one by one.
+    pub other_times: Option<Box<Times>>,
 }
 
 /// A listener's counters. They live on while a listener of that name drains or is configured.
@@ -345,6 +352,8 @@ pub struct ListenerStats {
     pub exchange_closes: Closes,
     /// Clients turned away.
     pub refusals: Refusals,
+    /// How long requests took, by route; those without any are left out.
+    pub times: Vec<(Series, Box<Times>)>,
 }
 
 /// A cluster's counters.
@@ -358,6 +367,8 @@ pub struct ClusterStats {
     pub drops: Drops,
     /// Its backends, those that still carry flows after their removal too.
     pub backends: Vec<BackendStats>,
+    /// How long requests took; none: there were none, or they are counted among the others.
+    pub times: Option<Box<Times>>,
 }
 
 /// A backend's counters.

@@ -1,12 +1,12 @@
 //! The worker: one pure function from what happened to what to do.
 //!
 //! ```
-//! use kakei_proxy::seam::{Inbox, Instant, Outbox};
+//! use kakei_proxy::seam::{Inbox, Instant, Outbox, Wall};
 //! use kakei_proxy::worker::{Role, Worker};
 //!
 //! let mut worker = Worker::new(Role { index: 0, seed: 7 });
 //! let (mut events, arena, mut out) = (Vec::new(), vec![0u8; 65_536], Outbox::default());
-//! let wake = worker.step(Instant::ZERO, Inbox { events: &mut events, bytes: &arena }, &mut out);
+//! let wake = worker.step(Instant::ZERO, Inbox { events: &mut events, bytes: &arena, wall: Wall::default() }, &mut out);
 //! assert!(out.ops.is_empty() && wake.is_none());
 //! ```
 
@@ -73,7 +73,7 @@ impl Worker {
     /// the outbox, and say when to call again at the latest. `now` never goes back; a wake-up equal to `now` means
     /// that a budget cut the work short.
     pub fn step(&mut self, now: Instant, inbox: Inbox<'_>, out: &mut Outbox) -> Option<Instant> {
-        let mut tick = Tick { now, bytes: inbox.bytes, out };
+        let mut tick = Tick { now, wall: inbox.wall, bytes: inbox.bytes, out };
         self.world.values[WorkerMetric::Steps] += 1;
         self.world.values[WorkerMetric::Events] += inbox.events.len() as u64;
         self.datagrams.begin();
@@ -312,7 +312,7 @@ impl Worker {
         listeners.sort_by(|a, b| a.listener.cmp(&b.listener));
         let mut clusters: Vec<_> = world.clusters.values().map(|cluster| cluster.stats(now)).collect();
         clusters.sort_by(|a, b| a.cluster.cmp(&b.cluster));
-        Stats { worker: world.values, listeners, clusters }
+        Stats { worker: world.values, listeners, clusters, other_times: world.other_times.clone() }
     }
 
     /// Who takes work in a cluster changed by the passing of time.

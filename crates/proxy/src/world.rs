@@ -12,8 +12,8 @@ use crate::health::ProbeId;
 use crate::http::{SessionId, UpstreamId};
 use crate::listener::{Front, ListenerKey, LiveListener};
 use crate::relay::RelayId;
-use crate::seam::{Instant, Op, Outbox, SocketId};
-use crate::stats::{Values, WorkerMetric};
+use crate::seam::{Instant, Op, Outbox, SocketId, Wall};
+use crate::stats::{Times, Values, WorkerMetric};
 use crate::timers::Timers;
 
 /// What a socket is for.
@@ -64,6 +64,7 @@ pub(crate) enum Due {
 /// One step's time, bytes and output.
 pub(crate) struct Tick<'a> {
     pub(crate) now: Instant,
+    pub(crate) wall: Wall,
     pub(crate) bytes: &'a [u8],
     pub(crate) out: &'a mut Outbox,
 }
@@ -92,6 +93,8 @@ pub(crate) struct World {
     /// Whether ended flows leave a record.
     pub(crate) records: bool,
     pub(crate) values: Values<{ WorkerMetric::COUNT }>,
+    /// How long requests took to clusters whose times aren't counted one by one.
+    pub(crate) other_times: Option<Box<Times>>,
 }
 
 impl World {
@@ -108,6 +111,7 @@ impl World {
             balance_seed: 0,
             records: false,
             values: Values::default(),
+            other_times: None,
         }
     }
 

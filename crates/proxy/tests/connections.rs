@@ -119,7 +119,7 @@ impl Bench {
 
     fn step_once(&mut self) -> Vec<Op> {
         self.out.clear();
-        let inbox = Inbox { events: &mut self.events, bytes: &self.arena };
+        let inbox = Inbox { events: &mut self.events, bytes: &self.arena, wall: Wall::default() };
         self.wake = self.worker.step(self.now, inbox, &mut self.out);
         let ops = self.out.ops.clone();
         self.records.extend(ops.iter().filter_map(|op| match op {

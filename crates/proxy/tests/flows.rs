@@ -72,7 +72,7 @@ impl Bench {
 
     fn step(&mut self) -> Vec<Op> {
         self.out.clear();
-        let inbox = Inbox { events: &mut self.events, bytes: &self.arena };
+        let inbox = Inbox { events: &mut self.events, bytes: &self.arena, wall: Wall::default() };
         self.wake = self.worker.step(self.now, inbox, &mut self.out);
         let ops = self.out.ops.clone();
         for op in &ops {

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use kakei_proxy::seam::Instant;
+use kakei_proxy::seam::{Instant, Wall};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Now, for every machine of this process.
 pub fn now() -> Instant {
     Instant::from_nanos(nanos(clock_gettime(ClockId::Monotonic)))
+}
+
+/// What the clock on the wall says, as of the kernel's last tick: some milliseconds ago at most.
+pub fn wall() -> Wall {
+    Wall::from_secs(nanos(clock_gettime(ClockId::RealtimeCoarse)) / 1_000_000_000)
 }
 
 /// What to add to an [`Instant`]'s nanoseconds to get the time since the Unix epoch, by the wall clock as it stands.
@@ -36,5 +41,6 @@ mod tests {
         let wall = Duration::from_nanos(second.as_nanos()) + wall_offset();
         let system = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
         assert!(system.abs_diff(wall) < Duration::from_secs(1), "{system:?} {wall:?}");
+        assert!(system.as_secs().abs_diff(super::wall().as_secs()) <= 1);
     }
 }

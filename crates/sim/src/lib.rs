@@ -67,3 +67,8 @@ fn only_datagrams(document: &Document) -> Document {
     document.routes.retain(|_, route| document.listeners.contains_key(&route.listener));
     document
 }
+
+/// What a clock on the wall says at a moment of a simulation.
+fn wall_at(now: kakei_proxy::seam::Instant) -> kakei_proxy::seam::Wall {
+    kakei_proxy::seam::Wall::from_secs(1_700_000_000 + now.as_nanos() / 1_000_000_000)
+}

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kakei_config::{Backend, Balance, Cluster, Document, Limits, Listener, Name, Protocol, UdpKnobs};
-use kakei_proxy::seam::{Command, Datagram, Event, Inbox, Instant, Op, Outbox, Remote, Reply, SocketId, Span, Ticket};
+use kakei_proxy::seam::{
+    Command, Datagram, Event, Inbox, Instant, Op, Outbox, Remote, Reply, SocketId, Span, Ticket, Wall,
+};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::stats::WorkerMetric;
 use kakei_proxy::worker::{Role, Worker};
@@ -30,7 +32,8 @@ struct Rig {
 impl Rig {
     fn step(&mut self, mut events: Vec<Event>) {
         self.steps += 1;
-        self.worker.step(self.now, Inbox { events: &mut events, bytes: &self.arena }, &mut self.out);
+        let inbox = Inbox { events: &mut events, bytes: &self.arena, wall: Wall::default() };
+        self.worker.step(self.now, inbox, &mut self.out);
         let mut next = Vec::new();
         let local = SocketAddr::from(([198, 18, 0, 1], 9));
         for op in self.out.ops.drain(..) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kakei_config::Name;
-use kakei_proxy::stats::{BackendStats, ClusterStats, ListenerStats, Stats, Values};
+use kakei_proxy::stats::{BackendStats, ClusterStats, Lapse, ListenerStats, Stats, Values};
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn strict(text: &str) -> BTreeMap<String, f64> {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').expect("name and type");
             assert!(families.insert(name.to_owned()), "family {name} twice");
-            assert!(kind == "counter" || kind == "gauge", "{line}");
+            assert!(matches!(kind, "counter" | "gauge" | "histogram"), "{line}");
             current = Some((name.to_owned(), kind.to_owned()));
         } else if let Some(rest) = line.strip_prefix("# HELP ") {
             assert_eq!(rest.split_once(' ').unwrap().0, current.as_ref().unwrap().0);
@@ -25,8 +25,12 @@ fn strict(text: &str) -> BTreeMap<String, f64> {
             let (family, kind) = current.as_ref().expect("a sample belongs to a family");
             let (key, value) = sample(line);
             let name = key.split('{').next().unwrap();
-            let suffix = if kind == "counter" { "_total" } else { "" };
-            assert_eq!(name, format!("{family}{suffix}"));
+            let suffixes = match kind.as_str() {
+                "counter" => &["_total"][..],
+                "histogram" => &["_bucket", "_count", "_sum"],
+                _ => &[""],
+            };
+            assert!(suffixes.iter().any(|suffix| name == format!("{family}{suffix}")), "{line}");
             assert!(samples.insert(key.clone(), value).is_none(), "sample {key} twice");
         }
     }
@@ -73,6 +77,7 @@ fn stats() -> Stats {
         connection_closes: Values::default(),
         exchange_closes: Values::default(),
         refusals: Values::default(),
+        times: Vec::new(),
     };
     listener.values[ListenerMetric::DatagramsIn] = 12;
     listener.drops.0[DropReason::RateLimit as usize] = 2;
@@ -86,8 +91,9 @@ fn stats() -> Stats {
         values: Values::default(),
         drops: Values::default(),
         backends: vec![backend("a", 1), backend("a", 2)],
+        times: None,
     };
-    Stats { worker: Values::default(), listeners: vec![listener], clusters: vec![cluster] }
+    Stats { listeners: vec![listener], clusters: vec![cluster], ..Stats::default() }
 }
 
 #[test]
@@ -116,4 +122,43 @@ fn the_exposition_is_grammatical_and_complete() {
 fn an_empty_process_still_ends_with_eof() {
     let samples = strict(&render(&Sums::default(), &Process::default()));
     assert_eq!(samples["kakei_workers"], 0.0);
+}
+
+fn times(millis: &[u64]) -> Box<Times> {
+    let mut times = Box::<Times>::default();
+    for millis in millis {
+        let whole = Duration::from_millis(*millis);
+        times.observe(&Lapse { whole, first_byte: Some(whole / 2), ..Lapse::default() });
+    }
+    times
+}
+
+#[test]
+fn histograms_are_cumulative_and_summed_over_workers() {
+    let (mut one, mut two) = (stats(), stats());
+    let route = |name: &str| Series::Named(Name::new(name));
+    one.listeners[0].times = vec![(Series::Default, times(&[1])), (route("b"), times(&[4, 400]))];
+    two.listeners[0].times =
+        vec![(route("a"), times(&[90_000])), (route("b"), times(&[6])), (Series::Other, times(&[2]))];
+    one.clusters[0].times = Some(times(&[1, 4]));
+    (one.other_times, two.other_times) = (Some(times(&[7])), Some(times(&[8])));
+    let text = render(&Sums::of([(0, &one), (1, &two)]), &Process::default());
+    let samples = strict(&text);
+    let listener = "listener=\"we\\\"ird\\\\li\\nstener\"";
+    let of = |name: &str, route: &str, le: &str| {
+        samples[&format!("{name}_bucket{{{listener},route=\"{route}\",le=\"{le}\"}}")]
+    };
+    let name = "kakei_route_request_seconds";
+    let b = ["0.0025", "0.005", "0.01", "0.25", "0.5", "60.0", "+Inf"].map(|le| of(name, "b", le));
+    assert_eq!(b, [0.0, 1.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
+    assert_eq!(
+        (of(name, "a", "60.0"), of(name, "a", "+Inf"), of(name, "", "0.001"), of(name, "other", "+Inf")),
+        (0.0, 1.0, 1.0, 1.0)
+    );
+    assert_eq!(samples[&format!("{name}_count{{{listener},route=\"b\"}}")], 3.0);
+    assert_eq!(samples[&format!("{name}_sum{{{listener},route=\"b\"}}")], 0.41);
+    assert_eq!(of("kakei_route_first_byte_seconds", "b", "0.0025"), 1.0);
+    assert!(!text.contains("kakei_route_connect_seconds_"), "a series in which nothing was counted is left out");
+    assert_eq!(samples["kakei_cluster_request_seconds_count{cluster=\"c\"}"], 2.0);
+    assert_eq!(samples["kakei_cluster_request_seconds_sum{cluster=\"other\"}"], 0.015);
 }

@@ -25,7 +25,7 @@ pub(crate) fn read_message(stream: &mut TcpStream) -> Option<Asked> {
         }
         bytes.push(one[0]);
     }
-    let head = String::from_utf8(bytes).ok()?;
+    let head = String::from_utf8_lossy(&bytes).into_owned();
     let field = |name: &str| {
         let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}: ")))?;
         Some(line.split_once(": ")?.1.to_owned())
@@ -81,7 +81,7 @@ pub(crate) fn backend(name: &'static str) -> SocketAddr {
     address
 }
 
-fn document(room: &Room, backends: &[SocketAddr], more: &str) -> String {
+pub(crate) fn document(room: &Room, backends: &[SocketAddr], more: &str) -> String {
     let socket = room.path("k.sock");
     let log = room.path("access.log");
     let list: Vec<String> = backends.iter().map(|at| format!("\"{at}\"")).collect();

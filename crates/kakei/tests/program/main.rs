@@ -10,6 +10,8 @@ mod harness;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod http_seen;
+#[cfg(test)]
 mod signals;
 #[cfg(test)]
 mod smuggling;

@@ -20,7 +20,7 @@ use crate::balance::{Balancer, Member};
 use crate::health;
 use crate::seam::{BackendHealth, Instant};
 use crate::snapshot::Cluster;
-use crate::stats::{ClusterMetric, ClusterStats, DropReason, Drops, Values};
+use crate::stats::{ClusterMetric, ClusterStats, DropReason, Drops, Times, Values};
 use crate::timers::TimerKey;
 
 slotmap::new_key_type! {
@@ -47,6 +47,8 @@ pub(crate) struct LiveCluster {
     pub(crate) idle_pools: Option<TimerKey>,
     pub(crate) values: Values<{ ClusterMetric::COUNT }>,
     pub(crate) drops: Drops,
+    /// How long requests took, where they are counted by themselves; none: there were none.
+    pub(crate) times: Option<Box<Times>>,
     /// Further tries of requests that it may be burdened with.
     pub(crate) retries: Budget,
 }
@@ -73,6 +75,7 @@ impl LiveCluster {
             idle_pools: None,
             values: Values::default(),
             drops: Drops::default(),
+            times: None,
             retries: Budget::default(),
             spec,
         };
@@ -276,6 +279,7 @@ impl LiveCluster {
         values[ClusterMetric::SharedSockets] = self.pools.iter().map(Pool::sockets).sum::<usize>() as u64;
         let mut backends: Vec<_> = self.backends.values().map(|live| live.stats(now)).collect();
         backends.sort_by(|a, b| (&a.backend, &a.address).cmp(&(&b.backend, &b.address)));
-        ClusterStats { cluster: self.spec.name.clone(), values, drops: self.drops, backends }
+        let times = self.times.clone();
+        ClusterStats { cluster: self.spec.name.clone(), values, drops: self.drops, backends, times }
     }
 }

@@ -6,7 +6,7 @@ use kakei_wire::message::{self, Authority};
 
 use super::Http;
 use super::decide::Deciding;
-use super::exchange::{Exchange, ExchangeId, Phase};
+use super::exchange::{Exchange, ExchangeId, Phase, RequestId};
 use super::rewrite::{field, status_line, write_persistence};
 use super::rule::{Rule, Template};
 use super::session::{SessionId, Stage};
@@ -24,17 +24,40 @@ pub(super) enum Accepts {
 }
 
 impl Accepts {
-    /// By the first of its media types that is one of ours.
+    /// By the media type that it likes best of ours (RFC 9110 12.5.1); of several, by the first one.
     pub(super) fn of(accept: Option<&[u8]>) -> Self {
-        let Some(accept) = accept.filter(|accept| !accept.starts_with(b"*/*")) else { return Accepts::Text };
-        let types = message::tokens(accept).map(|item| item.split(|byte| *byte == b';').next().unwrap_or_default());
-        let ours = types.filter_map(|media| match media.trim_ascii() {
-            b"text/html" | b"application/xhtml+xml" => Some(Accepts::Html),
-            b"application/json" | b"application/problem+json" => Some(Accepts::Json),
-            b"text/plain" => Some(Accepts::Text),
-            _ => None,
-        });
-        ours.into_iter().next().unwrap_or(Accepts::Text)
+        let Some(accept) = accept.filter(|accept| *accept != b"*/*") else { return Accepts::Text };
+        let mut best = (0, Accepts::Text);
+        for item in message::tokens(accept) {
+            let mut parts = item.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let ours = match parts.next().unwrap_or_default().to_ascii_lowercase().as_slice() {
+                b"text/html" | b"application/xhtml+xml" => Accepts::Html,
+                b"application/json" | b"application/problem+json" | b"application/*" => Accepts::Json,
+                b"text/plain" | b"text/*" | b"*/*" => Accepts::Text,
+                _ => continue,
+            };
+            let quality = parts.find_map(|part| part.strip_prefix(b"q=").or(part.strip_prefix(b"Q=")));
+            let quality = quality.map_or(1000, thousandths);
+            if quality > best.0 {
+                best = (quality, ours);
+            }
+        }
+        best.1
+    }
+}
+
+/// A quality (RFC 9110 12.4.2): `0.8` is 800. What is none counts as nothing.
+fn thousandths(quality: &[u8]) -> u32 {
+    let (whole, rest) = quality.split_at(quality.len().min(1));
+    let digits = rest.strip_prefix(b".").unwrap_or_default();
+    if digits.len() > 3 || !digits.iter().all(u8::is_ascii_digit) || (digits.is_empty() && rest.len() > 1) {
+        return 0;
+    }
+    let digit = |at: usize| digits.get(at).map_or(0, |digit| u32::from(digit - b'0'));
+    match whole {
+        b"1" => 1000,
+        b"0" => digit(0) * 100 + digit(1) * 10 + digit(2),
+        _ => 0,
     }
 }
 
@@ -53,7 +76,9 @@ impl Http {
         }
         exchange.traits.keeps &= exchange.request_ended && reason != CloseReason::BadRequest;
         if exchange.status == 0 {
-            self.answer(tick, id, status, b"");
+            let after = exchange.retry_after.map(|after| format!("Retry-After: {after}\r\n"));
+            self.name_request(world, id);
+            self.answer(tick, id, status, after.unwrap_or_default().as_bytes());
         }
         self.conclude(world, tick, id, reason);
     }
@@ -75,8 +100,9 @@ impl Http {
         let errors = world.listeners[listener].spec.http.as_ref().map(|http| http.knobs.errors.clone());
         let mut out = Vec::new();
         status_line(status, "", &mut out);
-        write_body(&mut out, (status, ""), Accepts::Text, &[&errors.unwrap_or_default()]);
-        close_head(&mut out);
+        field(&mut out, "Date", self.date.at(tick.wall));
+        out.extend_from_slice(b"Connection: close\r\n");
+        let body_at = write_body(&mut out, (status, ""), Accepts::Text, &[&errors.unwrap_or_default()]);
         let head = tick.out.put(&out);
         session.write(tick, Gather { head, body: Span::EMPTY });
         if world.records {
@@ -92,7 +118,7 @@ impl Http {
                 admitted: session.since,
                 duration: tick.now - session.since,
                 request_bytes: 0,
-                response_bytes: 0,
+                response_bytes: (out.len() - body_at) as u64,
                 reason,
                 detail: Detail::Exchange(Box::new(detail)),
             };
@@ -101,21 +127,35 @@ impl Http {
         self.close_session(world, tick, id);
     }
 
+    /// An error that tells what the request is known by needs it to be known by something.
+    fn name_request(&mut self, world: &mut World, id: ExchangeId) {
+        let exchange = &mut self.exchanges[id];
+        let route = exchange.rule.as_ref().map(|rule| &rule.spec.errors);
+        let mut bodies = route.into_iter().chain([&exchange.http.knobs.errors]);
+        let tells = |body: &Option<String>| body.as_ref().is_some_and(|body| body.contains("{request_id}"));
+        if exchange.request_id.is_none()
+            && bodies.any(|bodies| tells(&bodies.text) || tells(&bodies.html) || tells(&bodies.json))
+        {
+            exchange.request_id = Some(RequestId::Made(world.rng.u128(..)));
+        }
+    }
+
     /// Write an error to the client.
     pub(super) fn answer(&mut self, tick: &mut Tick<'_>, id: ExchangeId, status: u16, extra: &[u8]) {
         let exchange = &self.exchanges[id];
-        let request_id = exchange.detail.as_ref().and_then(|detail| detail.request_id.as_deref()).unwrap_or_default();
+        let request_id = exchange.request_id.as_ref().map(ToString::to_string).unwrap_or_default();
         let mut out = Vec::new();
         status_line(status, "", &mut out);
+        field(&mut out, "Date", self.date.at(tick.wall));
         out.extend_from_slice(extra);
         write_persistence(exchange, &mut out);
         let route = exchange.rule.as_ref().map(|rule| &rule.spec.errors);
         let bodies: Vec<&ErrorBodies> = route.into_iter().chain([&exchange.http.knobs.errors]).collect();
-        let body_at = write_body(&mut out, (status, request_id), exchange.accepts, &bodies);
+        let body_at = write_body(&mut out, (status, &request_id), exchange.accepts, &bodies);
         if exchange.traits.is_head {
             out.truncate(body_at);
         }
-        self.write_own(tick, id, status, &out);
+        self.write_own(tick, id, status, (&out, body_at));
     }
 
     /// Send the client elsewhere.
@@ -130,13 +170,16 @@ impl Http {
         let exchange = &self.exchanges[id];
         let mut out = Vec::new();
         status_line(redirect.status, "", &mut out);
+        if !rule.response.removes(b"date") {
+            field(&mut out, "Date", self.date.at(tick.wall));
+        }
         out.extend_from_slice(b"Location: ");
         write_location((rule, redirect), deciding, &mut out);
         out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
         write_persistence(exchange, &mut out);
         out.extend_from_slice(&rule.response.lines);
         out.extend_from_slice(b"\r\n");
-        self.write_own(tick, id, redirect.status, &out);
+        self.write_own(tick, id, redirect.status, (&out, out.len()));
     }
 
     /// Answer as the route says.
@@ -148,7 +191,11 @@ impl Http {
         for (name, value) in &respond.headers {
             field(&mut out, name, value.as_bytes());
         }
-        let has_type = respond.headers.keys().any(|name| name.eq_ignore_ascii_case("content-type"));
+        let has = |wanted| respond.headers.keys().any(|name| name.eq_ignore_ascii_case(wanted));
+        if !has("date") && !exchange.rule.as_ref().is_some_and(|rule| rule.response.removes(b"date")) {
+            field(&mut out, "Date", self.date.at(tick.wall));
+        }
+        let has_type = has("content-type");
         if !respond.body.is_empty() && !has_type {
             field(&mut out, "Content-Type", b"text/plain; charset=utf-8");
         }
@@ -160,10 +207,11 @@ impl Http {
             out.extend_from_slice(&rule.response.lines);
         }
         out.extend_from_slice(b"\r\n");
+        let body_at = out.len();
         if !exchange.traits.is_head && !matches!(respond.status, 204 | 304) {
             out.extend_from_slice(respond.body.as_bytes());
         }
-        self.write_own(tick, id, respond.status, &out);
+        self.write_own(tick, id, respond.status, (&out, body_at));
     }
 
     /// A request whose body isn't there yet would have to be read to its end: its connection ends instead.
@@ -172,12 +220,10 @@ impl Http {
         exchange.traits.keeps &= exchange.request_ended;
     }
 
-    fn write_own(&mut self, tick: &mut Tick<'_>, id: ExchangeId, status: u16, bytes: &[u8]) {
+    fn write_own(&mut self, tick: &mut Tick<'_>, id: ExchangeId, status: u16, (bytes, body_at): (&[u8], usize)) {
         let exchange = &mut self.exchanges[id];
         exchange.status = status;
-        if let Some(detail) = &mut exchange.detail {
-            detail.status = Some(status);
-        }
+        exchange.own_bytes = (bytes.len() - body_at) as u64;
         let session = &mut self.sessions[exchange.session];
         let head = tick.out.put(bytes);
         debug_assert_ne!(session.stage, Stage::Closing, "nothing is said behind the end");
@@ -195,12 +241,6 @@ pub(super) fn count_status(values: &mut crate::stats::Values<{ ListenerMetric::C
         _ => return,
     };
     values[metric] += 1;
-}
-
-/// `Connection: close` in a head that was ended already by its body's fields.
-fn close_head(out: &mut Vec<u8>) {
-    let line_end = out.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    out.splice(line_end..line_end, *b"Connection: close\r\n");
 }
 
 /// The fields of an error's body, the empty line and the body itself, which begins where this says.
@@ -275,9 +315,55 @@ impl Exchange {
     /// The error that stands for what went wrong with a backend.
     pub(super) fn fault_status(reason: CloseReason) -> u16 {
         match reason {
-            CloseReason::NoBackend | CloseReason::QueueFull | CloseReason::QueueTimeout => 503,
+            CloseReason::NoBackend | CloseReason::QueueFull | CloseReason::QueueTimeout | CloseReason::Aborted => 503,
             CloseReason::ResponseTimeout | CloseReason::RequestTimeout => 504,
             _ => 502,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_as_the_client_likes_them_best() {
+        let cases: [(&[u8], Accepts); 13] = [
+            (b"*/*", Accepts::Text),
+            (b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Accepts::Html),
+            (b"application/json", Accepts::Json),
+            (b"Application/JSON; charset=utf-8", Accepts::Json),
+            (b"application/json, text/plain, */*", Accepts::Json),
+            (b"application/json;q=0.1, text/html;q=0.2", Accepts::Html),
+            (b"application/json;q=0, text/html;q=0.000", Accepts::Text),
+            (b"text/html;level=1;q=0.5, application/problem+json;q=0.75", Accepts::Json),
+            (b"*/*;q=0.5, text/html;q=0.4", Accepts::Text),
+            (b"image/png", Accepts::Text),
+            (b"text/html;q=1.000", Accepts::Html),
+            (b"text/html;q=nonsense", Accepts::Text),
+            (b"text/html;q=0.1234, application/json;q=0.x, text/html;q=", Accepts::Text),
+        ];
+        for (accept, ours) in cases {
+            assert_eq!(Accepts::of(Some(accept)), ours, "{}", String::from_utf8_lossy(accept));
+        }
+        assert_eq!(Accepts::of(None), Accepts::Text);
+    }
+
+    #[test]
+    fn what_is_put_into_a_template_stays_text() {
+        let bodies = ErrorBodies {
+            text: Some("{status} {request_id}".into()),
+            html: Some("<p title='{request_id}'>{status} {reason} {request_id}".into()),
+            json: Some("{\"id\":\"{request_id}\"}".into()),
+        };
+        let evil = "a<script>&\"'\\\r\n\u{1}{status}é";
+        let body = |accepts| {
+            let mut out = Vec::new();
+            let at = write_body(&mut out, (403, evil), accepts, &[&bodies]);
+            String::from_utf8(out.split_off(at)).unwrap()
+        };
+        assert_eq!(body(Accepts::Html), "<p title='ascript{status}'>403 Forbidden ascript{status}");
+        assert_eq!(body(Accepts::Json), "{\"id\":\"ascript{status}\"}");
+        assert_eq!(body(Accepts::Text), "403 a<script>&\"'\\{status}");
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kakei_wire::http1::{Body, RequestHead, Version};
-use kakei_wire::message::{self, Authority, Known, Length};
+use kakei_wire::message::{self, Authority, Known, Length, Trace};
 
 use super::Http;
 use super::answer::Accepts;
@@ -130,8 +130,7 @@ impl Http {
         let spec = &rule.spec;
         let exchange = &mut self.exchanges[id];
         let client = self.sessions[exchange.session].arrived.client().ip();
-        let within = |networks: &[ipnet::IpNet]| networks.iter().any(|network| network.contains(&client));
-        if within(&spec.deny) || !spec.allow.is_empty() && !within(&spec.allow) {
+        if !rule.admits(client) {
             return Err((403, CloseReason::Denied));
         }
         if exchange.traits.is_connect && !spec.connect {
@@ -147,9 +146,7 @@ impl Http {
             match permits {
                 Ok(permits) => self.exchanges[id].permits = permits,
                 Err(after) => {
-                    let after = format!("Retry-After: {}\r\n", after.as_secs().max(1));
-                    self.answer(tick, id, 429, after.as_bytes());
-                    self.exchanges[id].status = 429;
+                    self.exchanges[id].retry_after = Some(after.as_secs().clamp(1, u32::MAX.into()) as u32);
                     return Err((429, CloseReason::RateLimited));
                 }
             }
@@ -238,7 +235,10 @@ fn detail(head: &RequestHead<'_>) -> ExchangeDetail {
         version: if head.version == Version::Http10 { "HTTP/1.0".into() } else { "HTTP/1.1".into() },
         user_agent: named("user-agent"),
         referer: named("referer"),
-        request_id: None,
+        trace_id: match message::trace(&request.fields) {
+            Trace::Of(id) => Some(id.to_owned()),
+            Trace::None | Trace::Wrong => None,
+        },
         ..ExchangeDetail::default()
     }
 }

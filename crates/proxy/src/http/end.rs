@@ -57,10 +57,15 @@ impl Http {
             }
             self.close_upstream(world, tick, upstream);
         }
-        let place = self.exchanges[id].place();
+        let exchange = &mut self.exchanges[id];
+        if exchange.phase == Phase::Queued {
+            exchange.end_wait(tick.now);
+        }
+        exchange.lapse.whole = tick.now - exchange.began;
+        let place = exchange.place();
         self.count(world, id, reason);
         if world.records {
-            let record = self.record(world, tick, id, reason);
+            let record = self.record(world, id, reason);
             tick.ask(Op::Record(Box::new(record)));
         }
         self.leave_backend(world, id);
@@ -82,6 +87,13 @@ impl Http {
         listener.values[ListenerMetric::BytesForwarded] += exchange.request_bytes;
         count_status(&mut listener.values, exchange.status);
         listener.exchange_closes.0[reason as usize] += 1;
+        if let Some(rule) = &exchange.rule {
+            listener.times.observe(rule, &exchange.lapse);
+        }
+        if let Some(cluster) = exchange.cluster.and_then(|cluster| world.clusters.get_mut(cluster)) {
+            let times = if cluster.spec.is_timed { &mut cluster.times } else { &mut world.other_times };
+            times.get_or_insert_default().observe(&exchange.lapse);
+        }
         if let Some((cluster, backend)) = exchange.place() {
             let values = &mut world.clusters[cluster].backends[backend].values;
             values[BackendMetric::BytesSent] += exchange.request_bytes;
@@ -89,13 +101,14 @@ impl Http {
         }
     }
 
-    fn record(&mut self, world: &World, tick: &Tick<'_>, id: ExchangeId, reason: CloseReason) -> Record {
+    fn record(&mut self, world: &World, id: ExchangeId, reason: CloseReason) -> Record {
         let exchange = &mut self.exchanges[id];
         let mut detail = exchange.detail.take().unwrap_or_default();
         detail.status = (exchange.status > 0).then_some(exchange.status);
-        if exchange.phase == Phase::Queued {
-            detail.queued += tick.now - exchange.since;
-        }
+        detail.request_id = exchange.request_id.as_ref().map(ToString::to_string);
+        let lapse = exchange.lapse;
+        (detail.queued, detail.connect) = (lapse.queued.unwrap_or_default(), lapse.connect);
+        detail.first_byte = lapse.first_byte;
         let session = &self.sessions[exchange.session];
         let backend = exchange.place().map(|(cluster, backend)| &world.clusters[cluster].backends[backend].spec);
         Record {
@@ -107,9 +120,9 @@ impl Http {
             client: session.arrived.client(),
             local: session.arrived.dialled(),
             admitted: exchange.began,
-            duration: tick.now - exchange.began,
+            duration: lapse.whole,
             request_bytes: exchange.request_bytes,
-            response_bytes: exchange.response_bytes,
+            response_bytes: exchange.response_bytes + exchange.own_bytes,
             reason,
             detail: Detail::Exchange(detail),
         }

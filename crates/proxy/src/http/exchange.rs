@@ -1,6 +1,7 @@
 //! A request and its response, from the request's head to the end of both. Knows no version: what a client's and a
 //! backend's connection speak is theirs. Decides nothing.
 
+use std::fmt;
 use std::sync::Arc;
 
 use kakei_config::TcpKnobs;
@@ -13,6 +14,7 @@ use crate::cluster::{BackendKey, ClusterKey};
 use crate::record::ExchangeDetail;
 use crate::seam::Instant;
 use crate::snapshot::{HttpListener, Target};
+use crate::stats::Lapse;
 
 slotmap::new_key_type! {
     /// An exchange; carries a generation.
@@ -57,6 +59,23 @@ pub(super) struct Traits {
     pub(super) keeps: bool,
 }
 
+/// What a request is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RequestId {
+    /// By the name that who is believed gave it.
+    Given(String),
+    Made(u128),
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestId::Given(name) => f.write_str(name),
+            RequestId::Made(number) => write!(f, "{number:032x}"),
+        }
+    }
+}
+
 /// An exchange.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -99,6 +118,13 @@ pub(crate) struct Exchange {
     pub(super) affinity: u64,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
+    /// Of the body of an answer of the proxy's own.
+    pub(super) own_bytes: u64,
+    pub(super) lapse: Lapse,
+    /// What it is known by, once that is needed.
+    pub(super) request_id: Option<RequestId>,
+    /// Seconds after which a client that asked too often may ask again.
+    pub(super) retry_after: Option<u32>,
     /// Requests at one time that it counts among.
     pub(super) permits: Vec<super::rate::Permit>,
     pub(super) detail: Option<Box<ExchangeDetail>>,
@@ -135,6 +161,10 @@ impl Exchange {
             affinity: 0,
             request_bytes: 0,
             response_bytes: 0,
+            own_bytes: 0,
+            lapse: Lapse::default(),
+            request_id: None,
+            retry_after: None,
             permits: Vec::new(),
             detail: None,
         }
@@ -143,6 +173,11 @@ impl Exchange {
     /// Where it is or is being sent to.
     pub(super) fn place(&self) -> Option<(ClusterKey, BackendKey)> {
         Some((self.cluster?, self.backend?))
+    }
+
+    /// It has waited for a backend long enough.
+    pub(super) fn end_wait(&mut self, now: Instant) {
+        *self.lapse.queued.get_or_insert_default() += now - self.since;
     }
 
     pub(super) fn enter(&mut self, phase: Phase, now: Instant) {

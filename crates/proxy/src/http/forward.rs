@@ -142,9 +142,7 @@ impl Http {
             self.upstreams[id].write(tick, Gather { head, body: Span::EMPTY });
         }
         let waited = tick.now - self.exchanges[exchange].since;
-        if let Some(detail) = &mut self.exchanges[exchange].detail {
-            detail.connect = Some(waited);
-        }
+        self.exchanges[exchange].lapse.connect = Some(waited);
         self.dispatch(world, tick, exchange);
     }
 
@@ -272,10 +270,7 @@ impl Http {
                 return self.queues.put_back(cluster, id);
             };
             let exchange = &mut self.exchanges[id];
-            let waited = tick.now - exchange.since;
-            if let Some(detail) = &mut exchange.detail {
-                detail.queued += waited;
-            }
+            exchange.end_wait(tick.now);
             let listener = self.sessions[exchange.session].arrived.listener;
             exchange.enter(Phase::Deciding, tick.now);
             world.listeners[listener].values[ListenerMetric::RequestsQueued] -= 1;

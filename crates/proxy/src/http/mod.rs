@@ -7,6 +7,7 @@
 
 mod answer;
 mod asked;
+mod date;
 mod decide;
 mod end;
 mod exchange;
@@ -31,6 +32,7 @@ use kakei_wire::http1::Heads;
 use slotmap::SlotMap;
 
 pub use self::asked::Decided;
+use self::date::Date;
 use self::exchange::{Exchange, ExchangeId};
 use self::rate::Rates;
 pub use self::rule::{Action, Rule};
@@ -55,6 +57,7 @@ pub(crate) struct Http {
     upstreams: SlotMap<UpstreamId, Upstream>,
     /// Room for where the fields of a head lie.
     heads: Heads,
+    date: Date,
     /// Requests that wait for a backend with room.
     queues: Waiting<ExchangeId>,
     rates: Rates,

@@ -129,11 +129,7 @@ impl Http {
             return;
         }
         let exchange = &mut self.exchanges[id];
-        let first_byte = tick.now - exchange.began;
-        if let Some(detail) = &mut exchange.detail {
-            detail.first_byte = Some(first_byte);
-            detail.status = Some(status);
-        }
+        exchange.lapse.first_byte = Some(tick.now - exchange.began);
         exchange.status = status;
         exchange.enter(Phase::Responding, tick.now);
         if exchange.traits.is_connect && (200..300).contains(&status) {
@@ -171,7 +167,7 @@ impl Http {
     pub(super) fn write_head(&mut self, tick: &mut Tick<'_>, id: ExchangeId, head: &ResponseHead<'_>, extra: &[u8]) {
         let exchange = &self.exchanges[id];
         let start = tick.out.bytes.len();
-        write_response(exchange, head, extra, &mut tick.out.bytes);
+        write_response(exchange, head, (self.date.at(tick.wall), extra), &mut tick.out.bytes);
         let head = Span { start: start as u32, len: (tick.out.bytes.len() - start) as u32 };
         self.sessions[exchange.session].write(tick, Gather { head, body: Span::EMPTY });
     }

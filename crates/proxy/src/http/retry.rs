@@ -29,7 +29,8 @@ pub(super) enum Fault {
 impl Fault {
     fn reason(self) -> CloseReason {
         match self {
-            Fault::Connect | Fault::Lack => CloseReason::ConnectFailed,
+            Fault::Connect => CloseReason::ConnectFailed,
+            Fault::Lack => CloseReason::Aborted,
             Fault::Reset => CloseReason::BackendReset,
             Fault::Timeout => CloseReason::ResponseTimeout,
             Fault::Malformed | Fault::Status(_) => CloseReason::BadResponse,

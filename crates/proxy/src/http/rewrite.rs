@@ -5,11 +5,11 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use kakei_wire::http1::{Connection, ResponseHead};
-use kakei_wire::message::{Field, Fields, Known, Length, reason};
+use kakei_wire::message::{DATE_LEN, Field, Fields, Known, Length, Trace, reason, trace};
 
 use super::Http;
 use super::decide::Deciding;
-use super::exchange::{Exchange, ExchangeId, Framing};
+use super::exchange::{Exchange, ExchangeId, Framing, RequestId};
 use super::rule::{Edits, Rule};
 use crate::world::World;
 
@@ -50,6 +50,7 @@ impl Http {
         let client = self.sessions[exchange.session].arrived.client().ip().to_canonical();
         let believed = knobs.trusted.iter().any(|network| network.contains(&client));
         let edits = &rule.request;
+        let trace = trace(&request.fields);
         copy_fields(&request.fields, edits, &deciding.head.connection, out, |known| match known {
             Known::Host => keeps_host,
             // What is added to is written anew; what nobody adds to goes on from those who are believed.
@@ -59,6 +60,8 @@ impl Http {
             }
             Known::XRequestId => believed && !knobs.request_id,
             Known::ProxyAuthorization => false,
+            // One that can't be read is not passed on, nor what stands beside it: W3C Trace Context, alternative processing.
+            Known::Traceparent | Known::Tracestate => trace != Trace::Wrong,
             known => !known.is_hop_by_hop(),
         });
         self.introduce_client(world, (id, believed), deciding, out);
@@ -115,12 +118,13 @@ impl Http {
             list(out, "Forwarded", &before.forwarded, element.as_bytes());
         }
         if knobs.request_id {
-            let made = format!("{:032x}", world.rng.u128(..));
-            let request_id = before.request_id.unwrap_or(made.as_bytes());
-            field(out, "X-Request-Id", request_id);
-            if let Some(detail) = &mut exchange.detail {
-                detail.request_id = Some(String::from_utf8_lossy(request_id).into_owned());
+            let made = RequestId::Made(world.rng.u128(..));
+            let given = before.request_id.map(|given| RequestId::Given(String::from_utf8_lossy(given).into_owned()));
+            match before.request_id {
+                Some(given) => field(out, "X-Request-Id", given),
+                None => field(out, "X-Request-Id", made.to_string().as_bytes()),
             }
+            exchange.request_id = Some(given.unwrap_or(made));
         }
         if let Some(via) = &knobs.via {
             let version = if exchange.traits.is_old { "1.0" } else { "1.1" };
@@ -165,7 +169,12 @@ fn write_target(rule: &Rule, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
 }
 
 /// A response's head as it goes to the client.
-pub(super) fn write_response(exchange: &Exchange, head: &ResponseHead<'_>, extra: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_response(
+    exchange: &Exchange,
+    head: &ResponseHead<'_>,
+    (date, extra): (&[u8; DATE_LEN], &[u8]),
+    out: &mut Vec<u8>,
+) {
     let response = &head.response;
     status_line(response.status, response.reason, out);
     let no_edits = Edits::default();
@@ -177,6 +186,10 @@ pub(super) fn write_response(exchange: &Exchange, head: &ResponseHead<'_>, extra
     });
     out.extend_from_slice(&edits.lines);
     out.extend_from_slice(extra);
+    // RFC 9110 6.6.1: who passes a response on that has no date says when it came.
+    if response.status >= 200 && response.fields.first(Known::Date).is_none() && !edits.removes(b"date") {
+        field(out, "Date", date);
+    }
     if let Some(via) = &exchange.http.knobs.via {
         field(out, "Via", format!("1.1 {via}").as_bytes());
     }

@@ -1,7 +1,9 @@
 //! A route of an HTTP listener, compiled: what becomes of a request, what is changed in it. Matches nothing itself.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use kakei_config::{Name, OnChange, PathMatch, Redirect, Respond, Route};
 use kakei_wire::message::encode_path;
 use regex_automata::meta::Regex;
@@ -34,13 +36,15 @@ pub struct Rule {
     pub(crate) response: Edits,
     /// The path to go on with.
     pub(crate) path: Option<Template>,
+    /// Whether the times of its requests are counted by themselves.
+    pub(crate) is_timed: bool,
     regex: Option<Regex>,
 }
 
 impl PartialEq for Rule {
     /// Everything else follows from these.
     fn eq(&self, other: &Self) -> bool {
-        self.route == other.route && self.spec == other.spec
+        self.route == other.route && self.spec == other.spec && self.is_timed == other.is_timed
     }
 }
 
@@ -67,9 +71,15 @@ impl Rule {
             request: Edits::new(&request.remove, &request.set, &request.add),
             response: Edits::new(&response.remove, &response.set, &response.add),
             path: request.path.as_deref().map(Template::new),
+            is_timed: false,
             regex,
             spec: spec.clone(),
         }
+    }
+
+    /// Whether the times of its requests are counted by themselves.
+    pub(crate) fn timed(self, is_timed: bool) -> Self {
+        Rule { is_timed, ..self }
     }
 
     /// What a listener does with what no route matches.
@@ -108,6 +118,12 @@ impl Rule {
                 }
             }
         }
+    }
+
+    /// Whether a client of that address may pass: `deny` goes before `allow`.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&client));
+        !within(&self.spec.deny) && (self.spec.allow.is_empty() || within(&self.spec.allow))
     }
 
     /// Whether it leads where that target does.

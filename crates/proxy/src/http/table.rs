@@ -6,7 +6,7 @@
 //! exactly the same are refused when the document is validated. A lookup costs what the host and the path have in
 //! labels and segments, whatever the number of routes; only regular expressions of one host are tried one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -209,11 +209,19 @@ impl Paths {
 
 impl Table {
     /// The routes of a validated document that refine this listener. What is as it was is shared with `previous`.
-    pub(crate) fn compile(listener: &Name, document: &Document, previous: Option<&Table>) -> Self {
+    pub(crate) fn compile(
+        listener: &Name,
+        document: &Document,
+        previous: Option<&Table>,
+        timed: &BTreeSet<&Name>,
+    ) -> Self {
         let mut table = Table::default();
         for (name, route) in document.routes.iter().filter(|(_, route)| route.listener == *listener) {
-            let old = previous.and_then(|table| table.rules.get(name)).filter(|rule| rule.spec == *route);
-            let rule = old.cloned().unwrap_or_else(|| Arc::new(Rule::compile(Some(name), route)));
+            let is_timed = timed.contains(name);
+            let is_same = |rule: &&Arc<Rule>| rule.spec == *route && rule.is_timed == is_timed;
+            let old = previous.and_then(|table| table.rules.get(name)).filter(is_same);
+            let made = || Arc::new(Rule::compile(Some(name), route).timed(is_timed));
+            let rule = old.cloned().unwrap_or_else(made);
             table.add(&rule);
             table.rules.insert(name.clone(), rule);
         }
@@ -259,6 +267,11 @@ impl Table {
             }
         }
         self.any.find(wanted)
+    }
+
+    /// The route of that name.
+    pub(crate) fn rule(&self, name: &Name) -> Option<&Arc<Rule>> {
+        self.rules.get(name)
     }
 
     /// Every route, by name.

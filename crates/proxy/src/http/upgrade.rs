@@ -37,10 +37,7 @@ impl Http {
         let exchange = &mut self.exchanges[id];
         let taken = (exchange.place(), exchange.target.clone(), exchange.tcp.clone(), exchange.upstream.take());
         let (Some(place), Some(target), Some(knobs), Some(upstream)) = taken else { return };
-        let first_byte = tick.now - exchange.began;
-        if let Some(detail) = &mut exchange.detail {
-            detail.first_byte = Some(first_byte);
-        }
+        exchange.lapse.first_byte = Some(tick.now - exchange.began);
         // Its place on the backend is taken over before it is given back, so that nothing forgets the backend between.
         world.clusters[place.0].backends[place.1].live += 1;
         let finished = self.finish(world, tick, id, CloseReason::Upgraded);

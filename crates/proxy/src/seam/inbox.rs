@@ -2,7 +2,7 @@
 //!
 //! A span is only valid for the step it came with; nothing here owns bytes beyond one step.
 
-use super::{Event, Op};
+use super::{Event, Op, Wall};
 
 /// A run of bytes in an arena.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct Inbox<'a> {
     pub events: &'a mut Vec<Event>,
     /// The arena that the events' spans point into.
     pub bytes: &'a [u8],
+    /// What the clock on the wall says, give or take a few milliseconds.
+    pub wall: Wall,
 }
 
 /// What a step leaves: the machine carries it out, then clears it.

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::command::{BackendHealth, Command, ConnectionView, Filter, FlowView, Notice, Reply, Ticket};
 pub use self::inbox::{Gather, Inbox, Outbox, Span};
 pub use self::stream::{Accepted, Arrival, BrokenBy, Endpoint};
-pub use self::time::Instant;
+pub use self::time::{Instant, Wall};
 use crate::record::Record;
 
 slotmap::new_key_type! {

@@ -1,4 +1,5 @@
-//! The project's own instant: nanoseconds since an origin that the machine chose. Reads no clock.
+//! The project's own instant: nanoseconds since an origin that the machine chose; and what a clock on the wall says.
+//! Reads no clock.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -52,5 +53,22 @@ impl Sub<Instant> for Instant {
 
     fn sub(self, earlier: Instant) -> Duration {
         self.since(earlier)
+    }
+}
+
+/// What a clock on the wall says: seconds since 1970 in UTC, leap seconds not counted. It may be set back. Nothing is
+/// decided by it; it is only told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wall(u64);
+
+impl Wall {
+    /// From seconds since 1970.
+    pub const fn from_secs(seconds: u64) -> Self {
+        Wall(seconds)
+    }
+
+    /// Seconds since 1970.
+    pub const fn as_secs(self) -> u64 {
+        self.0
     }
 }

@@ -154,7 +154,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
                 Lent::Received => self.io.receiving.bytes(),
                 Lent::Rests => &self.io.writing.rests,
             };
-            let inbox = Inbox { events: &mut events, bytes };
+            let inbox = Inbox { events: &mut events, bytes, wall: clock::wall() };
             // The worker may be left in any state by a panic: it is thrown away, and nothing else was lent mutably but
             // events and outbox, which are emptied.
             match catch_unwind(AssertUnwindSafe(|| self.worker.step(clock::now(), inbox, &mut out))) {

@@ -242,7 +242,7 @@ impl Relay {
 
 impl Step for Relay {
     fn step(&mut self, now: Instant, inbox: Inbox<'_>, out: &mut Outbox) -> Option<Instant> {
-        let Inbox { events, bytes } = inbox;
+        let Inbox { events, bytes, .. } = inbox;
         for event in events.drain(..) {
             self.event(event, bytes, out);
         }

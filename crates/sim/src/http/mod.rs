@@ -199,7 +199,7 @@ impl World {
         let mut all = Vec::new();
         for round in 0.. {
             self.out.clear();
-            let inbox = Inbox { events: &mut self.events, bytes: self.machine.bytes() };
+            let inbox = Inbox { events: &mut self.events, bytes: self.machine.bytes(), wall: crate::wall_at(self.now) };
             self.wake = self.worker.step(self.now, inbox, &mut self.out);
             self.report.counters.steps += 1;
             all.extend(self.out.ops.iter().cloned());

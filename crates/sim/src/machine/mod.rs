@@ -174,7 +174,8 @@ impl Machine {
     /// Step the worker over this batch and carry out what it asks for.
     pub(crate) fn step(&mut self, now: Instant, host: &mut Host, batch: &mut Batch) -> Stepped {
         let mut out = std::mem::take(&mut self.out);
-        let wake = self.worker.step(now, Inbox { events: &mut batch.events, bytes: &self.arena }, &mut out);
+        let inbox = Inbox { events: &mut batch.events, bytes: &self.arena, wall: crate::wall_at(now) };
+        let wake = self.worker.step(now, inbox, &mut out);
         let mut stepped = Stepped { ops: out.ops.len(), wake, ..Stepped::default() };
         if !batch.events.is_empty() {
             stepped.effects.push(Effect::Misuse(format!("a step left {} events", batch.events.len())));

@@ -204,7 +204,7 @@ impl World {
         let mut all = Vec::new();
         for round in 0.. {
             self.out.clear();
-            let inbox = Inbox { events: &mut self.events, bytes: self.machine.bytes() };
+            let inbox = Inbox { events: &mut self.events, bytes: self.machine.bytes(), wall: crate::wall_at(self.now) };
             self.wake = self.worker.step(self.now, inbox, &mut self.out);
             self.report.counters.steps += 1;
             all.extend(self.out.ops.iter().cloned());
@@ -227,7 +227,7 @@ impl World {
         self.report.counters.restores += 1;
         self.events.push(Event::Command { ticket: Ticket(2), command: Command::Snapshot });
         self.out.clear();
-        let inbox = Inbox { events: &mut self.events, bytes: self.machine.bytes() };
+        let inbox = Inbox { events: &mut self.events, bytes: self.machine.bytes(), wall: crate::wall_at(self.now) };
         self.worker.step(self.now, inbox, &mut self.out);
         self.machine.carry_out(self.now, &self.out, &mut self.actors, (&mut self.truth, &mut self.report));
         let state = self.out.ops.iter().find_map(|op| match op {
@@ -247,7 +247,8 @@ impl World {
         self.machine.hand_over();
         self.out.clear();
         let mut none = Vec::new();
-        self.wake = self.worker.step(self.now, Inbox { events: &mut none, bytes: &[] }, &mut self.out);
+        let inbox = Inbox { events: &mut none, bytes: &[], wall: crate::wall_at(self.now) };
+        self.wake = self.worker.step(self.now, inbox, &mut self.out);
         self.machine.carry_out(self.now, &self.out, &mut self.actors, (&mut self.truth, &mut self.report));
         self.machine.end_hand_over(&mut self.report);
         self.machine.tell_blocked(&mut self.events);

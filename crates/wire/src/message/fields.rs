@@ -126,6 +126,9 @@ known! {
     ProxyAuthorization: "proxy-authorization",
     Cookie: "cookie",
     Accept: "accept",
+    Date: "date",
+    Traceparent: "traceparent",
+    Tracestate: "tracestate",
 }
 
 /// The lengths of the names above: most names of a message have another one, and are looked at no further.
@@ -147,12 +150,13 @@ impl Known {
         let candidates: &[Known] = match name.first()?.to_ascii_lowercase() {
             b'a' => &[Known::Accept, Known::Authorization],
             b'c' => &[Known::Connection, Known::Cookie, Known::ContentLength],
+            b'd' => &[Known::Date],
             b'e' => &[Known::Expect],
             b'f' => &[Known::Forwarded],
             b'h' => &[Known::Host, Known::Http2Settings],
             b'k' => &[Known::KeepAlive],
             b'p' => &[Known::ProxyConnection, Known::ProxyAuthorization],
-            b't' => &[Known::Te, Known::Trailer, Known::TransferEncoding],
+            b't' => &[Known::Te, Known::Trailer, Known::TransferEncoding, Known::Traceparent, Known::Tracestate],
             b'u' => &[Known::Upgrade],
             b'v' => &[Known::Via],
             b'x' => &[

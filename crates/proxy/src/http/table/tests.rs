@@ -74,7 +74,7 @@ proptest! {
     ) {
         let named = routes.iter().enumerate().map(|(n, route)| (Name::new(format!("r{n}")), route.clone()));
         let document = Document { routes: named.collect(), ..Document::default() };
-        let table = Table::compile(&"l".into(), &document, None);
+        let table = Table::compile(&"l".into(), &document, None, &BTreeSet::new());
         let bytes = b"X-A: 1\r\n";
         let list = [Field { start: 0, name: 3, known: None, value: 5, value_len: 1, end: 8 }];
         let wanted = Wanted {
@@ -106,8 +106,8 @@ fn what_stays_is_shared_with_the_table_before() {
         routes: [("one".into(), route("/one")), ("two".into(), route(second))].into(),
         ..Document::default()
     };
-    let before = Table::compile(&"l".into(), &document("/two"), None);
-    let after = Table::compile(&"l".into(), &document("/other"), Some(&before));
+    let before = Table::compile(&"l".into(), &document("/two"), None, &BTreeSet::new());
+    let after = Table::compile(&"l".into(), &document("/other"), Some(&before), &BTreeSet::new());
     let same = |name: &str| Arc::ptr_eq(&before.rules[&Name::from(name)], &after.rules[&Name::from(name)]);
     assert!(same("one") && !same("two"));
     assert_ne!(before, after);

@@ -1,0 +1,213 @@
+//! What operators and clients are told of HTTP: log lines, histograms, traces, dates, errors.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+
+use serde_json::Value;
+
+use crate::harness::{Room, Running, eventually};
+use crate::http::{ask, backend, connect, document};
+
+/// The lines of the access log, once there are so many.
+fn lines(room: &Room, count: usize) -> Vec<String> {
+    eventually("the access log has its lines", || {
+        let text = std::fs::read_to_string(room.path("access.log")).ok()?;
+        (text.lines().count() >= count).then(|| text.lines().map(str::to_owned).collect())
+    })
+}
+
+fn json_lines(room: &Room, count: usize) -> Vec<Value> {
+    lines(room, count).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Send a request on a connection of its own and read all that comes until it ends.
+fn once(front: SocketAddr, request: &[u8]) -> String {
+    let mut client = connect(front);
+    client.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn combined_lines_can_not_be_forged() {
+    let room = Room::new("http-combined");
+    let text = document(&room, &[backend("a")], "").replace("[access_log]\n", "[access_log]\nformat = \"combined\"\n");
+    let proxy = Running::start(&room, &text);
+    let mut evil = b"GET /a?\"b\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: x\" 200 1 \"\xff\xc3\xa9\t\\\r\n".to_vec();
+    evil.extend_from_slice(b"Referer: \"\\\"\r\nConnection: close\r\n\r\n");
+    let answer = once(proxy.front(), &evil);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    once(proxy.front(), b"GET / HTTP/1.1\r\nHost: a\nX-Forged: 1\r\n\r\n");
+    let lines = lines(&room, 2);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("127.0.0.1 - - ["), "{}", lines[0]);
+    let rest = " +0000] \"GET /a?\\\"b\\\\ HTTP/1.1\" 200 ";
+    assert!(lines[0].contains(rest), "{}", lines[0]);
+    // What is no UTF-8 stands as the replacement character, and that, as everything that isn't ASCII, in bytes.
+    let sent = "\"\\\"\\\\\\\"\" \"x\\\" 200 1 \\\"\\xef\\xbf\\xbd\\xc3\\xa9\\x09\\\\\"";
+    assert!(lines[0].ends_with(sent), "{} / {sent}", lines[0]);
+    assert!(lines[1].ends_with(" \"-\" 400 16 \"-\" \"-\""), "{}", lines[1]);
+}
+
+#[test]
+fn every_answer_of_the_proxy_says_why_in_the_log_and_nothing_to_the_client() {
+    let room = Room::new("http-why");
+    let gone = nobody();
+    let more = format!(
+        "[clusters.secret-down]\nbackends = [\"{gone}\"]\n\
+         [clusters.secret-empty]\nbackends = [{{ address = \"{gone}\", weight = 0 }}]\n\
+         [clusters.secret-bad]\nbackends = [\"{}\"]\n\
+         [routes.down]\nlistener = \"front\"\npath = \"/down\"\ncluster = \"secret-down\"\n\
+         [routes.empty]\nlistener = \"front\"\npath = \"/empty\"\ncluster = \"secret-empty\"\n\
+         [routes.bad]\nlistener = \"front\"\npath = \"/bad\"\ncluster = \"secret-bad\"\n\
+         [routes.denied]\nlistener = \"front\"\npath = \"/denied\"\ndeny = [\"127.0.0.0/8\"]\ncluster = \"c\"\n\
+         [routes.often]\nlistener = \"front\"\npath = \"/often\"\ncluster = \"c\"\n\
+         rate_limits = [{{ by = \"client\", requests = 1, per = \"1h\" }}]\n\
+         [listeners.front.http]\nmax_body = \"4B\"\n",
+        malformed()
+    );
+    let text = document(&room, &[backend("a")], &more).replace("cluster = \"c\"\ndrain_timeout", "drain_timeout");
+    let text = text.replace("count = 2", "count = 1");
+    let proxy = Running::start(&room, &text);
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let cases = [
+        (get("/down"), 502, "connect_failed", "backend"),
+        (get("/empty"), 503, "no_backend", "backend"),
+        (get("/bad"), 502, "bad_response", "backend"),
+        (get("/denied"), 403, "denied", "proxy"),
+        (get("/often"), 200, "completed", "backend"),
+        (get("/often"), 429, "rate_limited", "proxy"),
+        (get("/nowhere"), 404, "no_route", "proxy"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, "bad_request", "client"),
+        ("POST /often HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcde".to_owned(), 413, "too_large", "client"),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n".to_owned(), 404, "no_route", "proxy"),
+    ];
+    for (request, status, ..) in &cases {
+        let answer = once(proxy.front(), request.as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer:?}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(head.matches("\r\nDate: ").count(), 1, "{head}");
+        if *status != 200 {
+            let title = head.lines().next().unwrap().strip_prefix("HTTP/1.1 ").unwrap();
+            assert_eq!(body, format!("{title}\n"), "an error says its status and nothing else");
+            let leaks = ["secret", "127.0.0.1", "denied", "kakei", &gone.to_string()];
+            assert!(!leaks.iter().any(|word| answer.contains(word)), "{answer}");
+        }
+    }
+    let lines = json_lines(&room, cases.len());
+    for (line, (_, status, reason, by)) in lines.iter().zip(&cases) {
+        assert_eq!(
+            (&line["status"], &line["reason"], &line["by"]),
+            (&(*status).into(), &(*reason).into(), &(*by).into())
+        );
+        assert!(line["response_bytes"].as_u64().unwrap() > 0, "{line}");
+    }
+}
+
+/// A backend that answers nonsense.
+fn malformed() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 secret\nX: y\r\n\r\n");
+        }
+    });
+    address
+}
+
+#[test]
+fn errors_are_told_by_the_templates_of_route_and_listener() {
+    let room = Room::new("http-errors");
+    let more = "[listeners.front.http]\ntrusted = [\"127.0.0.0/8\"]\n\
+                errors = { text = \"L {status} {request_id}\", html = \"<b title=\\\"{request_id}\\\">{reason}</b>\" }\n\
+                [routes.own]\nlistener = \"front\"\npath = \"/own\"\ndeny = [\"0.0.0.0/0\"]\ncluster = \"c\"\n\
+                errors = { json = \"{\\\"error\\\": {status}, \\\"id\\\": \\\"{request_id}\\\"}\" }\n\
+                [routes.plain]\nlistener = \"front\"\npath = \"/plain\"\ndeny = [\"0.0.0.0/0\"]\ncluster = \"c\"\n";
+    let proxy = Running::start(&room, &document(&room, &[backend("a")], more));
+    let mut client = connect(proxy.front());
+    let mut get = |path: &str, accept: &str| {
+        ask(&mut client, &format!("GET {path} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n"))
+    };
+    let (head, body) = get("/own", "application/json");
+    assert!(head.contains("Content-Type: application/json\r\n"), "{head}");
+    let said: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(said["error"], 403);
+    assert_eq!(said["id"].as_str().unwrap().len(), 32, "{said}");
+    let (head, body) = get("/own", "text/html, application/json;q=0.5");
+    assert!(head.contains("Content-Type: text/html; charset=utf-8\r\n"), "{head}");
+    assert!(body.starts_with("<b title=\"") && body.ends_with("\">Forbidden</b>") && body.len() > 40, "{body}");
+    let (_, body) = get("/plain", "*/*");
+    assert!(body.starts_with("L 403 ") && body.len() == 6 + 32, "{body}");
+    let (_, body) = get("/plain", "application/json");
+    assert_eq!(body, "{\"status\":403,\"title\":\"Forbidden\"}\n");
+    let lines = json_lines(&room, 4);
+    assert_eq!(lines[0]["request_id"], said["id"], "the client and the log know it by the same name");
+}
+
+#[test]
+fn a_trace_is_passed_on_and_written_down_and_one_that_is_none_is_dropped() {
+    let room = Room::new("http-trace");
+    let proxy = Running::start(&room, &document(&room, &[backend("a")], ""));
+    let mut client = connect(proxy.front());
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let good = format!("Traceparent: 00-{id}-00f067aa0ba902b7-01\r\ntracestate: a=1\r\n");
+    let twice = format!("{good}traceparent: 00-{id}-00f067aa0ba902b7-01\r\n");
+    let wrong = format!("traceparent: 00-{id}-0000000000000000-01\r\ntracestate: a=1\r\n");
+    let cases = [(&good, true), (&twice, false), (&wrong, false), (&"tracestate: a=1\r\n".to_owned(), true)];
+    for (fields, passes) in cases {
+        let (_, seen) = ask(&mut client, &format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}X-After: 1\r\n\r\n"));
+        assert_eq!(seen.contains(fields), passes, "{seen}");
+        assert!(seen.contains("X-After: 1") && (passes || !seen.to_lowercase().contains("trace")), "{seen}");
+    }
+    let lines = json_lines(&room, 4);
+    assert_eq!(lines[0]["trace_id"], id);
+    assert!(lines[1..].iter().all(|line| line["trace_id"].is_null()), "{lines:?}");
+}
+
+#[test]
+fn times_are_counted_by_route_and_cluster_and_outlive_generations() {
+    let room = Room::new("http-times");
+    let routes: String = (0..210)
+        .map(|n| format!("[routes.r{n:03}]\nlistener = \"front\"\npath = \"/r{n:03}\"\nrespond = {{ status = 204 }}\n"))
+        .collect();
+    let a = backend("a");
+    let proxy = Running::start(&room, &document(&room, &[a], &routes));
+    let get = |path: &str| {
+        let mut client = connect(proxy.front());
+        client.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+    };
+    ["/", "/x", "/r000", "/r205", "/r206"].iter().for_each(|path| get(path));
+    let count = |name: &str, labels: &str| proxy.metrics().sum(name, labels);
+    let route = "kakei_route_request_seconds_count";
+    assert_eq!(count(route, "{listener=\"front\",route=\"\"}"), 2);
+    assert_eq!(count(route, "{listener=\"front\",route=\"r000\"}"), 1);
+    assert_eq!(count(route, "{listener=\"front\",route=\"other\"}"), 2);
+    assert_eq!(count(route, ""), 5, "nothing else has a series");
+    assert_eq!(count("kakei_route_request_seconds_bucket", "route=\"r000\",le=\"+Inf\""), 1);
+    assert_eq!(count("kakei_cluster_request_seconds_count", "{cluster=\"c\"}"), 2);
+    let opened = count("kakei_backend_connections_opened_total", "cluster=\"c\"");
+    assert_eq!(count("kakei_cluster_connect_seconds_count", "{cluster=\"c\"}"), opened);
+    assert_eq!(count("kakei_cluster_queue_seconds_count", ""), 0);
+    // A route that stays keeps what was counted of it; one that goes takes it along.
+    let fewer = routes.replace("[routes.r001]", "[routes.r001b]").replace("\"/r000\"", "\"/r000b\"");
+    let file = room.write("next.toml", &document(&room, &[a], &fewer));
+    proxy.done(&["apply", file.to_str().unwrap()]);
+    get("/r000b");
+    assert_eq!(count(route, "{listener=\"front\",route=\"r000\"}"), 2);
+    assert_eq!(count(route, "{listener=\"front\",route=\"\"}"), 2);
+    let file = room.write("last.toml", &document(&room, &[a], ""));
+    proxy.done(&["apply", file.to_str().unwrap()]);
+    assert_eq!(count(route, "route=\"r000\""), 0);
+    assert_eq!(count(route, "route=\"\""), 2);
+}
