@@ -70,7 +70,7 @@ fn the_end_waits_for_live_flows_and_admits_no_new_one() {
     assert!(!socket.exists(), "the admin socket goes with the process");
     let log = std::fs::read_to_string(&log).unwrap();
     assert_eq!(log.lines().count(), 1);
-    assert!(log.contains(" requests=2 ") && log.ends_with(" reason=drain\n"), "{log}");
+    assert!(log.contains(" requests=2 ") && log.ends_with(" reason=drain by=operator\n"), "{log}");
 }
 
 #[test]
