@@ -109,7 +109,7 @@ impl Worker {
     pub(crate) fn handle_blocked(&mut self, tick: &mut Tick<'_>, socket: SocketId, rest: Span) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_blocked(tick, (id, side), rest),
-            Some(Owner::Session(id)) => self.http.handle_client_blocked(&mut self.world, tick, id, rest),
+            Some(Owner::Session(id)) => self.http.handle_client_blocked(tick, id, rest),
             Some(Owner::Upstream(id)) => self.http.handle_upstream_blocked(tick, id, rest),
             Some(Owner::Probe(cluster, probe)) => self.handle_probe_broken(tick, (cluster, probe)),
             None => {}
@@ -119,7 +119,7 @@ impl Worker {
     pub(crate) fn handle_drained(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_drained(&mut self.world, tick, (id, side)),
-            Some(Owner::Session(id)) => self.http.handle_client_drained(&mut self.world, tick, id),
+            Some(Owner::Session(id)) => self.http.handle_client_drained(tick, id),
             Some(Owner::Upstream(id)) => self.http.handle_upstream_drained(tick, id),
             Some(Owner::Probe(..)) | None => {}
         }

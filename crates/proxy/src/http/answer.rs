@@ -124,7 +124,7 @@ impl Http {
             };
             tick.ask(Op::Record(Box::new(record)));
         }
-        self.close_session(world, tick, id);
+        self.close_session(tick, id);
     }
 
     /// An error that tells what the request is known by needs it to be known by something.

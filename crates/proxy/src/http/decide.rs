@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kakei_wire::http1::{Body, RequestHead, Version};
-use kakei_wire::message::{self, Authority, Known, Length, Trace};
+use kakei_wire::message::{self, Known, Length, Trace};
 
 use super::Http;
 use super::answer::Accepts;
@@ -94,15 +94,11 @@ impl Http {
         {
             return Err((413, CloseReason::TooLarge));
         }
-        let authority = match request.authority {
-            "" => Authority { host: "".into(), port: None },
-            authority => Authority::parse(authority).map_err(|_| (400, CloseReason::BadRequest))?,
-        };
         let path = match request.path {
             "" | "*" => request.path.as_bytes().into(),
             path => message::normalise_path(path).map_err(bad)?,
         };
-        let deciding = Deciding { head, host: &authority.host, path: &path };
+        let deciding = Deciding { head, host: &head.host, path: &path };
         let client = self.sessions[exchange.session].arrived.client().ip();
         let wanted = Wanted {
             client,

@@ -18,7 +18,7 @@ impl Http {
         let Some((exchange, id)) = self.finish(world, tick, id, reason) else { return };
         let session = &mut self.sessions[id];
         if !exchange.traits.keeps || session.drain.is_some() {
-            return self.close_session(world, tick, id);
+            return self.close_session(tick, id);
         }
         session.stage = Stage::Idle;
         session.since = tick.now;
@@ -28,7 +28,7 @@ impl Http {
             // It goes on once the client took what it was sent.
             (_, true) => {}
         }
-        self.arm_session(world, id);
+        self.arm_session(id);
     }
 
     /// An exchange is over, and so is its client's connection: the client went, or must not take what came for the whole.
@@ -130,7 +130,7 @@ impl Http {
 
     /// Tell the client that this is the end, and give it time to read what it was told: closing at once, with bytes of
     /// it unread, would be a reset, and take that from it (RFC 9112 9.6).
-    pub(super) fn close_session(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
+    pub(super) fn close_session(&mut self, tick: &mut Tick<'_>, id: SessionId) {
         let session = &mut self.sessions[id];
         session.stage = Stage::Closing;
         session.since = tick.now;
@@ -139,7 +139,7 @@ impl Http {
         if !session.rest.is_blocked() {
             tick.ask(Op::Shutdown { socket: session.socket });
         }
-        self.arm_session(world, id);
+        self.arm_session(id);
     }
 
     /// Close a client's connection; with a reason, because of something that it did or didn't.
@@ -180,7 +180,7 @@ impl Http {
     }
 
     /// The client takes bytes again.
-    pub(crate) fn handle_client_drained(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
+    pub(crate) fn handle_client_drained(&mut self, tick: &mut Tick<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.moved = tick.now;
         // What is kept below is written too, and may block again.
@@ -202,6 +202,6 @@ impl Http {
             (Stage::Idle, None) if !session.input.is_empty() => self.resume.push(id),
             (_, None) => session.set_credit(tick, true),
         }
-        self.arm_session(world, id);
+        self.arm_session(id);
     }
 }

@@ -93,7 +93,7 @@ impl Http {
             }
             self.upstreams[upstream].occupy(id);
             world.clusters[place.0].backends[place.1].values[BackendMetric::Reused] += 1;
-            return self.dispatch(world, tick, id);
+            return self.dispatch(tick, id);
         }
         self.connect(world, tick, id, place);
     }
@@ -118,7 +118,7 @@ impl Http {
             session.set_credit(tick, false);
         }
         let session = exchange.session;
-        self.arm_session(world, session);
+        self.arm_session(session);
     }
 
     /// The connection to the backend is open.
@@ -143,11 +143,11 @@ impl Http {
         }
         let waited = tick.now - self.exchanges[exchange].since;
         self.exchanges[exchange].lapse.connect = Some(waited);
-        self.dispatch(world, tick, exchange);
+        self.dispatch(tick, exchange);
     }
 
     /// Send what is there of the request; the rest of it follows as it comes.
-    fn dispatch(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
+    fn dispatch(&mut self, tick: &mut Tick<'_>, id: ExchangeId) {
         let exchange = &mut self.exchanges[id];
         let Some(upstream) = exchange.upstream else { return };
         exchange.enter(Phase::Sent, tick.now);
@@ -166,7 +166,7 @@ impl Http {
         if !exchange.request_ended && !self.upstreams[upstream].rest.is_blocked() {
             self.sessions[session].set_credit(tick, true);
         }
-        self.arm_session(world, session);
+        self.arm_session(session);
     }
 
     /// A part of the request's body, on its way to the backend.
@@ -241,7 +241,7 @@ impl Http {
         let listener = self.sessions[session].arrived.listener;
         world.listeners[listener].values[ListenerMetric::RequestsQueued] += 1;
         self.queues.join(cluster, id);
-        self.arm_session(world, session);
+        self.arm_session(session);
     }
 
     /// It waits no longer, for whatever reason.

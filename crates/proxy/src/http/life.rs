@@ -68,12 +68,27 @@ impl Http {
         (at != Instant::FAR).then_some(at)
     }
 
-    /// See to it that the connection is looked at no later than its deadline.
-    pub(super) fn arm_session(&mut self, world: &mut World, id: SessionId) {
-        let Some(session) = self.sessions.get(id) else { return };
-        let (at, _) = self.deadline_of(world, session);
-        let timer = session.timer;
-        self.sessions[id].timer = arm(world, timer, at, Due::Session(id));
+    /// See to it that the connection is looked at no later than its deadline: at the end of the step, since much may
+    /// happen to it in one.
+    pub(super) fn arm_session(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id).filter(|session| !session.moves_deadline) {
+            session.moves_deadline = true;
+            self.unarmed.push(id);
+        }
+    }
+
+    /// Arm the deadlines of those to whom something happened.
+    pub(super) fn arm_sessions(&mut self, world: &mut World) {
+        let mut unarmed = std::mem::take(&mut self.unarmed);
+        for id in unarmed.drain(..) {
+            let Some(session) = self.sessions.get(id) else { continue };
+            let (at, _) = self.deadline_of(world, session);
+            let timer = session.timer;
+            let session = &mut self.sessions[id];
+            session.moves_deadline = false;
+            session.timer = arm(world, timer, at, Due::Session(id));
+        }
+        self.unarmed = unarmed;
     }
 
     /// See to it that a waiting connection to a backend is looked at when it has waited long enough.
@@ -105,7 +120,7 @@ impl Http {
         let session = &self.sessions[id];
         let (at, limit) = self.deadline_of(world, session);
         if at > tick.now {
-            return self.arm_session(world, id);
+            return self.arm_session(id);
         }
         match (limit, session.exchange) {
             (Limit::Introduction, _) => self.end_session(world, tick, id, Some(CloseReason::PrereadTimeout)),
@@ -117,7 +132,7 @@ impl Http {
                 (None, _) => {
                     // What it stood on came back in time.
                     self.sessions[id].drain = None;
-                    self.arm_session(world, id);
+                    self.arm_session(id);
                 }
             },
             (Limit::Write, None) => self.end_session(world, tick, id, Some(CloseReason::WriteTimeout)),
@@ -136,7 +151,7 @@ impl Http {
             (_, None) => self.end_session(world, tick, id, None),
         }
         if self.sessions.get(id).is_some_and(|session| session.timer.is_none()) {
-            self.arm_session(world, id);
+            self.arm_session(id);
         }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Http {
     rates: Rates,
     /// Buffers of exchanges that ended.
     spare: Vec<Vec<u8>>,
+    /// Sessions whose deadline may be another one since this step.
+    unarmed: Vec<SessionId>,
     /// Sessions whose next request is there already.
     resume: Vec<SessionId>,
     /// Sessions and upstreams still to be visited because what they stand on was changed.
@@ -111,6 +113,7 @@ impl Http {
         for id in std::mem::take(&mut self.resume) {
             self.resume(world, tick, id);
         }
+        self.arm_sessions(world);
     }
 
     /// A buffer without bytes.

@@ -38,7 +38,7 @@ impl Http {
             tick.ask(Op::Accept { arrival: accepted.arrival, socket, credit: true });
             Session::new(socket, arrived, expects_header)
         });
-        self.arm_session(world, id);
+        self.arm_session(id);
     }
 
     /// Bytes of a client.
@@ -102,7 +102,7 @@ impl Http {
             // A body's pace is its backend's.
             Stage::Body | Stage::Waiting | Stage::Closing => {}
         }
-        self.arm_session(world, id);
+        self.arm_session(id);
     }
 
     fn introduce(
@@ -266,9 +266,7 @@ impl Http {
         match session.exchange {
             Some(exchange) => self.abort(world, tick, exchange, reason),
             // Its last answer may not have been taken yet.
-            None if reason == CloseReason::ClientGone && session.may_owe(tick.now) => {
-                self.close_session(world, tick, id)
-            }
+            None if reason == CloseReason::ClientGone && session.may_owe(tick.now) => self.close_session(tick, id),
             None => self.end_session(world, tick, id, None),
         }
     }

@@ -160,7 +160,7 @@ impl Http {
             self.end_response(world, tick, id, is_last);
         } else {
             let session = self.exchanges[id].session;
-            self.arm_session(world, session);
+            self.arm_session(session);
         }
     }
 
@@ -191,6 +191,11 @@ impl Http {
         let session = &mut self.sessions[exchange.session];
         let bytes = &input.bytes[from..from + len];
         match exchange.response_framing {
+            // In one piece with the head before it.
+            Framing::Plain if len <= COPIED_CHUNK => {
+                let head = tick.out.put(bytes);
+                session.write(tick, Gather { head, body: Span::EMPTY });
+            }
             Framing::Plain => {
                 let gather = input.gather(tick, from, len);
                 session.write(tick, gather);

@@ -10,7 +10,7 @@ use crate::change::Drain;
 use crate::seam::{Gather, Instant, Op, SocketId, Span};
 use crate::timers::TimerKey;
 use crate::unsent::Unsent;
-use crate::world::{Tick, World};
+use crate::world::Tick;
 
 slotmap::new_key_type! {
     /// A client's connection; carries a generation.
@@ -60,6 +60,8 @@ pub(crate) struct Session {
     pub(super) drain: Option<Drain>,
     /// The armed deadline, and the instant it is armed for.
     pub(super) timer: Option<(TimerKey, Instant)>,
+    /// Whether its deadline is to be looked at again at the end of this step.
+    pub(super) moves_deadline: bool,
 }
 
 impl Session {
@@ -81,6 +83,7 @@ impl Session {
             requests: 0,
             drain: None,
             timer: None,
+            moves_deadline: false,
         }
     }
 
@@ -139,7 +142,7 @@ impl<'a> Input<'a> {
 
 impl Http {
     /// The client took only a part of what was written.
-    pub(crate) fn handle_client_blocked(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, rest: Span) {
+    pub(crate) fn handle_client_blocked(&mut self, tick: &mut Tick<'_>, id: SessionId, rest: Span) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.rest = Unsent::blocked(rest.of(tick.bytes));
         session.moved = tick.now;
@@ -147,6 +150,6 @@ impl Http {
         if let Some(upstream) = upstream.and_then(|upstream| self.upstreams.get_mut(upstream)) {
             upstream.set_credit(tick, false);
         }
-        self.arm_session(world, id);
+        self.arm_session(id);
     }
 }

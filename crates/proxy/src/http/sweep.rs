@@ -112,7 +112,7 @@ impl Http {
             (OnChange::Keep, _) => {}
             // Nothing is under way: there is nothing to wait for but that the last answer is taken.
             (OnChange::Drain(_) | OnChange::Close, None) if self.sessions[id].stage != Stage::Closing => {
-                self.close_session(world, tick, id);
+                self.close_session(tick, id);
             }
             (OnChange::Drain(_) | OnChange::Close, None) => {}
             (OnChange::Drain(time), Some(exchange)) => {
@@ -120,17 +120,17 @@ impl Http {
                 if change == Change::Drained && exchange.phase != Phase::Responding {
                     exchange.traits.keeps = false;
                 }
-                self.drain(world, id, Drain { until: tick.now + time, change });
+                self.drain(id, Drain { until: tick.now + time, change });
             }
             (OnChange::Close, Some(exchange)) => self.refuse(world, tick, exchange, (503, reason)),
         }
     }
 
-    fn drain(&mut self, world: &mut World, id: SessionId, drain: Drain) {
+    fn drain(&mut self, id: SessionId, drain: Drain) {
         let session = &mut self.sessions[id];
         if session.drain.is_none_or(|already| drain.until < already.until) {
             session.drain = Some(drain);
-            self.arm_session(world, id);
+            self.arm_session(id);
         }
     }
 

@@ -20,6 +20,19 @@ struct Pending {
     next: u32,
 }
 
+impl Pending {
+    /// What lies right behind it is written as one piece with it: one part costs the kernel less than two.
+    fn absorbs(&mut self, after: Gather) -> bool {
+        let head = &mut self.bytes.head;
+        let adjoins = self.bytes.body.len == 0 && head.len > 0 && after.head.start == head.start + head.len;
+        if adjoins {
+            head.len += after.head.len;
+            self.bytes.body = after.body;
+        }
+        adjoins
+    }
+}
+
 /// The writes of a tick, and what was not taken of them.
 #[derive(Default)]
 pub(super) struct Writer {
@@ -49,7 +62,11 @@ impl Io {
             entry.first = number;
             self.writing.dirty.push(socket);
         } else {
-            self.writing.pending[entry.last as usize].next = number;
+            let last = &mut self.writing.pending[entry.last as usize];
+            if last.absorbs(bytes) {
+                return;
+            }
+            last.next = number;
         }
         entry.last = number;
         self.writing.pending.push(Pending { bytes, next: NONE });
@@ -58,22 +75,35 @@ impl Io {
     /// Write what waits for one stream.
     pub(super) fn flush_stream(&mut self, socket: SocketId, heads: &[u8]) {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
-        let mut number = std::mem::replace(&mut entry.first, NONE);
+        let number = std::mem::replace(&mut entry.first, NONE);
         entry.last = NONE;
-        if number == NONE {
-            return;
+        let result = match self.writing.pending.get(number as usize) {
+            None => return,
+            // Nearly all: room for one write is made ready faster than for many.
+            Some(Pending { next: NONE, .. }) => self.give::<2>(socket, number, heads),
+            Some(_) => self.give::<PARTS>(socket, number, heads),
+        };
+        if let Err(error) = result {
+            self.conclude_write(socket, &error);
         }
+    }
+
+    /// Give a stream's writes from `number` on to the kernel while it takes all of them, in calls of `MOST` parts at
+    /// most; what it doesn't take is kept.
+    fn give<const MOST: usize>(&mut self, socket: SocketId, mut number: u32, heads: &[u8]) -> io::Result<()> {
+        let Some(entry) = self.sockets.get_mut(socket) else { return Ok(()) };
         let fd = entry.fd();
         let bodies = self.receiving.bytes();
-        let mut parts: [IoSlice<'_>; PARTS] = [IoSlice::new(&[]); PARTS];
+        let mut parts: [IoSlice<'_>; MOST] = [IoSlice::new(&[]); MOST];
         let mut result = Ok(());
-        // Bytes are only given to the kernel while it takes all of them.
         while let Some(first) = self.writing.pending.get(number as usize) {
             let (mut count, mut next) = (0, Some(first));
-            while let Some(pending) = next.filter(|_| count + 2 <= PARTS) {
+            while let Some(pending) = next.filter(|_| count + 2 <= MOST) {
                 for part in [pending.bytes.head.of(heads), pending.bytes.body.of(bodies)] {
-                    parts[count] = IoSlice::new(part);
-                    count += usize::from(!part.is_empty());
+                    if !part.is_empty() {
+                        parts[count] = IoSlice::new(part);
+                        count += 1;
+                    }
                 }
                 number = pending.next;
                 next = self.writing.pending.get(number as usize);
@@ -93,9 +123,7 @@ impl Io {
                 keep(&mut self.writing.rests, parts, taken);
             }
         }
-        if let Err(error) = result {
-            self.conclude_write(socket, &error);
-        }
+        result
     }
 
     /// The stream did not take all: it is blocked, or dead.

@@ -154,7 +154,10 @@ impl Heads {
                 false => header.value.as_ptr() as usize - base,
             };
             let rest = &bytes[value + header.value.len()..];
-            let line_end = memchr::memchr(b'\n', rest).ok_or(HeadError::Field)?;
+            let line_end = match rest {
+                [b'\r', b'\n', ..] => 1,
+                rest => memchr::memchr(b'\n', rest).ok_or(HeadError::Field)?,
+            };
             self.fields.push(Field {
                 start: start as u32,
                 name: u16::try_from(header.name.len()).map_err(|_| HeadError::Field)?,

@@ -1,12 +1,13 @@
 //! A request's head (RFC 9112 3).
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use super::head::{Connection, HeadError, Heads, Limits, Slots, Version, fault, framing};
 use crate::message::{Authority, Fields, Known, Length, Request};
 
 /// A request's head, and what it says about its connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RequestHead<'a> {
     /// What it says whatever the version.
     pub request: Request<'a>,
@@ -18,6 +19,8 @@ pub struct RequestHead<'a> {
     pub expects_continue: bool,
     /// Its target was an absolute URI: that, not `Host`, names the host (RFC 9112 3.2.2).
     pub is_absolute: bool,
+    /// The host that its authority names, as routes are compared with it; empty: it named none.
+    pub host: Cow<'a, str>,
 }
 
 /// A target's parts.
@@ -47,11 +50,10 @@ impl Heads {
         self.note(bytes, parsed.headers, limits.fields)?;
         let fields = Fields::new(bytes, &self.fields);
         let target = read_target(method, target)?;
-        let host = host(&fields, version)?;
-        let authority = target.authority.unwrap_or(host);
-        if !authority.is_empty() {
-            Authority::parse(authority)
-                .map_err(|_| if target.authority.is_some() { HeadError::Target } else { HeadError::Host })?;
+        let (mut authority, mut host) = host(&fields, version)?;
+        if let Some(absolute) = target.authority {
+            authority = absolute;
+            host = Authority::parse(absolute).map_err(|_| HeadError::Target)?.host;
         }
         let length = match framing(&fields, version)? {
             None | Some(Length::Sized(0) | Length::None) => Length::None,
@@ -64,6 +66,7 @@ impl Heads {
             connection: Connection::read(&fields),
             expects_continue: expects_continue(&fields, version)?,
             is_absolute: target.authority.is_some() && method != "CONNECT",
+            host,
         })
     }
 }
@@ -122,17 +125,16 @@ fn strip_scheme(target: &str) -> Option<&str> {
     })
 }
 
-/// The one `Host` (RFC 9112 3.2); only HTTP/1.0 may have none.
-fn host<'a>(fields: &Fields<'a>, version: Version) -> Result<&'a str, HeadError> {
+/// The one `Host` (RFC 9112 3.2), and the host that it names; only HTTP/1.0 may have none.
+fn host<'a>(fields: &Fields<'a>, version: Version) -> Result<(&'a str, Cow<'a, str>), HeadError> {
     let mut hosts = fields.known(Known::Host);
     match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => Err(HeadError::Host),
         (Some(host), None) => {
             let host = std::str::from_utf8(host).map_err(|_| HeadError::Host)?;
-            Authority::parse(host).map_err(|_| HeadError::Host)?;
-            Ok(host)
+            Ok((host, Authority::parse(host).map_err(|_| HeadError::Host)?.host))
         }
-        (None, _) if version == Version::Http10 => Ok(""),
+        (None, _) if version == Version::Http10 => Ok(("", Cow::Borrowed(""))),
         (None, _) => Err(HeadError::Host),
     }
 }

@@ -24,7 +24,7 @@ impl<'a> Authority<'a> {
     /// # Errors
     /// What can't be a host and a port.
     pub fn parse(text: &'a str) -> Result<Self, WrongAuthority> {
-        let (host, port) = match text.strip_prefix('[') {
+        let (host, port, is_lower) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, after) = rest.split_once(']').ok_or(WrongAuthority)?;
                 let address = address.parse::<Ipv6Addr>().map_err(|_| WrongAuthority)?;
@@ -34,22 +34,27 @@ impl<'a> Authority<'a> {
                 };
                 return Ok(Authority { host: format!("[{address}]").into(), port: read_port(port)? });
             }
-            None => match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            },
+            None => {
+                let (mut end, mut is_lower) = (text.len(), true);
+                for (at, byte) in text.bytes().enumerate() {
+                    match CLASSES[usize::from(byte)] {
+                        Class::Plain => {}
+                        Class::Upper => is_lower = false,
+                        Class::Other if byte == b':' => {
+                            end = at;
+                            break;
+                        }
+                        Class::Other => return Err(WrongAuthority),
+                    }
+                }
+                (&text[..end], text.get(end + 1..), is_lower)
+            }
         };
-        if !host.bytes().all(is_name_byte) {
-            return Err(WrongAuthority);
-        }
         let bare = host.strip_suffix('.').unwrap_or(host);
         if bare.is_empty() || bare.len() > 255 {
             return Err(WrongAuthority);
         }
-        let host = match bare.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            true => Cow::Owned(bare.to_ascii_lowercase()),
-            false => Cow::Borrowed(bare),
-        };
+        let host = if is_lower { Cow::Borrowed(bare) } else { Cow::Owned(bare.to_ascii_lowercase()) };
         Ok(Authority { host, port: read_port(port)? })
     }
 }
@@ -65,10 +70,31 @@ fn read_port(port: Option<&str>) -> Result<Option<u16>, WrongAuthority> {
     }
 }
 
-/// Letters, digits and those marks that are seen in host names.
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+/// What a byte is in a host's name.
+#[derive(Clone, Copy)]
+enum Class {
+    /// A small letter, a digit, or one of those marks that are seen in host names.
+    Plain,
+    /// A capital letter.
+    Upper,
+    Other,
 }
+
+/// Every byte's class: names are looked through once, at a table's pace.
+static CLASSES: [Class; 256] = {
+    let (mut classes, mut byte) = ([Class::Other; 256], 0u8);
+    loop {
+        classes[byte as usize] = match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => Class::Plain,
+            b'A'..=b'Z' => Class::Upper,
+            _ => Class::Other,
+        };
+        if byte == u8::MAX {
+            break classes;
+        }
+        byte += 1;
+    }
+};
 
 #[cfg(test)]
 mod tests {
