@@ -35,18 +35,7 @@ impl<'a> Authority<'a> {
                 return Ok(Authority { host: format!("[{address}]").into(), port: read_port(port)? });
             }
             None => {
-                let (mut end, mut is_lower) = (text.len(), true);
-                for (at, byte) in text.bytes().enumerate() {
-                    match CLASSES[usize::from(byte)] {
-                        Class::Plain => {}
-                        Class::Upper => is_lower = false,
-                        Class::Other if byte == b':' => {
-                            end = at;
-                            break;
-                        }
-                        Class::Other => return Err(WrongAuthority),
-                    }
-                }
+                let (end, is_lower) = name(text).ok_or(WrongAuthority)?;
                 (&text[..end], text.get(end + 1..), is_lower)
             }
         };
@@ -68,6 +57,19 @@ fn read_port(port: Option<&str>) -> Result<Option<u16>, WrongAuthority> {
         }
         Some(_) => Err(WrongAuthority),
     }
+}
+
+/// Where a host's name ends, at a colon or with the text, and whether it has no capital letter.
+fn name(text: &str) -> Option<(usize, bool)> {
+    let mut is_lower = true;
+    for (at, byte) in text.bytes().enumerate() {
+        match CLASSES[usize::from(byte)] {
+            Class::Plain => {}
+            Class::Upper => is_lower = false,
+            Class::Other => return (byte == b':').then_some((at, is_lower)),
+        }
+    }
+    Some((text.len(), is_lower))
 }
 
 /// What a byte is in a host's name.
