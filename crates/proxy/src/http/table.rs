@@ -1,8 +1,8 @@
 //! Which route a request takes: by host, path, method, fields, query and client. Compiled once for each generation.
 //!
 //! Of the routes that match, the most specific wins, whatever the order of the document: an exact host, then the longer
-//! wildcard, then any; an exact path, then the longer regular expression, then the longer prefix, then any; one that
-//! names methods; one that asks for more fields and query parameters; the longest client network. Two that ask for
+//! wildcard, then any; an exact path, then the longer regular expression (of equally long ones the first in the
+//! alphabet), then the longer prefix, then any; one that names methods; one that asks for more fields and query parameters; the longest client network. Two that ask for
 //! exactly the same are refused when the document is validated. A lookup costs what the host and the path have in
 //! labels and segments, whatever the number of routes; only regular expressions of one host are tried one by one.
 

@@ -1,5 +1,7 @@
 //! The table against a naive reference: the rule as the documentation words it.
 
+use std::cmp::Reverse;
+
 use kakei_wire::message::Field;
 use proptest::prelude::*;
 
@@ -38,9 +40,9 @@ fn route() -> impl Strategy<Value = Route> {
 }
 
 /// How specific a route is for a request; none: it doesn't match.
-type Rank = (usize, (u8, usize), bool, usize);
+type Rank<'a> = (usize, (u8, usize, Reverse<&'a str>), bool, usize);
 
-fn rank(route: &Route, wanted: &Wanted<'_>) -> Option<Rank> {
+fn rank<'a>(route: &'a Route, wanted: &Wanted<'_>) -> Option<Rank<'a>> {
     let host = |name: &ServerName| match name {
         ServerName::Exact(exact) => (**exact == *wanted.host).then_some(usize::MAX),
         ServerName::Under(suffix) => wanted.host.ends_with(&format!(".{suffix}")).then_some(suffix.len()),
@@ -48,13 +50,16 @@ fn rank(route: &Route, wanted: &Wanted<'_>) -> Option<Rank> {
     let host = if route.host.is_empty() { 0 } else { route.host.iter().filter_map(host).max()? };
     let path = std::str::from_utf8(wanted.path).unwrap();
     let path = match &route.path {
-        PathMatch::Any => (0, 0),
-        PathMatch::Exact(exact) => (path == exact).then_some((3, 0))?,
-        PathMatch::Prefix(prefix) if prefix == "/" => (1, 1),
+        PathMatch::Any => (0, 0, Reverse("")),
+        PathMatch::Exact(exact) => (path == exact).then_some((3, 0, Reverse("")))?,
+        PathMatch::Prefix(prefix) if prefix == "/" => (1, 1, Reverse("")),
         PathMatch::Prefix(prefix) => {
-            (path == prefix || path.starts_with(&format!("{prefix}/"))).then_some((1, prefix.len()))?
+            (path == prefix || path.starts_with(&format!("{prefix}/"))).then_some((1, prefix.len(), Reverse("")))?
         }
-        PathMatch::Regex(text) => pattern::compile(text).unwrap().is_match(path).then_some((2, text.len()))?,
+        // Of equally long ones, the first in the alphabet.
+        PathMatch::Regex(text) => {
+            pattern::compile(text).unwrap().is_match(path).then_some((2, text.len(), Reverse(text.as_str())))?
+        }
     };
     let method = route.method.is_empty() || route.method.iter().any(|method| method == wanted.method);
     let field = |name: &String| wanted.fields.named(name.as_bytes()).any(|value| value == b"1");
