@@ -19,6 +19,7 @@ mod network;
 mod payload;
 pub mod profile;
 mod report;
+pub mod smuggling;
 mod streams;
 mod world;
 

@@ -49,6 +49,8 @@ enum State {
     DataLf,
     /// At the begin of a trailer's line, or of the empty line.
     Line,
+    /// In a trailer's name, or in what stands behind its colon.
+    TrailerName,
     Trailer,
     TrailerLf,
     LastLf,
@@ -122,7 +124,7 @@ impl Chunked {
             (State::DataLf, b'\n') => Ok(State::Size(0)),
             (State::Line, b'\r') => Ok(State::LastLf),
             (State::LastLf, b'\n') => Ok(State::Done),
-            (State::Line | State::Trailer, byte) => self.trailer(byte),
+            (State::Line | State::TrailerName | State::Trailer, byte) => self.trailer(byte),
             (State::TrailerLf, b'\n') => {
                 self.trailers.push(b'\n');
                 Ok(State::Line)
@@ -144,15 +146,20 @@ impl Chunked {
         }
     }
 
+    /// A trailer is a field like any other: a name that is a token, a colon right behind it, a value.
     fn trailer(&mut self, byte: u8) -> Result<State, BodyError> {
-        let starts = self.state == State::Line;
-        let allowed =
-            if starts { is_token_byte(byte) } else { byte == b'\r' || byte == b'\t' || byte >= b' ' && byte != 0x7f };
-        if !allowed || self.trailers.len() >= MAX_TRAILERS {
+        let next = match (self.state, byte) {
+            (State::Line | State::TrailerName, byte) if is_token_byte(byte) => State::TrailerName,
+            (State::TrailerName, b':') => State::Trailer,
+            (State::Trailer, b'\r') => State::TrailerLf,
+            (State::Trailer, byte) if byte == b'\t' || byte >= b' ' && byte != 0x7f => State::Trailer,
+            _ => return Err(BodyError::Trailers),
+        };
+        if self.trailers.len() >= MAX_TRAILERS {
             return Err(BodyError::Trailers);
         }
         self.trailers.push(byte);
-        Ok(if byte == b'\r' { State::TrailerLf } else { State::Trailer })
+        Ok(next)
     }
 
     /// What stood behind the last chunk; empty before the body has ended.
