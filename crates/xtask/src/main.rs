@@ -10,7 +10,7 @@ cargo xtask COMMAND
   tidy               the house rules: layers, banned words, headers, sizes, documents
   sim --seeds N      sweep the simulator over N seeds (the arguments of `kakei sim`)
   fuzz [--smoke]     run the fuzz targets, a minute each (with --smoke ten seconds)
-  interop            Kakei against real programs: DNS servers, databases, TLS, ssh, other proxies (`--list`)
+  interop            Kakei against real programs: DNS servers, databases, TLS, browsers, other proxies (`--list`)
   bench udp | tcp | http  side by side with other proxies (`bench tcp --help` says how)
   ci                 everything that runs before a merge (.ci/run)
 ";

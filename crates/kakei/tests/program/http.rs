@@ -164,15 +164,21 @@ fn a_request_that_could_be_read_in_two_ways_is_refused_and_its_connection_ends()
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", "501"),
         ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", "505"),
         ("GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
-        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", "405"),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\nGET /hoped-for HTTP/1.1\r\nHost: a\r\n\r\n", "405"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nGET /x HTTP/1.1\r\n\r\n", "400"),
     ];
     for (request, status) in bad {
         let mut client = connect(proxy.front());
         client.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
-        let _ = client.read_to_string(&mut answer);
+        client.read_to_string(&mut answer).expect("its connection ends");
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer:?}");
+        assert!(answer.contains("Connection: close\r\n"), "{request:?}: {answer:?}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{request:?}: {answer:?}");
     }
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("kakei_requests_total", ""), bad.len() as u64);
+    assert_eq!(metrics.sum("kakei_requests_ended_total", ""), bad.len() as u64);
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9_000));
     let mut client = connect(proxy.front());
     let (head, _) = ask(&mut client, &long);

@@ -96,7 +96,7 @@ impl Http {
         let values = &mut world.listeners[listener].values;
         values[ListenerMetric::Requests] += 1;
         count_status(values, status);
-        world.listeners[listener].connection_closes.0[reason as usize] += 1;
+        world.listeners[listener].exchange_closes.0[reason as usize] += 1;
         let errors = world.listeners[listener].spec.http.as_ref().map(|http| http.knobs.errors.clone());
         let mut out = Vec::new();
         status_line(status, "", &mut out);

@@ -46,10 +46,12 @@ impl Http {
             Version::Http11 => !head.connection.close,
             Version::Http10 => head.connection.keep_alive && !head.connection.close,
         };
-        let keeps = asks && (most == 0 || session.requests < most) && session.drain.is_none();
+        // What stands behind a CONNECT that is refused was meant for the other end of the tunnel: it is no request.
+        let is_connect = request.method == "CONNECT";
+        let keeps = asks && !is_connect && (most == 0 || session.requests < most) && session.drain.is_none();
         let traits = Traits {
             is_head: request.method == "HEAD",
-            is_connect: request.method == "CONNECT",
+            is_connect,
             is_idempotent: message::is_idempotent(request.method),
             upgrades: false,
             is_old: head.version == Version::Http10,

@@ -69,6 +69,11 @@ impl Kakei {
         Ok(sum(&self.api("GET", "/metrics", ("text/plain", ""))?, name, label))
     }
 
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.program.id()
+    }
+
     /// Every access-log record so far.
     pub(super) fn records(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.folder.join("access.log")).unwrap_or_default();

@@ -1,10 +1,13 @@
 //! Kakei against real programs, on loopback only, without privileges. Installs nothing: says which package is missing.
 
 mod dns;
+mod http;
 mod kakei;
 mod live_change;
 mod locals;
+mod net;
 mod process;
+mod proxies;
 mod proxy_protocol;
 mod syslog;
 mod tcp;
@@ -12,6 +15,8 @@ mod tcp;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
+
+use self::http::registry::Libraries;
 
 /// A program that a check needs, and the Debian package that has it.
 struct Tool {
@@ -38,6 +43,10 @@ const SSHD: Tool = tool("sshd", "openssh-server");
 const SSH: Tool = tool("ssh", "openssh-client");
 const IPERF: Tool = tool("iperf3", "iperf3");
 const HAPROXY: Tool = tool("haproxy", "haproxy");
+const CHROMIUM: Tool = tool("chromium", "chromium");
+const NODE: Libraries = Libraries::Node;
+const PYTHON: Libraries = Libraries::Python;
+const CURL: Tool = tool("curl", "curl");
 const NGINX: Tool = tool("nginx", "libnginx-mod-stream");
 
 /// What a check is given.
@@ -48,51 +57,80 @@ struct Setting {
     folder: PathBuf,
     /// How many queries a load has.
     queries: u64,
+    /// GiB of a large body.
+    gib: u64,
 }
 
 /// One thing to be true about Kakei and a real program.
 struct Check {
     name: &'static str,
     needs: &'static [Tool],
+    /// What it needs of registries; it is skipped where that can't be had.
+    libraries: &'static [Libraries],
     /// Returns what was measured.
     run: fn(&Setting) -> Result<String, String>,
 }
 
+const fn check(name: &'static str, needs: &'static [Tool], run: fn(&Setting) -> Result<String, String>) -> Check {
+    Check { name, needs, libraries: &[], run }
+}
+
+const fn with(libraries: &'static [Libraries], check: Check) -> Check {
+    Check { libraries, ..check }
+}
+
 const CHECKS: &[Check] = &[
-    Check { name: "live-change-per-flow", needs: &[NSD, DNSPERF], run: live_change::per_flow },
-    Check { name: "live-change-shared", needs: &[NSD, DNSPERF], run: live_change::shared },
-    Check { name: "proxy-to-unbound", needs: &[UNBOUND], run: proxy_protocol::to_unbound },
-    Check { name: "proxy-to-dnsdist", needs: &[NSD, DNSDIST], run: proxy_protocol::to_dnsdist },
-    Check { name: "proxy-from-dnsdist", needs: &[NSD, DNSDIST], run: proxy_protocol::from_dnsdist },
-    Check { name: "proxy-through", needs: &[UNBOUND, DNSDIST], run: proxy_protocol::through },
-    Check { name: "syslog-per-flow", needs: &[RSYSLOG, LOGGER], run: syslog::per_flow },
-    Check { name: "syslog-shared", needs: &[RSYSLOG, LOGGER], run: syslog::shared },
-    Check { name: "local-addresses", needs: &[NSD, DIG], run: locals::wildcard },
-    Check { name: "tcp-redis", needs: &[REDIS, REDIS_TOOLS], run: tcp::databases::redis },
-    Check { name: "tcp-postgres", needs: &[POSTGRES], run: tcp::databases::postgres },
-    Check { name: "tcp-tls-by-name", needs: &[OPENSSL], run: tcp::tls::by_name },
-    Check { name: "tcp-ssh", needs: &[OPENSSL, SSHD, SSH], run: tcp::tls::ssh },
-    Check { name: "tcp-iperf", needs: &[IPERF], run: tcp::iperf::both_ways },
-    Check { name: "tcp-from-haproxy", needs: &[HAPROXY], run: tcp::headers::from_haproxy },
-    Check { name: "tcp-from-nginx", needs: &[NGINX], run: tcp::headers::from_nginx },
-    Check { name: "tcp-to-haproxy", needs: &[HAPROXY], run: tcp::headers::to_haproxy },
-    Check { name: "tcp-to-nginx", needs: &[NGINX], run: tcp::headers::to_nginx },
-    Check { name: "tcp-through", needs: &[HAPROXY], run: tcp::headers::through },
-    Check { name: "tcp-live-change", needs: &[], run: tcp::changes::survive },
-    Check { name: "tcp-bad-input", needs: &[], run: tcp::bad_input::bounded },
+    check("live-change-per-flow", &[NSD, DNSPERF], live_change::per_flow),
+    check("live-change-shared", &[NSD, DNSPERF], live_change::shared),
+    check("proxy-to-unbound", &[UNBOUND], proxy_protocol::to_unbound),
+    check("proxy-to-dnsdist", &[NSD, DNSDIST], proxy_protocol::to_dnsdist),
+    check("proxy-from-dnsdist", &[NSD, DNSDIST], proxy_protocol::from_dnsdist),
+    check("proxy-through", &[UNBOUND, DNSDIST], proxy_protocol::through),
+    check("syslog-per-flow", &[RSYSLOG, LOGGER], syslog::per_flow),
+    check("syslog-shared", &[RSYSLOG, LOGGER], syslog::shared),
+    check("local-addresses", &[NSD, DIG], locals::wildcard),
+    check("tcp-redis", &[REDIS, REDIS_TOOLS], tcp::databases::redis),
+    check("tcp-postgres", &[POSTGRES], tcp::databases::postgres),
+    check("tcp-tls-by-name", &[OPENSSL], tcp::tls::by_name),
+    check("tcp-ssh", &[OPENSSL, SSHD, SSH], tcp::tls::ssh),
+    check("tcp-iperf", &[IPERF], tcp::iperf::both_ways),
+    check("tcp-from-haproxy", &[HAPROXY], tcp::headers::from_haproxy),
+    check("tcp-from-nginx", &[NGINX], tcp::headers::from_nginx),
+    check("tcp-to-haproxy", &[HAPROXY], tcp::headers::to_haproxy),
+    check("tcp-to-nginx", &[NGINX], tcp::headers::to_nginx),
+    check("tcp-through", &[HAPROXY], tcp::headers::through),
+    check("tcp-live-change", &[], tcp::changes::survive),
+    check("tcp-bad-input", &[], tcp::bad_input::bounded),
+    check("http-curl", &[CURL, NGINX], http::curl::options),
+    check("http-to-nginx", &[NGINX], http::proxies::to_nginx),
+    check("http-to-haproxy", &[HAPROXY], http::proxies::to_haproxy),
+    check("http-from-nginx", &[NGINX], http::proxies::from_nginx),
+    check("http-from-haproxy", &[HAPROXY], http::proxies::from_haproxy),
+    check("http-bulk", &[], http::bulk::bodies),
+    check("http-bad-input", &[], http::bad_input::bounded),
+    check("http-as-others", &[NGINX, HAPROXY], http::same::as_others),
+    with(&[NODE], check("http-express", &[CURL], http::web::express)),
+    with(&[PYTHON], check("http-uvicorn", &[], http::web::uvicorn)),
+    with(&[NODE, PYTHON], check("http-websocket", &[], http::web::sockets)),
+    with(&[PYTHON], check("http-live-change", &[], http::changes::survive)),
+    check("http-chromium", &[CHROMIUM, NGINX], http::chromium::page),
 ];
 
-const HELP: &str = "cargo xtask interop [--list] [--queries N] [CHECK…]\n\n\
+/// GiB of a large body, unless told otherwise.
+const GIB: u64 = 10;
+
+const HELP: &str = "cargo xtask interop [--list] [--queries N] [--gib N] [CHECK…]\n\n\
     Runs every check, or those whose names begin as given. KAKEI_BIN names another binary than the one that is built.\n";
 
 /// `cargo xtask interop`.
 pub fn run(args: &[String]) -> Result<String, String> {
-    let (mut wanted, mut queries, mut args) = (Vec::new(), 200_000, args.iter());
+    let (mut wanted, mut queries, mut gib, mut args) = (Vec::new(), 200_000, GIB, args.iter());
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "-h" | "--help" => return Ok(HELP.to_owned()),
             "--list" => return Ok(CHECKS.iter().map(|check| format!("{}\n", check.name)).collect()),
             "--queries" => queries = args.next().and_then(|n| n.parse().ok()).ok_or("--queries needs a number")?,
+            "--gib" => gib = args.next().and_then(|n| n.parse().ok()).ok_or("--gib needs a number")?,
             name => wanted.push(name),
         }
     }
@@ -103,10 +141,18 @@ pub fn run(args: &[String]) -> Result<String, String> {
     }
     missing(&chosen)?;
     let binary = binary()?;
-    let failed = chosen.iter().filter(|check| !carry_out(check, &binary, queries)).count();
-    match failed {
-        0 => Ok(format!("interop: {} of {} hold\n", chosen.len(), chosen.len())),
-        _ => Err(format!("interop: {failed} of {} do not hold", chosen.len())),
+    let (mut held, mut skipped) = (0, 0);
+    for check in &chosen {
+        match carry_out(check, &Setting { binary: binary.clone(), folder: folder_of(check), queries, gib }) {
+            Some(true) => held += 1,
+            Some(false) => {}
+            None => skipped += 1,
+        }
+    }
+    let skips = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+    match chosen.len() - held - skipped {
+        0 => Ok(format!("interop: {held} of {} hold{skips}\n", chosen.len())),
+        failed => Err(format!("interop: {failed} of {} do not hold{skips}", chosen.len())),
     }
 }
 
@@ -144,24 +190,31 @@ fn binary() -> Result<PathBuf, String> {
     Ok(Path::new(said["target_directory"].as_str().unwrap_or("target")).join("release/kakei"))
 }
 
-/// Run one check in a directory of its own, which stays where the check does not hold.
-fn carry_out(check: &Check, binary: &Path, queries: u64) -> bool {
-    let begun = Instant::now();
-    let folder = std::env::temp_dir().join(format!("kakei-interop-{}-{}", std::process::id(), check.name));
-    let held = std::fs::create_dir_all(&folder)
+fn folder_of(check: &Check) -> PathBuf {
+    std::env::temp_dir().join(format!("kakei-interop-{}-{}", std::process::id(), check.name))
+}
+
+/// Run one check in a directory of its own, which stays where the check does not hold. Nothing: it was skipped.
+fn carry_out(check: &Check, setting: &Setting) -> Option<bool> {
+    if let Err(why) = check.libraries.iter().try_for_each(|libraries| libraries.install()) {
+        print(&format!("SKIPS  {:<22}          {why}", check.name));
+        return None;
+    }
+    let (begun, folder) = (Instant::now(), &setting.folder);
+    let held = std::fs::create_dir_all(folder)
         .map_err(|error| format!("{}: {error}", folder.display()))
-        .and_then(|()| (check.run)(&Setting { binary: binary.to_owned(), folder: folder.clone(), queries }));
+        .and_then(|()| (check.run)(setting));
     let seconds = begun.elapsed().as_secs_f64();
     match &held {
         Ok(measured) => {
             print(&format!("holds  {:<22} {seconds:>5.1} s  {measured}", check.name));
-            let _ = std::fs::remove_dir_all(&folder);
+            let _ = std::fs::remove_dir_all(folder);
         }
         Err(why) => {
             print(&format!("FAILS  {:<22} {seconds:>5.1} s  {why}\n       see {}", check.name, folder.display()))
         }
     }
-    held.is_ok()
+    Some(held.is_ok())
 }
 
 #[expect(clippy::print_stdout, reason = "a command line's progress")]

@@ -74,9 +74,23 @@ impl Program {
         Err(format!("{} has not ended within {:.0} s:\n{}", self.name, within.as_secs_f64(), self.said()))
     }
 
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
+}
+
+/// A process's resident memory, bytes.
+pub(super) fn rss(pid: u32) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map(|kib| kib << 10).ok_or_else(|| format!("{path} has no VmRSS"))
 }
 
 impl Drop for Program {

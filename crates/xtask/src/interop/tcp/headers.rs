@@ -2,12 +2,12 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
 use super::super::Setting;
 use super::super::kakei::Kakei;
-use super::super::process::{Program, command, free_port, wait_for, write};
+use super::super::process::{free_port, wait_for};
+use super::super::proxies::{haproxy, nginx, nginx_streams};
 use super::{cluster, connect_from, echo, echoes, four, listener, rest, six};
 
 /// Clients that no program of the check would be mistaken for.
@@ -22,36 +22,6 @@ fn beside(client: SocketAddr, port: u16) -> SocketAddr {
 
 fn clients() -> impl Iterator<Item = SocketAddr> {
     CLIENTS.into_iter().map(|text| text.parse().expect("an address written here"))
-}
-
-/// HAProxy that goes by these sections.
-fn haproxy(folder: &Path, port: u16, sections: &str) -> Result<Program, String> {
-    let config = folder.join("haproxy.cfg");
-    let common = "global\n  nbthread 1\n  maxconn 1000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n";
-    write(&config, &format!("{common}{sections}"))?;
-    let mut program = Program::start("haproxy", folder, command("haproxy").arg("-db").arg("-f").arg(&config))?;
-    program.wait_until("its port", || TcpStream::connect(four(port)).is_ok())?;
-    Ok(program)
-}
-
-/// nginx whose stream module goes by these servers.
-fn nginx(folder: &Path, port: u16, servers: &str) -> Result<Program, String> {
-    let config = folder.join("nginx.conf");
-    let home = folder.display();
-    let module = crate::bench::nginx_stream_module();
-    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-    write(
-        &config,
-        &format!(
-            "{user}\ndaemon off;\nworker_processes 1;\npid {home}/nginx.pid;\nerror_log {home}/nginx-error.log;\n{module}\n\
-             events {{ worker_connections 512; }}\nstream {{\n  access_log off;\n{servers}}}\n"
-        ),
-    )?;
-    let mut nginx = command("nginx");
-    nginx.arg("-p").arg(folder).arg("-c").arg(&config);
-    let mut program = Program::start("nginx", folder, &mut nginx)?;
-    program.wait_until("its port", || TcpStream::connect(four(port)).is_ok())?;
-    Ok(program)
 }
 
 /// A listener of Kakei that believes headers, before an echo.
@@ -94,7 +64,7 @@ pub(in super::super) fn from_haproxy(setting: &Setting) -> Result<String, String
         }
     }
     sections += &format!("backend bare\n  server kakei {} check inter 100ms\n", four(port));
-    let _haproxy = haproxy(folder, *fronts.first().ok_or("no front")?, &sections)?;
+    let _haproxy = haproxy(folder, *fronts.first().ok_or("no front")?, "tcp", &sections)?;
     let mut seen = 0;
     for front in fronts {
         seen += seen_through(&kakei, front)?;
@@ -125,7 +95,7 @@ pub(in super::super) fn from_nginx(setting: &Setting) -> Result<String, String> 
             )
         })
         .collect();
-    let _nginx = nginx(folder, fronts[0], &servers)?;
+    let _nginx = nginx(folder, fronts[0], &nginx_streams(&servers))?;
     let seen = seen_through(&kakei, fronts[0])? + seen_through(&kakei, fronts[1])?;
     let refused = refused_elsewhere(&kakei, port)?;
     Ok(format!("{seen} clients of nginx over both families in the access log; {refused}"))
@@ -204,7 +174,7 @@ pub(in super::super) fn to_haproxy(setting: &Setting) -> Result<String, String> 
         "frontend seen\n  mode http\n  bind 127.0.0.1:{port} accept-proxy\n  bind [::1]:{port} accept-proxy\n  \
          {SEEN} \"%[src]:%[src_port]|%[dst]:%[dst_port]\"\n"
     );
-    let _haproxy = haproxy(folder, port, &sections)?;
+    let _haproxy = haproxy(folder, port, "tcp", &sections)?;
     let (document, fronts) = sending([four(port), six(port)], "")?;
     let kakei = Kakei::start(&setting.binary, folder, &document)?;
     let count = told_right(&fronts, GET)?;
@@ -219,7 +189,7 @@ pub(in super::super) fn to_nginx(setting: &Setting) -> Result<String, String> {
         "  server {{ listen 127.0.0.1:{port} proxy_protocol; listen [::1]:{port} proxy_protocol;\n    return \
          \"$proxy_protocol_addr:$proxy_protocol_port|$proxy_protocol_server_addr:$proxy_protocol_server_port\"; }}\n"
     );
-    let _nginx = nginx(folder, port, &servers)?;
+    let _nginx = nginx(folder, port, &nginx_streams(&servers))?;
     let (document, fronts) = sending([four(port), six(port)], "")?;
     let kakei = Kakei::start(&setting.binary, folder, &document)?;
     let count = told_right(&fronts, "")?;
@@ -246,7 +216,7 @@ pub(in super::super) fn through(setting: &Setting) -> Result<String, String> {
         );
         fronts.push(front);
     }
-    let _haproxy = haproxy(folder, receiver, &sections)?;
+    let _haproxy = haproxy(folder, receiver, "tcp", &sections)?;
     let (mut count, mut relayed) = (0, 0);
     for (n, front) in fronts.into_iter().enumerate() {
         for client in clients() {
