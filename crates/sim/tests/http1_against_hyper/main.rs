@@ -58,8 +58,11 @@ const STRICTER: &[(Why, &str)] = &[
 /// What we don't read because the connection was to end, which hyper overlooks.
 const CLOSES: &str = "`close` counts even where an option beside it isn't ASCII";
 
+/// What a request has.
+type Sign = fn(&Message) -> bool;
+
 /// What hyper refuses though we read it: what its error says, a sign in the request, and why we let it pass.
-const LENIENT: &[(&str, fn(&Message) -> bool, &str)] =
+const LENIENT: &[(&str, Sign, &str)] =
     &[("Parse(Uri)", has_odd_target, "what browsers leave unescaped in a target goes on as it came")];
 
 /// Characters that no URI has (RFC 3986), but that nothing takes for a blank or a line's end.

@@ -4,14 +4,15 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 
 use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::header::HeaderValue;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::{Message, Reading, Why};
 
@@ -59,22 +60,20 @@ impl Body for Nothing {
 
 /// Every request of the bytes, until they end, the connection does, or something is refused.
 pub(crate) fn read(bytes: &[u8]) -> Reading {
-    let seen: Arc<Mutex<(Vec<Message>, Option<Why>)>> = Arc::default();
+    let (tell, told) = mpsc::channel();
     let service = service_fn(|request: Request<Incoming>| {
-        let seen = Arc::clone(&seen);
+        let tell = tell.clone();
         async move {
             let ends = *request.method() == Method::CONNECT;
-            let mut message = message(&request);
-            match content(request.into_body()).await {
-                Ok(body) => {
-                    message.body = body;
-                    seen.lock().unwrap().0.push(message);
-                }
-                Err(error) => seen.lock().unwrap().1 = refusal(&error),
+            let message = message(&request);
+            let read = content(request.into_body()).await.map(|body| Message { body, ..message });
+            tell.send(read).expect("somebody listens");
+            let mut answer = Response::new(Nothing);
+            if ends {
+                *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+                answer.headers_mut().insert("connection", HeaderValue::from_static("close"));
             }
-            let builder = Response::builder().status(if ends { 405 } else { 204 });
-            let builder = if ends { builder.header("connection", "close") } else { builder };
-            Ok::<_, Infallible>(builder.body(Nothing).unwrap())
+            Ok::<_, Infallible>(answer)
         }
     });
     let mut connection = pin!(http1::Builder::new().half_close(true).serve_connection(Wire(bytes), service));
@@ -85,8 +84,15 @@ pub(crate) fn read(bytes: &[u8]) -> Reading {
         Poll::Pending => None,
     });
     let ended = ended.expect("it ends");
-    let (messages, refused) = std::mem::take(&mut *seen.lock().unwrap());
-    Reading { messages, refused: refused.or_else(|| ended.err().as_ref().and_then(refusal)), closes: false }
+    let (mut messages, mut refused) = (Vec::new(), None);
+    for read in told.try_iter() {
+        match read {
+            Ok(message) => messages.push(message),
+            Err(error) => refused = refusal(&error),
+        }
+    }
+    let refused = refused.or_else(|| ended.err().as_ref().and_then(refusal));
+    Reading { messages, refused, closes: false }
 }
 
 /// What is cut off is no refusal.

@@ -111,7 +111,8 @@ struct Backend {
 
 impl Backend {
     fn start() -> Result<Backend, String> {
-        let (seen, wrong): (Arc<Mutex<Vec<Seen>>>, Arc<Mutex<Vec<String>>>) = Default::default();
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let wrong: Arc<Mutex<Vec<String>>> = Arc::default();
         let (notes, complaints) = (Arc::clone(&seen), Arc::clone(&wrong));
         let address = serve(move |mut stream| {
             loop {
