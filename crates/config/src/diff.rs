@@ -27,6 +27,8 @@ pub enum Kind {
     Route,
     /// A cluster.
     Cluster,
+    /// A certificate.
+    Certificate,
 }
 
 /// What happens to one object. Values are in the document's own syntax (`"30s"`, `5000`).
@@ -146,7 +148,7 @@ pub enum ApplyError {
     },
 }
 
-/// What makes `b` of `a`: sections first, then listeners, routes and clusters, each kind by name. Empty when they are equal.
+/// What makes `b` of `a`: sections first, then listeners, routes, clusters and certificates, each kind by name. Empty when they are equal.
 pub fn diff(a: &Document, b: &Document) -> Vec<Change> {
     let mut changes = Vec::new();
     changes.extend(changed(Kind::Admin, &Name::new(""), &a.admin, &b.admin));
@@ -155,6 +157,7 @@ pub fn diff(a: &Document, b: &Document) -> Vec<Change> {
     objects(Kind::Listener, &a.listeners, &b.listeners, &mut changes);
     objects(Kind::Route, &a.routes, &b.routes, &mut changes);
     objects(Kind::Cluster, &a.clusters, &b.clusters, &mut changes);
+    objects(Kind::Certificate, &a.certificates, &b.certificates, &mut changes);
     changes
 }
 
@@ -172,6 +175,7 @@ pub fn apply(changes: &[Change], document: &Document) -> Result<Document, ApplyE
             Kind::Listener => change_in(change, &mut result.listeners)?,
             Kind::Route => change_in(change, &mut result.routes)?,
             Kind::Cluster => change_in(change, &mut result.clusters)?,
+            Kind::Certificate => change_in(change, &mut result.certificates)?,
         }
     }
     Ok(result)
@@ -216,6 +220,7 @@ impl Diffed for crate::model::Workers {}
 impl Diffed for crate::model::AccessLog {}
 impl Diffed for crate::model::Listener {}
 impl Diffed for crate::model::Route {}
+impl Diffed for crate::model::Certificate {}
 impl Diffed for Backend {}
 
 impl Diffed for Cluster {
@@ -447,6 +452,7 @@ impl fmt::Display for Kind {
             Kind::Listener => "listener",
             Kind::Route => "route",
             Kind::Cluster => "cluster",
+            Kind::Certificate => "certificate",
         })
     }
 }
@@ -496,6 +502,8 @@ fn words(node: Option<&Node>) -> String {
     match node.map(|node| &node.value) {
         None => "unset".into(),
         Some(Value::Text(text)) if text.is_empty() => "\"\"".into(),
+        // It may be a private key, and what changed is written to logs.
+        Some(Value::Text(text)) if text.contains("-----BEGIN ") => "(PEM)".into(),
         Some(Value::Text(text)) => text.clone(),
         Some(value) => value.to_json().to_string(),
     }

@@ -2,6 +2,7 @@
 //! It sees the model only; places are looked up in the tree when something is wrong.
 
 mod http;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +46,7 @@ impl<'a> Check<'a, '_> {
                 let way = [Step::Key("listeners"), Step::Key(name.as_str()), Step::Key("cluster")];
                 self.exists("cluster", cluster, &way);
             }
+            self.tls(name, listener);
         }
     }
 
@@ -66,6 +68,7 @@ impl<'a> Check<'a, '_> {
         let document = self.document;
         let (known, names): (bool, Box<dyn Iterator<Item = &Name>>) = match kind {
             "listener" => (document.listeners.contains_key(name), Box::new(document.listeners.keys())),
+            "certificate" => (document.certificates.contains_key(name), Box::new(document.certificates.keys())),
             _ => (document.clusters.contains_key(name), Box::new(document.clusters.keys())),
         };
         if known || name.as_str().is_empty() {

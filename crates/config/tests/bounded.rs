@@ -101,7 +101,7 @@ fn as_deep_as_a_document_may_nest_is_read() {
     let read = std::thread::Builder::new().stack_size(512 << 10).spawn(move || parse_toml(&text).unwrap_err()).unwrap();
     assert_eq!(
         read.join().unwrap().to_string(),
-        "1:2: unknown key `a` (known keys: `admin`, `workers`, `access_log`, `listeners`, `routes`, `clusters`)"
+        "1:2: unknown key `a` (known keys: `admin`, `workers`, `access_log`, `listeners`, `routes`, `clusters`, `certificates`)"
     );
 }
 

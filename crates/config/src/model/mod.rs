@@ -5,6 +5,7 @@
 //! The model never says how a value was written; places in the text belong to parsing.
 
 mod http;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::http::*;
+pub use self::tls::*;
 
 /// The name of an object: its identity across changes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,6 +76,9 @@ pub struct Document {
     pub routes: BTreeMap<Name, Route>,
     /// Groups of backends, by name.
     pub clusters: BTreeMap<Name, Cluster>,
+    /// What listeners prove by who they are, by name.
+    #[serde(default)]
+    pub certificates: BTreeMap<Name, Certificate>,
 }
 
 /// The operator's side door.
@@ -161,6 +166,8 @@ pub struct Listener {
     pub proxy_protocol: InboundProxyProtocol,
     /// How long what must come before a connection is routed (a PROXY header, a ClientHello) may take. TCP only.
     pub preread_timeout: Duration,
+    /// What TLS clients are held to; none: it speaks without TLS.
+    pub tls: Option<ListenerTls>,
     /// What only HTTP has.
     pub http: HttpListener,
     /// How long live flows and connections may go on after the listener was removed or the process was told to stop.
@@ -177,6 +184,7 @@ impl Default for Listener {
             max_datagram_size: crate::bounds::MAX_DATAGRAM_BYTES,
             proxy_protocol: InboundProxyProtocol::default(),
             preread_timeout: Duration::from_secs(5),
+            tls: None,
             http: HttpListener::default(),
             drain_timeout: Duration::from_secs(30),
         }

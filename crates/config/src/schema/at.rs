@@ -104,6 +104,7 @@ pub(crate) fn subject(steps: &[Step<'_>]) -> String {
         [Step::Key("listeners"), Step::Key(name), rest @ ..] => (format!("listener `{}`", quoted(name)), rest),
         [Step::Key("routes"), Step::Key(name), rest @ ..] => (format!("route `{}`", quoted(name)), rest),
         [Step::Key("clusters"), Step::Key(name), rest @ ..] => (format!("cluster `{}`", quoted(name)), rest),
+        [Step::Key("certificates"), Step::Key(name), rest @ ..] => (format!("certificate `{}`", quoted(name)), rest),
         rest => (String::new(), rest),
     };
     let mut option = String::new();

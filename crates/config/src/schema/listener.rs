@@ -8,6 +8,7 @@ use super::http::{
 };
 use super::network::{Address, Network};
 use super::streams::{AfterChange, ProtocolName, ServerNameOf};
+use super::tls::LISTENER_TLS;
 use super::values::{Flag, LONGEST, Reference, Size, Time, UNLIMITED, Whole, Words};
 use super::{ListOf, Maybe, Section, Sparse, Table, field, independent};
 use crate::bounds::MAX_DATAGRAM_BYTES;
@@ -28,11 +29,12 @@ pub(super) const LISTENER: Section<Listener> = Section {
         field!(proxy_protocol: Table(&PROXY_PROTOCOL), "inbound PROXY protocol headers: v2 on datagrams, v1 or v2 on connections"),
         field!(preread_timeout: Time { min: Duration::from_millis(1), max: LONGEST },
             "TCP and HTTP: how long what must come before a connection is routed (a PROXY header, a ClientHello) may take"),
+        field!(tls: Maybe(Table(&LISTENER_TLS)), "TCP and HTTP: TLS ends here; left out: it is spoken without, or goes on to the backend as it is"),
         field!(http: Sparse(Table(&HTTP_LISTENER)), "HTTP: what it holds its clients to"),
         field!(drain_timeout: Time { min: Duration::ZERO, max: LONGEST },
             "how long live flows and connections may go on after the listener was removed or the process was told to stop"),
     ],
-    later: &[("tls", "TLS")],
+    later: &[],
     finish: independent,
 };
 

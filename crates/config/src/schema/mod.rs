@@ -16,6 +16,7 @@ mod http;
 mod listener;
 mod sections;
 mod streams;
+mod tls;
 
 pub(crate) use at::{At, Step, pointer, subject};
 pub(crate) use http::ACTIONS;

@@ -8,6 +8,7 @@ use super::http::{
 };
 use super::listener::{LIMITS, LISTENER, PROXY_PROTOCOL, ROUTE};
 use super::sections::{ACCESS_LOG, ADMIN, DOCUMENT, WORKERS};
+use super::tls::{CERTIFICATE, LISTENER_TLS};
 use super::{Field, Section};
 use crate::tree::Value;
 
@@ -22,6 +23,7 @@ pub fn reference() -> String {
         table("`[listeners.NAME]`", &LISTENER),
         table("`limits` of a listener", &LIMITS),
         table("`proxy_protocol` of a listener", &PROXY_PROTOCOL),
+        table("`tls` of a listener", &LISTENER_TLS),
         table("`http` of a listener", &HTTP_LISTENER),
         table("`errors` of a listener's `http`, and of a route", &ERRORS),
         table("`[routes.NAME]`", &ROUTE),
@@ -45,6 +47,7 @@ pub fn reference() -> String {
         table("`health.tcp`", &TCP),
         table("`health.http`", &HTTP_CHECK),
         table("`health.passive`", &PASSIVE),
+        table("`[certificates.NAME]`", &CERTIFICATE),
     ]
     .join("\n")
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::cluster::CLUSTER;
 use super::listener::{LISTENER, ROUTE};
+use super::tls::CERTIFICATE;
 use super::network::Address;
 use super::values::{Flag, NAME_SIGNS, Path, Whole, Words, mismatch, wrong_name};
 use super::{At, Codec, Maybe, Section, Table, field, independent, values};
@@ -31,8 +32,9 @@ pub(super) const DOCUMENT: Section<Document> = Section {
         field!(listeners: Objects(&LISTENER), "what listens, by name"),
         field!(routes: Objects(&ROUTE), "what refines a listener, by name"),
         field!(clusters: Objects(&CLUSTER), "groups of backends, by name"),
+        field!(certificates: Objects(&CERTIFICATE), "what listeners prove by who they are, by name"),
     ],
-    later: &[("certificates", "TLS")],
+    later: &[],
     finish: independent,
 };
 
@@ -114,7 +116,8 @@ objects!(
     AccessLog = ACCESS_LOG,
     Listener = LISTENER,
     Route = ROUTE,
-    Cluster = CLUSTER
+    Cluster = CLUSTER,
+    crate::model::Certificate = CERTIFICATE
 );
 objects!(crate::model::Backend = super::cluster::BACKEND);
 

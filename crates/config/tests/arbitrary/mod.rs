@@ -1,6 +1,7 @@
 //! Arbitrary valid documents, and texts to start mutations from.
 
 mod http;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -22,6 +23,7 @@ pub(crate) const SEEDS: &[&str] = &[
     include_str!("../errors/later.toml"),
     include_str!("../errors/http-values.toml"),
     include_str!("../errors/http-routes.toml"),
+    include_str!("../errors/tls.toml"),
 ];
 
 pub(super) fn name() -> impl Strategy<Value = Name> {
@@ -119,6 +121,7 @@ fn listener() -> impl Strategy<Value = Listener> {
             max_datagram_size,
             proxy_protocol: InboundProxyProtocol { trusted },
             preread_timeout,
+            tls: None,
             http: if protocol == Protocol::Http { http } else { HttpListener::default() },
             drain_timeout,
         },
@@ -253,9 +256,16 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
     let routes = vec((name(), any::<usize>(), any::<usize>(), vec(network(), 1..4), http::route()), 0..4);
     let default_clusters = vec(option::of(any::<usize>()), 4);
     let objects = (named(listener()), named(cluster()), routes, default_clusters);
-    (admin(), workers(), access_log(), objects).prop_map(|(admin, workers, access_log, objects)| {
+    let secure = (named(tls::certificate()), vec(option::of(tls::listener()), 4));
+    (admin(), workers(), access_log(), objects, secure).prop_map(|(admin, workers, access_log, objects, secure)| {
         let (listeners, clusters, routes, default_clusters) = objects;
-        let mut document = Document { admin, workers, access_log, listeners, clusters, routes: BTreeMap::new() };
+        let (certificates, tls) = secure;
+        let names: Vec<Name> = certificates.keys().cloned().collect();
+        let routed = BTreeMap::new();
+        let mut document = Document { admin, workers, access_log, listeners, clusters, certificates, routes: routed };
+        for (listener, tls) in document.listeners.values_mut().zip(tls) {
+            listener.tls = tls.and_then(|tls| tls::connected(tls, listener.protocol, &names));
+        }
         connect(&mut document, routes, &default_clusters);
         document
     })

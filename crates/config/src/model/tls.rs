@@ -1,0 +1,144 @@
+//! What only TLS has: certificates, and what a listener holds its clients to before they may speak. Plain data, as the
+//! rest of the model; files are named here and read elsewhere.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+
+/// A certificate, its chain and its key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Certificate {
+    /// The certificate, and behind it those that vouch for it, each for the one before.
+    pub chain: Pem,
+    /// The private key of the first of them.
+    pub key: Pem,
+}
+
+/// A file in PEM, or the text of one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pem {
+    /// The file of that path.
+    File(String),
+    /// This text.
+    Text(String),
+}
+
+impl Default for Pem {
+    fn default() -> Self {
+        Pem::File(String::new())
+    }
+}
+
+impl fmt::Debug for Pem {
+    /// Without the text, which may be a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pem::File(path) => write!(f, "File({path:?})"),
+            Pem::Text(text) => write!(f, "Text({} bytes)", text.len()),
+        }
+    }
+}
+
+/// What a listener holds TLS clients to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListenerTls {
+    /// The certificates that it shows, by the name that a client asks for.
+    pub certificates: Vec<Name>,
+    /// The one for clients that ask for no name, or for one that no certificate has; none: those are refused.
+    pub default: Option<Name>,
+    /// The oldest version.
+    pub min_version: TlsVersion,
+    /// The cipher suites, in the order of preference; empty: those that are thought safe.
+    pub cipher_suites: Vec<CipherSuite>,
+    /// The protocols that may be agreed on, in the order of preference; empty: none over TCP, `http/1.1` over HTTP.
+    pub alpn: Vec<String>,
+    /// Time for a handshake.
+    pub handshake_timeout: Duration,
+    /// Handshakes under way at one time.
+    pub handshakes: u32,
+    /// Whether clients get tickets by which a later handshake is shorter.
+    pub tickets: bool,
+}
+
+impl Default for ListenerTls {
+    fn default() -> Self {
+        ListenerTls {
+            certificates: Vec::new(),
+            default: None,
+            min_version: TlsVersion::Tls12,
+            cipher_suites: Vec::new(),
+            alpn: Vec::new(),
+            handshake_timeout: Duration::from_secs(10),
+            handshakes: 10_000,
+            tickets: true,
+        }
+    }
+}
+
+/// A version of TLS. Older ones are broken, and not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// A cipher suite. Each has forward secrecy and authenticated encryption; others are not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CipherSuite {
+    /// TLS 1.3.
+    Aes256GcmSha384,
+    /// TLS 1.3.
+    Aes128GcmSha256,
+    /// TLS 1.3.
+    Chacha20Poly1305Sha256,
+    /// TLS 1.2, with an ECDSA key.
+    EcdsaAes256GcmSha384,
+    /// TLS 1.2, with an ECDSA key.
+    EcdsaAes128GcmSha256,
+    /// TLS 1.2, with an ECDSA key.
+    EcdsaChacha20Poly1305Sha256,
+    /// TLS 1.2, with an RSA key.
+    RsaAes256GcmSha384,
+    /// TLS 1.2, with an RSA key.
+    RsaAes128GcmSha256,
+    /// TLS 1.2, with an RSA key.
+    RsaChacha20Poly1305Sha256,
+}
+
+impl CipherSuite {
+    /// Every suite with its name in IANA's registry, the preferred first.
+    pub const ALL: [(&'static str, CipherSuite); 9] = [
+        ("TLS_AES_256_GCM_SHA384", CipherSuite::Aes256GcmSha384),
+        ("TLS_AES_128_GCM_SHA256", CipherSuite::Aes128GcmSha256),
+        ("TLS_CHACHA20_POLY1305_SHA256", CipherSuite::Chacha20Poly1305Sha256),
+        ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", CipherSuite::EcdsaAes256GcmSha384),
+        ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", CipherSuite::EcdsaAes128GcmSha256),
+        ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", CipherSuite::EcdsaChacha20Poly1305Sha256),
+        ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", CipherSuite::RsaAes256GcmSha384),
+        ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", CipherSuite::RsaAes128GcmSha256),
+        ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", CipherSuite::RsaChacha20Poly1305Sha256),
+    ];
+
+    /// Whether it is of this version.
+    pub fn is_of(self, version: TlsVersion) -> bool {
+        use CipherSuite::{Aes128GcmSha256, Aes256GcmSha384, Chacha20Poly1305Sha256};
+        let is_new = matches!(self, Aes256GcmSha384 | Aes128GcmSha256 | Chacha20Poly1305Sha256);
+        is_new == (version == TlsVersion::Tls13)
+    }
+
+    /// Its name in IANA's registry.
+    pub fn name(self) -> &'static str {
+        let known = CipherSuite::ALL.iter().find(|(_, suite)| *suite == self);
+        known.map_or("", |(name, _)| name)
+    }
+}
