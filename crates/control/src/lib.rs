@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod api;
+pub mod certificates;
 pub mod edit;
 pub mod explain;
 pub mod handle;

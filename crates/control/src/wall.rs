@@ -26,6 +26,12 @@ fn time_of_day(since: Duration) -> String {
     format!("{:02}:{:02}:{:02}", second / 3600, second % 3600 / 60, second % 60)
 }
 
+/// The same of whole seconds since 1970.
+pub fn seconds(at: i64) -> String {
+    let at = rfc3339(UNIX_EPOCH + Duration::from_secs(at.max(0).unsigned_abs()));
+    at.replace(".000Z", "Z")
+}
+
 /// Year, month and day of the n-th day since 1970-01-01 (the algorithm of Howard Hinnant's `civil_from_days`).
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;

@@ -100,6 +100,11 @@ fn let_in(listener: &mut LiveListener, now: Instant, (peer, draining): (IpAddr, 
     if draining {
         return Err(Refusal::Draining);
     }
+    if let Some(tls) = &listener.spec.tls
+        && listener.values[ListenerMetric::HandshakesLive] >= u64::from(tls.handshakes)
+    {
+        return Err(Refusal::HandshakeLimit);
+    }
     let bounds = Bounds::of_connections(&listener.spec.limits);
     if listener.spec.trusted.is_empty() {
         listener.admission.admit(now, peer, &bounds).map_err(refusal)?;

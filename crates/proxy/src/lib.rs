@@ -21,6 +21,8 @@ mod restore;
 mod routes;
 mod save;
 pub mod seam;
+pub mod secure;
+mod secured;
 pub mod snapshot;
 pub mod state;
 pub mod stats;

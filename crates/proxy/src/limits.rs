@@ -36,6 +36,10 @@ pub const SMALL_MOVE: u64 = 4 << 10;
 pub const UNPIPE_AFTER: u8 = 16;
 /// Waiting connections of a cluster that one step connects.
 pub const QUEUE_TRIES_PER_STEP: usize = 256;
+/// TLS handshakes that go on in one step: each may cost some hundred microseconds, in which nothing else moves.
+pub const HANDSHAKES_PER_STEP: usize = 4;
+/// Bytes of a client in which its TLS handshake must be over.
+pub const HANDSHAKE_BYTES: usize = 128 << 10;
 /// Bytes of a connection that are looked through for its ClientHello.
 pub const CLIENT_HELLO: usize = 16 << 10;
 /// Requests of one connection that are begun in one go; the next ones follow in the next step.
@@ -62,6 +66,7 @@ pub const TIMED: usize = 200;
 pub const SLOW_START_STEPS: u32 = 10;
 
 const _: () = assert!(COPIED_CHUNK < STREAM_READ, "large pieces are not copied");
+const _: () = assert!(HANDSHAKE_BYTES >= 2 * STREAM_READ, "what comes behind a handshake's end is not held against it");
 const _: () = assert!(BULKY_READ <= STREAM_READ, "a read can be bulky");
 const _: () = assert!(MAX_DATAGRAM <= u16::MAX as u32, "a datagram's length fits a segment length");
 const _: () = assert!(SLOW_START_STEPS > 0, "a slow start has steps");

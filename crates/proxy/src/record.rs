@@ -1,6 +1,7 @@
 //! The access-log record: one for each flow and connection, made when it ends. Knows no format and no file.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kakei_config::Name;
@@ -105,6 +106,15 @@ reasons! {
     Denied: Proxy, "denied", "The client's address may not pass the route.";
     Unauthorized: Client, "unauthorized", "The client did not say who it is, or not truly.";
     RateLimited: Proxy, "rate_limited", "There were more requests than may be.";
+    TlsTimeout: Client, "tls_timeout", "Its TLS handshake was not over in time.";
+    TlsMissing: Client, "tls_missing", "It should have begun with TLS, and did not.";
+    TlsUnknownName: Client, "tls_unknown_name", "It asked for a server name that no certificate is for.";
+    TlsNoCommon: Client, "tls_no_common", "It has no version, cipher suite, key exchange or protocol of TLS in common with the listener.";
+    TlsClientAlert: Client, "tls_client_alert", "The client broke its TLS handshake off: it does not trust the certificate, or has no use for what was agreed on.";
+    TlsError: Client, "tls_error", "The peer broke the rules of TLS.";
+    TlsTooLong: Client, "tls_too_long", "Its TLS handshake had more bytes than one may have.";
+    TlsTruncated: Client, "tls_truncated", "It ended without saying so in TLS: what came may not be all.";
+    Misdirected: Client, "misdirected", "A request came to a host that the connection's certificate is not for.";
 }
 
 /// What a flow or a connection was, for the access log. Byte counts never include PROXY protocol headers.
@@ -165,6 +175,17 @@ pub enum Detail {
     Exchange(Box<ExchangeDetail>),
 }
 
+impl Detail {
+    /// What TLS came to; none: it came without.
+    pub fn tls(&self) -> Option<&TlsDetail> {
+        match self {
+            Detail::Flow { .. } => None,
+            Detail::Connection(detail) => detail.tls.as_deref(),
+            Detail::Exchange(detail) => detail.tls.as_deref(),
+        }
+    }
+}
+
 /// What only an exchange's record has.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExchangeDetail {
@@ -198,6 +219,8 @@ pub struct ExchangeDetail {
     pub connect: Option<Duration>,
     /// From its head to the head of the response; none: there was none.
     pub first_byte: Option<Duration>,
+    /// What its client's connection agreed on in TLS; none: it came without.
+    pub tls: Option<Arc<TlsDetail>>,
 }
 
 /// What only a connection's record has.
@@ -211,4 +234,29 @@ pub struct ConnectionDetail {
     pub queued: Duration,
     /// How long the attempt that succeeded took to connect; none: none did.
     pub connect: Option<Duration>,
+    /// What was agreed on in TLS, or offered where that came to nothing; none: it came without.
+    pub tls: Option<Arc<TlsDetail>>,
+}
+
+/// What a client and the proxy agreed on in TLS; or what the client offered, where that came to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TlsDetail {
+    /// `1.2` or `1.3`.
+    pub version: Option<String>,
+    /// The cipher suite, by its name in IANA's registry.
+    pub cipher: Option<String>,
+    /// The server name that the client asked for.
+    pub sni: Option<String>,
+    /// The protocol that was agreed on.
+    pub alpn: Option<String>,
+    /// Whether it went on from an earlier handshake.
+    pub resumed: bool,
+    /// The certificate that the client was shown.
+    pub certificate: Option<Name>,
+    /// The versions that the client offered, where the handshake failed.
+    pub offered_versions: Vec<String>,
+    /// The protocols that the client offered, where the handshake failed.
+    pub offered_alpn: Vec<String>,
+    /// Why the handshake failed, in words.
+    pub error: Option<String>,
 }

@@ -14,7 +14,7 @@ use crate::listener::{Front, ListenerKey, LiveListener};
 use crate::seam::{Instant, Op, Outbox, SocketId, Wall};
 use crate::snapshot::{Cluster, Listener, Snapshot};
 use crate::state::{ClusterState, FrontState, ListenerState, RestoreError, SCHEMA, SharedSocketState, WorkerState};
-use crate::stats::Values;
+use crate::stats::{ListenerMetric, Values};
 use crate::worker::{Role, Worker};
 use crate::world::{Due, Socket, Tick, World};
 
@@ -158,6 +158,8 @@ fn restore_listener(
     let mut listener = LiveListener::new(spec, world.hash);
     listener.removed = removed;
     listener.values = Values::from_slice(&state.values);
+    // Streams under TLS are not written down.
+    listener.values[ListenerMetric::HandshakesLive] = 0;
     listener.drops = Values::from_slice(&state.drops);
     listener.closes = Values::from_slice(&state.closes);
     listener.connection_closes = Values::from_slice(&state.connection_closes);

@@ -71,7 +71,7 @@ impl Worker {
             connection_knobs: Vec::new(),
         };
         let flows = self.datagrams.save(now, &mut table);
-        let relays = self.relays.save(now, &mut table);
+        let relays = self.relays.save(now, &mut table, |socket| !self.secure.holds(socket));
         let fronts = world.fronts().map(|(socket, front)| FrontState {
             socket: raw(socket),
             bind: front.bind,

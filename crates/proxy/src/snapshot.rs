@@ -16,6 +16,7 @@ pub use crate::http::{Action, Decided, Mismatch, Rule, Seats, Table, Wanted};
 use crate::limits::TIMED;
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};
+use crate::secure::{ListenerTls, Materials};
 use crate::state::RemovedState;
 use crate::stats::Series;
 
@@ -69,6 +70,8 @@ pub struct Listener {
     pub routes: Routes,
     /// What it holds HTTP clients to, and where their requests go; none: it speaks something else.
     pub http: Option<Arc<HttpListener>>,
+    /// TLS, where it ends here.
+    pub tls: Option<Arc<ListenerTls>>,
     /// Of a removed one, whose routes are gone: whether its connections still wait for a ClientHello.
     reads_hello: bool,
     /// Where all others go.
@@ -152,6 +155,7 @@ impl Listener {
             drain_timeout: state.left,
             routes: Routes::default(),
             http: None,
+            tls: None,
             reads_hello: state.reads_hello,
             default: None,
         }
@@ -162,9 +166,14 @@ impl Listener {
         self.routes.find(asked).or(self.default.as_ref())
     }
 
-    /// Whether a route asks for what only a ClientHello says.
+    /// Whether a route asks for what only a ClientHello says, and nobody else reads it.
     pub fn reads_hello(&self) -> bool {
-        self.routes.reads_hello() || self.reads_hello
+        self.tls.is_none() && (self.routes.reads_hello() || self.reads_hello)
+    }
+
+    /// How long what comes before a connection is routed may take, all of it together.
+    pub(crate) fn opening_timeout(&self) -> Duration {
+        self.tls.as_ref().map_or(Duration::ZERO, |tls| tls.spec.handshake_timeout) + self.preread_timeout
     }
 
     /// Whether a route of this listener, or its default, still leads where that one did.
@@ -195,12 +204,25 @@ impl Cluster {
 }
 
 impl Snapshot {
-    /// Compile a validated document. Objects equal to those of `previous` are shared with it.
+    /// Compile a validated document that asks for no TLS, or of which nobody wants any: a listener with TLS refuses
+    /// every client. Objects equal to those of `previous` are shared with it.
     pub fn compile(document: &Document, generation: Generation, shared: Shared, previous: Option<&Snapshot>) -> Self {
+        Snapshot::compile_with(document, generation, shared, previous, &Materials::default())
+    }
+
+    /// The same, with what the document names and doesn't hold.
+    pub fn compile_with(
+        document: &Document,
+        generation: Generation,
+        shared: Shared,
+        previous: Option<&Snapshot>,
+        materials: &Materials,
+    ) -> Self {
         let routes = timed_routes(document, previous);
         let listeners = document.listeners.iter().map(|(name, listener)| {
+            let old = previous.and_then(|p| p.listener(name)).map(|old| &**old);
+            let made = compile_listener((name, listener), (document, shared), (materials, old), &routes);
             let old = previous.and_then(|p| p.listener(name));
-            let made = compile_listener((name, listener), (document, shared), old.map(|old| &**old), &routes);
             reuse(old, made)
         });
         let before = |name: &Name| Some(previous?.cluster(name)?.is_timed);
@@ -267,7 +289,7 @@ fn reuse<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
 fn compile_listener(
     (name, listener): (&Name, &kakei_config::Listener),
     (document, shared): (&Document, Shared),
-    previous: Option<&Listener>,
+    (materials, previous): (&Materials, Option<&Listener>),
     timed: &BTreeSet<&Name>,
 ) -> Listener {
     let transport = match listener.protocol {
@@ -285,6 +307,10 @@ fn compile_listener(
         };
         reuse(old, made)
     });
+    let tls = listener.tls.as_ref().map(|spec| {
+        let made = ListenerTls::compile(spec, materials, is_http, shared.workers);
+        reuse(previous.and_then(|old| old.tls.as_ref()), made)
+    });
     let to = |cluster| Arc::new(Target { route: None, cluster, on_change: OnChange::Keep });
     Listener {
         name: name.clone(),
@@ -296,6 +322,7 @@ fn compile_listener(
         drain_timeout: listener.drain_timeout,
         routes: if is_http { Routes::default() } else { Routes::compile(name, document) },
         http,
+        tls,
         reads_hello: false,
         default: listener.cluster.clone().map(to),
     }

@@ -99,7 +99,7 @@ impl<const N: usize> Values<N> {
 
 metrics! {
     /// Labelled by listener. `DatagramsIn == DatagramsForwarded + drops + DatagramsKept`, always.
-    ListenerMetric [19] {
+    ListenerMetric [24] {
         FlowsOpened: Counter, "kakei_flows_opened", "Flows admitted.";
         FlowsLive: Gauge, "kakei_flows_live", "Flows alive.";
         DatagramsIn: Counter, "kakei_client_datagrams", "Datagrams received from clients.";
@@ -119,6 +119,11 @@ metrics! {
         Responses4xx: Counter, "kakei_responses_4xx", "HTTP responses of status 400 to 499 to clients.";
         Responses5xx: Counter, "kakei_responses_5xx", "HTTP responses of status 500 to 599 to clients.";
         RequestsQueued: Gauge, "kakei_requests_queued", "HTTP requests that wait for a backend with room.";
+        Handshakes12: Counter, "kakei_tls12_handshakes", "TLS handshakes with clients that ended with version 1.2.";
+        Handshakes13: Counter, "kakei_tls13_handshakes", "TLS handshakes with clients that ended with version 1.3.";
+        HandshakesResumed: Counter, "kakei_tls_resumed_handshakes", "Those of them that went on from an earlier one.";
+        HandshakesFailed: Counter, "kakei_tls_failed_handshakes", "TLS handshakes with clients that came to nothing; by reason among the connections closed.";
+        HandshakesLive: Gauge, "kakei_tls_handshakes_live", "TLS handshakes with clients that are under way.";
     }
 }
 
@@ -267,11 +272,13 @@ pub enum Refusal {
     RateLimit,
     /// A PROXY header is needed, and the peer is not trusted to send one.
     Untrusted,
+    /// As many TLS handshakes are under way as may.
+    HandshakeLimit,
 }
 
 impl Refusal {
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// Every reason, in the order of the counters.
     pub const ALL: [Refusal; Refusal::COUNT] = [
         Refusal::Draining,
@@ -280,6 +287,7 @@ impl Refusal {
         Refusal::NetworkLimit,
         Refusal::RateLimit,
         Refusal::Untrusted,
+        Refusal::HandshakeLimit,
     ];
 
     /// The word in logs and metrics.
@@ -291,6 +299,7 @@ impl Refusal {
             Refusal::NetworkLimit => "network_limit",
             Refusal::RateLimit => "rate_limit",
             Refusal::Untrusted => "untrusted",
+            Refusal::HandshakeLimit => "handshake_limit",
         }
     }
 }

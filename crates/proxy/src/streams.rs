@@ -10,7 +10,7 @@ use crate::worker::Worker;
 use crate::world::{Socket, Tick};
 
 /// Whose a stream is.
-enum Owner {
+pub(crate) enum Owner {
     Relay(RelayId, Side),
     Session(SessionId),
     Upstream(UpstreamId),
@@ -18,7 +18,7 @@ enum Owner {
 }
 
 impl Worker {
-    fn owner(&mut self, socket: SocketId) -> Option<Owner> {
+    pub(crate) fn owner(&mut self, socket: SocketId) -> Option<Owner> {
         match self.world.sockets.get(socket) {
             Some(&Socket::Client(id)) => Some(Owner::Relay(id, Side::Client)),
             Some(&Socket::Backend(id)) => Some(Owner::Relay(id, Side::Backend)),
@@ -35,9 +35,14 @@ impl Worker {
     /// A client connected: to whom its listener's protocol says.
     pub(crate) fn handle_accepted(&mut self, tick: &mut Tick<'_>, accepted: Accepted) {
         let Some(arrived) = arrival::admit(&mut self.world, tick, &accepted) else { return };
-        match self.world.listeners[arrived.listener].spec.http {
+        let (listener, spec) = (arrived.listener, &self.world.listeners[arrived.listener].spec);
+        let (tls, expects_header) = (spec.tls.clone(), !spec.trusted.is_empty());
+        let socket = match spec.http {
             Some(_) => self.http.handle_accepted(&mut self.world, tick, (accepted, arrived)),
             None => self.relays.handle_accepted(&mut self.world, tick, (accepted, arrived)),
+        };
+        if let Some(tls) = tls {
+            self.secure.accept(&mut self.world, tick.now, socket, (listener, tls, expects_header));
         }
     }
 
@@ -72,6 +77,13 @@ impl Worker {
     }
 
     pub(crate) fn handle_data(&mut self, tick: &mut Tick<'_>, socket: SocketId, bytes: Span) {
+        match self.secure.holds(socket) {
+            true => self.receive_secured(tick, socket, bytes),
+            false => self.pass_data(tick, socket, bytes),
+        }
+    }
+
+    pub(crate) fn pass_data(&mut self, tick: &mut Tick<'_>, socket: SocketId, bytes: Span) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_data(&mut self.world, tick, (id, side), bytes),
             Some(Owner::Session(id)) => self.http.handle_client_data(&mut self.world, tick, id, bytes),
@@ -87,6 +99,13 @@ impl Worker {
     }
 
     pub(crate) fn handle_eof(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
+        match self.secure.holds(socket) {
+            true => self.end_secured(tick, socket),
+            false => self.pass_eof(tick, socket),
+        }
+    }
+
+    pub(crate) fn pass_eof(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_eof(&mut self.world, tick, (id, side)),
             Some(Owner::Session(id)) => self.http.handle_client_eof(&mut self.world, tick, id),
@@ -97,6 +116,13 @@ impl Worker {
     }
 
     pub(crate) fn handle_broken(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
+        match self.secure.holds(socket) {
+            true => self.break_secured(tick, socket),
+            false => self.pass_broken(tick, socket),
+        }
+    }
+
+    pub(crate) fn pass_broken(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_broken(&mut self.world, tick, (id, side)),
             Some(Owner::Session(id)) => self.http.handle_client_broken(&mut self.world, tick, id),
@@ -107,6 +133,13 @@ impl Worker {
     }
 
     pub(crate) fn handle_blocked(&mut self, tick: &mut Tick<'_>, socket: SocketId, rest: Span) {
+        match self.secure.holds(socket) {
+            true => self.block_secured(tick, socket, rest),
+            false => self.pass_blocked(tick, socket, rest),
+        }
+    }
+
+    pub(crate) fn pass_blocked(&mut self, tick: &mut Tick<'_>, socket: SocketId, rest: Span) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_blocked(tick, (id, side), rest),
             Some(Owner::Session(id)) => self.http.handle_client_blocked(tick, id, rest),
@@ -117,6 +150,13 @@ impl Worker {
     }
 
     pub(crate) fn handle_drained(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
+        match self.secure.holds(socket) {
+            true => self.drain_secured(tick, socket),
+            false => self.pass_drained(tick, socket),
+        }
+    }
+
+    pub(crate) fn pass_drained(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
         match self.owner(socket) {
             Some(Owner::Relay(id, side)) => self.relays.handle_drained(&mut self.world, tick, (id, side)),
             Some(Owner::Session(id)) => self.http.handle_client_drained(tick, id),

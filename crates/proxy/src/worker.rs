@@ -19,6 +19,7 @@ use crate::relay::{Relays, Side};
 use crate::seam::{
     Command, Datagram, Event, Inbox, Instant, Notice, Op, OpenError, Outbox, Reply, SendError, SocketId, Ticket,
 };
+use crate::secure::Secure;
 use crate::stats::{DropReason, ListenerMetric, Stats, WorkerMetric};
 use crate::world::{Due, Socket, Tick, World};
 
@@ -39,6 +40,7 @@ pub struct Worker {
     pub(crate) datagrams: Datagrams,
     pub(crate) relays: Relays,
     pub(crate) http: Http,
+    pub(crate) secure: Secure,
     pub(crate) drain: Drain,
     /// Asked for before the first step, by a worker that was read back.
     pub(crate) pending: Vec<Op>,
@@ -63,6 +65,7 @@ impl Worker {
             datagrams: Datagrams::new(world.hash),
             relays: Relays::default(),
             http: Http::default(),
+            secure: Secure::default(),
             world,
             drain: Drain::No,
             pending: Vec::new(),
@@ -84,6 +87,7 @@ impl Worker {
             let located = self.datagrams.located(number);
             self.handle(&mut tick, event, located);
         }
+        self.run_handshakes(&mut tick);
         self.relays.finish(&mut self.world, &mut tick);
         let timers_left = self.fire_timers(&mut tick);
         self.datagrams.settle_stash(&mut self.world);
@@ -97,7 +101,9 @@ impl Worker {
         self.http.settle(&mut self.world, &mut tick);
         self.settle_http(&mut tick);
         self.settle_drain(&mut tick);
-        let is_behind = self.datagrams.is_behind() || self.relays.is_behind() || self.http.is_behind();
+        self.secure.seal(&mut self.world, &mut tick);
+        let is_behind =
+            self.datagrams.is_behind() || self.relays.is_behind() || self.http.is_behind() || self.secure.is_behind();
         match self.drain != Drain::Done && (timers_left || is_behind) {
             true => Some(now),
             false => self.world.timers.next(),
@@ -272,6 +278,7 @@ impl Worker {
                 Due::Relay(id) => self.handle_relay_due(tick, id),
                 Due::Session(id) => self.http.handle_session_due(&mut self.world, tick, id),
                 Due::Upstream(id) => self.http.handle_upstream_due(&mut self.world, tick, id),
+                Due::Handshake(socket) => self.expire_handshake(tick, socket),
                 Due::Listener(_) | Due::Front(_) => self.datagrams.sweep_drained(&self.world, tick),
                 Due::Review(cluster) => self.review(tick, cluster),
                 Due::Probes(cluster) => self.probe(tick, cluster),

@@ -49,6 +49,8 @@ pub(crate) enum Due {
     Session(SessionId),
     /// A backend's, that answers them.
     Upstream(UpstreamId),
+    /// A TLS handshake should be over.
+    Handshake(SocketId),
     /// A removed listener's last flows end.
     Listener(ListenerKey),
     /// A front socket's last flows end.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::cluster::CLUSTER;
 use super::listener::{LISTENER, ROUTE};
-use super::tls::CERTIFICATE;
 use super::network::Address;
+use super::tls::CERTIFICATE;
 use super::values::{Flag, NAME_SIGNS, Path, Whole, Words, mismatch, wrong_name};
 use super::{At, Codec, Maybe, Section, Table, field, independent, values};
 use crate::bounds::MAX_WORKERS;

@@ -9,8 +9,7 @@ use crate::diagnostics::Collector;
 use crate::model::{Certificate, CipherSuite, ListenerTls, Pem, TlsVersion};
 use crate::tree::Value;
 
-const VERSION: Words<TlsVersion> =
-    Words { of: &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)], later: &[] };
+const VERSION: Words<TlsVersion> = Words { of: &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)], later: &[] };
 const SUITE: Words<CipherSuite> = Words { of: &CipherSuite::ALL, later: &[] };
 
 pub(super) const CERTIFICATE: Section<Certificate> = Section {
@@ -72,9 +71,7 @@ impl Codec for PemOf {
             }
             return Some(Pem::Text(written.to_owned()));
         }
-        super::values::Path { what: "a PEM file's path, or its text", longest: 4_096 }
-            .read(at, problems)
-            .map(Pem::File)
+        super::values::Path { what: "a PEM file's path, or its text", longest: 4_096 }.read(at, problems).map(Pem::File)
     }
 
     fn write(&self, value: &Pem) -> Option<Value> {

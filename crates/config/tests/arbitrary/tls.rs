@@ -7,7 +7,8 @@ use proptest::sample::{select, subsequence};
 
 pub(super) fn certificate() -> impl Strategy<Value = Certificate> {
     let file = || "[a-z/.]{1,20}".prop_map(Pem::File);
-    let text = || "[A-Z]{1,9}".prop_map(|kind| Pem::Text(format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n")));
+    let text =
+        || "[A-Z]{1,9}".prop_map(|kind| Pem::Text(format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n")));
     let pem = || prop_oneof![3 => file(), 1 => text()];
     (pem(), pem()).prop_map(|(chain, key)| Certificate { chain, key })
 }

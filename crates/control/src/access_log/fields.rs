@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use kakei_proxy::record::{ConnectionDetail, Detail, ExchangeDetail, Record};
+use kakei_proxy::record::{ConnectionDetail, Detail, ExchangeDetail, Record, TlsDetail};
 
 use crate::wall;
 
@@ -37,6 +37,10 @@ pub(super) enum Of {
     Requests,
     /// Of connections and requests.
     Streams,
+    /// Of those of them that came by TLS.
+    Secured,
+    /// Of those whose TLS came to nothing.
+    Refused,
 }
 
 /// A field.
@@ -55,6 +59,8 @@ impl Field {
             Of::Connections => matches!(detail, Detail::Connection(_)),
             Of::Requests => matches!(detail, Detail::Exchange(_)),
             Of::Streams => !matches!(detail, Detail::Flow { .. }),
+            Of::Secured => detail.tls().is_some(),
+            Of::Refused => detail.tls().is_some_and(|tls| tls.error.is_some()),
         }
     }
 }
@@ -98,6 +104,15 @@ fields! {
     Streams "queued_ms": |line| timing(line, |of| millis(of.queued), |of| millis(of.queued));
     Streams "connect_ms": |line| timing(line, |of| or_none(of.connect, millis), |of| or_none(of.connect, millis));
     Requests "first_byte_ms": |line| or_none(exchange(line).and_then(|of| of.first_byte), millis);
+    Secured "tls_version": |line| or_none(tls(line).and_then(|of| of.version.as_deref()), word);
+    Secured "tls_cipher": |line| or_none(tls(line).and_then(|of| of.cipher.as_deref()), word);
+    Secured "tls_sni": |line| or_none(tls(line).and_then(|of| of.sni.as_deref()), word);
+    Secured "tls_alpn": |line| or_none(tls(line).and_then(|of| of.alpn.as_deref()), Value::Sent);
+    Secured "tls_resumed": |line| or_none(tls(line), |of| Value::Flag(of.resumed));
+    Secured "tls_certificate": |line| or_none(tls(line).and_then(|of| of.certificate.as_ref()), |name| word(name.as_str()));
+    Refused "tls_error": |line| or_none(tls(line).and_then(|of| of.error.as_deref()), Value::Sent);
+    Refused "tls_offered_versions": |line| offered(tls(line).map(|of| &*of.offered_versions));
+    Refused "tls_offered_alpn": |line| offered(tls(line).map(|of| &*of.offered_alpn));
 }
 
 pub(super) fn method<'a>(line: &'a Line<'_>) -> Value<'a> {
@@ -144,6 +159,15 @@ fn connection<'a>(line: &Line<'a>) -> Option<&'a ConnectionDetail> {
         Detail::Connection(detail) => Some(detail),
         Detail::Flow { .. } | Detail::Exchange(_) => None,
     }
+}
+
+fn tls<'a>(line: &Line<'a>) -> Option<&'a TlsDetail> {
+    line.record.detail.tls()
+}
+
+/// A list of what a client offered.
+fn offered<'a>(list: Option<&[String]>) -> Value<'a> {
+    or_none(list.filter(|list| !list.is_empty()), |list| Value::Word(list.join(",").into()))
 }
 
 fn timing<'a>(

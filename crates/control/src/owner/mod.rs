@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 pub use self::start::{Control, Options, StartError};
 use crate::access_log::LogWriter;
+use crate::certificates::Certificates;
 use crate::handle::{Counters, Request};
 use crate::metrics::Process;
 use crate::names::Names;
@@ -44,6 +45,10 @@ struct Owner {
     store: Option<Store>,
     /// What backends' host names stand for.
     names: Names,
+    /// What listeners show, and what session tickets are sealed by.
+    certificates: Certificates,
+    /// When those get a new key.
+    rotation: tokio::time::Interval,
     view: View,
     watchers: watch::Sender<Arc<View>>,
     drain: Option<Drain>,
@@ -79,6 +84,10 @@ impl Owner {
                 }
                 () = self.names.changed() => {
                     self.readdress();
+                    ControlFlow::Continue(())
+                }
+                _ = self.rotation.tick() => {
+                    self.rotate_tickets();
                     ControlFlow::Continue(())
                 }
             };

@@ -2,14 +2,15 @@
 //! refused, and nothing is different.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use kakei_config::{Admin, Document};
+use kakei_config::{Admin, Diagnostics, Document};
 use kakei_proxy::seam::BindKey;
 use kakei_proxy::snapshot::{Generation, Snapshot};
 use tracing::{error, info};
 
 use super::{Owner, joined};
+use crate::certificates::{Certificates, Loaded, Purpose};
 use crate::handle::{Change, Outcome, What};
 use crate::refusal::Refusal;
 
@@ -34,20 +35,27 @@ impl Owner {
             return Err(Refusal::NeedsRestart(fixed));
         }
         let diff = kakei_config::diff(&self.view.document, &document);
-        let changes: Vec<String> = diff.iter().map(ToString::to_string).collect();
+        let mut changes: Vec<String> = diff.iter().map(ToString::to_string).collect();
+        let loaded = self.load(&document, Purpose::Change)?;
+        changes.extend(loaded.renewed.iter().map(|name| format!("certificate {name}: its files hold another one")));
         if change.dry_run || changes.is_empty() {
             return Ok(Outcome { generation: running, applied: false, changes, warnings: Vec::new() });
         }
         if self.drain.is_some() {
             return Err(Refusal::Draining);
         }
-        self.publish(document, Generation(running.0 + 1))?;
+        self.publish(document, Generation(running.0 + 1), loaded.certificates)?;
         info!("generation {}, asked for by {}: {}", running.0 + 1, change.origin, changes.join("; "));
         self.confirm(change.origin, changes).await
     }
 
     /// Everything that can be refused happens before the first worker hears of it.
-    pub(super) fn publish(&mut self, document: Document, generation: Generation) -> Result<(), Refusal> {
+    pub(super) fn publish(
+        &mut self,
+        document: Document,
+        generation: Generation,
+        certificates: Certificates,
+    ) -> Result<(), Refusal> {
         let old = &self.view.snapshot;
         let document = Arc::new(document);
         let hosts = document.hosts();
@@ -55,7 +63,9 @@ impl Owner {
             true => Arc::clone(&document),
             false => Arc::new(document.resolved(self.names.known())),
         };
-        let snapshot = Arc::new(Snapshot::compile(&resolved, generation, old.shared, Some(old)));
+        let materials = certificates.materials();
+        let snapshot = Snapshot::compile_with(&resolved, generation, old.shared, Some(old), &materials);
+        let snapshot = Arc::new(snapshot);
         let binds: Vec<BindKey> = snapshot.binds().collect();
         let prepared = self.engine.prepare(&binds).map_err(|error| Refusal::Bind(error.to_string()))?;
         if document.access_log != self.view.document.access_log {
@@ -72,19 +82,41 @@ impl Owner {
         self.view.document = document;
         self.view.resolved = resolved;
         self.names.want(hosts);
+        self.certificates = certificates;
         self.view.acknowledged = false;
         Ok(())
     }
 
     /// Host names stand for other addresses: the same generation, with other backends.
     pub(super) fn readdress(&mut self) {
-        let (document, generation) = (Document::clone(&self.view.document), self.view.generation());
-        if self.drain.is_none()
-            && let Err(refusal) = self.publish(document, generation)
-        {
+        if let Err(refusal) = self.republish(self.certificates.clone()) {
             error!("backends' new addresses could not be published: {refusal}");
         }
+    }
+
+    /// Session tickets are sealed by a new key: the same generation, with other keys.
+    pub(super) fn rotate_tickets(&mut self) {
+        let mut certificates = self.certificates.clone();
+        certificates.rotate();
+        if let Err(refusal) = self.republish(certificates) {
+            error!("a new key for session tickets could not be published: {refusal}");
+        }
+    }
+
+    fn republish(&mut self, certificates: Certificates) -> Result<(), Refusal> {
+        let (document, generation) = (Document::clone(&self.view.document), self.view.generation());
+        let published = match self.drain {
+            None => self.publish(document, generation, certificates),
+            Some(_) => Ok(()),
+        };
         self.show();
+        published
+    }
+
+    /// The certificates of a document, as its files hold them now.
+    pub(super) fn load(&self, document: &Document, purpose: Purpose) -> Result<Loaded, Refusal> {
+        let loaded = self.certificates.load(document, purpose, SystemTime::now());
+        loaded.map_err(|faults| Refusal::Invalid(Diagnostics::of(faults, document, None).unwrap_or_default()))
     }
 
     /// Wait for the workers, then write the generation down.

@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use kakei_config::{Document, WorkerCount};
+use kakei_proxy::secure::LIFETIME;
 use kakei_proxy::snapshot::{Generation, Shared};
 use kakei_proxy::worker::{Role, Worker};
 use kakei_runtime::engine::{Engine, EngineConfig};
 use kakei_runtime::step::Step;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::ask::Bell;
 use super::{Counts, Owner};
 use crate::access_log::LogWriter;
 use crate::api;
+use crate::certificates::{Certificates, Purpose};
 use crate::handle::{Handle, Request};
 use crate::names::Names;
 use crate::refusal::Refusal;
@@ -163,12 +165,20 @@ where
         log,
         store,
         names: Names::start(),
+        certificates: Certificates::default(),
+        rotation: rotation(),
         watchers: watch::Sender::new(Arc::new(view.clone())),
         view,
         drain: None,
         counts: Counts::default(),
     };
     Ok((owner, First { document, generation, origin }))
+}
+
+/// When session tickets get a new key: half as often as one may be kept, since the last key but one goes then.
+fn rotation() -> tokio::time::Interval {
+    let period = std::time::Duration::from_secs(u64::from(LIFETIME) / 2);
+    tokio::time::interval_at(tokio::time::Instant::now() + period, period)
 }
 
 pub(super) struct First {
@@ -183,7 +193,9 @@ impl Owner {
             kakei_config::diff(&self.view.document, &first.document).iter().map(ToString::to_string).collect();
         self.names.want(first.document.hosts());
         self.names.first().await;
-        self.publish(first.document, first.generation).map_err(StartError::Refused)?;
+        let loaded = self.load(&first.document, Purpose::Start).map_err(StartError::Refused)?;
+        loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+        self.publish(first.document, first.generation, loaded.certificates).map_err(StartError::Refused)?;
         self.confirm(first.origin, changes).await.map_err(StartError::Refused)?;
         info!("generation {} runs on {} worker(s)", first.generation.0, self.view.workers);
         Ok(())

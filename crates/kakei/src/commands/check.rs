@@ -1,4 +1,4 @@
-//! `kakei check`: whether a document is valid. Binds and writes nothing.
+//! `kakei check`: whether a document is valid, and what it names too. Binds and writes nothing.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::say::{self, Failure};
 pub(super) fn check(check: &Check) -> Result<(), Failure> {
     let source = Source::read(&check.file)?;
     if check.output.output == Format::Json {
-        let parsed = source.parse();
+        let parsed = source.whole();
         let errors = parsed.as_ref().err().map_or_else(|| json!([]), |errors| errors.to_json());
         say::out(&format!("{}\n", json!({"valid": parsed.is_ok(), "errors": errors})));
         return match parsed {
@@ -17,7 +17,7 @@ pub(super) fn check(check: &Check) -> Result<(), Failure> {
             Err(_) => Err(Failure::drawn(String::new())),
         };
     }
-    let document = source.document()?;
+    let document = source.whole().map_err(|errors| source.drawn(&errors))?;
     let backends: usize = document.clusters.values().map(|cluster| cluster.backends.len()).sum();
     say::out(&format!(
         "{} is valid: {}, {}, {}, {}\n",

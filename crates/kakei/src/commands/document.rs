@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use kakei::config::{self, Document};
+use kakei::config::{self, Document, Written};
 
 use crate::say::{self, Failure};
 
@@ -47,6 +47,19 @@ impl Source {
 
     /// The document, or its errors drawn for standard error.
     pub(crate) fn document(&self) -> Result<Document, Failure> {
-        self.parse().map_err(|errors| Failure::drawn(errors.render(&self.name, &self.text, say::color())))
+        self.parse().map_err(|errors| self.drawn(&errors))
+    }
+
+    /// The document, and that the certificates which it names are what they should be.
+    pub(crate) fn whole(&self) -> Result<Document, config::Diagnostics> {
+        let document = self.parse()?;
+        let written = if self.json { Written::Json(&self.text) } else { Written::Toml(&self.text) };
+        kakei::control::certificates::check(&document, Some(written))?;
+        Ok(document)
+    }
+
+    /// Errors drawn for standard error.
+    pub(crate) fn drawn(&self, errors: &config::Diagnostics) -> Failure {
+        Failure::drawn(errors.render(&self.name, &self.text, say::color()))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kakei::config::{self, AccessLog, Admin, Backend, Cluster, Document, Listener, UdpKnobs, WorkerCount, Workers};
 use kakei::control::store::Store;
-use kakei::control::{Control, Generation, Options};
+use kakei::control::{Control, Generation, Options, Refusal, StartError};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
@@ -106,6 +106,7 @@ fn serve_document(serve: Serve) -> Result<Document, Failure> {
         listeners: BTreeMap::from([("front".into(), listener)]),
         routes: BTreeMap::new(),
         clusters: BTreeMap::from([("backends".into(), cluster)]),
+        certificates: BTreeMap::new(),
     })
 }
 
@@ -120,8 +121,16 @@ fn go(
     let signals =
         supervise::Signals::catch().map_err(|error| Failure::refused(format!("signals can't be caught: {error}")))?;
     let options = Options { document, origin: "start", generation, seed: kakei::random_seed() };
-    let control = Control::start(options).map_err(Failure::refused)?;
+    let control = Control::start(options).map_err(refused)?;
     supervise::Supervisor::new(control, file, admin).run(signals)
+}
+
+/// A document whose certificates can't be used is as wrong as one that can't be read.
+fn refused(error: StartError) -> Failure {
+    match error {
+        StartError::Refused(Refusal::Invalid(errors)) => Failure::drawn(format!("{errors}\n")),
+        error => Failure::refused(error),
+    }
 }
 
 /// A flow may need a descriptor: take all that the system grants without asking anyone.

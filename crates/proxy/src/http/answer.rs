@@ -174,7 +174,8 @@ impl Http {
             field(&mut out, "Date", self.date.at(tick.wall));
         }
         out.extend_from_slice(b"Location: ");
-        write_location((rule, redirect), deciding, &mut out);
+        let scheme = if self.sessions[exchange.session].secured.is_some() { "https" } else { "http" };
+        write_location((rule, redirect), (deciding, scheme), &mut out);
         out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
         write_persistence(exchange, &mut out);
         out.extend_from_slice(&rule.response.lines);
@@ -283,12 +284,12 @@ fn escape(request_id: &str, accepts: Accepts) -> String {
     request_id.chars().filter(plain).collect()
 }
 
-fn write_location((rule, redirect): (&Rule, &Redirect), deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+fn write_location((rule, redirect): (&Rule, &Redirect), (deciding, scheme): (&Deciding<'_>, &str), out: &mut Vec<u8>) {
     let request = &deciding.head.request;
     let authority = Authority::parse(request.authority).ok();
     let same_origin = redirect.scheme.is_none() && redirect.host.is_none() && redirect.port.is_none();
     if !same_origin || authority.is_some() {
-        let scheme = redirect.scheme.as_deref().unwrap_or("http");
+        let scheme = redirect.scheme.as_deref().unwrap_or(scheme);
         let host =
             redirect.host.as_deref().or(authority.as_ref().map(|authority| &*authority.host)).unwrap_or_default();
         out.extend_from_slice(scheme.as_bytes());

@@ -66,7 +66,8 @@ impl Http {
             exchange.request_framing = Framing::Chunked;
         }
         if world.records {
-            exchange.detail = Some(Box::new(detail(head)));
+            let tls = session.secured.as_ref().map(|secured| Arc::clone(&secured.detail));
+            exchange.detail = Some(Box::new(ExchangeDetail { tls, ..detail(head) }));
         }
         session.body = Body::new(request.length, false);
         exchange.request_ended = session.body == Body::Ended;
@@ -100,6 +101,9 @@ impl Http {
             "" | "*" => request.path.as_bytes().into(),
             path => message::normalise_path(path).map_err(bad)?,
         };
+        if !self.is_directed(exchange.session, &head.host) {
+            return Err((421, CloseReason::Misdirected));
+        }
         let deciding = Deciding { head, host: &head.host, path: &path };
         let client = self.sessions[exchange.session].arrived.client().ip();
         let wanted = Wanted {

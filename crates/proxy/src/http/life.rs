@@ -38,7 +38,7 @@ impl Http {
         let listener = &world.listeners[session.arrived.listener].spec;
         let knobs = listener.http.as_ref().map(|http| &http.knobs);
         let own = knobs.map(|knobs| match session.stage {
-            Stage::Introduction => (session.since + listener.preread_timeout, Limit::Introduction),
+            Stage::Introduction | Stage::Handshake => (session.since + listener.opening_timeout(), Limit::Introduction),
             Stage::Idle if session.requests == 0 => (session.since + knobs.head_timeout, Limit::KeepAlive),
             Stage::Idle if session.rest.is_blocked() => (session.moved + knobs.write_timeout, Limit::Write),
             Stage::Idle => (session.since.max(session.moved) + knobs.keep_alive, Limit::KeepAlive),

@@ -21,6 +21,7 @@ mod respond;
 mod retry;
 mod rewrite;
 mod rule;
+mod secured;
 mod session;
 mod sticky;
 mod sweep;

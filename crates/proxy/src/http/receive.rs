@@ -10,7 +10,7 @@ use crate::arrival::{self, Arrived};
 use crate::client::Believed;
 use crate::limits::PIPELINED;
 use crate::record::CloseReason;
-use crate::seam::{Accepted, Op, Span};
+use crate::seam::{Accepted, Op, SocketId, Span};
 use crate::snapshot::HttpListener;
 use crate::world::{Socket, Tick, World};
 
@@ -25,20 +25,26 @@ enum Next {
 }
 
 impl Http {
-    /// A client was let in.
+    /// A client was let in. Gives its stream.
     pub(crate) fn handle_accepted(
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
         (accepted, arrived): (Accepted, Arrived),
-    ) {
-        let expects_header = !world.listeners[arrived.listener].spec.trusted.is_empty();
+    ) -> SocketId {
+        let spec = &world.listeners[arrived.listener].spec;
+        let stage = match (spec.trusted.is_empty(), &spec.tls) {
+            (false, _) => Stage::Introduction,
+            (true, Some(_)) => Stage::Handshake,
+            (true, None) => Stage::Idle,
+        };
         let id = self.sessions.insert_with_key(|id| {
             let socket = world.insert(Socket::Session(id));
             tick.ask(Op::Accept { arrival: accepted.arrival, socket, credit: true });
-            Session::new(socket, arrived, expects_header)
+            Session::new(socket, arrived, stage)
         });
         self.arm_session(id);
+        self.sessions[id].socket
     }
 
     /// Bytes of a client.
@@ -73,7 +79,7 @@ impl Http {
                 Stage::Idle if begun >= PIPELINED || session.rest.is_blocked() => Next::Keep(at),
                 Stage::Idle | Stage::Head => self.read_head(world, tick, id, (input, at)),
                 Stage::Body => self.read_body(world, tick, id, (input, at)),
-                Stage::Waiting => Next::Keep(at),
+                Stage::Waiting | Stage::Handshake => Next::Keep(at),
                 Stage::Closing => Next::Drop,
             };
             begun += usize::from(stage != Stage::Body);
@@ -98,7 +104,7 @@ impl Http {
                     self.resume.push(id);
                 }
             }
-            Stage::Introduction | Stage::Idle | Stage::Head => session.set_credit(tick, true),
+            Stage::Introduction | Stage::Handshake | Stage::Idle | Stage::Head => session.set_credit(tick, true),
             // A body's pace is its backend's.
             Stage::Body | Stage::Waiting | Stage::Closing => {}
         }
@@ -117,7 +123,8 @@ impl Http {
             Ok(None) => Next::Keep(at),
             Ok(Some(header)) => {
                 session.arrived.believed = header.addresses.map(|addresses| Box::new(Believed::from(addresses)));
-                session.stage = Stage::Idle;
+                let is_secure = world.listeners[session.arrived.listener].spec.tls.is_some();
+                session.stage = if is_secure { Stage::Handshake } else { Stage::Idle };
                 match arrival::count_client(world, session.arrived.listener, session.arrived.client().ip()) {
                     Some(counted) => {
                         session.arrived.counted = counted;

@@ -89,7 +89,8 @@ impl Http {
     ) {
         let exchange = &mut self.exchanges[id];
         let knobs = &exchange.http.knobs;
-        let arrived = &self.sessions[exchange.session].arrived;
+        let session = &self.sessions[exchange.session];
+        let (arrived, scheme) = (&session.arrived, if session.secured.is_some() { "https" } else { "http" });
         let (client, port) = (arrived.client().ip().to_canonical(), arrived.dialled().port());
         let authority = deciding.head.request.authority;
         let before = match believed {
@@ -100,7 +101,7 @@ impl Http {
             list(out, "X-Forwarded-For", &before.x_forwarded_for);
             put_address(out, client);
             out.extend_from_slice(b"\r\n");
-            field(out, "X-Forwarded-Proto", before.proto.unwrap_or(b"http"));
+            field(out, "X-Forwarded-Proto", before.proto.unwrap_or(scheme.as_bytes()));
             if let Some(host) = before.host.or((!authority.is_empty()).then_some(authority.as_bytes())) {
                 field(out, "X-Forwarded-Host", host);
             }
@@ -113,7 +114,7 @@ impl Http {
         }
         if knobs.forwarded {
             list(out, "Forwarded", &before.forwarded);
-            write_forwarded(out, client, authority);
+            write_forwarded(out, client, (authority, scheme));
         }
         if knobs.request_id {
             let made = world.rng.u128(..);
@@ -243,7 +244,7 @@ fn list(out: &mut Vec<u8>, name: &str, before: &[&[u8]]) {
 }
 
 /// The last element of `Forwarded` (RFC 7239 4), and the line's end.
-fn write_forwarded(out: &mut Vec<u8>, client: IpAddr, authority: &str) {
+fn write_forwarded(out: &mut Vec<u8>, client: IpAddr, (authority, scheme): (&str, &str)) {
     match client {
         IpAddr::V4(_) => {
             out.extend_from_slice(b"for=");
@@ -261,7 +262,9 @@ fn write_forwarded(out: &mut Vec<u8>, client: IpAddr, authority: &str) {
         out.extend_from_slice(authority.as_bytes());
         out.push(b'"');
     }
-    out.extend_from_slice(b";proto=http\r\n");
+    out.extend_from_slice(b";proto=");
+    out.extend_from_slice(scheme.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// An address in its one spelling; IPv4, which nearly all are, without what formatting costs.

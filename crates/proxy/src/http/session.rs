@@ -1,6 +1,8 @@
 //! A client's connection: what it is in the middle of reading, what it did not take yet, which exchange it waits for.
 //! An idle one holds no buffer. Decides nothing.
 
+use std::sync::Arc;
+
 use kakei_wire::http1::{Body, Scan};
 
 use super::Http;
@@ -8,6 +10,7 @@ use super::exchange::ExchangeId;
 use crate::arrival::Arrived;
 use crate::change::Drain;
 use crate::seam::{Gather, Instant, Op, SocketId, Span};
+use crate::secure::Secured;
 use crate::timers::TimerKey;
 use crate::unsent::Unsent;
 use crate::world::Tick;
@@ -22,6 +25,8 @@ slotmap::new_key_type! {
 pub(crate) enum Stage {
     /// A PROXY header comes first.
     Introduction,
+    /// A TLS handshake, which is somebody else's.
+    Handshake,
     /// Nothing of the next request is there.
     Idle,
     /// A part of a head is.
@@ -39,6 +44,8 @@ pub(crate) enum Stage {
 pub(crate) struct Session {
     pub(super) socket: SocketId,
     pub(super) arrived: Arrived,
+    /// What its TLS came to; none: it comes without, or is in the middle of its handshake.
+    pub(super) secured: Option<Arc<Secured>>,
     pub(super) stage: Stage,
     /// Since when.
     pub(super) since: Instant,
@@ -65,12 +72,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(socket: SocketId, arrived: Arrived, expects_header: bool) -> Self {
+    pub(super) fn new(socket: SocketId, arrived: Arrived, stage: Stage) -> Self {
         let at = arrived.at;
         Session {
             socket,
             arrived,
-            stage: if expects_header { Stage::Introduction } else { Stage::Idle },
+            secured: None,
+            stage,
             since: at,
             moved: at,
             input: Vec::new(),

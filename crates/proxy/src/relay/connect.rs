@@ -132,6 +132,10 @@ impl Relays {
         } else {
             tick.ask(Op::Credit { socket: client, on: true });
         }
+        if self.relays[id].lane(Side::Backend).rest.is_blocked() {
+            // The client takes nothing yet of what was said below.
+            tick.ask(Op::Credit { socket, on: false });
+        }
         self.arm(world, id);
     }
 

@@ -137,6 +137,9 @@ pub(crate) struct Opening {
     pub(crate) buffer: Vec<u8>,
     /// Whether the PROXY header is still to come.
     pub(crate) expects_header: bool,
+    /// Whether its TLS handshake is still to come, which is somebody else's.
+    #[serde(skip)]
+    pub(crate) expects_handshake: bool,
     /// Where the client's own bytes begin in the buffer.
     pub(crate) payload_at: usize,
     /// Where its PROXY header's TLVs begin; they end where the payload begins.

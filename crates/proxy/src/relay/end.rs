@@ -64,6 +64,19 @@ fn manner(relay: &Relay, side: Side, reason: CloseReason) -> Manner {
     let owes = relay.lane(side.other()).rest.is_blocked();
     match reason {
         CloseReason::Closed | CloseReason::ClientGone => Manner::Orderly,
+        // It was told why, in TLS or in plain, and is to read that.
+        CloseReason::TlsTimeout
+        | CloseReason::TlsMissing
+        | CloseReason::TlsUnknownName
+        | CloseReason::TlsNoCommon
+        | CloseReason::TlsClientAlert
+        | CloseReason::TlsError
+        | CloseReason::TlsTooLong
+        | CloseReason::ClientHello
+            if relay.phase == Phase::Preread =>
+        {
+            Manner::Orderly
+        }
         CloseReason::Idle
         | CloseReason::Lifetime
         | CloseReason::Drain

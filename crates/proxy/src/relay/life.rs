@@ -52,14 +52,14 @@ impl Relay {
 impl Relays {
     /// When a relay must end, as things stand; none: it has no deadline.
     pub(super) fn deadline(&self, world: &World, relay: &Relay) -> Option<Instant> {
-        let (at, _) = relay.deadline(world.listeners[relay.listener].spec.preread_timeout);
+        let (at, _) = relay.deadline(world.listeners[relay.listener].spec.opening_timeout());
         (at != Instant::FAR).then_some(at)
     }
 
     /// See to it that the relay is looked at no later than its deadline.
     pub(super) fn arm(&mut self, world: &mut World, id: RelayId) {
         let relay = &mut self.relays[id];
-        let (at, _) = relay.deadline(world.listeners[relay.listener].spec.preread_timeout);
+        let (at, _) = relay.deadline(world.listeners[relay.listener].spec.opening_timeout());
         if at == Instant::FAR {
             return;
         }
@@ -79,7 +79,7 @@ impl Relays {
     pub(crate) fn handle_due(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) -> Due {
         let Some(relay) = self.relays.get_mut(id) else { return Due::Settled };
         relay.timer = None;
-        let (at, limit) = relay.deadline(world.listeners[relay.listener].spec.preread_timeout);
+        let (at, limit) = relay.deadline(world.listeners[relay.listener].spec.opening_timeout());
         if at > tick.now {
             self.arm(world, id);
             return Due::Settled;

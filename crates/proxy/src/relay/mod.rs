@@ -12,6 +12,7 @@ mod list;
 mod preread;
 mod queue;
 mod saved;
+mod secured;
 mod sweep;
 mod transfer;
 

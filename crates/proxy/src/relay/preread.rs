@@ -42,6 +42,9 @@ impl Relays {
             return read;
         }
         let relay = &self.relays[id];
+        if relay.opening.as_ref().is_some_and(|opening| opening.expects_handshake) {
+            return Read::More;
+        }
         if !world.listeners[relay.listener].spec.reads_hello() {
             return Read::Routable(None);
         }

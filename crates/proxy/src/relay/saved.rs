@@ -18,8 +18,9 @@ use crate::world::{Socket, World};
 
 impl Relays {
     /// Every relay, written down; those that wait in the order of their waiting.
-    pub(crate) fn save(&self, now: Instant, table: &mut Table) -> Vec<RelayState> {
-        let mut relays: Vec<&Relay> = self.relays.values().collect();
+    pub(crate) fn save(&self, now: Instant, table: &mut Table, is_plain: impl Fn(SocketId) -> bool) -> Vec<RelayState> {
+        let is_plain = |relay: &&Relay| [Side::Client, Side::Backend].iter().all(|side| is_plain(relay.socket(*side)));
+        let mut relays: Vec<&Relay> = self.relays.values().filter(is_plain).collect();
         relays.sort_by_key(|relay| relay.since);
         relays.into_iter().map(|relay| save_relay(now, table, relay)).collect()
     }

@@ -1,17 +1,19 @@
-//! The fields of a ClientHello: RFC 8446, section 4.1.2. Reads two extensions and checks that all the rest adds up;
+//! The fields of a ClientHello: RFC 8446, section 4.1.2. Reads three extensions and checks that all the rest adds up;
 //! what it does not know (GREASE among it) it skips.
 
 use super::{ClientHello, Error, MAX_PROTOCOLS, host_name};
 
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
+const SUPPORTED_VERSIONS: u16 = 43;
 /// The only kind of server name there is (RFC 6066, section 3).
 const HOST_NAME: u8 = 0;
 
 /// Read the message without its head.
 pub(super) fn parse(message: &[u8]) -> Result<ClientHello, Error> {
     let mut fields = Fields(message);
-    let [major, _minor] = fields.array("legacy_version")?;
+    let legacy: [u8; 2] = fields.array("legacy_version")?;
+    let [major, _minor] = legacy;
     if major != 3 {
         return Err(Error::Version(major));
     }
@@ -23,12 +25,17 @@ pub(super) fn parse(message: &[u8]) -> Result<ClientHello, Error> {
     let compression = fields.short("legacy_compression_methods")?;
     check(!compression.is_empty(), "legacy_compression_methods")?;
     // RFC 5246, section 7.4.1.2: there may be none, which is seen by what is left.
-    if fields.is_empty() {
-        return Ok(ClientHello::default());
+    let mut hello = ClientHello::default();
+    if !fields.is_empty() {
+        let extensions = fields.long("extensions")?;
+        check(fields.is_empty(), "extensions")?;
+        hello = self::extensions(Fields(extensions))?;
     }
-    let extensions = fields.long("extensions")?;
-    check(fields.is_empty(), "extensions")?;
-    self::extensions(Fields(extensions))
+    // RFC 8446, section 4.2.1: where the extension is there, the field means nothing.
+    if hello.versions.is_empty() {
+        hello.versions.push(u16::from_be_bytes(legacy));
+    }
+    Ok(hello)
 }
 
 fn extensions(mut fields: Fields<'_>) -> Result<ClientHello, Error> {
@@ -42,6 +49,7 @@ fn extensions(mut fields: Fields<'_>) -> Result<ClientHello, Error> {
             // A second one overwrites what the first said; below it is found to be wrong.
             SERVER_NAME => hello.server_name = server_name(data)?,
             ALPN => hello.alpn = protocols(data)?,
+            SUPPORTED_VERSIONS => hello.versions = versions(data)?,
             _ => {}
         }
     }
@@ -85,6 +93,14 @@ fn protocols(mut data: Fields<'_>) -> Result<Vec<Vec<u8>>, Error> {
         protocols.push(name.to_vec());
     }
     Ok(protocols)
+}
+
+/// RFC 8446, section 4.2.1: at least one.
+fn versions(mut data: Fields<'_>) -> Result<Vec<u16>, Error> {
+    let list = data.short("supported_versions")?;
+    let (versions, rest) = list.as_chunks::<2>();
+    check(data.is_empty() && rest.is_empty() && !versions.is_empty(), "supported_versions")?;
+    Ok(versions.iter().map(|version| u16::from_be_bytes(*version)).collect())
 }
 
 fn check(right: bool, what: &'static str) -> Result<(), Error> {

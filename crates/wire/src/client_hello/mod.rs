@@ -36,6 +36,8 @@ pub struct ClientHello {
     pub server_name: Option<String>,
     /// The protocols that it offers, in its order (RFC 7301).
     pub alpn: Vec<Vec<u8>>,
+    /// The versions that it offers, in its order, with values that mean nothing (GREASE) among them: 0x0303 is TLS 1.2.
+    pub versions: Vec<u16>,
 }
 
 /// What is wrong with a stream that began as TLS. Always the peer's fault.

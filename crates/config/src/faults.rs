@@ -1,0 +1,59 @@
+//! Errors that were found in what a document names (a certificate's file), put to the place where it is named. What
+//! counts as one is decided by whoever read it.
+
+use crate::diagnostics::{Collector, Diagnostic, Diagnostics};
+use crate::model::{Document, Name};
+use crate::reading;
+use crate::schema::{Step, pointer};
+use crate::tree::Node;
+
+/// Something wrong with what an option names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The certificate that it is about.
+    pub certificate: Name,
+    /// The option that names it: `chain` or `key`.
+    pub key: &'static str,
+    /// What is wrong, in one sentence without its subject.
+    pub message: String,
+    /// What would be right.
+    pub help: Option<String>,
+}
+
+/// What a document was written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written<'a> {
+    /// As TOML.
+    Toml(&'a str),
+    /// As JSON.
+    Json(&'a str),
+}
+
+impl Diagnostics {
+    /// These errors at their places; with lines and columns where the text is known. None where there are none.
+    pub fn of(faults: Vec<Fault>, document: &Document, text: Option<Written<'_>>) -> Option<Self> {
+        let mut problems = Collector::default();
+        // It was read before: nothing is reported a second time.
+        let tree = match text {
+            Some(Written::Toml(text)) => reading::toml::read(text, &mut Collector::default()),
+            Some(Written::Json(text)) => reading::json::read(text, &mut Collector::default()),
+            None => Some(document.to_tree()),
+        };
+        for fault in faults {
+            let way = ["certificates", fault.certificate.as_str(), fault.key];
+            let node = tree.as_ref().and_then(|root| find(root, &way));
+            let message = format!("certificate `{}`: `{}`: {}", fault.certificate, fault.key, fault.message);
+            let span = node.map(|node| node.span.clone());
+            let diagnostic = problems.report(Diagnostic::new(message, pointer(&way.map(Step::Key)), span));
+            if let Some(help) = fault.help {
+                diagnostic.help(help);
+            }
+        }
+        let (Some(Written::Toml(text)) | Some(Written::Json(text))) = text else { return problems.finish(None) };
+        problems.finish(Some(text))
+    }
+}
+
+fn find<'a>(root: &'a Node, way: &[&str]) -> Option<&'a Node> {
+    way.iter().try_fold(root, |node, key| node.value.get(key))
+}

@@ -1,0 +1,324 @@
+//! Until a stream may be used: a PROXY header in plain, the client's first message, the handshake. Bounded in bytes and
+//! time here, in number by the listener, in work for each step by the queue: streams that may be used already go first.
+
+use std::sync::Arc;
+
+use kakei_wire::client_hello::{self, ClientHello, Reading};
+use kakei_wire::proxy_protocol;
+use rustls::Error;
+use rustls::server::Acceptor;
+
+use super::session::Session;
+use super::stream::{Handshake, Stage, Stream, offer};
+use super::{End, ListenerTls, Secure, Secured, Told};
+use crate::limits::{HANDSHAKE_BYTES, HANDSHAKES_PER_STEP};
+use crate::listener::ListenerKey;
+use crate::record::{CloseReason, TlsDetail};
+use crate::seam::{Instant, Op, SocketId};
+use crate::stats::ListenerMetric;
+use crate::world::{Due, Tick, World};
+
+/// Why a handshake comes to nothing.
+struct Failure {
+    reason: CloseReason,
+    error: String,
+    /// What the client is told: an alert's record, or something that it understands.
+    says: Vec<u8>,
+}
+
+/// RFC 8446, section 6.
+const UNRECOGNIZED_NAME: u8 = 112;
+const DECODE_ERROR: u8 = 50;
+const PROTOCOL_VERSION: u8 = 70;
+const INTERNAL_ERROR: u8 = 80;
+
+/// For who speaks HTTP without TLS.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 38\r\nConnection: close\r\n\r\nHTTP without TLS came to a TLS address\n";
+
+impl Secure {
+    /// A client was let in at a listener with TLS.
+    pub(crate) fn accept(
+        &mut self,
+        world: &mut World,
+        now: Instant,
+        socket: SocketId,
+        (listener, tls, expects_header): (ListenerKey, Arc<ListenerTls>, bool),
+    ) {
+        let live = &mut world.listeners[listener];
+        live.values[ListenerMetric::HandshakesLive] += 1;
+        let within = if expects_header { live.spec.preread_timeout } else { tls.spec.handshake_timeout };
+        let mut stream = Stream::new(listener, tls, expects_header);
+        stream.timer = Some(world.timers.arm(now + within, Due::Handshake(socket)));
+        self.streams.insert(socket, Box::new(stream));
+    }
+
+    /// Bytes of a client that isn't through yet. Of a PROXY header those that are its are given back: they go to whoever
+    /// the stream belongs to as they are.
+    pub(super) fn receive_early(
+        &mut self,
+        world: &mut World,
+        now: Instant,
+        socket: SocketId,
+        bytes: &[u8],
+    ) -> Option<Vec<u8>> {
+        let stream = self.streams.get_mut(socket)?;
+        stream.input.extend_from_slice(bytes);
+        let mut header = None;
+        if matches!(stream.stage, Stage::Introduction) {
+            let len = match proxy_protocol::parse_stream(&stream.input) {
+                Ok(None) => return None,
+                Ok(Some(found)) => found.len,
+                // Whoever it belongs to ends it for that.
+                Err(_) => stream.input.len(),
+            };
+            header = Some(stream.input.drain(..len).collect());
+            stream.stage = Stage::Hello;
+            if let Some(timer) = stream.timer {
+                world.timers.rearm(timer, now + stream.tls.spec.handshake_timeout, Due::Handshake(socket));
+            }
+        }
+        if !stream.is_queued && !stream.input.is_empty() {
+            stream.is_queued = true;
+            self.queue.push_back(socket);
+        }
+        header
+    }
+
+    /// The next stream whose handshake goes on, if this step has work left for one.
+    pub(crate) fn next_handshake(&mut self, done: usize) -> Option<SocketId> {
+        while done < HANDSHAKES_PER_STEP {
+            let socket = self.queue.pop_front()?;
+            if let Some(stream) = self.streams.get_mut(socket).filter(|stream| stream.is_opening()) {
+                stream.is_queued = false;
+                return Some(socket);
+            }
+        }
+        None
+    }
+
+    /// Those whose turn hasn't come are not received from meanwhile.
+    pub(crate) fn pause_queue(&mut self, tick: &mut Tick<'_>) {
+        for socket in &self.queue {
+            if let Some(stream) = self.streams.get_mut(*socket).filter(|stream| !stream.is_paused) {
+                stream.is_paused = true;
+                tick.ask(Op::Credit { socket: *socket, on: false });
+            }
+        }
+    }
+
+    /// Go on with a handshake by what came.
+    pub(crate) fn shake(&mut self, world: &mut World, tick: &mut Tick<'_>, socket: SocketId) -> Told {
+        let mut told = Told { plain: std::mem::take(&mut self.plain), ..Told::default() };
+        let Some(stream) = self.streams.get_mut(socket) else { return told };
+        if std::mem::take(&mut stream.is_paused) {
+            tick.ask(Op::Credit { socket, on: true });
+        }
+        stream.taken += stream.input.len();
+        let went = stream.advance(tick.now, &mut told.plain);
+        self.dirty.push(socket);
+        match went {
+            Err((failure, hello)) => told.end = Some(self.refuse(world, socket, (failure, hello))),
+            Ok(false) if self.streams[socket].taken > HANDSHAKE_BYTES => {
+                let failure = Failure {
+                    reason: CloseReason::TlsTooLong,
+                    error: format!("it is not over after {HANDSHAKE_BYTES} bytes"),
+                    says: alert(INTERNAL_ERROR),
+                };
+                told.end = Some(self.refuse(world, socket, (failure, None)));
+            }
+            Ok(false) => {}
+            Ok(true) => self.open(world, socket, &mut told),
+        }
+        told
+    }
+
+    /// The handshake is over.
+    fn open(&mut self, world: &mut World, socket: SocketId, told: &mut Told) {
+        self.leave_opening(world, socket);
+        let stream = &mut self.streams[socket];
+        let Stage::Handshake(handshake) = std::mem::replace(&mut stream.stage, Stage::Ended) else { return };
+        let Handshake { session, hello, certificate } = *handshake;
+        let agreed = session.agreed();
+        let values = &mut world.listeners[stream.listener].values;
+        let version = if agreed.version == "1.3" { ListenerMetric::Handshakes13 } else { ListenerMetric::Handshakes12 };
+        values[version] += 1;
+        values[ListenerMetric::HandshakesResumed] += u64::from(agreed.resumed);
+        let detail = TlsDetail {
+            version: Some(agreed.version.to_owned()),
+            cipher: agreed.cipher,
+            sni: hello.server_name,
+            alpn: agreed.alpn.as_ref().map(|name| name.escape_ascii().to_string()),
+            resumed: agreed.resumed,
+            certificate: Some(certificate.name.clone()),
+            ..TlsDetail::default()
+        };
+        let alpn = agreed.alpn.map_or(hello.alpn, |agreed| vec![agreed]);
+        told.opened = Some(Arc::new(Secured { detail: Arc::new(detail), certificate, alpn }));
+        told.is_blocked = stream.is_blocked;
+        if session.has_ended {
+            told.end = Some(End::Closed);
+        }
+        stream.input = Vec::new();
+        stream.stage = Stage::Open(Box::new(session));
+    }
+
+    /// The handshake comes to nothing.
+    fn refuse(&mut self, world: &mut World, socket: SocketId, (failure, hello): (Failure, Option<ClientHello>)) -> End {
+        self.leave_opening(world, socket);
+        let stream = &mut self.streams[socket];
+        world.listeners[stream.listener].values[ListenerMetric::HandshakesFailed] += 1;
+        let mut detail = match (&stream.stage, hello) {
+            (Stage::Handshake(handshake), _) => offer(&handshake.hello),
+            (_, Some(hello)) => offer(&hello),
+            _ => TlsDetail::default(),
+        };
+        detail.error = Some(failure.error);
+        stream.end();
+        stream.output.extend_from_slice(&failure.says);
+        End::Refused(failure.reason, Arc::new(detail))
+    }
+
+    /// The time for it is over.
+    pub(crate) fn expire(&mut self, world: &mut World, socket: SocketId) -> Option<End> {
+        let stream = self.streams.get_mut(socket)?;
+        stream.timer = None;
+        if !stream.is_opening() {
+            return None;
+        }
+        let reason = match stream.stage {
+            Stage::Introduction => CloseReason::PrereadTimeout,
+            _ => CloseReason::TlsTimeout,
+        };
+        let failure = Failure { reason, error: "it was not over in time".to_owned(), says: Vec::new() };
+        Some(self.refuse(world, socket, (failure, None)))
+    }
+
+    /// The client went, or ends its direction, before it was through.
+    pub(super) fn leave_early(&mut self, world: &mut World, socket: SocketId) -> End {
+        let stream = &self.streams[socket];
+        if stream.taken == 0 && stream.input.is_empty() {
+            self.leave_opening(world, socket);
+            self.streams[socket].end();
+            return End::Gone;
+        }
+        let error = "the client went before it was over".to_owned();
+        self.refuse(world, socket, (Failure { reason: CloseReason::ClientGone, error, says: Vec::new() }, None))
+    }
+
+    /// It no longer counts among those that are under way.
+    pub(super) fn leave_opening(&mut self, world: &mut World, socket: SocketId) {
+        let stream = &mut self.streams[socket];
+        if stream.is_opening() {
+            world.listeners[stream.listener].values[ListenerMetric::HandshakesLive] -= 1;
+        }
+        if let Some(timer) = stream.timer.take() {
+            world.timers.cancel(timer);
+        }
+    }
+}
+
+impl Stream {
+    /// Whether the handshake is over, after what came.
+    fn advance(&mut self, now: Instant, plain: &mut Vec<u8>) -> Result<bool, (Failure, Option<ClientHello>)> {
+        if matches!(self.stage, Stage::Hello) {
+            let hello = match client_hello::parse(&self.input) {
+                Ok(Reading::More) => {
+                    // It is looked at again as a whole.
+                    self.taken -= self.input.len();
+                    return Ok(false);
+                }
+                Ok(Reading::Hello(hello)) => hello,
+                Ok(Reading::NotTls) => return Err((no_tls(&self.input, self.tls.is_http), None)),
+                Err(error) => return Err((bad_hello(error), None)),
+            };
+            return self.begin(now, hello, plain);
+        }
+        let Stage::Handshake(handshake) = &mut self.stage else { return Ok(false) };
+        let input = std::mem::take(&mut self.input);
+        let taken = handshake.session.take(&input, plain);
+        taken.map_err(|error| (failed(&error), None))?;
+        Ok(!handshake.session.is_handshaking())
+    }
+
+    /// The client's first message is there.
+    fn begin(
+        &mut self,
+        now: Instant,
+        hello: ClientHello,
+        plain: &mut Vec<u8>,
+    ) -> Result<bool, (Failure, Option<ClientHello>)> {
+        let input = std::mem::take(&mut self.input);
+        let (mut rest, mut acceptor) = (&input[..], Acceptor::default());
+        let accepted = loop {
+            let took = acceptor.read_tls(&mut rest).unwrap_or(0);
+            match acceptor.accept() {
+                Ok(Some(accepted)) => break accepted,
+                Ok(None) if took > 0 => {}
+                Ok(None) => return Err((failed(&Error::HandshakeNotComplete), Some(hello))),
+                Err((error, mut says)) => {
+                    let mut failure = failed(&error);
+                    let _ = says.write_all(&mut failure.says);
+                    return Err((failure, Some(hello)));
+                }
+            }
+        };
+        let name = hello.server_name.as_deref();
+        let Some(certificate) = self.tls.choose(name, &accepted.client_hello()).cloned() else {
+            let failure = Failure {
+                reason: CloseReason::TlsUnknownName,
+                error: "no certificate is for that name".to_owned(),
+                says: alert(UNRECOGNIZED_NAME),
+            };
+            return Err((failure, Some(hello)));
+        };
+        let Some(config) = self.tls.config(&certificate, now.as_nanos() / 1_000_000_000) else {
+            let error = "there is nothing to speak it by".to_owned();
+            let failure = Failure { reason: CloseReason::TlsError, error, says: alert(INTERNAL_ERROR) };
+            return Err((failure, Some(hello)));
+        };
+        let connection = match accepted.into_connection(config) {
+            Ok(connection) => connection,
+            Err((error, mut says)) => {
+                let mut failure = failed(&error);
+                let _ = says.write_all(&mut failure.says);
+                return Err((failure, Some(hello)));
+            }
+        };
+        let mut session = Session::new(connection);
+        let taken = session.take(rest, plain);
+        let is_over = !session.is_handshaking();
+        self.stage = Stage::Handshake(Box::new(Handshake { session, hello, certificate }));
+        taken.map_err(|error| (failed(&error), None))?;
+        Ok(is_over)
+    }
+}
+
+/// An alert's record, as it is sent before anything is encrypted.
+fn alert(description: u8) -> Vec<u8> {
+    const FATAL: u8 = 2;
+    vec![21, 3, 3, 0, 2, FATAL, description]
+}
+
+/// What came is no TLS. Who speaks HTTP is told so in plain.
+fn no_tls(input: &[u8], is_http: bool) -> Failure {
+    let is_request = is_http && input.first().is_some_and(u8::is_ascii_uppercase);
+    let says = if is_request { PLAIN_HTTP.to_vec() } else { Vec::new() };
+    Failure { reason: CloseReason::TlsMissing, error: "what came is no TLS".to_owned(), says }
+}
+
+fn bad_hello(error: client_hello::Error) -> Failure {
+    let is_old = matches!(error, client_hello::Error::Version(_) | client_hello::Error::RecordVersion(_));
+    let says = alert(if is_old { PROTOCOL_VERSION } else { DECODE_ERROR });
+    Failure { reason: CloseReason::ClientHello, error: error.to_string(), says }
+}
+
+/// What the library found; its alert is among the session's records.
+fn failed(error: &Error) -> Failure {
+    let reason = match error {
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => CloseReason::TlsNoCommon,
+        Error::AlertReceived(_) => CloseReason::TlsClientAlert,
+        _ => CloseReason::TlsError,
+    };
+    Failure { reason, error: error.to_string(), says: Vec::new() }
+}

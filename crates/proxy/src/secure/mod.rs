@@ -1,0 +1,96 @@
+//! TLS, between the machine's bytes and whoever a stream belongs to: those never know of it. Read in this order:
+//! `certificate` and `shelf` (who a listener is), `tickets`, `listener` (its TLS, compiled), `session` (rustls, as bytes
+//! in and out), `stream` (a stream under TLS), `handshake` (until it may be used), `receive` (from then on), `seal` (what
+//! is written to it becomes records). Knows nothing of relays, requests and routes.
+
+mod certificate;
+mod handshake;
+mod listener;
+mod receive;
+mod seal;
+mod session;
+mod shelf;
+mod stream;
+mod tickets;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use slotmap::SecondaryMap;
+
+pub use self::certificate::{Certificate, KeyKind};
+pub use self::listener::{ListenerTls, Materials};
+pub(crate) use self::receive::Took;
+use self::stream::Stream;
+pub use self::tickets::{LIFETIME, TicketKeys};
+use crate::record::{CloseReason, TlsDetail};
+use crate::seam::{Op, SocketId};
+
+/// The streams of a worker that are under TLS.
+#[derive(Debug, Default)]
+pub(crate) struct Secure {
+    streams: SecondaryMap<SocketId, Box<Stream>>,
+    /// Those with something of a handshake to be looked at, the longest wait first.
+    queue: VecDeque<SocketId>,
+    /// Those with records that were made and not asked to be written yet.
+    dirty: Vec<SocketId>,
+    /// Room for what comes out of one stream at a time.
+    plain: Vec<u8>,
+    /// Room for a step's operations.
+    ops: Vec<Op>,
+}
+
+/// What a stream turned out to be, once its handshake was over.
+#[derive(Debug)]
+pub(crate) struct Secured {
+    /// What was agreed on.
+    pub(crate) detail: Arc<TlsDetail>,
+    /// What the client was shown.
+    pub(crate) certificate: Arc<Certificate>,
+    /// The protocols to route by: what was agreed on, or else what the client offered.
+    pub(crate) alpn: Vec<Vec<u8>>,
+}
+
+/// What whoever a stream belongs to is to be told, in this order.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// Its handshake is over.
+    pub(crate) opened: Option<Arc<Secured>>,
+    /// It takes nothing for now.
+    pub(crate) is_blocked: bool,
+    /// What came.
+    pub(crate) plain: Vec<u8>,
+    /// It came to an end.
+    pub(crate) end: Option<End>,
+}
+
+/// How a stream ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The peer sends nothing more, and said so.
+    Closed,
+    /// The peer went, and what came may not be all.
+    Broken(CloseReason),
+    /// It never came to be of use. Its peer was told why, as far as it would understand.
+    Refused(CloseReason, Arc<TlsDetail>),
+    /// It never came to be of use, and nothing was begun.
+    Gone,
+}
+
+impl Secure {
+    /// Whether that stream is under TLS.
+    pub(crate) fn holds(&self, socket: SocketId) -> bool {
+        !self.streams.is_empty() && self.streams.contains_key(socket)
+    }
+
+    /// Whether a handshake waits for its turn.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// A buffer is of no more use.
+    pub(crate) fn give_back(&mut self, mut plain: Vec<u8>) {
+        plain.clear();
+        self.plain = plain;
+    }
+}
