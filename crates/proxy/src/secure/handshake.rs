@@ -34,7 +34,7 @@ const INTERNAL_ERROR: u8 = 80;
 
 /// For who speaks HTTP without TLS.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
-    Content-Length: 38\r\nConnection: close\r\n\r\nHTTP without TLS came to a TLS address\n";
+    Content-Length: 39\r\nConnection: close\r\n\r\nHTTP without TLS came to a TLS address\n";
 
 impl Secure {
     /// A client was let in at a listener with TLS.
@@ -228,7 +228,8 @@ impl Stream {
                     self.taken -= self.input.len();
                     return Ok(false);
                 }
-                Ok(Reading::Hello(hello)) => hello,
+                Ok(Reading::Hello(hello)) if self.tls.speaks(&hello.versions) => hello,
+                Ok(Reading::Hello(hello)) => return Err((old_versions(), Some(hello))),
                 Ok(Reading::NotTls) => return Err((no_tls(&self.input, self.tls.is_http), None)),
                 Err(error) => return Err((bad_hello(error), None)),
             };
@@ -311,6 +312,11 @@ fn bad_hello(error: client_hello::Error) -> Failure {
     let is_old = matches!(error, client_hello::Error::Version(_) | client_hello::Error::RecordVersion(_));
     let says = alert(if is_old { PROTOCOL_VERSION } else { DECODE_ERROR });
     Failure { reason: CloseReason::ClientHello, error: error.to_string(), says }
+}
+
+fn old_versions() -> Failure {
+    let error = "it offers only versions that are not spoken".to_owned();
+    Failure { reason: CloseReason::TlsNoCommon, error, says: alert(PROTOCOL_VERSION) }
 }
 
 /// What the library found; its alert is among the session's records.

@@ -80,6 +80,12 @@ impl ListenerTls {
         }
     }
 
+    /// Whether one of these versions is spoken.
+    pub(super) fn speaks(&self, versions: &[u16]) -> bool {
+        let oldest = if self.spec.min_version == TlsVersion::Tls12 { 0x0303 } else { 0x0304 };
+        versions.iter().any(|version| (oldest..=0x0304).contains(version))
+    }
+
     /// The certificate for a client; none: it is to be refused.
     pub(super) fn choose(&self, name: Option<&str>, hello: &ClientHello<'_>) -> Option<&Arc<Certificate>> {
         let known = name.map_or(&[][..], |name| self.shelf.find(name));
