@@ -37,6 +37,6 @@ pub(super) fn connected(tls: ListenerTls, protocol: Protocol, names: &[Name]) ->
         return None;
     }
     let alpn = if protocol == Protocol::Http { vec!["http/1.1".to_owned()] } else { tls.alpn };
-    let default = (tls.handshakes % 2 == 0).then(|| names[0].clone());
+    let default = tls.handshakes.is_multiple_of(2).then(|| names[0].clone());
     Some(ListenerTls { certificates: names.to_vec(), default, alpn, ..tls })
 }

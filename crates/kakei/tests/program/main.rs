@@ -20,4 +20,6 @@ mod sticky;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod traffic;

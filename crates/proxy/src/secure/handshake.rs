@@ -6,11 +6,11 @@ use std::sync::Arc;
 use kakei_wire::client_hello::{self, ClientHello, Reading};
 use kakei_wire::proxy_protocol;
 use rustls::Error;
-use rustls::server::Acceptor;
+use rustls::server::{AcceptedAlert, Acceptor};
 
 use super::session::Session;
 use super::stream::{Handshake, Stage, Stream, offer};
-use super::{End, ListenerTls, Secure, Secured, Told};
+use super::{Certificate, End, ListenerTls, Secure, Secured, Told};
 use crate::limits::{HANDSHAKE_BYTES, HANDSHAKES_PER_STEP};
 use crate::listener::ListenerKey;
 use crate::record::{CloseReason, TlsDetail};
@@ -24,6 +24,8 @@ struct Failure {
     error: String,
     /// What the client is told: an alert's record, or something that it understands.
     says: Vec<u8>,
+    /// What the client asked for, where that is known and nowhere else.
+    offer: Option<Box<TlsDetail>>,
 }
 
 /// RFC 8446, section 6.
@@ -87,14 +89,16 @@ impl Secure {
 
     /// The next stream whose handshake goes on, if this step has work left for one.
     pub(crate) fn next_handshake(&mut self, done: usize) -> Option<SocketId> {
-        while done < HANDSHAKES_PER_STEP {
+        if done >= HANDSHAKES_PER_STEP {
+            return None;
+        }
+        loop {
             let socket = self.queue.pop_front()?;
             if let Some(stream) = self.streams.get_mut(socket).filter(|stream| stream.is_opening()) {
                 stream.is_queued = false;
                 return Some(socket);
             }
         }
-        None
     }
 
     /// Those whose turn hasn't come are not received from meanwhile.
@@ -118,14 +122,11 @@ impl Secure {
         let went = stream.advance(tick.now, &mut told.plain);
         self.dirty.push(socket);
         match went {
-            Err((failure, hello)) => told.end = Some(self.refuse(world, socket, (failure, hello))),
+            Err(failure) => told.end = Some(self.refuse(world, socket, failure)),
             Ok(false) if self.streams[socket].taken > HANDSHAKE_BYTES => {
-                let failure = Failure {
-                    reason: CloseReason::TlsTooLong,
-                    error: format!("it is not over after {HANDSHAKE_BYTES} bytes"),
-                    says: alert(INTERNAL_ERROR),
-                };
-                told.end = Some(self.refuse(world, socket, (failure, None)));
+                let error = format!("it is not over after {HANDSHAKE_BYTES} bytes");
+                let failure = Failure::new(CloseReason::TlsTooLong, &error);
+                told.end = Some(self.refuse(world, socket, failure));
             }
             Ok(false) => {}
             Ok(true) => self.open(world, socket, &mut told),
@@ -164,14 +165,13 @@ impl Secure {
     }
 
     /// The handshake comes to nothing.
-    fn refuse(&mut self, world: &mut World, socket: SocketId, (failure, hello): (Failure, Option<ClientHello>)) -> End {
+    fn refuse(&mut self, world: &mut World, socket: SocketId, failure: Failure) -> End {
         self.leave_opening(world, socket);
         let stream = &mut self.streams[socket];
         world.listeners[stream.listener].values[ListenerMetric::HandshakesFailed] += 1;
-        let mut detail = match (&stream.stage, hello) {
+        let mut detail = match (&stream.stage, failure.offer) {
             (Stage::Handshake(handshake), _) => offer(&handshake.hello),
-            (_, Some(hello)) => offer(&hello),
-            _ => TlsDetail::default(),
+            (_, offer) => offer.map(|offer| *offer).unwrap_or_default(),
         };
         detail.error = Some(failure.error);
         stream.end();
@@ -190,8 +190,7 @@ impl Secure {
             Stage::Introduction => CloseReason::PrereadTimeout,
             _ => CloseReason::TlsTimeout,
         };
-        let failure = Failure { reason, error: "it was not over in time".to_owned(), says: Vec::new() };
-        Some(self.refuse(world, socket, (failure, None)))
+        Some(self.refuse(world, socket, Failure::new(reason, "it was not over in time")))
     }
 
     /// The client went, or ends its direction, before it was through.
@@ -202,8 +201,7 @@ impl Secure {
             self.streams[socket].end();
             return End::Gone;
         }
-        let error = "the client went before it was over".to_owned();
-        self.refuse(world, socket, (Failure { reason: CloseReason::ClientGone, error, says: Vec::new() }, None))
+        self.refuse(world, socket, Failure::new(CloseReason::ClientGone, "the client went before it was over"))
     }
 
     /// It no longer counts among those that are under way.
@@ -220,7 +218,7 @@ impl Secure {
 
 impl Stream {
     /// Whether the handshake is over, after what came.
-    fn advance(&mut self, now: Instant, plain: &mut Vec<u8>) -> Result<bool, (Failure, Option<ClientHello>)> {
+    fn advance(&mut self, now: Instant, plain: &mut Vec<u8>) -> Result<bool, Failure> {
         if matches!(self.stage, Stage::Hello) {
             let hello = match client_hello::parse(&self.input) {
                 Ok(Reading::More) => {
@@ -228,70 +226,61 @@ impl Stream {
                     self.taken -= self.input.len();
                     return Ok(false);
                 }
-                Ok(Reading::Hello(hello)) if self.tls.speaks(&hello.versions) => hello,
-                Ok(Reading::Hello(hello)) => return Err((old_versions(), Some(hello))),
-                Ok(Reading::NotTls) => return Err((no_tls(&self.input, self.tls.is_http), None)),
-                Err(error) => return Err((bad_hello(error), None)),
+                Ok(Reading::Hello(hello)) => hello,
+                Ok(Reading::NotTls) => return Err(no_tls(&self.input, self.tls.is_http)),
+                Err(error) => return Err(bad_hello(error)),
             };
-            return self.begin(now, hello, plain);
+            let begun = self.begin(now, &hello);
+            let (session, certificate) =
+                begun.map_err(|failure| Failure { offer: Some(Box::new(offer(&hello))), ..failure })?;
+            self.stage = Stage::Handshake(Box::new(Handshake { session, hello, certificate }));
         }
         let Stage::Handshake(handshake) = &mut self.stage else { return Ok(false) };
         let input = std::mem::take(&mut self.input);
-        let taken = handshake.session.take(&input, plain);
-        taken.map_err(|error| (failed(&error), None))?;
+        handshake.session.take(&input, plain).map_err(|error| failed(&error))?;
         Ok(!handshake.session.is_handshaking())
     }
 
-    /// The client's first message is there.
-    fn begin(
-        &mut self,
-        now: Instant,
-        hello: ClientHello,
-        plain: &mut Vec<u8>,
-    ) -> Result<bool, (Failure, Option<ClientHello>)> {
+    /// The client's first message is there: who it is answered by. What stands behind it is left.
+    fn begin(&mut self, now: Instant, hello: &ClientHello) -> Result<(Session, Arc<Certificate>), Failure> {
+        if !self.tls.speaks(&hello.versions) {
+            return Err(Failure {
+                says: alert(PROTOCOL_VERSION),
+                ..Failure::new(CloseReason::TlsNoCommon, "it offers only versions that are not spoken")
+            });
+        }
         let input = std::mem::take(&mut self.input);
         let (mut rest, mut acceptor) = (&input[..], Acceptor::default());
         let accepted = loop {
             let took = acceptor.read_tls(&mut rest).unwrap_or(0);
-            match acceptor.accept() {
-                Ok(Some(accepted)) => break accepted,
-                Ok(None) if took > 0 => {}
-                Ok(None) => return Err((failed(&Error::HandshakeNotComplete), Some(hello))),
-                Err((error, mut says)) => {
-                    let mut failure = failed(&error);
-                    let _ = says.write_all(&mut failure.says);
-                    return Err((failure, Some(hello)));
-                }
+            match acceptor.accept().map_err(told)? {
+                Some(accepted) => break accepted,
+                None if took > 0 => {}
+                None => return Err(failed(&Error::HandshakeNotComplete)),
             }
         };
         let name = hello.server_name.as_deref();
         let Some(certificate) = self.tls.choose(name, &accepted.client_hello()).cloned() else {
-            let failure = Failure {
-                reason: CloseReason::TlsUnknownName,
-                error: "no certificate is for that name".to_owned(),
+            return Err(Failure {
                 says: alert(UNRECOGNIZED_NAME),
-            };
-            return Err((failure, Some(hello)));
+                ..Failure::new(CloseReason::TlsUnknownName, "no certificate is for that name")
+            });
         };
         let Some(config) = self.tls.config(&certificate, now.as_nanos() / 1_000_000_000) else {
-            let error = "there is nothing to speak it by".to_owned();
-            let failure = Failure { reason: CloseReason::TlsError, error, says: alert(INTERNAL_ERROR) };
-            return Err((failure, Some(hello)));
+            return Err(Failure {
+                says: alert(INTERNAL_ERROR),
+                ..Failure::new(CloseReason::TlsError, "there is nothing to speak it by")
+            });
         };
-        let connection = match accepted.into_connection(config) {
-            Ok(connection) => connection,
-            Err((error, mut says)) => {
-                let mut failure = failed(&error);
-                let _ = says.write_all(&mut failure.says);
-                return Err((failure, Some(hello)));
-            }
-        };
-        let mut session = Session::new(connection);
-        let taken = session.take(rest, plain);
-        let is_over = !session.is_handshaking();
-        self.stage = Stage::Handshake(Box::new(Handshake { session, hello, certificate }));
-        taken.map_err(|error| (failed(&error), None))?;
-        Ok(is_over)
+        let connection = accepted.into_connection(config).map_err(told)?;
+        self.input = rest.to_vec();
+        Ok((Session::new(connection), certificate))
+    }
+}
+
+impl Failure {
+    fn new(reason: CloseReason, error: &str) -> Self {
+        Failure { reason, error: error.to_owned(), says: Vec::new(), offer: None }
     }
 }
 
@@ -305,18 +294,13 @@ fn alert(description: u8) -> Vec<u8> {
 fn no_tls(input: &[u8], is_http: bool) -> Failure {
     let is_request = is_http && input.first().is_some_and(u8::is_ascii_uppercase);
     let says = if is_request { PLAIN_HTTP.to_vec() } else { Vec::new() };
-    Failure { reason: CloseReason::TlsMissing, error: "what came is no TLS".to_owned(), says }
+    Failure { says, ..Failure::new(CloseReason::TlsMissing, "what came is no TLS") }
 }
 
 fn bad_hello(error: client_hello::Error) -> Failure {
     let is_old = matches!(error, client_hello::Error::Version(_) | client_hello::Error::RecordVersion(_));
     let says = alert(if is_old { PROTOCOL_VERSION } else { DECODE_ERROR });
-    Failure { reason: CloseReason::ClientHello, error: error.to_string(), says }
-}
-
-fn old_versions() -> Failure {
-    let error = "it offers only versions that are not spoken".to_owned();
-    Failure { reason: CloseReason::TlsNoCommon, error, says: alert(PROTOCOL_VERSION) }
+    Failure { says, ..Failure::new(CloseReason::ClientHello, &error.to_string()) }
 }
 
 /// What the library found; its alert is among the session's records.
@@ -326,5 +310,13 @@ fn failed(error: &Error) -> Failure {
         Error::AlertReceived(_) => CloseReason::TlsClientAlert,
         _ => CloseReason::TlsError,
     };
-    Failure { reason, error: error.to_string(), says: Vec::new() }
+    Failure::new(reason, &error.to_string())
+}
+
+/// The same where there is no session yet.
+fn told((error, mut says): (Error, AcceptedAlert)) -> Failure {
+    let mut failure = failed(&error);
+    // A vector takes everything.
+    let _ = says.write_all(&mut failure.says);
+    failure
 }

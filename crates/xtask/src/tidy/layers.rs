@@ -37,6 +37,12 @@ const LIBRARIES: &[(&str, &[&str], &str)] = &[
     ("io-uring", &["kakei-runtime"], "completion belongs to the machine"),
     ("rtrb", &["kakei-runtime", "kakei-control", "kakei"], "only threads need mailboxes"),
     ("clap", &["kakei"], "only the program has a command line"),
+    (
+        "rustls",
+        &["kakei-proxy", "kakei-control", "kakei-sim", "kakei"],
+        "TLS is the worker's layer; who starts a worker brings what computes",
+    ),
+    ("x509-parser", &["kakei-control"], "certificates are read and checked before a worker hears of them"),
 ];
 
 /// A workspace crate's manifest.

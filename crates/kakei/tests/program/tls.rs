@@ -1,0 +1,371 @@
+//! TLS as clients, backends and operators see it: a client of a library of its own kind, certificates made for the test.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use serde_json::Value;
+
+use crate::harness::{Room, Running, eventually, kakei};
+
+/// Who vouches for the certificates of a test.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate as its files hold it.
+struct Made {
+    chain: String,
+    key: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "the test's authority");
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn make(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Made {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "a server");
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Made { chain, key: key.serialize_pem() }
+    }
+}
+
+impl Made {
+    /// Put to files; the document's text that names them.
+    fn put(&self, room: &Room, name: &str) -> String {
+        let chain = room.write(&format!("{name}.pem"), &self.chain);
+        let key = room.write(&format!("{name}.key"), &self.key);
+        format!("[certificates.{name}]\nchain = {chain:?}\nkey = {key:?}\n")
+    }
+
+    fn der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.chain.as_bytes()).unwrap()
+    }
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+fn config(authority: &Authority, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    builder.with_root_certificates(roots).with_no_client_auth()
+}
+
+fn connect(front: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> std::io::Result<Stream> {
+    let socket = TcpStream::connect(front).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut stream = StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), socket);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(stream)
+}
+
+/// What a client is told where it can't come in.
+fn refused(front: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> String {
+    connect(front, name, config).expect_err("it is refused").to_string()
+}
+
+/// An answer with a body of known length.
+fn get(stream: &mut Stream, host: &str, path: &str) -> (String, String) {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
+    let (mut head, mut one) = (Vec::new(), [0; 1]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut one).unwrap();
+        head.push(one[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+
+/// A backend that sends back what it gets, and ends when its client does.
+fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut buffer = vec![0; 65_536];
+                while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                    if stream.write_all(&buffer[..length]).is_err() {
+                        return;
+                    }
+                }
+                let _ = stream.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
+/// A backend that answers with the head that it saw.
+fn mirror() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let (mut head, mut one) = (Vec::new(), [0; 1]);
+                while let Ok(1) = stream.read(&mut one) {
+                    head.push(one[0]);
+                    if head.ends_with(b"\r\n\r\n") {
+                        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
+                        let _ = stream.write_all(&[answer.as_bytes(), &head].concat());
+                        head.clear();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn document(room: &Room, (protocol, backend): (&str, SocketAddr), tls: &str, more: &str) -> String {
+    let (socket, log) = (room.path("k.sock"), room.path("access.log"));
+    format!(
+        "[admin]\nsocket = {socket:?}\n[workers]\ncount = 3\n[access_log]\nto = {log:?}\n\
+         [listeners.front]\nprotocol = \"{protocol}\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"c\"\n\
+         drain_timeout = \"2s\"\ntls = {{ {tls} }}\n[clusters.c]\nbackends = [\"{backend}\"]\n{more}\n"
+    )
+}
+
+/// The line of the access log with this reason.
+fn line(room: &Room, reason: &str) -> Value {
+    eventually(reason, || {
+        let log = std::fs::read_to_string(room.path("access.log")).ok()?;
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.into_iter().find(|line| line["reason"] == reason)
+    })
+}
+
+#[test]
+fn requests_come_by_the_certificate_of_their_host() {
+    let (room, authority) = (Room::new("tls-http"), Authority::new());
+    let (one, two) = (authority.make(&["one.test"], |_| {}), authority.make(&["*.two.test"], |_| {}));
+    let more = [one.put(&room, "one"), two.put(&room, "two")].concat();
+    let tls = "certificates = [\"one\", \"two\"]";
+    let running = Running::start(&room, &document(&room, ("http", mirror()), tls, &more));
+    let config = Arc::new(config(&authority, &[&rustls::version::TLS13, &rustls::version::TLS12]));
+    for (name, made) in [("one.test", &one), ("a.two.test", &two)] {
+        let mut stream = connect(running.front(), name, &config).unwrap();
+        assert_eq!(stream.conn.peer_certificates().unwrap()[0], made.der());
+        for _ in 0..3 {
+            let (head, body) = get(&mut stream, name, "/x");
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            assert!(body.contains("X-Forwarded-Proto: https\r\n"), "{body}");
+        }
+        let (head, _) = get(&mut stream, "other.test", "/x");
+        assert!(head.starts_with("HTTP/1.1 421 "), "{head}");
+    }
+    for name in ["two.test", "b.a.two.test", "three.test"] {
+        let told = refused(running.front(), name, &config);
+        assert!(told.contains("UnrecognisedName"), "{name}: {told}");
+    }
+    assert_eq!(line(&room, "tls_unknown_name")["tls_offered_versions"], "1.3,1.2");
+    let completed = line(&room, "completed");
+    assert_eq!((&completed["tls_version"], &completed["tls_sni"]), (&"1.3".into(), &"one.test".into()));
+    assert_eq!(line(&room, "misdirected")["status"], 421);
+
+    let mut plain = TcpStream::connect(running.front()).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("TLS address\n"), "{answer}");
+    assert_eq!(line(&room, "tls_missing")["tls_error"], "what came is no TLS");
+    let metrics = running.metrics();
+    assert_eq!(metrics.sum("kakei_tls13_handshakes_total", "front"), 2);
+    assert_eq!(metrics.sum("kakei_tls_failed_handshakes_total", "front"), 4);
+}
+
+#[test]
+fn bytes_come_back_as_they_went_over_both_versions() {
+    let (room, authority) = (Room::new("tls-tcp"), Authority::new());
+    let more = authority.make(&["echo.test"], |_| {}).put(&room, "echo");
+    let running = Running::start(&room, &document(&room, ("tcp", echo()), "certificates = [\"echo\"]", &more));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = Arc::new(config(&authority, &[version]));
+        let mut stream = connect(running.front(), "echo.test", &config).unwrap();
+        let sent: Vec<u8> = (0..3_000_000u32).flat_map(u32::to_le_bytes).collect();
+        // Both directions at once, more than fits any buffer: each side is held back by the other.
+        for (n, piece) in sent.chunks(700_000).enumerate() {
+            stream.write_all(piece).unwrap();
+            let mut got = vec![0; piece.len()];
+            stream.read_exact(&mut got).unwrap();
+            assert!(got == piece, "piece {n} is another one");
+        }
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        let mut rest = Vec::new();
+        // The end that comes back is said in TLS: without that reading to the end would be an error.
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty());
+    }
+    assert_eq!(line(&room, "closed")["request_bytes"], 12_000_000);
+}
+
+#[test]
+fn a_stream_that_is_cut_is_no_whole_one() {
+    let (room, authority) = (Room::new("tls-cut"), Authority::new());
+    let more = authority.make(&["echo.test"], |_| {}).put(&room, "echo");
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tls = "certificates = [\"echo\"], handshake_timeout = \"300ms\"";
+    let document = document(&room, ("tcp", backend.local_addr().unwrap()), tls, &more);
+    let running = Running::start(&room, &document);
+    let config = Arc::new(config(&authority, &[&rustls::version::TLS13]));
+    let mut stream = connect(running.front(), "echo.test", &config).unwrap();
+    stream.write_all(b"half of it").unwrap();
+    let (mut seen, _) = backend.accept().unwrap();
+    let mut got = [0; 10];
+    seen.read_exact(&mut got).unwrap();
+    // No word of it in TLS: whoever cuts the line could do that.
+    stream.sock.shutdown(Shutdown::Write).unwrap();
+    seen.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert!(seen.read(&mut got).is_err(), "the backend sees a reset, not an end");
+    assert_eq!(line(&room, "tls_truncated")["request_bytes"], 10);
+
+    // One that says nothing, and one that stops in the middle.
+    let silent = TcpStream::connect(running.front()).unwrap();
+    let mut half = TcpStream::connect(running.front()).unwrap();
+    half.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+    eventually("both are given up", || {
+        let closed = running.metrics().sum("kakei_connections_closed_total", "tls_timeout");
+        (closed == 2).then_some(())
+    });
+    assert_eq!(running.metrics().sum("kakei_tls_handshakes_live", ""), 0);
+    drop((silent, half));
+}
+
+#[test]
+fn later_handshakes_are_shorter_in_every_worker() {
+    let (room, authority) = (Room::new("tls-resumed"), Authority::new());
+    let more = authority.make(&["echo.test"], |_| {}).put(&room, "echo");
+    let running = Running::start(&room, &document(&room, ("tcp", echo()), "certificates = [\"echo\"]", &more));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut config = config(&authority, &[version]);
+        config.resumption = Resumption::in_memory_sessions(64);
+        let config = Arc::new(config);
+        for n in 0..12 {
+            let mut stream = connect(running.front(), "echo.test", &config).unwrap();
+            let kind = stream.conn.handshake_kind();
+            assert_eq!(kind == Some(HandshakeKind::Resumed), n > 0, "{version:?}, the connection {n} is {kind:?}");
+            // Tickets of version 1.3 come behind the handshake.
+            stream.write_all(b"x").unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+        }
+    }
+    assert_eq!(running.metrics().sum("kakei_tls_resumed_handshakes_total", ""), 22);
+}
+
+#[test]
+fn a_certificate_is_replaced_while_traffic_flows() {
+    let (room, authority) = (Room::new("tls-replaced"), Authority::new());
+    let (old, new) = (authority.make(&["echo.test"], |_| {}), authority.make(&["echo.test"], |_| {}));
+    let text = document(&room, ("tcp", echo()), "certificates = [\"echo\"]", &old.put(&room, "echo"));
+    let running = Running::start(&room, &text);
+    let mut config = config(&authority, &[&rustls::version::TLS13, &rustls::version::TLS12]);
+    config.resumption = Resumption::disabled();
+    let config = Arc::new(config);
+    let mut live = connect(running.front(), "echo.test", &config).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = {
+        let (stop, config, front) = (Arc::clone(&stop), Arc::clone(&config), running.front());
+        thread::spawn(move || {
+            let mut done = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let mut stream = connect(front, "echo.test", &config).unwrap();
+                stream.write_all(b"ping").unwrap();
+                stream.read_exact(&mut [0; 4]).unwrap();
+                done += 1;
+            }
+            done
+        })
+    };
+    let shown = || connect(running.front(), "echo.test", &config).unwrap().conn.peer_certificates().unwrap()[0].clone();
+    assert_eq!(shown(), old.der());
+    let file = room.path("k.toml");
+    let apply = || running.done(&["apply", file.to_str().unwrap()]);
+    assert!(apply().starts_with("nothing to change"), "files that are the same change nothing");
+    new.put(&room, "echo");
+    let said = apply();
+    assert!(said.contains("certificate echo"), "{said}");
+    assert_eq!(shown(), new.der());
+    // The one that was there goes on, with what it began with.
+    live.write_all(b"still here").unwrap();
+    live.read_exact(&mut [0; 10]).unwrap();
+    stop.store(true, Ordering::Relaxed);
+    assert!(load.join().unwrap() > 0, "nothing failed meanwhile");
+
+    // What can't be used is refused, and what ran goes on.
+    let other = authority.make(&["echo.test"], |_| {});
+    room.write("echo.key", &other.key);
+    let refused = running.ask(&["apply", file.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("it is not the key of"), "{told}");
+    assert_eq!(shown(), new.der());
+}
+
+#[test]
+fn certificates_that_can_not_be_used_are_placed_errors() {
+    let (room, authority) = (Room::new("tls-wrong"), Authority::new());
+    let good = authority.make(&["a.test"], |_| {});
+    let other = authority.make(&["a.test"], |_| {});
+    let past = authority.make(&["a.test"], |params| {
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    });
+    let nameless = authority.make(&[], |_| {});
+    let reversed = Made { chain: format!("{}{}", authority.pem, good.chain), key: good.key.clone() };
+    let unrelated = Made { chain: format!("{}{}", good.chain, other.chain), key: good.key.clone() };
+    let crossed = Made { chain: good.chain.clone(), key: other.key.clone() };
+    let cases = [
+        (past, "`chain`: has expired: it was valid until 2021-01-01T00:00:00Z"),
+        (nameless, "`chain`: its first certificate names no host"),
+        (reversed, "`chain`: it is in the wrong order"),
+        (unrelated, "`chain`: certificate 2 of it does not vouch for certificate 1"),
+        (crossed, "`key`: it is not the key of the chain's first certificate"),
+        (Made { chain: "nothing".into(), key: good.key.clone() }, "`chain`: it holds no certificate"),
+        (Made { chain: good.chain.clone(), key: "nothing".into() }, "`key`: it holds no private key"),
+    ];
+    for (n, (made, told)) in cases.iter().enumerate() {
+        let text = document(&room, ("tcp", echo()), "certificates = [\"a\"]", &made.put(&room, "a"));
+        let file = room.write(&format!("{n}.toml"), &text);
+        let checked = kakei().arg("check").arg(&file).output().unwrap();
+        let drawn = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert_eq!(checked.status.code(), Some(2), "{told}: {drawn}");
+        assert!(drawn.contains(told) && drawn.contains(&format!("{n}.toml:")), "{told}: {drawn}");
+    }
+    let text = document(&room, ("tcp", echo()), "certificates = [\"a\"]", &good.put(&room, "a"));
+    std::fs::remove_file(room.path("a.key")).unwrap();
+    let file = room.write("missing.toml", &text);
+    let run = kakei().arg("run").arg("-c").arg(&file).output().unwrap();
+    assert!(String::from_utf8_lossy(&run.stderr).contains("a.key can't be read: No such file"));
+    // All of it in the document itself.
+    let inline = format!("[certificates.a]\nchain = \"\"\"{}\"\"\"\nkey = \"\"\"{}\"\"\"\n", good.chain, good.key);
+    let text = document(&room, ("tcp", echo()), "certificates = [\"a\"]", &inline);
+    let file = room.write("inline.toml", &text);
+    assert!(kakei().arg("check").arg(&file).output().unwrap().status.success());
+}
