@@ -67,7 +67,7 @@ impl Worker {
         if let Some(secured) = opened {
             match self.owner(socket) {
                 Some(Owner::Relay(id, _)) => self.relays.handle_secured(&mut self.world, tick, id, &secured),
-                Some(Owner::Session(id)) => self.http.handle_secured(&mut self.world, tick, id, secured),
+                Some(Owner::Session(id)) => self.http.handle_secured(tick, id, secured),
                 Some(Owner::Upstream(_) | Owner::Probe(..)) | None => {}
             }
             if is_blocked && self.is_owned(socket) {
@@ -103,7 +103,7 @@ impl Worker {
     /// Bytes that lie with us for whoever the stream belongs to. What it asks for may name them.
     fn pass_plain(&mut self, tick: &mut Tick<'_>, socket: SocketId, plain: &[u8]) {
         let mark = tick.out.ops.len();
-        let mut inner = Tick { now: tick.now, bytes: plain, out: tick.out };
+        let mut inner = Tick { now: tick.now, wall: tick.wall, bytes: plain, out: tick.out };
         self.pass_data(&mut inner, socket, Span { start: 0, len: plain.len() as u32 });
         keep(tick.out, mark, plain);
     }

@@ -11,12 +11,12 @@ use crate::world::{Tick, World};
 
 impl Http {
     /// The client's handshake is over.
-    pub(crate) fn handle_secured(&mut self, world: &mut World, tick: &Tick<'_>, id: SessionId, secured: Arc<Secured>) {
+    pub(crate) fn handle_secured(&mut self, tick: &Tick<'_>, id: SessionId, secured: Arc<Secured>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.secured = Some(secured);
         session.stage = Stage::Idle;
         (session.since, session.moved) = (tick.now, tick.now);
-        self.arm_session(world, id);
+        self.arm_session(id);
     }
 
     /// The client's handshake came to nothing.

@@ -14,7 +14,7 @@ use super::{Certificate, End, ListenerTls, Secure, Secured, Told};
 use crate::limits::{HANDSHAKE_BYTES, HANDSHAKES_PER_STEP};
 use crate::listener::ListenerKey;
 use crate::record::{CloseReason, TlsDetail};
-use crate::seam::{Instant, Op, SocketId};
+use crate::seam::{Instant, Op, SocketId, Wall};
 use crate::stats::ListenerMetric;
 use crate::world::{Due, Tick, World};
 
@@ -119,7 +119,7 @@ impl Secure {
             tick.ask(Op::Credit { socket, on: true });
         }
         stream.taken += stream.input.len();
-        let went = stream.advance(tick.now, &mut told.plain);
+        let went = stream.advance(tick.wall, &mut told.plain);
         self.dirty.push(socket);
         match went {
             Err(failure) => told.end = Some(self.refuse(world, socket, failure)),
@@ -218,7 +218,7 @@ impl Secure {
 
 impl Stream {
     /// Whether the handshake is over, after what came.
-    fn advance(&mut self, now: Instant, plain: &mut Vec<u8>) -> Result<bool, Failure> {
+    fn advance(&mut self, wall: Wall, plain: &mut Vec<u8>) -> Result<bool, Failure> {
         if matches!(self.stage, Stage::Hello) {
             let hello = match client_hello::parse(&self.input) {
                 Ok(Reading::More) => {
@@ -230,7 +230,7 @@ impl Stream {
                 Ok(Reading::NotTls) => return Err(no_tls(&self.input, self.tls.is_http)),
                 Err(error) => return Err(bad_hello(error)),
             };
-            let begun = self.begin(now, &hello);
+            let begun = self.begin(wall, &hello);
             let (session, certificate) =
                 begun.map_err(|failure| Failure { offer: Some(Box::new(offer(&hello))), ..failure })?;
             self.stage = Stage::Handshake(Box::new(Handshake { session, hello, certificate }));
@@ -242,7 +242,7 @@ impl Stream {
     }
 
     /// The client's first message is there: who it is answered by. What stands behind it is left.
-    fn begin(&mut self, now: Instant, hello: &ClientHello) -> Result<(Session, Arc<Certificate>), Failure> {
+    fn begin(&mut self, wall: Wall, hello: &ClientHello) -> Result<(Session, Arc<Certificate>), Failure> {
         if !self.tls.speaks(&hello.versions) {
             return Err(Failure {
                 says: alert(PROTOCOL_VERSION),
@@ -266,7 +266,7 @@ impl Stream {
                 ..Failure::new(CloseReason::TlsUnknownName, "no certificate is for that name")
             });
         };
-        let Some(config) = self.tls.config(&certificate, now.as_nanos() / 1_000_000_000) else {
+        let Some(config) = self.tls.config(&certificate, wall) else {
             return Err(Failure {
                 says: alert(INTERNAL_ERROR),
                 ..Failure::new(CloseReason::TlsError, "there is nothing to speak it by")

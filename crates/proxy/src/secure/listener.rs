@@ -15,6 +15,7 @@ use rustls::{SupportedProtocolVersion, version};
 use super::certificate::Certificate;
 use super::shelf::Shelf;
 use super::tickets::{TicketKeys, Ticketer};
+use crate::seam::Wall;
 
 /// What a document names and doesn't hold: whoever compiles it brings it along.
 #[derive(Clone, Debug, Default)]
@@ -92,9 +93,9 @@ impl ListenerTls {
         known.iter().find(|certificate| certificate.suits(hello)).or(known.first()).or(self.default.as_ref())
     }
 
-    /// What one handshake is held to, by this certificate and at this time, in seconds since 1970. It is made for each of
+    /// What one handshake is held to, by this certificate and at this time. It is made for each of
     /// them: the library asks for both through the configuration, and nothing that workers share may change.
-    pub(super) fn config(&self, certificate: &Certificate, wall: u64) -> Option<Arc<ServerConfig>> {
+    pub(super) fn config(&self, certificate: &Certificate, wall: Wall) -> Option<Arc<ServerConfig>> {
         let mut config = ServerConfig::clone(self.template.as_ref()?);
         config.cert_resolver = Arc::new(Only(Arc::clone(&certificate.key)));
         config.time_provider = Arc::new(At(wall));
@@ -118,7 +119,7 @@ fn template(
         TlsVersion::Tls12 => &[&version::TLS13, &version::TLS12],
         TlsVersion::Tls13 => &[&version::TLS13],
     };
-    let builder = ServerConfig::builder_with_details(Arc::new(provider), Arc::new(At(0)));
+    let builder = ServerConfig::builder_with_details(Arc::new(provider), Arc::new(At(Wall::default())));
     let builder = builder.with_protocol_versions(versions).ok()?;
     let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Nobody));
     config.ignore_client_order = !spec.cipher_suites.is_empty();
@@ -170,12 +171,12 @@ impl ResolvesServerCert for Only {
     }
 }
 
-/// A moment, in seconds since 1970: a handshake is short.
+/// A moment: a handshake is short.
 #[derive(Debug)]
-struct At(u64);
+struct At(Wall);
 
 impl TimeProvider for At {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0)))
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.as_secs())))
     }
 }
