@@ -71,32 +71,31 @@ impl Default for Certificates {
 impl Certificates {
     /// Read those of a document. What did not change since these were read is taken from them.
     pub fn load(&self, document: &Document, purpose: Purpose, now: SystemTime) -> Result<Loaded, Vec<Fault>> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         let (mut held, mut faults) = (BTreeMap::new(), Vec::new());
         let (mut renewed, mut warnings) = (Vec::new(), Vec::new());
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         for (name, spec) in &document.certificates {
             let before = self.held.get(name).filter(|before| before.spec == *spec);
-            match self.one(name, spec, before) {
-                Err(fault) => faults.push(fault),
-                Ok(one) => {
-                    let is_same = before.is_some_and(|before| Arc::ptr_eq(&before.made, &one.made));
-                    if let Some(fault) = read::out_of_time(&one.made, now).filter(|_| !is_same) {
-                        match purpose {
-                            Purpose::Change => faults.push(fault),
-                            Purpose::Start => warnings.push(format!("certificate {name} {}", fault.message)),
-                        }
-                    }
-                    if before.is_some() && !is_same {
-                        renewed.push(name.clone());
-                    }
-                    held.insert(name.clone(), one);
+            let one = match self.one(name, spec, before) {
+                Ok(one) => one,
+                Err(fault) => {
+                    faults.push(fault);
+                    continue;
                 }
+            };
+            let is_same = before.is_some_and(|before| Arc::ptr_eq(&before.made, &one.made));
+            match (read::out_of_time(&one.made, now).filter(|_| !is_same), purpose) {
+                (Some(fault), Purpose::Change) => faults.push(fault),
+                (Some(fault), Purpose::Start) => warnings.push(format!("certificate {name} {}", fault.message)),
+                (None, _) => {}
             }
+            renewed.extend((before.is_some() && !is_same).then(|| name.clone()));
+            held.insert(name.clone(), one);
         }
-        if !faults.is_empty() {
-            return Err(faults);
+        match faults.is_empty() {
+            true => Ok(Loaded { certificates: Certificates { held, ..self.clone() }, renewed, warnings }),
+            false => Err(faults),
         }
-        Ok(Loaded { certificates: Certificates { held, ..self.clone() }, renewed, warnings })
     }
 
     fn one(&self, name: &Name, spec: &kakei_config::Certificate, before: Option<&Held>) -> Result<Held, Fault> {
