@@ -38,6 +38,10 @@ impl Default for Tally {
 
 /// What clients and backend do.
 pub(super) trait Shape {
+    /// Whether it looks for events without end while it is measured, and never sleeps: a sleeper is woken by whoever
+    /// sends, so that a proxy would pay for it as for nobody that sits on another machine.
+    const SPINS: bool = false;
+
     fn tally(&mut self) -> &mut Tally;
     /// Whether every connection that belongs to it has carried something.
     fn settled(&self) -> bool;
@@ -124,10 +128,11 @@ pub(super) fn idle(net: &mut Net, mut shape: impl Shape, connections: usize) -> 
 }
 
 /// Let it run until then, or until it has settled.
-fn drive(net: &mut Net, shape: &mut impl Shape, until: Instant, settle: bool) {
+fn drive<S: Shape>(net: &mut Net, shape: &mut S, until: Instant, settle: bool) {
+    let pause = if S::SPINS && !settle { Duration::ZERO } else { TICK };
     while Instant::now() < until && !(settle && shape.settled()) {
         shape.tick(net);
-        for index in 0..net.wait(TICK) {
+        for index in 0..net.wait(pause) {
             match net.event(index) {
                 Happened::Arrived => shape.arrived(net),
                 Happened::Ready(slot) => shape.ready(net, slot),

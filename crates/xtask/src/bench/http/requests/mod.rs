@@ -159,6 +159,8 @@ impl Requests {
 }
 
 impl Shape for Requests {
+    const SPINS: bool = true;
+
     fn tally(&mut self) -> &mut Tally {
         &mut self.common.tally
     }
