@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
+use kakei_config::Name;
 use kakei_proxy::record::CloseReason;
 use kakei_proxy::stats::{
     BackendMetric, CONNECTIONS_CLOSED, ClusterMetric, DropReason, FLOWS_CLOSED, ListenerMetric, ListenerStats, Metric,
@@ -29,6 +30,8 @@ pub struct Process {
     pub workers: u64,
     /// Counters and gauges of single declarations: the machines', the log writer's, the transactions'.
     pub values: Vec<(Metric, u64)>,
+    /// Certificates by name, and when each ends to be valid, in seconds since 1970.
+    pub certificates: Vec<(Name, i64)>,
 }
 
 impl Process {
@@ -57,6 +60,12 @@ const RESIDENT: Metric =
     Metric { name: "process_resident_memory_bytes", help: "Resident memory.", kind: MetricKind::Gauge };
 const WORKERS: Metric = Metric { name: "kakei_workers", help: "Workers of this process.", kind: MetricKind::Gauge };
 
+const CERTIFICATE_EXPIRY: Metric = Metric {
+    name: "kakei_certificate_expiry_timestamp_seconds",
+    help: "When a certificate ends to be valid, in seconds since 1970.",
+    kind: MetricKind::Gauge,
+};
+
 /// The whole exposition, `# EOF` included.
 pub fn render(sums: &Sums, process: &Process) -> String {
     let mut page = Page { text: String::with_capacity(16 * 1024) };
@@ -73,6 +82,8 @@ pub fn render(sums: &Sums, process: &Process) -> String {
     for (metric, value) in plain.into_iter().chain(process.values.iter().copied()) {
         page.family(metric, [(Labels::none(), value)]);
     }
+    let expiries = process.certificates.iter().map(|(name, at)| (Labels::none().and("certificate", name), at));
+    page.family(CERTIFICATE_EXPIRY, expiries);
     page.text.push_str("# EOF\n");
     page.text
 }

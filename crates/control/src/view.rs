@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use kakei_config::Document;
 use kakei_proxy::seam::BindKey;
+use kakei_proxy::secure::Certificate;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 
 use crate::health::HealthView;
@@ -35,6 +36,8 @@ pub struct View {
     pub stopped: BTreeSet<u16>,
     /// How many workers there are.
     pub workers: u16,
+    /// The certificates that run, by name.
+    pub certificates: Arc<[Arc<Certificate>]>,
     /// When the process started.
     pub started: Instant,
 }
@@ -58,6 +61,7 @@ impl View {
             draining: false,
             stopped: BTreeSet::new(),
             workers: shared.workers,
+            certificates: Arc::new([]),
             started: Instant::now(),
         }
     }

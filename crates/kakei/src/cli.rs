@@ -250,6 +250,9 @@ pub(crate) enum Kind {
     /// Servers.
     #[value(alias = "backend")]
     Backends,
+    /// What listeners prove by who they are, and until when.
+    #[value(alias = "certificate")]
+    Certificates,
     /// Live flows.
     #[value(alias = "flow")]
     Flows,

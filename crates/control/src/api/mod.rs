@@ -1,6 +1,7 @@
 //! The admin API: HTTP and JSON on the admin socket, and the little of it that is shown on the metrics address.
 //! Reads what runs from the view; everything else it asks of the owner. Decides nothing about traffic.
 
+mod certificates;
 mod config;
 mod objects;
 mod problem;
@@ -32,6 +33,7 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/routes", get(objects::routes))
         .route("/v1/clusters", get(objects::clusters))
         .route("/v1/backends", get(objects::backends))
+        .route("/v1/certificates", get(certificates::list))
         .route("/v1/flows", get(objects::flows))
         .route("/v1/connections", get(objects::connections))
         .route("/v1/generations", get(objects::generations))

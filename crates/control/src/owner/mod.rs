@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kakei_proxy::seam::{BackendHealth, Command, ConnectionView, Filter, FlowView, Notice, Reply};
+use kakei_proxy::secure::Certificate;
 use kakei_proxy::snapshot::Generation;
 use kakei_proxy::stats::{Metric, MetricKind};
 use kakei_runtime::engine::{Engine, EngineEvent};
@@ -198,6 +199,8 @@ impl Owner {
             Process { uptime: self.view.uptime(), workers: u64::from(self.view.workers), ..Process::default() };
         process.measure();
         process.values = self.values();
+        let expiry = |made: &Arc<Certificate>| (made.name.clone(), made.not_after);
+        process.certificates = self.view.certificates.iter().map(expiry).collect();
         Counters { sums, process }
     }
 

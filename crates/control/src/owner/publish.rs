@@ -82,6 +82,7 @@ impl Owner {
         self.view.document = document;
         self.view.resolved = resolved;
         self.names.want(hosts);
+        self.view.certificates = certificates.all().cloned().collect();
         self.certificates = certificates;
         self.view.acknowledged = false;
         Ok(())

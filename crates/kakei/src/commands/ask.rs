@@ -42,6 +42,14 @@ const BACKENDS: &[Column] = &[
     ("RETURNED", "bytes_returned"),
     ("UNREACHABLE", "unreachable"),
 ];
+const CERTIFICATES: &[Column] = &[
+    ("NAME", "name"),
+    ("HOSTS", "hosts"),
+    ("KEY", "key"),
+    ("UNTIL", "not_after"),
+    ("ISSUER", "issuer"),
+    ("LISTENERS", "listeners"),
+];
 pub(super) const FLOWS: &[Column] = &[
     ("LISTENER", "listener"),
     ("CLIENT", "client"),
@@ -77,6 +85,7 @@ pub(super) fn get(get: &Get) -> Result<(), Failure> {
         Kind::Routes => ("/v1/routes".to_owned(), ROUTES),
         Kind::Clusters => ("/v1/clusters".to_owned(), CLUSTERS),
         Kind::Backends => ("/v1/backends".to_owned(), BACKENDS),
+        Kind::Certificates => ("/v1/certificates".to_owned(), CERTIFICATES),
         Kind::Flows => (format!("/v1/flows{}", list_query(&get.filter)), FLOWS),
         Kind::Connections => (format!("/v1/connections{}", list_query(&get.filter)), CONNECTIONS),
         Kind::Generations => ("/v1/generations".to_owned(), GENERATIONS),

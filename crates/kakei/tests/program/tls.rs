@@ -197,7 +197,14 @@ fn requests_come_by_the_certificate_of_their_host() {
     plain.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("TLS address\n"), "{answer}");
     assert_eq!(line(&room, "tls_missing")["tls_error"], "what came is no TLS");
+    let listed = running.json(&["get", "certificates"]);
+    assert_eq!(listed[1]["hosts"], serde_json::json!(["*.two.test"]));
+    assert_eq!((&listed[0]["key"], &listed[0]["listeners"][0]), (&"elliptic".into(), &"front".into()));
+    assert!(
+        listed[0]["expires_in_seconds"].as_i64().unwrap() > 0 && listed[0]["fingerprint"] != listed[1]["fingerprint"]
+    );
     let metrics = running.metrics();
+    assert!(metrics.sum("kakei_certificate_expiry_timestamp_seconds", "one") > 1_800_000_000);
     assert_eq!(metrics.sum("kakei_tls13_handshakes_total", "front"), 2);
     assert_eq!(metrics.sum("kakei_tls_failed_handshakes_total", "front"), 4);
 }
