@@ -70,7 +70,8 @@ pub(super) fn run(tools: &Tools, plan: &Plan<Peer>, report: &mut Report) {
     // Without a proxy there is no route.
     rounds(tools, plan, &wanted, report, |s, peer| s.study == ROUTES && peer.program().is_none());
     beside_one_route(report);
-    memory(tools, plan, report, 1, |connections| Load { connections, ..load(Shape::Idle, 0, SMALL) });
+    // Kakei keeps a file for the backend of each client whether it needs one or not.
+    memory(tools, plan, report, 2, |connections| Load { connections, ..load(Shape::Idle, 0, SMALL) });
 }
 
 /// What a request costs with all routes, in parts of what it cost in the same round with one.
