@@ -135,6 +135,10 @@ fn note<P: Peer>(report: &mut Report<P>, at: At<'_>, peer: P, done: Result<Figur
         Err(why) => {
             say(&format!("{scenario} round {round} {}: {why}", peer.name()));
             report.note(format!("{scenario}: {why}"));
+            if peer.is_kakei() {
+                // What can't be measured of ours is a fault, even where everything else can.
+                report.add(at, peer, Figures::from([("idle", 1.0)]));
+            }
         }
     }
 }
