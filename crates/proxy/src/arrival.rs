@@ -83,6 +83,18 @@ pub(crate) fn count_client(world: &mut World, listener: ListenerKey, source: IpA
     }
 }
 
+/// Count one that was let in before its worker was written down.
+pub(crate) fn count_again(world: &mut World, listener: ListenerKey, counted: Counted, client: IpAddr) {
+    let admission = &mut world.listeners[listener].admission;
+    match counted {
+        Counted::Nowhere => admission.take_unknown(),
+        Counted::In(network) => {
+            admission.take(client);
+            admission.take_network_again(network);
+        }
+    }
+}
+
 /// Give back what `admit` took, and `count_client`.
 pub(crate) fn release(world: &mut World, listener: ListenerKey, counted: Counted, client: IpAddr) {
     let listener = &mut world.listeners[listener];

@@ -6,10 +6,11 @@ use std::hash::BuildHasher;
 use blake2::digest::consts::U32;
 use blake2::digest::{KeyInit, Mac};
 use blake2::{Blake2b512, Blake2bMac, Digest};
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 /// Builds SipHash-1-3 with the worker's key, so that peers can't choose colliding keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Keyed(u64, u64);
 
 impl Keyed {

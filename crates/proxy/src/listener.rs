@@ -150,7 +150,18 @@ impl RouteTimes {
         self.named.retain(|route, _| http.is_some_and(|http| http.table.rule(route).is_some_and(|rule| rule.is_timed)));
     }
 
-    fn stats(&self) -> Vec<(Series, Box<Times>)> {
+    /// What `stats` said of a worker that was written down.
+    pub(crate) fn restore(&mut self, times: Vec<(Series, Box<Times>)>) {
+        for (series, times) in times {
+            match series {
+                Series::Named(route) => drop(self.named.insert(route, times)),
+                Series::Default => self.default = Some(times),
+                Series::Other => self.other = Some(times),
+            }
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Vec<(Series, Box<Times>)> {
         let named = self.named.iter().map(|(route, times)| (Series::Named(route.clone()), times.clone()));
         let default = self.default.iter().map(|times| (Series::Default, times.clone()));
         let other = self.other.iter().map(|times| (Series::Other, times.clone()));

@@ -27,6 +27,14 @@ pub(crate) struct Known {
     sockets: BTreeMap<u64, SocketId>,
 }
 
+/// What is needed to read something back.
+pub(crate) struct Reading<'a> {
+    pub(crate) world: &'a mut World,
+    pub(crate) known: &'a mut Known,
+    pub(crate) now: Instant,
+    pub(crate) snapshot: &'a Snapshot,
+}
+
 impl Known {
     pub(crate) fn listener(&self, at: usize) -> Result<ListenerKey, RestoreError> {
         self.listeners.get(at).copied().ok_or(RestoreError::Damaged("a listener is missing"))
@@ -78,6 +86,8 @@ impl Worker {
         let mut worker = Worker::new(role);
         let world = &mut worker.world;
         world.rng = fastrand::Rng::with_seed(state.rng);
+        world.hash = state.hash;
+        world.other_times = state.other_times;
         world.values = Values::from_slice(&state.values);
         world.balance_seed = snapshot.shared.balance_seed;
         world.records = snapshot.records;
@@ -106,6 +116,7 @@ impl Worker {
             worker.relays.restore(world, now, &mut known, relay)?;
         }
         worker.relays.resume(world, now);
+        worker.http.restore(Reading { world, known: &mut known, now, snapshot }, state.http)?;
         let adoptions = known.sockets.iter().map(|(was, &socket)| {
             let was = SocketId::from(KeyData::from_ffi(*was));
             Op::Adopt { was, socket }
@@ -163,7 +174,9 @@ fn restore_listener(
     listener.drops = Values::from_slice(&state.drops);
     listener.closes = Values::from_slice(&state.closes);
     listener.connection_closes = Values::from_slice(&state.connection_closes);
+    listener.exchange_closes = Values::from_slice(&state.exchange_closes);
     listener.refusals = Values::from_slice(&state.refusals);
+    listener.times.restore(state.times);
     listener.admission.rate.due = (now + state.ahead).as_nanos();
     let key = world.listeners.insert(listener);
     if let Some(until) = removed {
@@ -192,10 +205,12 @@ fn restore_cluster(
     let spec = match (state.removed, snapshot.cluster(&state.name)) {
         (false, Some(spec)) => Arc::clone(spec),
         (false, None) => return Err(RestoreError::Damaged("a cluster is not in the generation")),
-        (true, _) => Arc::new(Cluster::remnant(state.name.clone())),
+        (true, _) => Arc::new(Cluster::remnant(state.name.clone(), state.send_proxy_protocol)),
     };
     let mut cluster = LiveCluster::new(Arc::clone(&spec));
     cluster.removed = state.removed;
+    cluster.retries = state.retries;
+    cluster.times = state.times.clone();
     cluster.values = Values::from_slice(&state.values);
     cluster.drops = Values::from_slice(&state.drops);
     cluster.backends.clear();

@@ -1,5 +1,6 @@
 //! Writing a worker down. Changes nothing: the worker goes on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kakei_config::{TcpKnobs, UdpKnobs};
@@ -8,9 +9,10 @@ use slotmap::Key;
 use crate::cluster::{BackendKey, ClusterKey, LiveCluster};
 use crate::listener::{ListenerKey, LiveListener};
 use crate::seam::{Instant, SocketId};
-use crate::snapshot::Generation;
+use crate::snapshot::{Generation, HttpListener};
 use crate::state::{
-    BackendState, ClusterState, FrontState, ListenerState, RemovedState, SCHEMA, SharedSocketState, WorkerState,
+    BackendState, ClusterState, FrontState, HttpContractState, ListenerState, RemovedState, SCHEMA, SharedSocketState,
+    WorkerState,
 };
 use crate::stats::WorkerMetric;
 use crate::worker::Worker;
@@ -19,8 +21,8 @@ use crate::worker::Worker;
 pub(crate) struct Table {
     listeners: Vec<ListenerKey>,
     clusters: Vec<(ClusterKey, Vec<BackendKey>)>,
-    knobs: Vec<Arc<UdpKnobs>>,
-    connection_knobs: Vec<Arc<TcpKnobs>>,
+    knobs: Once<UdpKnobs>,
+    connection_knobs: Once<TcpKnobs>,
 }
 
 impl Table {
@@ -43,21 +45,35 @@ impl Table {
     }
 
     pub(crate) fn knobs(&mut self, knobs: &Arc<UdpKnobs>) -> usize {
-        index_of(&mut self.knobs, knobs)
+        self.knobs.index_of(knobs)
     }
 
     pub(crate) fn connection_knobs(&mut self, knobs: &Arc<TcpKnobs>) -> usize {
-        index_of(&mut self.connection_knobs, knobs)
+        self.connection_knobs.index_of(knobs)
     }
 }
 
-/// Contracts are shared by flows and connections, so most are found at once.
-fn index_of<T>(all: &mut Vec<Arc<T>>, one: &Arc<T>) -> usize {
-    let known = all.iter().position(|known| Arc::ptr_eq(known, one));
-    known.unwrap_or_else(|| {
-        all.push(Arc::clone(one));
-        all.len() - 1
-    })
+/// Contracts, which many share: each once.
+#[derive(Debug)]
+pub(crate) struct Once<T> {
+    pub(crate) all: Vec<Arc<T>>,
+    /// By where they lie.
+    known: BTreeMap<usize, usize>,
+}
+
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Once { all: Vec::new(), known: BTreeMap::new() }
+    }
+}
+
+impl<T> Once<T> {
+    pub(crate) fn index_of(&mut self, one: &Arc<T>) -> usize {
+        *self.known.entry(Arc::as_ptr(one).addr()).or_insert_with(|| {
+            self.all.push(Arc::clone(one));
+            self.all.len() - 1
+        })
+    }
 }
 
 impl Worker {
@@ -67,11 +83,13 @@ impl Worker {
         let mut table = Table {
             listeners: world.listeners.keys().collect(),
             clusters: world.clusters.iter().map(|(key, cluster)| (key, backends(cluster))).collect(),
-            knobs: Vec::new(),
-            connection_knobs: Vec::new(),
+            knobs: Once::default(),
+            connection_knobs: Once::default(),
         };
         let flows = self.datagrams.save(now, &mut table);
-        let relays = self.relays.save(now, &mut table, |socket| !self.secure.holds(socket));
+        let is_plain = |socket| !self.secure.holds(socket);
+        let relays = self.relays.save(now, &mut table, is_plain);
+        let http = self.http.save(world, now, &mut table, is_plain);
         let fronts = world.fronts().map(|(socket, front)| FrontState {
             socket: raw(socket),
             bind: front.bind,
@@ -83,16 +101,19 @@ impl Worker {
             schema: SCHEMA,
             generation: Generation(world.values[WorkerMetric::Generation]),
             rng: world.rng.get_seed(),
+            hash: world.hash,
             epoch: self.datagrams.epoch(),
             drain: self.drain,
             values: world.values.0.to_vec(),
             listeners: world.listeners.values().map(|listener| save_listener(now, listener)).collect(),
             fronts: fronts.collect(),
             clusters: world.clusters.values().map(|cluster| save_cluster(now, cluster)).collect(),
-            knobs: table.knobs.iter().map(|knobs| UdpKnobs::clone(knobs)).collect(),
+            knobs: table.knobs.all.iter().map(|knobs| UdpKnobs::clone(knobs)).collect(),
             flows,
-            connection_knobs: table.connection_knobs.iter().map(|knobs| TcpKnobs::clone(knobs)).collect(),
+            connection_knobs: table.connection_knobs.all.iter().map(|knobs| TcpKnobs::clone(knobs)).collect(),
             relays,
+            http,
+            other_times: world.other_times.clone(),
         }
     }
 }
@@ -111,14 +132,21 @@ fn save_listener(now: Instant, listener: &LiveListener) -> ListenerState {
             trusted: listener.spec.trusted.clone(),
             preread_timeout: listener.spec.preread_timeout,
             reads_hello: listener.spec.reads_hello(),
+            http: listener.spec.http.as_ref().map(|http| save_contract(http)),
         }),
         values: listener.values.0.to_vec(),
         drops: listener.drops.0.to_vec(),
         closes: listener.closes.0.to_vec(),
         connection_closes: listener.connection_closes.0.to_vec(),
+        exchange_closes: listener.exchange_closes.0.to_vec(),
         refusals: listener.refusals.0.to_vec(),
+        times: listener.times.stats(),
         ahead: Instant::from_nanos(listener.admission.rate.due) - now,
     }
+}
+
+pub(crate) fn save_contract(http: &HttpListener) -> HttpContractState {
+    HttpContractState { knobs: http.knobs.clone(), workers: http.workers }
 }
 
 fn save_cluster(now: Instant, cluster: &LiveCluster) -> ClusterState {
@@ -140,6 +168,9 @@ fn save_cluster(now: Instant, cluster: &LiveCluster) -> ClusterState {
     ClusterState {
         name: cluster.spec.name.clone(),
         removed: cluster.removed,
+        send_proxy_protocol: cluster.spec.send_proxy_protocol,
+        retries: cluster.retries,
+        times: cluster.times.clone(),
         backends: backends.collect(),
         sockets: sockets.collect(),
         values: cluster.values.0.to_vec(),

@@ -17,7 +17,7 @@ use crate::limits::TIMED;
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};
 use crate::secure::{ListenerTls, Materials};
-use crate::state::RemovedState;
+use crate::state::{HttpContractState, RemovedState};
 use crate::stats::Series;
 
 /// The number of a snapshot; grows by one with each published change.
@@ -91,6 +91,13 @@ pub struct HttpListener {
     pub workers: u16,
 }
 
+impl HttpListener {
+    /// What is left of one, in a state that was read back, for the requests that began with it: they are routed already.
+    pub(crate) fn remnant(state: HttpContractState) -> Self {
+        HttpListener { knobs: state.knobs, table: Table::default(), default: None, workers: state.workers }
+    }
+}
+
 /// Where a flow or a connection goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -154,7 +161,7 @@ impl Listener {
             preread_timeout: state.preread_timeout,
             drain_timeout: state.left,
             routes: Routes::default(),
-            http: None,
+            http: state.http.map(|contract| Arc::new(HttpListener::remnant(contract))),
             tls: None,
             reads_hello: state.reads_hello,
             default: None,
@@ -186,7 +193,7 @@ impl Listener {
 
 impl Cluster {
     /// What is left of a removed cluster in a state that was read back: the flows on its backends.
-    pub(crate) fn remnant(name: Name) -> Self {
+    pub(crate) fn remnant(name: Name, send_proxy_protocol: StreamProxyProtocol) -> Self {
         Cluster {
             name,
             balance: Balance::default(),
@@ -195,7 +202,7 @@ impl Cluster {
             tcp: Arc::default(),
             http: Arc::default(),
             seats: None,
-            send_proxy_protocol: StreamProxyProtocol::Off,
+            send_proxy_protocol,
             health: None,
             slow_start: Duration::ZERO,
             is_timed: false,

@@ -5,20 +5,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use kakei_config::{Name, OnChange, TcpKnobs, UdpKnobs};
+use kakei_config::{HttpListener, Name, OnChange, StreamProxyProtocol, TcpKnobs, UdpKnobs};
 use serde::{Deserialize, Serialize};
 
 use crate::arrival::Counted;
 use crate::change::Change;
+use crate::cluster::Budget;
+use crate::hash::Keyed;
 use crate::health::{Check, PassiveState, Signal};
+use crate::http::HttpState;
 use crate::record::ConnectionDetail;
 use crate::relay::{Ending, Mode, Opening, Phase};
 use crate::seam::BindKey;
 use crate::snapshot::{Backend, Generation};
+use crate::stats::{Series, Times};
+use crate::unsent::Unsent;
 use crate::worker::Drain;
 
 /// The version of [`WorkerState`]'s schema.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Everything alive in a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +33,8 @@ pub struct WorkerState {
     /// The generation it ran: it is read back over the same one.
     pub generation: Generation,
     pub(crate) rng: u64,
+    /// The key of what is counted by what a peer chose.
+    pub(crate) hash: Keyed,
     pub(crate) epoch: u64,
     pub(crate) drain: Drain,
     pub(crate) values: Vec<u64>,
@@ -41,6 +48,8 @@ pub struct WorkerState {
     pub(crate) connection_knobs: Vec<TcpKnobs>,
     /// Those that wait in the order of their waiting.
     pub(crate) relays: Vec<RelayState>,
+    pub(crate) http: HttpState,
+    pub(crate) other_times: Option<Box<Times>>,
 }
 
 /// Why a state could not be read back. Nothing was changed by trying.
@@ -74,7 +83,10 @@ pub(crate) struct ListenerState {
     pub(crate) drops: Vec<u64>,
     pub(crate) closes: Vec<u64>,
     pub(crate) connection_closes: Vec<u64>,
+    pub(crate) exchange_closes: Vec<u64>,
     pub(crate) refusals: Vec<u64>,
+    /// How long requests took.
+    pub(crate) times: Vec<(Series, Box<Times>)>,
     /// How far ahead of its pace admission is.
     pub(crate) ahead: Duration,
 }
@@ -88,6 +100,14 @@ pub(crate) struct RemovedState {
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) preread_timeout: Duration,
     pub(crate) reads_hello: bool,
+    pub(crate) http: Option<HttpContractState>,
+}
+
+/// What the part of a listener that speaks HTTP holds those to who are past its routes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HttpContractState {
+    pub(crate) knobs: HttpListener,
+    pub(crate) workers: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,6 +125,10 @@ pub(crate) struct FrontState {
 pub(crate) struct ClusterState {
     pub(crate) name: Name,
     pub(crate) removed: bool,
+    /// What connections that are being opened begin with, were it removed.
+    pub(crate) send_proxy_protocol: StreamProxyProtocol,
+    pub(crate) retries: Budget,
+    pub(crate) times: Option<Box<Times>>,
     pub(crate) backends: Vec<BackendState>,
     pub(crate) sockets: Vec<SharedSocketState>,
     pub(crate) values: Vec<u64>,
@@ -207,7 +231,7 @@ pub(crate) struct RelayState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LaneState {
     pub(crate) bytes: u64,
-    pub(crate) rest: Vec<u8>,
+    pub(crate) rest: Unsent,
     pub(crate) ending: Ending,
     pub(crate) mode: Mode,
 }

@@ -1,19 +1,17 @@
 //! What a stream did not take yet of what was written to it, kept by whoever writes. A stream may be blocked with nothing
 //! kept here: then what it owes is kept below. Decides nothing.
 
+use serde::{Deserialize, Serialize};
+
 /// See the module's words.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct Unsent {
     /// None: the stream takes bytes.
     kept: Option<Vec<u8>>,
 }
 
 impl Unsent {
-    /// Of a stream that took all but these bytes; none: it takes more.
-    pub(crate) fn of(kept: Vec<u8>) -> Self {
-        Unsent { kept: (!kept.is_empty()).then_some(kept) }
-    }
-
     /// Of a stream that is blocked, with these bytes kept.
     pub(crate) fn blocked(rest: &[u8]) -> Self {
         Unsent { kept: Some(rest.to_vec()) }

@@ -53,6 +53,11 @@ impl<Id: Copy + PartialEq> Waiting<Id> {
         self.queues.get(cluster).map_or(0, |queue| queue.len)
     }
 
+    /// Everybody who stands in an order, those that gave up included: each queue from its begin to its end.
+    pub(crate) fn order(&self) -> impl Iterator<Item = Id> + '_ {
+        self.queues.values().flat_map(|queue| queue.ids.iter().copied())
+    }
+
     /// Stand at the end of a queue.
     pub(crate) fn join(&mut self, cluster: ClusterKey, id: Id) {
         if let Some(entry) = self.queues.entry(cluster) {

@@ -42,6 +42,8 @@ pub struct Worker {
     pub(crate) http: Http,
     pub(crate) secure: Secure,
     pub(crate) drain: Drain,
+    /// Who asked in this step for the worker to be written down.
+    pub(crate) asked: Vec<Ticket>,
     /// Asked for before the first step, by a worker that was read back.
     pub(crate) pending: Vec<Op>,
 }
@@ -68,6 +70,7 @@ impl Worker {
             secure: Secure::default(),
             world,
             drain: Drain::No,
+            asked: Vec::new(),
             pending: Vec::new(),
         }
     }
@@ -101,6 +104,7 @@ impl Worker {
         self.http.settle(&mut self.world, &mut tick);
         self.settle_http(&mut tick);
         self.settle_drain(&mut tick);
+        self.write_down(&mut tick);
         self.secure.seal(&mut self.world, &mut tick);
         let is_behind =
             self.datagrams.is_behind() || self.relays.is_behind() || self.http.is_behind() || self.secure.is_behind();
@@ -263,9 +267,19 @@ impl Worker {
                 connections.extend(self.http.list(&self.world, tick.now, &filter, room));
                 Reply::Connections(connections)
             }
-            Command::Snapshot => Reply::State(Box::new(self.state(tick.now))),
+            Command::Snapshot => return self.asked.push(ticket),
         };
         tick.ask(Op::Reply { ticket, reply });
+    }
+
+    /// Answer those who asked for the worker as it is: at the end of the step, so that whatever it asked for before goes
+    /// with it and nothing comes behind it. What it stands on was changed for all by then.
+    fn write_down(&mut self, tick: &mut Tick<'_>) {
+        for ticket in std::mem::take(&mut self.asked) {
+            self.http.finish_sweeps(&mut self.world, tick);
+            let reply = Reply::State(Box::new(self.state(tick.now)));
+            tick.ask(Op::Reply { ticket, reply });
+        }
     }
 
     /// Handle deadlines that are due; whether some are left.

@@ -13,6 +13,7 @@ mod backend;
 mod check;
 mod client;
 mod documents;
+mod driven;
 mod http;
 mod machine;
 mod network;

@@ -19,6 +19,8 @@ fn all_are_clean(seeds: std::ops::Range<u64>) -> HttpCounters {
         all.changes += counters.changes;
         all.upgraded += counters.upgraded;
         all.repeated += counters.repeated;
+        all.restores += counters.restores;
+        all.limited += counters.limited;
         if !report.is_clean() && broken.len() < 5 {
             let first: String = report.violations[0].chars().take(600).collect();
             broken.push(format!("seed {}: {first}", report.seed));
@@ -34,6 +36,7 @@ fn every_answer_reaches_the_request_that_it_is_for() {
     assert!(counters.answered > 5_000 && counters.reused > 1_000 && counters.blocked > 1_000, "{counters:?}");
     assert!(counters.errors > 300 && counters.resets > 100 && counters.failed_connects > 100, "{counters:?}");
     assert!(counters.changes > 500 && counters.upgraded > 100 && counters.repeated > 50, "{counters:?}");
+    assert!(counters.restores > 1_000 && counters.limited > 50, "{counters:?}");
 }
 
 #[test]

@@ -88,6 +88,12 @@ impl LiveBackend {
         self.values[BackendMetric::Requests] += 1;
     }
 
+    /// The same for one that was counted before its worker was written down.
+    pub(crate) fn take_request_again(&mut self) {
+        self.live += 1;
+        self.requests += 1;
+    }
+
     /// It is not any more.
     pub(crate) fn give_back_request(&mut self) {
         self.live -= 1;

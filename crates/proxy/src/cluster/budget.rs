@@ -1,6 +1,8 @@
 //! How many further tries of requests a cluster may be burdened with: a share of what is asked of it, so that retries
 //! can't multiply the load on backends that are failing. Reads no clock.
 
+use serde::{Deserialize, Serialize};
+
 /// What one further try costs.
 const TRY: u32 = 100;
 /// Tries that are allowed whatever was asked before.
@@ -9,7 +11,7 @@ const ALWAYS: u32 = 10 * TRY;
 const MOST: u32 = 1_000 * TRY;
 
 /// A budget of further tries.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Budget(u32);
 
 impl Default for Budget {

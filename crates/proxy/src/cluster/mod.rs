@@ -13,7 +13,7 @@ use kakei_config::{Balance, Name};
 use slotmap::SlotMap;
 
 pub(crate) use self::backend::{BackendKey, LiveBackend};
-use self::budget::Budget;
+pub(crate) use self::budget::Budget;
 pub(crate) use self::pool::{Lease, Pool, Rest, Seat};
 pub(crate) use self::probing::Probing;
 use crate::balance::{Balancer, Member};

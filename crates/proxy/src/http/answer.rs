@@ -3,6 +3,7 @@
 
 use kakei_config::{ErrorBodies, Redirect, Respond};
 use kakei_wire::message::{self, Authority};
+use serde::{Deserialize, Serialize};
 
 use super::Http;
 use super::decide::Deciding;
@@ -16,7 +17,8 @@ use crate::stats::ListenerMetric;
 use crate::world::{Tick, World};
 
 /// How a client likes errors to be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Accepts {
     Text,
     Html,

@@ -6,6 +6,8 @@ use super::answer::count_status;
 use super::exchange::{Exchange, ExchangeId, Phase};
 use super::session::{Session, SessionId, Stage};
 use crate::arrival;
+use crate::change::Drain;
+use crate::limits::LINGER;
 use crate::record::{CloseReason, Detail, Record};
 use crate::seam::{Gather, Op, Span};
 use crate::stats::{BackendMetric, ListenerMetric};
@@ -134,6 +136,8 @@ impl Http {
         let session = &mut self.sessions[id];
         session.stage = Stage::Closing;
         session.since = tick.now;
+        // Also where the time for what was under way is over.
+        session.drain = session.drain.map(|drain| Drain { until: drain.until.max(tick.now + LINGER), ..drain });
         session.input = Vec::new();
         session.set_credit(tick, true);
         if !session.rest.is_blocked() {
@@ -159,7 +163,7 @@ impl Http {
     fn drop_session(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, is_orderly: bool) {
         let Some(session) = self.sessions.get(id) else { return };
         debug_assert!(session.exchange.is_none(), "an exchange ends before its session");
-        let (socket, owes) = (session.socket, session.rest.is_blocked());
+        let (socket, owes) = (session.socket, session.may_owe(tick.now));
         if world.forget(socket).is_some() {
             tick.ask(if is_orderly && !owes { Op::Close { socket } } else { Op::Reset { socket } });
         }

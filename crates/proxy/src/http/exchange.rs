@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use kakei_config::TcpKnobs;
+use serde::{Deserialize, Serialize};
 
 use super::answer::Accepts;
 use super::rule::Rule;
@@ -22,7 +23,8 @@ slotmap::new_key_type! {
 }
 
 /// How far an exchange has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Phase {
     /// It is being decided what becomes of it.
     Deciding,
@@ -37,7 +39,8 @@ pub(super) enum Phase {
 }
 
 /// How a body is written to the other side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Framing {
     /// As it is: its length was said, or the connection's end ends it, or there is none.
     Plain,
@@ -46,7 +49,7 @@ pub(super) enum Framing {
 }
 
 /// What of a request still matters once its head was passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Traits {
     pub(super) is_head: bool,
     pub(super) is_connect: bool,
@@ -60,7 +63,8 @@ pub(super) struct Traits {
 }
 
 /// What a request is known by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum RequestId {
     /// By the name that who is believed gave it.
     Given(String),

@@ -1,7 +1,8 @@
 //! HTTP: requests of clients, each joined with a backend's response. Read in this order: `session` (a client's
 //! connection), `receive` (its bytes to requests), `exchange` (a request and its response), `decide` (route, limits,
 //! action), `forward` (backend, connection, queue), `upstream` (a backend's connection), `respond` (its bytes to the
-//! client), `retry`, `sticky` (the cookie that names a backend), `answer` (what the proxy says itself), `life` (deadlines), `end`, `sweep` (many at once).
+//! client), `retry`, `sticky` (the cookie that names a backend), `answer` (what the proxy says itself), `life` (deadlines),
+//! `end`, `sweep` (many at once), `saved` and `state` (written down and read back).
 //! `rule` and `table` are the routes; `rewrite` writes heads. Knows nothing of datagrams and relays; a connection that is
 //! upgraded is handed to whoever asked for the step.
 
@@ -21,8 +22,10 @@ mod respond;
 mod retry;
 mod rewrite;
 mod rule;
+mod saved;
 mod secured;
 mod session;
+mod state;
 mod sticky;
 mod sweep;
 mod table;
@@ -39,6 +42,7 @@ use self::rate::Rates;
 pub use self::rule::{Action, Rule};
 use self::session::Session;
 pub(crate) use self::session::SessionId;
+pub(crate) use self::state::HttpState;
 pub use self::sticky::Seats;
 use self::sweep::Sweep;
 pub use self::table::{Mismatch, Table, Wanted};

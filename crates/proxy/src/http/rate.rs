@@ -9,6 +9,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use kakei_config::{RateKey, RateLimit};
 use kakei_wire::message::Fields;
+use serde::{Deserialize, Serialize};
 
 use super::rule::Rule;
 use crate::hash::Keyed;
@@ -16,8 +17,16 @@ use crate::limits::RATES;
 use crate::seam::Instant;
 
 /// One of the requests at one time; given back when its exchange ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Permit(u64);
+
+/// A rate that is written down. Requests at one time are counted anew by those that are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RateState {
+    key: u64,
+    /// How far ahead of its pace it is.
+    ahead: Duration,
+}
 
 /// Rates in use.
 #[derive(Debug, Default)]
@@ -68,6 +77,29 @@ impl Rates {
             }
         }
         Ok(permits)
+    }
+
+    /// Those that are ahead of their pace; by no order of chance.
+    pub(super) fn save(&self, now: Instant) -> Vec<RateState> {
+        let ahead = |slot: &Slot| Instant::from_nanos(slot.due) - now;
+        let slots = self.slots.iter().filter(|(_, slot)| !ahead(slot).is_zero());
+        let mut rates: Vec<RateState> = slots.map(|(key, slot)| RateState { key: *key, ahead: ahead(slot) }).collect();
+        rates.sort_unstable_by_key(|rate| rate.key);
+        rates
+    }
+
+    /// What `save` wrote down.
+    pub(super) fn restore(&mut self, now: Instant, rates: Vec<RateState>) {
+        for RateState { key, ahead } in rates {
+            self.slots.entry(key).or_default().due = (now + ahead).as_nanos();
+        }
+    }
+
+    /// A request that was admitted before it was written down is still under way.
+    pub(super) fn hold(&mut self, permits: &[Permit]) {
+        for Permit(key) in permits {
+            self.slots.entry(*key).or_default().concurrent += 1;
+        }
     }
 
     /// A request ended.

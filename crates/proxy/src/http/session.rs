@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use kakei_wire::http1::{Body, Scan};
+use serde::{Deserialize, Serialize};
 
 use super::Http;
 use super::exchange::ExchangeId;
@@ -21,7 +22,8 @@ slotmap::new_key_type! {
 }
 
 /// What a client's bytes are, at this point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Stage {
     /// A PROXY header comes first.
     Introduction,

@@ -95,6 +95,14 @@ impl Http {
         }
     }
 
+    /// Visit all that are to be visited.
+    pub(crate) fn finish_sweeps(&mut self, world: &mut World, tick: &mut Tick<'_>) {
+        while !self.sweeps.is_empty() {
+            self.run_sweeps(world, tick);
+        }
+        self.arm_sessions(world);
+    }
+
     /// Obey the policy that the exchange began with, if what it was to be visited for still holds.
     fn visit(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, (change, until): (Change, Instant)) {
         let Some(reason) = self.still_holds(world, tick, id, change) else { return };

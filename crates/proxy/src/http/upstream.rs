@@ -2,6 +2,7 @@
 //! how it waits for the next. Shared by all clients of a worker. Decides nothing about requests.
 
 use kakei_wire::http1::{Body, Scan};
+use serde::{Deserialize, Serialize};
 
 use super::Http;
 use super::exchange::{ExchangeId, Phase};
@@ -17,7 +18,8 @@ slotmap::new_key_type! {
 }
 
 /// What a backend's bytes are, at this point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Reading {
     /// A head, interim or final.
     Head,

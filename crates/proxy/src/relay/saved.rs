@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Relays;
 use super::connection::{Ending, Lane, Phase, Relay, RelayId, Side};
-use crate::arrival::Counted;
+use crate::arrival;
 use crate::change::{Change, Drain};
 use crate::restore::Known;
 use crate::save::{Table, raw};
@@ -13,16 +13,16 @@ use crate::seam::{Instant, SocketId};
 use crate::snapshot::Target;
 use crate::state::{LaneState, RelayState, RestoreError};
 use crate::stats::ListenerMetric;
-use crate::unsent::Unsent;
 use crate::world::{Socket, World};
 
 impl Relays {
     /// Every relay, written down; those that wait in the order of their waiting.
     pub(crate) fn save(&self, now: Instant, table: &mut Table, is_plain: impl Fn(SocketId) -> bool) -> Vec<RelayState> {
         let is_plain = |relay: &&Relay| [Side::Client, Side::Backend].iter().all(|side| is_plain(relay.socket(*side)));
-        let mut relays: Vec<&Relay> = self.relays.values().filter(is_plain).collect();
-        relays.sort_by_key(|relay| relay.since);
-        relays.into_iter().map(|relay| save_relay(now, table, relay)).collect()
+        let waits = |relay: &&Relay| relay.phase == Phase::Queued;
+        let waiting = self.queues.order().filter_map(|id| self.relays.get(id)).filter(waits);
+        let others = self.relays.values().filter(|relay| !waits(relay));
+        waiting.chain(others).filter(is_plain).map(|relay| save_relay(now, table, relay)).collect()
     }
 
     /// Put a relay back.
@@ -63,7 +63,7 @@ impl Relays {
         }
         for (side, lane) in [Side::Client, Side::Backend].into_iter().zip(state.lanes) {
             let LaneState { bytes, rest, ending, mode } = lane;
-            *relay.lane_mut(side) = Lane { bytes, rest: Unsent::of(rest), ending, mode, written: self.step };
+            *relay.lane_mut(side) = Lane { bytes, rest, ending, mode, written: self.step };
         }
         self.enter(world, known, relay, [Some(state.client), state.server])
     }
@@ -95,14 +95,7 @@ impl Relays {
         if let (Some(cluster), Some(backend)) = (relay.cluster, relay.backend) {
             world.clusters[cluster].backends[backend].take(relay.minds_its_backend());
         }
-        let admission = &mut world.listeners[relay.listener].admission;
-        match relay.counted {
-            Counted::Nowhere => admission.take_unknown(),
-            Counted::In(network) => {
-                admission.take(relay.client().ip());
-                admission.take_network_again(network);
-            }
-        }
+        arrival::count_again(world, relay.listener, relay.counted, relay.client().ip());
         if relay.phase == Phase::Queued {
             // Counted anew by its place in the queue.
             world.listeners[relay.listener].values[ListenerMetric::ConnectionsQueued] -= 1;
@@ -139,7 +132,7 @@ fn save_relay(now: Instant, table: &mut Table, relay: &Relay) -> RelayState {
     let cluster = relay.cluster.map(|cluster| table.cluster(cluster));
     let lane = |side| {
         let lane: &Lane = relay.lane(side);
-        LaneState { bytes: lane.bytes, rest: lane.rest.bytes().to_vec(), ending: lane.ending, mode: lane.mode }
+        LaneState { bytes: lane.bytes, rest: lane.rest.clone(), ending: lane.ending, mode: lane.mode }
     };
     RelayState {
         client: raw(relay.socket(Side::Client)),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use kakei_config::Name;
+use serde::{Deserialize, Serialize};
 
 use super::{Metric, MetricKind};
 
@@ -103,7 +104,7 @@ impl Timed {
 }
 
 /// A request's time by its parts; what it had none of is left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lapse {
     /// All of it.
     pub whole: Duration,
@@ -116,7 +117,7 @@ pub struct Lapse {
 }
 
 /// How many took how long.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Histogram {
     counts: [u64; BOUNDS.len() + 1],
     nanos: u64,
@@ -155,7 +156,7 @@ impl Histogram {
 }
 
 /// One histogram for each part of a request's time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times([Histogram; Timed::ALL.len()]);
 
 impl Times {
@@ -181,7 +182,8 @@ impl Times {
 }
 
 /// Whose times a series counts. The names of routes are the operator's; nothing that a client sends names one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Series {
     /// A listener's own cluster.
     Default,

@@ -6,6 +6,7 @@ use std::fmt;
 use fastrand::Rng;
 use kakei_proxy::limits::STREAM_READ;
 
+use super::documents::{ASIDE, FIXED, MARK, WEB};
 use super::message::{Body, Head, chunked, in_chunks, pattern, sized};
 
 /// One request.
@@ -13,14 +14,60 @@ use super::message::{Body, Head, chunked, in_chunks, pattern, sized};
 pub(super) struct Ask {
     pub(super) id: u64,
     pub(super) method: &'static str,
-    /// The cluster that must answer it.
-    pub(super) cluster: &'static str,
+    /// It comes by the listener that comes and goes.
+    is_aside: bool,
+    /// The first part of its path, which says by which route it goes.
+    pub(super) place: &'static str,
+    pub(super) expects: Expects,
+    /// What some rate limits go by.
+    pub(super) key: u64,
     pub(super) upgrades: bool,
     pub(super) body: usize,
     bytes: Vec<u8>,
 }
 
+/// Who must answer a request, and how; whoever can't says so by an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Expects {
+    /// A backend of this cluster.
+    Cluster(&'static str),
+    /// The proxy, by sending it there.
+    Elsewhere(String),
+    /// The proxy, by what the document says.
+    Fixed,
+    /// Nobody: no route is for it.
+    Nothing,
+}
+
+impl Expects {
+    fn of(place: &'static str, method: &str, id: u64) -> Self {
+        match (place, method) {
+            ("one" | "paced" | "few", _) | ("by-method", "GET" | "HEAD") => Expects::Cluster("one"),
+            ("two", _) => Expects::Cluster("two"),
+            ("three", _) | ("by-method", "POST" | "PUT") => Expects::Cluster("three"),
+            ("moved", _) => Expects::Elsewhere(format!("http://a.test/one/x?id={id}")),
+            ("fixed", _) => Expects::Fixed,
+            _ => Expects::Nothing,
+        }
+    }
+}
+
 impl Ask {
+    /// Whether nothing that it depends on is ever changed.
+    pub(super) fn is_stable(&self) -> bool {
+        !self.is_aside && self.expects != Expects::Cluster("two")
+    }
+
+    /// Whether a backend must see it before it is answered.
+    pub(super) fn is_forwarded(&self) -> bool {
+        matches!(self.expects, Expects::Cluster(_))
+    }
+
+    /// Whether an error may be all that it gets.
+    pub(super) fn may_be_refused(&self, status: u16) -> bool {
+        self.expects == Expects::Nothing && status == 404 || matches!(self.place, "paced" | "few") && status == 429
+    }
+
     pub(super) fn has_body(&self) -> bool {
         matches!(self.method, "POST" | "PUT")
     }
@@ -33,6 +80,8 @@ impl Ask {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) asks: Vec<Ask>,
+    /// Where it connects.
+    pub(super) port: u16,
     /// All requests, one behind the other.
     all: Vec<u8>,
     /// Bytes of them that were sent, and then of what comes behind an upgrade.
@@ -57,13 +106,15 @@ pub(super) struct Client {
 pub(super) struct Came {
     pub(super) answered: u64,
     pub(super) errors: Vec<(u64, u16)>,
+    /// Whose route was of which change.
+    pub(super) marks: Vec<(u64, u64)>,
 }
 
 const ECHO: usize = 5_000;
 
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let asks: Vec<_> = self.asks.iter().map(|ask| (ask.id, ask.method, ask.cluster, ask.body)).collect();
+        let asks: Vec<_> = self.asks.iter().map(|ask| (ask.id, ask.method, ask.place, ask.body)).collect();
         let (sent, answered, input) = (self.sent, self.answered, self.input.len());
         write!(f, "client {asks:?} sent {sent} answered {answered} holds {input} ended {}", self.ended)
     }
@@ -73,10 +124,11 @@ impl Client {
     pub(super) fn new(first: u64, rng: &mut Rng, is_peaceful: bool) -> Self {
         let count = rng.u64(1..8);
         let closes_last = rng.bool();
+        let port = if rng.u8(0..5) == 0 { ASIDE } else { WEB };
         let mut asks = Vec::new();
         for id in first..first + count {
             let is_last = id + 1 == first + count;
-            asks.push(ask(id, rng, (is_last, closes_last)));
+            asks.push(ask(id, rng, (is_last, closes_last), port));
         }
         let whole: usize = asks.iter().map(|ask| ask.bytes.len()).sum();
         let gives_up = (!is_peaceful && rng.u8(0..6) == 0).then(|| rng.usize(0..whole + 2_000));
@@ -84,6 +136,7 @@ impl Client {
             pipelines: rng.bool() && asks.iter().all(|ask| !ask.upgrades),
             all: asks.iter().flat_map(|ask| ask.bytes.iter().copied()).collect(),
             asks,
+            port,
             sent: 0,
             gives_up,
             received: 0,
@@ -189,7 +242,11 @@ impl Client {
         match head.field("x-echo") {
             Some(echo) => check(&ask, head, &body, echo)?,
             None if status >= 400 => came.errors.push((ask.id, status)),
-            None => return Err(format!("an answer of nobody: {head:?}")),
+            None => check_own(&ask, (head, status), &body)?,
+        }
+        let mark = head.field(MARK).and_then(|mark| mark.parse().ok());
+        if ask.place == "two" && self.port == WEB && head.field("x-echo").is_some() {
+            came.marks.push((ask.id, mark.unwrap_or(0)));
         }
         came.answered += u64::from(head.field("x-echo").is_some());
         self.input.drain(..end);
@@ -225,8 +282,9 @@ fn check(ask: &Ask, head: &Head, body: &[u8], echo: &str) -> Result<(), String> 
     if echo != ask.id.to_string() {
         return Err(format!("request {} got the answer to {echo}", ask.id));
     }
-    if head.field("x-cluster") != Some(ask.cluster) {
-        return Err(format!("request {} of {} was answered by {:?}", ask.id, ask.cluster, head.field("x-cluster")));
+    let by = head.field("x-cluster");
+    if !matches!(ask.expects, Expects::Cluster(cluster) if by == Some(cluster)) {
+        return Err(format!("request {} ({:?}) was answered by {by:?}", ask.id, ask.expects));
     }
     let len = head.field("x-len").and_then(|text| text.parse().ok()).ok_or("no x-len")?;
     if ask.method != "HEAD" && body != pattern(ask.id ^ 0xbeef, len) {
@@ -235,9 +293,37 @@ fn check(ask: &Ask, head: &Head, body: &[u8], echo: &str) -> Result<(), String> 
     Ok(())
 }
 
-fn ask(id: u64, rng: &mut Rng, (is_last, closes): (bool, bool)) -> Ask {
-    let cluster = ["one", "two"][rng.usize(0..2)];
-    let upgrades = is_last && rng.u8(0..6) == 0;
+/// An answer of the proxy's own must be what the document says.
+fn check_own(ask: &Ask, (head, status): (&Head, u16), body: &[u8]) -> Result<(), String> {
+    let body_fits = |wanted: &str| ask.method == "HEAD" || body == wanted.as_bytes();
+    let is_right = match &ask.expects {
+        Expects::Elsewhere(location) => status == 307 && head.field("location") == Some(location) && body_fits(""),
+        Expects::Fixed => status == 200 && body_fits(FIXED),
+        Expects::Cluster(_) | Expects::Nothing => false,
+    };
+    if is_right { Ok(()) } else { Err(format!("request {} ({:?}) got {head:?}", ask.id, ask.expects)) }
+}
+
+const PLACES: [&str; 14] = [
+    "one",
+    "one",
+    "one",
+    "two",
+    "two",
+    "two",
+    "three",
+    "three",
+    "paced",
+    "few",
+    "by-method",
+    "moved",
+    "fixed",
+    "nowhere",
+];
+
+fn ask(id: u64, rng: &mut Rng, (is_last, closes): (bool, bool), port: u16) -> Ask {
+    let place = if port == WEB { PLACES[rng.usize(0..PLACES.len())] } else { PLACES[rng.usize(0..8)] };
+    let upgrades = is_last && matches!(place, "one" | "two" | "three") && rng.u8(0..5) == 0;
     let method = if upgrades { "GET" } else { ["GET", "GET", "HEAD", "POST", "PUT", "DELETE"][rng.usize(0..6)] };
     let has_body = matches!(method, "POST" | "PUT");
     let body = match rng.u8(0..6) {
@@ -247,8 +333,10 @@ fn ask(id: u64, rng: &mut Rng, (is_last, closes): (bool, bool)) -> Ask {
         4 => rng.usize(0..30_000),
         _ => rng.usize(0..90_000),
     };
-    let mut bytes =
-        format!("{method} /{cluster}/x?id={id} HTTP/1.1\r\nHost: a.test\r\nX-Id: {id}\r\nX-Size: {body}\r\n");
+    let key = rng.u64(0..2);
+    let mut bytes = format!(
+        "{method} /{place}/x?id={id} HTTP/1.1\r\nHost: a.test\r\nX-Id: {id}\r\nX-Size: {body}\r\nX-Key: {key}\r\n"
+    );
     if closes && is_last && !upgrades {
         bytes.push_str("Connection: close\r\n");
     }
@@ -270,5 +358,6 @@ fn ask(id: u64, rng: &mut Rng, (is_last, closes): (bool, bool)) -> Ask {
     if rng.u8(0..8) == 0 {
         bytes.splice(0..0, *b"\r\n");
     }
-    Ask { id, method, cluster, upgrades, body, bytes }
+    let expects = Expects::of(place, method, id);
+    Ask { id, method, is_aside: port == ASIDE, place, expects, key, upgrades, body, bytes }
 }

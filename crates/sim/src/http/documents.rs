@@ -1,18 +1,34 @@
-//! The documents of runs of HTTP: two clusters, of which one is changed, and the limits that requests stand under.
+//! The documents of runs of HTTP: three clusters, of which the second is changed and the third is probed; a second
+//! listener that comes and goes; routes by path and method to clusters, elsewhere, to fixed answers, and with rate limits.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fastrand::Rng;
 use kakei_config::{
-    AccessLog, Backend, Balance, Cluster, Document, Health, HttpKnobs, HttpListener, Listener, LogFormat, OnChange,
-    PassiveCheck, PathMatch, Protocol, Retry, RetryOn, Route, RouteTimeouts, TcpKnobs,
+    AccessLog, Backend, Balance, Cluster, Document, FieldEdits, Health, HttpCheck, HttpKnobs, HttpListener, Listener,
+    LogFormat, Name, OnChange, PassiveCheck, PathMatch, Protocol, RateKey, RateLimit, Redirect, RequestEdits, Respond,
+    Retry, RetryOn, Route, RouteTimeouts, TcpKnobs,
 };
+
+/// The port of the listener that is always there, and of the one that comes and goes.
+pub(super) const WEB: u16 = 80;
+pub(super) const ASIDE: u16 = 81;
+/// What probes ask for.
+pub(super) const HEALTH: &str = "/health";
+/// The field of responses by the second cluster's route that says of which change it is.
+pub(super) const MARK: &str = "x-mark";
+/// The field by which some rate limits go.
+pub(super) const KEY: &str = "x-key";
+/// What the fixed answer says.
+pub(super) const FIXED: &str = "nothing but this";
 
 /// The cluster that an address is of.
 pub(super) fn cluster_of(address: SocketAddr) -> &'static str {
     match address.ip() {
         std::net::IpAddr::V4(v4) if v4.octets()[2] == 2 => "two",
+        std::net::IpAddr::V4(v4) if v4.octets()[2] == 3 => "three",
         _ => "one",
     }
 }
@@ -37,21 +53,87 @@ pub(super) fn document(rng: &mut Rng, is_peaceful: bool) -> Document {
     } else {
         http
     };
-    let listener = Listener {
+    let listener = |port: u16| Listener {
         protocol: Protocol::Http,
-        bind: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80))],
-        http,
+        bind: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))],
+        http: http.clone(),
         ..Listener::default()
     };
-    let routes = ["one", "two"].map(|name| (name.into(), route(name, rng, is_peaceful)));
-    let clusters = [("one".into(), cluster(1, rng, is_peaceful)), ("two".into(), cluster(2, rng, is_peaceful))];
+    let mut clusters: BTreeMap<Name, Cluster> =
+        [("one", 1), ("two", 2), ("three", 3)].map(|(name, at)| (name.into(), cluster(at, rng, is_peaceful))).into();
+    // A late step makes a probe fail, and in peace nothing may.
+    if let Some(three) = clusters.get_mut(&Name::new("three")).filter(|_| !is_peaceful) {
+        let passive = three.health.take().and_then(|health| health.passive);
+        three.health = Some(probed(passive, rng));
+    }
+    let listeners = [("web".into(), listener(WEB)), ("aside".into(), listener(ASIDE))];
     Document {
         access_log: AccessLog { to: Some("stdout".into()), format: LogFormat::Json },
-        listeners: [("web".into(), listener)].into(),
-        routes: routes.into(),
-        clusters: clusters.into(),
+        listeners: listeners.into(),
+        routes: routes(rng, is_peaceful),
+        clusters,
         ..Document::default()
     }
+}
+
+/// Where a backend is down as soon as probes say so.
+fn probed(passive: Option<PassiveCheck>, rng: &mut Rng) -> Health {
+    let check = HttpCheck { path: HEALTH.into(), ..HttpCheck::default() };
+    Health {
+        http: Some(check),
+        passive,
+        interval: Duration::from_millis(rng.u64(300..900)),
+        timeout: Duration::from_millis(250),
+        rise: rng.u32(1..3),
+        fall: rng.u32(1..3),
+        fail_open: false,
+        ..Health::default()
+    }
+}
+
+fn routes(rng: &mut Rng, is_peaceful: bool) -> BTreeMap<Name, Route> {
+    let own = |listener: &str, name: &str, route: Route| Route {
+        listener: listener.into(),
+        path: PathMatch::Prefix(format!("/{name}")),
+        ..route
+    };
+    let mut routes: BTreeMap<Name, Route> = BTreeMap::new();
+    for name in ["one", "two", "three"] {
+        let route = route(name, rng, is_peaceful);
+        routes.insert(Name::new(format!("aside-{name}")), own("aside", name, route.clone()));
+        routes.insert(name.into(), own("web", name, route));
+    }
+    let elsewhere = |route: Route, cluster: &str| Route {
+        request: RequestEdits { path: Some(format!("/{cluster}{{rest}}")), ..RequestEdits::default() },
+        ..route
+    };
+    let paced = RateLimit {
+        requests: rng.u32(1..4),
+        per: Duration::from_secs(rng.u64(1..6)),
+        burst: rng.u32(0..3),
+        by: limited_by(rng),
+        ..RateLimit::default()
+    };
+    let few = RateLimit { concurrent: rng.u32(1..4), by: limited_by(rng), ..RateLimit::default() };
+    for (name, limit) in [("paced", paced), ("few", few)] {
+        let route = Route { rate_limits: vec![limit], ..elsewhere(route("one", rng, is_peaceful), "one") };
+        routes.insert(name.into(), own("web", name, route));
+    }
+    for (name, methods, cluster) in [("reads", ["GET", "HEAD"], "one"), ("writes", ["POST", "PUT"], "three")] {
+        let method = methods.map(str::to_owned).to_vec();
+        let route = Route { method, ..elsewhere(route(cluster, rng, is_peaceful), cluster) };
+        routes.insert(name.into(), own("web", "by-method", route));
+    }
+    let path = Some("/one{rest}".to_owned());
+    let redirect = Redirect { status: 307, scheme: None, host: None, port: None, path, query: None };
+    routes.insert("moved".into(), own("web", "moved", Route { redirect: Some(redirect), ..Route::default() }));
+    let respond = Respond { status: 200, body: FIXED.into(), ..Respond::default() };
+    routes.insert("fixed".into(), own("web", "fixed", Route { respond: Some(respond), ..Route::default() }));
+    routes
+}
+
+fn limited_by(rng: &mut Rng) -> RateKey {
+    if rng.bool() { RateKey::Route } else { RateKey::Header(KEY.into()) }
 }
 
 fn route(name: &str, rng: &mut Rng, is_peaceful: bool) -> Route {
@@ -64,8 +146,6 @@ fn route(name: &str, rng: &mut Rng, is_peaceful: bool) -> Route {
         },
     };
     Route {
-        listener: "web".into(),
-        path: PathMatch::Prefix(format!("/{name}")),
         cluster: Some(name.into()),
         timeouts,
         retry: Retry {
@@ -96,7 +176,7 @@ fn cluster(number: u8, rng: &mut Rng, is_peaceful: bool) -> Cluster {
             } else {
                 Duration::from_millis(rng.u64(100..3_000))
             },
-            on_backend_removed: if number == 2 && rng.bool() { OnChange::Close } else { OnChange::Keep },
+            on_backend_removed: if number == 2 { policy(rng) } else { OnChange::Keep },
             idle_timeout: Some(Duration::from_secs(20)),
             ..TcpKnobs::default()
         },
@@ -120,33 +200,66 @@ fn cluster(number: u8, rng: &mut Rng, is_peaceful: bool) -> Cluster {
     }
 }
 
-/// Change something of the second cluster or its route; never of the first.
-pub(super) fn edit(document: &mut Document, rng: &mut Rng) {
-    let Some(two) = document.clusters.get_mut(&kakei_config::Name::new("two")) else { return };
-    match rng.u8(0..3) {
+fn policy(rng: &mut Rng) -> OnChange {
+    match rng.u8(0..4) {
+        0 => OnChange::Close,
+        1 => OnChange::Drain(Duration::from_millis(rng.u64(0..2_000))),
+        _ => OnChange::Keep,
+    }
+}
+
+/// Change something of the second cluster, its route, or what nobody asks for; the listener aside goes or comes. Never
+/// anything of the first and the third.
+pub(super) fn edit(document: &mut Document, rng: &mut Rng, changes: u64) {
+    match rng.u8(0..6) {
         0 => {
             let new = backend(2, rng);
+            let Some(two) = document.clusters.get_mut(&Name::new("two")) else { return };
             if two.backends.iter().all(|old| old.address != new.address) {
                 two.backends.push(new);
             }
         }
-        1 if two.backends.len() > 1 => {
+        1 | 2 => {
+            let Some(two) = document.clusters.get_mut(&Name::new("two")).filter(|two| two.backends.len() > 1) else {
+                return;
+            };
             let at = rng.usize(0..two.backends.len());
             two.backends.remove(at);
         }
+        3 => {
+            let Some(route) = document.routes.get_mut(&Name::new("two")) else { return };
+            let mark = [(MARK.to_owned(), changes.to_string())];
+            route.response = FieldEdits { set: mark.into(), ..FieldEdits::default() };
+            route.timeouts.response += Duration::from_millis(1);
+        }
+        4 => edit_aside(document, rng),
         _ => {
             let number = rng.u32(0..100);
-            let respond = kakei_config::Respond { status: 404, ..kakei_config::Respond::default() };
-            let route = Route {
-                listener: "web".into(),
-                path: PathMatch::Prefix(format!("/other{number}")),
-                respond: Some(respond),
-                ..Route::default()
-            };
-            let name = kakei_config::Name::new(format!("other{number}"));
+            let respond = Respond { status: 404, ..Respond::default() };
+            let path = PathMatch::Prefix(format!("/other{number}"));
+            let route = Route { listener: "web".into(), path, respond: Some(respond), ..Route::default() };
+            let name = Name::new(format!("other{number}"));
             if document.routes.remove(&name).is_none() {
                 document.routes.insert(name, route);
             }
         }
+    }
+}
+
+/// The listener goes with its routes, or comes back with them.
+fn edit_aside(document: &mut Document, rng: &mut Rng) {
+    let names = ["one", "two", "three"];
+    if document.listeners.remove(&Name::new("aside")).is_some() {
+        names.iter().for_each(|name| drop(document.routes.remove(&Name::new(format!("aside-{name}")))));
+        return;
+    }
+    let Some(web) = document.listeners.get(&Name::new("web")) else { return };
+    let mut aside = Listener { bind: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, ASIDE))], ..web.clone() };
+    aside.drain_timeout = Duration::from_millis(rng.u64(500..5_000));
+    document.listeners.insert("aside".into(), aside);
+    for name in names {
+        let Some(route) = document.routes.get(&Name::new(name)) else { continue };
+        let route = Route { listener: "aside".into(), ..route.clone() };
+        document.routes.insert(Name::new(format!("aside-{name}")), route);
     }
 }

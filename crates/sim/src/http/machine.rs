@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kakei_proxy::limits::STREAM_READ;
-use kakei_proxy::seam::{Accepted, Arrival, BrokenBy, Event, Instant, Op, OpenError, Outbox, SocketId, Span};
+use kakei_proxy::seam::{Accepted, Arrival, BrokenBy, Event, Instant, Op, OpenError, Outbox, SocketId};
 
 use super::client::Client;
-use super::documents::cluster_of;
 use super::server::Server;
 use super::truth::Truth;
-use super::{HttpCounters, HttpReport};
+use super::{HttpCounters, Scene};
+use crate::driven::{Desk, Host};
 
 /// Streams that one step hears of.
 const TURNS: usize = 40;
@@ -39,50 +39,55 @@ struct Stream {
     shut: bool,
     /// Not open yet: what comes of it, and when.
     opens: Option<Opening>,
+    /// Of a backend's: since when it has been chosen for the request under way.
+    chosen: Option<Instant>,
 }
 
 #[derive(Debug)]
 pub(super) struct Machine {
     rng: Rng,
+    /// Which worker's it is.
+    index: usize,
     streams: BTreeMap<SocketId, Stream>,
-    front: Option<SocketId>,
+    fronts: BTreeMap<SocketId, u16>,
     queue: VecDeque<Client>,
     arrivals: BTreeMap<Arrival, Client>,
-    pending: VecDeque<Event>,
-    blocked: Vec<(SocketId, Vec<u8>)>,
-    arena: Vec<u8>,
+    desk: Desk,
     is_peaceful: bool,
     calm: bool,
-    next_id: u64,
     next_port: u16,
+    /// During a hand-over: what nobody took over yet.
+    orphans: Option<Orphans>,
+}
+
+/// What a worker left.
+#[derive(Debug)]
+struct Orphans {
+    streams: BTreeMap<SocketId, Stream>,
+    fronts: BTreeMap<SocketId, u16>,
+    renamed: BTreeMap<SocketId, SocketId>,
 }
 
 impl Machine {
-    pub(super) fn new(rng: Rng, is_peaceful: bool) -> Self {
+    pub(super) fn new(index: usize, rng: Rng, is_peaceful: bool) -> Self {
         Machine {
             rng,
+            index,
             streams: BTreeMap::new(),
-            front: None,
+            fronts: BTreeMap::new(),
             queue: VecDeque::new(),
             arrivals: BTreeMap::new(),
-            pending: VecDeque::new(),
-            blocked: Vec::new(),
-            arena: Vec::new(),
+            desk: Desk::default(),
+            orphans: None,
             is_peaceful,
             calm: false,
-            next_id: 1,
             next_port: 10_000,
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.arena
-    }
-
     /// One more client wants to connect.
     pub(super) fn invite(&mut self, truth: &mut Truth) {
-        let client = Client::new(self.next_id, &mut self.rng, self.is_peaceful);
-        self.next_id += client.asks.len() as u64;
+        let client = Client::new(truth.next_id(), &mut self.rng, self.is_peaceful);
         truth.invite(&client);
         self.queue.push_back(client);
     }
@@ -105,24 +110,18 @@ impl Machine {
 
     pub(super) fn what_is_left(&self) -> String {
         let Some((id, stream)) = self.streams.iter().next() else { return "clients that nobody accepts".to_owned() };
-        let how = (stream.credit, stream.blocked, stream.told, stream.shut, stream.opens);
-        let peer = match &stream.peer {
-            Peer::Client(client) => format!("{client}"),
-            Peer::Server(server) => format!("{server}"),
-        };
-        format!("{id:?} credit, blocked, told, shut, opens {how:?}: {peer}")
+        format!("{id:?} {}", describe(stream))
     }
 
     /// What the next step is told.
-    pub(super) fn collect(&mut self, now: Instant, events: &mut Vec<Event>, counters: &mut HttpCounters) {
-        self.arena.clear();
-        events.extend(self.pending.drain(..));
-        self.finish_connects(now, events, counters);
+    pub(super) fn collect(&mut self, now: Instant, events: &mut Vec<Event>, scene: &mut Scene) {
+        self.desk.clear(events);
+        self.finish_connects(now, events, &mut scene.report.counters);
         self.accept(events);
         let mut ids: Vec<SocketId> = self.streams.keys().copied().collect();
         self.rng.shuffle(&mut ids);
         for id in ids.into_iter().take(TURNS) {
-            self.turn(now, id, events, counters);
+            self.turn(now, id, events, scene);
         }
     }
 
@@ -143,19 +142,21 @@ impl Machine {
     }
 
     fn accept(&mut self, events: &mut Vec<Event>) {
-        let Some(front) = self.front else { return };
         for number in 0..self.rng.u32(0..4) {
             let Some(client) = self.queue.pop_front() else { return };
+            let port = client.port;
+            // Where nobody listens the kernel refuses it.
+            let Some((&front, _)) = self.fronts.iter().find(|(_, bound)| **bound == port) else { continue };
             self.next_port += 1;
             let peer = SocketAddr::from((Ipv4Addr::new(198, 51, 100, 7), self.next_port));
-            let local = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 80));
+            let local = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), port));
             self.arrivals.insert(Arrival(number), client);
             events.push(Event::Accepted(Accepted { front, arrival: Arrival(number), peer, local }));
         }
     }
 
     /// What one stream has to say: at most one thing of each kind.
-    fn turn(&mut self, now: Instant, id: SocketId, events: &mut Vec<Event>, counters: &mut HttpCounters) {
+    fn turn(&mut self, now: Instant, id: SocketId, events: &mut Vec<Event>, scene: &mut Scene) {
         let (takes, chance) = (self.calm || self.rng.u8(0..3) == 0, self.rng.u8(0..2) == 0 || self.calm);
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.opens.is_none()) else { return };
         let is_stalled = match &mut stream.peer {
@@ -183,7 +184,7 @@ impl Machine {
         };
         if broken {
             stream.told = true;
-            counters.resets += 1;
+            scene.report.counters.resets += 1;
             return events.push(Event::Broken { socket: id, by: BrokenBy::Peer });
         }
         if !stream.credit {
@@ -198,85 +199,42 @@ impl Machine {
                 1 => self.rng.usize(1..=most),
                 _ => most,
             };
-            let start = self.arena.len() as u32;
-            self.arena.extend_from_slice(&pending[..count]);
+            let bytes = self.desk.put(pending[..count].iter().copied());
             match &mut stream.peer {
                 Peer::Client(client) => client.send(count),
-                Peer::Server(server) => server.send(count),
+                Peer::Server(server) => {
+                    server.send(count);
+                    scene.truth.probed(now, server.address, server.has_said());
+                }
             }
-            events.push(Event::Data { socket: id, bytes: Span { start, len: count as u32 } });
+            events.push(Event::Data { socket: id, bytes });
         } else if ended && (self.calm || self.rng.bool()) {
             stream.told = true;
             events.push(Event::Eof { socket: id });
         }
     }
 
-    /// What was not taken, for the very next step.
-    pub(super) fn tell_blocked(&mut self, events: &mut Vec<Event>) {
-        if self.blocked.is_empty() {
-            return;
+    fn adopt(&mut self, was: SocketId, socket: SocketId) -> Result<(), String> {
+        let orphans = self.orphans.as_mut().ok_or("adopts, and nothing was handed over")?;
+        let stream = orphans.streams.remove(&was);
+        let front = orphans.fronts.remove(&was);
+        if stream.is_none() && front.is_none() {
+            return Err("adopts what nobody left".to_owned());
         }
-        self.arena.clear();
-        for (socket, rest) in std::mem::take(&mut self.blocked) {
-            let start = self.arena.len() as u32;
-            self.arena.extend_from_slice(&rest);
-            events.push(Event::Blocked { socket, rest: Span { start, len: rest.len() as u32 } });
-        }
+        orphans.renamed.insert(was, socket);
+        self.streams.extend(stream.map(|stream| (socket, stream)));
+        self.fronts.extend(front.map(|front| (socket, front)));
+        Ok(())
     }
 
-    /// Carry out what a step asks for.
-    pub(super) fn carry_out(&mut self, now: Instant, out: &Outbox, (truth, report): (&mut Truth, &mut HttpReport)) {
-        for op in &out.ops {
-            let result = match op {
-                Op::Listen { socket, bind } => {
-                    self.front = Some(*socket);
-                    self.pending.push_back(Event::Opened { socket: *socket, local: bind.address });
-                    Ok(())
-                }
-                Op::Connect { socket, remote, .. } => self.connect(now, *socket, remote.ip()),
-                Op::Accept { arrival, socket, credit } => match self.arrivals.remove(arrival) {
-                    Some(client) => self.open(*socket, Peer::Client(Box::new(client)), (*credit, None)),
-                    None => Err("accepts somebody who isn't there".to_owned()),
-                },
-                Op::Refuse { arrival, .. } => {
-                    self.arrivals.remove(arrival);
-                    Ok(())
-                }
-                Op::Write { socket, bytes } => {
-                    let whole = [bytes.head.of(&out.bytes), bytes.body.of(&self.arena)].concat();
-                    self.write(now, *socket, &whole, (truth, report))
-                }
-                Op::Shutdown { socket } => self.shutdown(*socket, (truth, report)),
-                Op::Credit { socket, on } => match self.streams.get_mut(socket) {
-                    Some(stream) => {
-                        stream.credit = *on;
-                        Ok(())
-                    }
-                    None => Err("names a stream that isn't there".to_owned()),
-                },
-                // A machine that can't goes on showing the bytes.
-                Op::Pipe { .. } | Op::Unpipe { .. } => Ok(()),
-                Op::Reset { socket } => self.end(*socket, true, (truth, report)),
-                Op::Close { socket } if self.front == Some(*socket) => {
-                    self.front = None;
-                    Ok(())
-                }
-                Op::Close { socket } => self.end(*socket, false, (truth, report)),
-                Op::Record(record) => truth.record(record),
-                Op::Unbind { .. } | Op::Reply { .. } | Op::Notice(_) => Ok(()),
-                Op::OpenDatagram { .. } | Op::Send(_) | Op::Adopt { .. } => Err("asks for what isn't there".to_owned()),
-            };
-            if let Err(wrong) = result {
-                report.violations.push(format!("at {}: {op:?}: {wrong}", now.as_nanos()));
-            }
-        }
-        if !self.arrivals.is_empty() {
-            report.violations.push("a client was neither accepted nor refused".to_owned());
-        }
-    }
-
-    fn open(&mut self, socket: SocketId, peer: Peer, (credit, opens): (bool, Option<Opening>)) -> Result<(), String> {
-        let stream = Stream { peer, credit, blocked: false, told: false, shut: false, opens };
+    fn open(
+        &mut self,
+        socket: SocketId,
+        peer: Peer,
+        (credit, opens): (bool, Option<Opening>),
+        now: Instant,
+    ) -> Result<(), String> {
+        let stream = Stream { peer, credit, blocked: false, told: false, shut: false, opens, chosen: Some(now) };
         match self.streams.insert(socket, stream) {
             None => Ok(()),
             Some(_) => Err("opens an id twice".to_owned()),
@@ -294,22 +252,15 @@ impl Machine {
             19 => (Ok(()), Instant::FAR),
             _ => (Ok(()), at),
         };
-        let server = Server::new(cluster_of(remote), self.rng.fork(), self.is_peaceful || self.calm);
-        self.open(socket, Peer::Server(Box::new(server)), (true, Some(opens)))
+        let server = Server::new(remote, self.rng.fork(), self.is_peaceful || self.calm);
+        self.open(socket, Peer::Server(Box::new(server)), (true, Some(opens)), now)
     }
 
-    fn write(
-        &mut self,
-        now: Instant,
-        socket: SocketId,
-        bytes: &[u8],
-        (truth, report): (&mut Truth, &mut HttpReport),
-    ) -> Result<(), String> {
+    fn write(&mut self, now: Instant, socket: SocketId, bytes: &[u8], scene: &mut Scene) -> Result<(), String> {
+        let Scene { truth, report } = scene;
         let short = !self.calm && self.rng.u8(0..6) == 0;
         let stream = self.streams.get_mut(&socket).ok_or("writes to a stream that isn't there")?;
-        if let Some((_, rest)) = self.blocked.iter_mut().find(|(blocked, _)| *blocked == socket) {
-            // Several writes of one step go out together.
-            rest.extend_from_slice(bytes);
+        if self.desk.follows_blocked(socket, bytes) {
             return Ok(());
         }
         if stream.blocked || stream.opens.is_some() || stream.shut {
@@ -320,12 +271,18 @@ impl Machine {
             Peer::Client(client) => client.stalled,
             Peer::Server(server) => server.stalled,
         };
+        if let Peer::Server(server) = &mut stream.peer
+            && server.is_asked_by(bytes)
+        {
+            let chosen = *stream.chosen.get_or_insert(now);
+            truth.chosen(self.index, chosen, server.address)?;
+        }
         let most = if is_stalled { bytes.len().min(50) } else { bytes.len() };
         let taken = if short || is_stalled { self.rng.usize(0..=most) } else { most };
         if taken < bytes.len() {
             stream.blocked = true;
             report.counters.blocked += 1;
-            self.blocked.push((socket, bytes[taken..].to_vec()));
+            self.desk.block(socket, &bytes[taken..]);
         }
         if stream.told && matches!(&stream.peer, Peer::Client(client) if client.has_given_up()) {
             return Ok(());
@@ -342,14 +299,17 @@ impl Machine {
                 truth.came(&came, &answered, report);
             }
             Peer::Server(server) => {
-                let seen = server.take(now, &bytes[..taken])?;
+                let seen = server.take(now, &bytes[..taken], truth.is_well(server.address))?;
+                if !seen.is_empty() {
+                    stream.chosen = None;
+                }
                 truth.saw(&seen, report);
             }
         }
         Ok(())
     }
 
-    fn shutdown(&mut self, socket: SocketId, (truth, report): (&mut Truth, &mut HttpReport)) -> Result<(), String> {
+    fn shutdown(&mut self, socket: SocketId, scene: &mut Scene) -> Result<(), String> {
         let stream = self.streams.get_mut(&socket).ok_or("shuts a stream down that isn't there")?;
         // Nothing comes of it behind a write that is blocked.
         if stream.blocked {
@@ -360,30 +320,116 @@ impl Machine {
             && !client.has_given_up()
         {
             let came = client.end()?;
-            truth.came(&came, &[], report);
+            scene.truth.came(&came, &[], &mut scene.report);
         }
         Ok(())
     }
 
-    fn end(
-        &mut self,
-        socket: SocketId,
-        by_reset: bool,
-        (truth, report): (&mut Truth, &mut HttpReport),
-    ) -> Result<(), String> {
+    fn end(&mut self, socket: SocketId, by_reset: bool, scene: &mut Scene) -> Result<(), String> {
         let stream = self.streams.remove(&socket).ok_or("closes a stream that isn't there")?;
-        self.blocked.retain(|(blocked, _)| *blocked != socket);
+        self.desk.forget(socket);
         let Peer::Client(mut client) = stream.peer else { return Ok(()) };
         if client.has_given_up() || stream.told {
             return Ok(());
         }
         if by_reset {
             client.was_reset = true;
-            truth.broke(&client, report);
+            scene.truth.broke(&client, &mut scene.report);
         } else if !stream.shut {
             let came = client.end()?;
-            truth.came(&came, &[], report);
+            scene.truth.came(&came, &[], &mut scene.report);
         }
         Ok(())
+    }
+}
+
+fn describe(stream: &Stream) -> String {
+    let how = (stream.credit, stream.blocked, stream.told, stream.shut, stream.opens);
+    let peer = match &stream.peer {
+        Peer::Client(client) => format!("{client}"),
+        Peer::Server(server) => format!("{server}"),
+    };
+    format!("credit, blocked, told, shut, opens {how:?}: {peer}")
+}
+
+/// What is being opened to a backend that is probed, or was opened and got nothing yet, may be for a probe.
+fn is_unused(stream: &Stream) -> bool {
+    matches!(&stream.peer, Peer::Server(server) if server.cluster == "three" && server.got_nothing())
+}
+
+impl Host for Machine {
+    type Scene = Scene;
+
+    fn desk(&mut self) -> &mut Desk {
+        &mut self.desk
+    }
+
+    fn carry_out(&mut self, now: Instant, out: &Outbox, scene: &mut Scene) {
+        for op in &out.ops {
+            let result = match op {
+                Op::Listen { socket, bind } => {
+                    self.fronts.insert(*socket, bind.address.port());
+                    self.desk.pending.push_back(Event::Opened { socket: *socket, local: bind.address });
+                    Ok(())
+                }
+                Op::Connect { socket, remote, .. } => self.connect(now, *socket, remote.ip()),
+                Op::Accept { arrival, socket, credit } => match self.arrivals.remove(arrival) {
+                    Some(client) => self.open(*socket, Peer::Client(Box::new(client)), (*credit, None), now),
+                    None => Err("accepts somebody who isn't there".to_owned()),
+                },
+                Op::Refuse { arrival, .. } => {
+                    self.arrivals.remove(arrival);
+                    Ok(())
+                }
+                Op::Write { socket, bytes } => {
+                    let whole = [bytes.head.of(&out.bytes), bytes.body.of(self.desk.bytes())].concat();
+                    self.write(now, *socket, &whole, scene)
+                }
+                Op::Shutdown { socket } => self.shutdown(*socket, scene),
+                Op::Credit { socket, on } => match self.streams.get_mut(socket) {
+                    Some(stream) => {
+                        stream.credit = *on;
+                        Ok(())
+                    }
+                    None => Err("names a stream that isn't there".to_owned()),
+                },
+                // A machine that can't goes on showing the bytes.
+                Op::Pipe { .. } | Op::Unpipe { .. } => Ok(()),
+                Op::Reset { socket } => self.end(*socket, true, scene),
+                Op::Close { socket } if self.fronts.remove(socket).is_some() => Ok(()),
+                Op::Close { socket } => self.end(*socket, false, scene),
+                Op::Record(record) => scene.truth.record(self.index, record),
+                Op::Adopt { was, socket } => self.adopt(*was, *socket),
+                Op::Notice(notice) => {
+                    scene.truth.notice(now, self.index, notice);
+                    Ok(())
+                }
+                Op::Unbind { .. } | Op::Reply { .. } => Ok(()),
+                Op::OpenDatagram { .. } | Op::Send(_) => Err("asks for what isn't there".to_owned()),
+            };
+            if let Err(wrong) = result {
+                scene.report.violations.push(format!("at {}: {op:?}: {wrong}", now.as_nanos()));
+            }
+        }
+        if !self.arrivals.is_empty() {
+            scene.report.violations.push("a client was neither accepted nor refused".to_owned());
+        }
+    }
+
+    fn leave(&mut self) {
+        let streams = std::mem::take(&mut self.streams);
+        let fronts = std::mem::take(&mut self.fronts);
+        self.orphans = Some(Orphans { streams, fronts, renamed: BTreeMap::new() });
+    }
+
+    fn take_over(&mut self, scene: &mut Scene) {
+        let Some(orphans) = self.orphans.take() else { return };
+        // A probe that was under way is made anew.
+        let is_probe = |stream: &Stream| matches!(&stream.peer, Peer::Server(server) if server.is_probed());
+        let left = orphans.streams.iter().filter(|(_, stream)| !is_probe(stream) && !is_unused(stream));
+        for (id, stream) in left {
+            scene.report.violations.push(format!("{id:?} was left behind: {}", describe(stream)));
+        }
+        self.desk.rename(&orphans.renamed);
     }
 }

@@ -1,4 +1,4 @@
-//! HTTP in virtual time: one whole worker between clients that ask and backends that answer, each with a parser of its
+//! HTTP in virtual time: one or two whole workers between clients that ask and backends that answer, each with a parser of its
 //! own, every request and body unlike any other; with pieces of any size, pipelining, short writes, resets at any byte,
 //! stalls, failing connects, dying idle connections, malformed answers, and changes of the configuration. One seed is
 //! one run. In a peaceful run nothing fails outside the proxy, so that nothing may fail at all.
@@ -7,6 +7,7 @@ mod client;
 mod documents;
 mod machine;
 mod message;
+mod rates;
 mod server;
 mod truth;
 
@@ -16,12 +17,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use kakei_config::Document;
 use kakei_proxy::limits::EVENTS_PER_STEP;
-use kakei_proxy::seam::{Command, Event, Filter, Inbox, Instant, Op, Outbox, Reply, Ticket};
+use kakei_proxy::seam::{Command, Event, Filter, Instant, Notice, Op, Ticket};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
-use kakei_proxy::worker::{Role, Worker};
+use kakei_proxy::worker::Role;
 
 use self::machine::Machine;
 use self::truth::Truth;
+use crate::driven::{self, Driven, stats};
 
 /// What a run came to.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +59,10 @@ pub struct HttpCounters {
     pub resets: u64,
     /// Generations published.
     pub changes: u64,
+    /// Requests that came too fast, or too many at one time.
+    pub limited: u64,
+    /// Workers written down and read back.
+    pub restores: u64,
     /// Requests that became connections of their own.
     pub upgraded: u64,
     /// Requests that a backend saw more than once.
@@ -70,7 +76,6 @@ impl HttpReport {
     }
 }
 
-const SHARED: Shared = Shared { workers: 1, balance_seed: 77 };
 /// Steps in which things happen, and then those in which everything must come to an end.
 const BUSY: u64 = 600;
 const WINDING_DOWN: u64 = 6_000;
@@ -79,15 +84,28 @@ const WINDING_DOWN: u64 = 6_000;
 struct World {
     now: Instant,
     rng: Rng,
-    worker: Worker,
-    machine: Machine,
+    /// The first one probes backends, and what it finds is told to the others.
+    workers: Vec<Driven<Machine>>,
+    shared: Shared,
     document: Document,
     snapshot: Arc<Snapshot>,
+    scene: Scene,
+}
+
+/// What is around the workers' machines.
+struct Scene {
     truth: Truth,
-    events: Vec<Event>,
-    out: Outbox,
-    wake: Option<Instant>,
     report: HttpReport,
+}
+
+impl driven::Scene for Scene {
+    fn stepped(&mut self) {
+        self.report.counters.steps += 1;
+    }
+
+    fn violations(&mut self) -> &mut Vec<String> {
+        &mut self.report.violations
+    }
 }
 
 /// The run of this seed.
@@ -100,50 +118,57 @@ pub fn run_http(seed: u64) -> HttpReport {
         report.violations.push(format!("the author wrote what can't be: {errors}"));
         return report;
     }
-    let snapshot = Arc::new(Snapshot::compile(&document, Generation(1), SHARED, None));
+    let shared = Shared { workers: rng.u16(1..=2), balance_seed: 77 };
+    let snapshot = Arc::new(Snapshot::compile(&document, Generation(1), shared, None));
+    let workers = (0..shared.workers).map(|index| {
+        let role = Role { index, seed: rng.u64(..) };
+        Driven::new(role, Machine::new(usize::from(index), rng.fork(), is_peaceful), &snapshot)
+    });
+    let workers = workers.collect();
     let mut world = World {
         now: Instant::from_nanos(1_000_000_000_000),
-        worker: Worker::new(Role { index: 0, seed: rng.u64(..) }),
-        machine: Machine::new(rng.fork(), is_peaceful),
-        snapshot: Arc::clone(&snapshot),
-        truth: Truth::new(is_peaceful),
+        workers,
+        shared,
+        snapshot,
+        scene: Scene { truth: Truth::new(&document, shared.workers, is_peaceful), report },
         document,
-        events: vec![Event::Command { ticket: Ticket(0), command: Command::Publish(snapshot) }],
-        out: Outbox::default(),
-        wake: None,
-        report,
         rng,
     };
     world.run();
-    world.report
+    world.scene.report
 }
 
 impl World {
     fn run(&mut self) {
-        self.step();
+        self.settle();
         for busy in 0..BUSY {
-            if !self.report.violations.is_empty() {
+            if !self.scene.report.violations.is_empty() {
                 return;
             }
             self.happen(busy);
         }
-        self.machine.wind_down();
+        self.scene.truth.wind_down();
+        self.workers.iter_mut().for_each(|worker| worker.host.wind_down());
+        let drains = self.rng.u8(0..4);
+        if drains == 0 {
+            self.scene.truth.drains = true;
+            // With all that is under way.
+            self.command(&Command::Drain { within: Some(Duration::from_secs(5)) });
+        }
         for _ in 0..WINDING_DOWN {
-            if !self.report.violations.is_empty() || (self.machine.is_idle() && self.events.is_empty()) {
+            let is_idle = self.workers.iter().all(|worker| worker.host.is_idle() && worker.events.is_empty());
+            if !self.scene.report.violations.is_empty() || is_idle {
                 break;
             }
             self.happen(u64::MAX);
         }
-        let drains = self.rng.bool();
-        if drains {
-            self.command(Command::Drain { within: Some(Duration::from_secs(5)) });
+        if drains == 1 {
+            self.command(&Command::Drain { within: Some(Duration::from_secs(5)) });
         }
-        let ops = self.command(Command::Stats);
-        let stats = ops.iter().find_map(|op| match op {
-            Op::Reply { reply: Reply::Stats(stats), .. } => Some(&**stats),
-            _ => None,
-        });
-        self.truth.end(&self.machine, stats, &mut self.report);
+        let ops = self.command(&Command::Stats);
+        let all: Vec<_> = ops.iter().filter_map(|ops| stats(ops)).collect();
+        let hosts: Vec<_> = self.workers.iter().map(|worker| &worker.host).collect();
+        self.scene.truth.end(&hosts, &all, &mut self.scene.report);
     }
 
     /// Let some time pass, let things happen in it, step.
@@ -157,20 +182,28 @@ impl World {
         if busy < BUSY {
             self.arrive();
             self.change();
+            self.scene.truth.sicken(&mut self.rng);
         }
-        self.machine.collect(self.now, &mut self.events, &mut self.report.counters);
-        debug_assert!(self.events.len() <= EVENTS_PER_STEP, "a step is given no more than it may be");
-        self.step();
+        for at in 0..self.workers.len() {
+            let Driven { host, events, .. } = &mut self.workers[at];
+            host.collect(self.now, events, &mut self.scene);
+            debug_assert!(events.len() <= EVENTS_PER_STEP, "a step is given no more than it may be");
+            if busy < BUSY && self.rng.u8(0..40) == 0 {
+                self.restore(at);
+            }
+            self.step(at);
+        }
         if self.rng.u8(0..25) == 0 {
-            let ops = self.command(Command::Connections(Filter { limit: 10_000, ..Filter::default() }));
-            self.truth.views(&ops, &mut self.report);
+            let ops = self.command(&Command::Connections(Filter { limit: 10_000, ..Filter::default() }));
+            ops.iter().for_each(|ops| self.scene.truth.views(ops, &mut self.scene.report));
         }
     }
 
     fn arrive(&mut self) {
-        if self.rng.u8(0..8) == 0 && self.report.counters.clients < 50 {
-            self.machine.invite(&mut self.truth);
-            self.report.counters.clients += 1;
+        if self.rng.u8(0..8) == 0 && self.scene.report.counters.clients < 50 {
+            let at = self.rng.usize(0..self.workers.len());
+            self.workers[at].host.invite(&mut self.scene.truth);
+            self.scene.report.counters.clients += 1;
         }
     }
 
@@ -178,42 +211,58 @@ impl World {
         if self.rng.u8(0..30) != 0 {
             return;
         }
-        documents::edit(&mut self.document, &mut self.rng);
+        documents::edit(&mut self.document, &mut self.rng, self.scene.report.counters.changes + 1);
         if let Err(errors) = kakei_config::check(&self.document) {
-            self.report.violations.push(format!("the author wrote what can't be: {errors}"));
+            self.scene.report.violations.push(format!("the author wrote what can't be: {errors}"));
             return;
         }
         let next = Generation(self.snapshot.generation.0 + 1);
-        self.snapshot = Arc::new(Snapshot::compile(&self.document, next, SHARED, Some(&self.snapshot)));
-        self.report.counters.changes += 1;
-        self.command(Command::Publish(Arc::clone(&self.snapshot)));
+        self.snapshot = Arc::new(Snapshot::compile(&self.document, next, self.shared, Some(&self.snapshot)));
+        self.scene.truth.publish(self.now, &self.document);
+        self.scene.report.counters.changes += 1;
+        self.command(&Command::Publish(Arc::clone(&self.snapshot)));
     }
 
-    fn command(&mut self, command: Command) -> Vec<Op> {
-        self.events.push(Event::Command { ticket: Ticket(1), command });
-        self.step()
+    /// Tell every worker; what each asked for then.
+    fn command(&mut self, command: &Command) -> Vec<Vec<Op>> {
+        for worker in &mut self.workers {
+            worker.events.push(Event::Command { ticket: Ticket(1), command: command.clone() });
+        }
+        self.settle()
     }
 
-    /// Give the worker everything, carry out what it asks for, and go on while that must not wait.
-    fn step(&mut self) -> Vec<Op> {
-        let mut all = Vec::new();
-        for round in 0.. {
-            self.out.clear();
-            let inbox = Inbox { events: &mut self.events, bytes: self.machine.bytes(), wall: crate::wall_at(self.now) };
-            self.wake = self.worker.step(self.now, inbox, &mut self.out);
-            self.report.counters.steps += 1;
-            all.extend(self.out.ops.iter().cloned());
-            self.machine.carry_out(self.now, &self.out, (&mut self.truth, &mut self.report));
-            // What was not taken comes with the very next step, before anything else is received.
-            self.machine.tell_blocked(&mut self.events);
-            let goes_on = !self.events.is_empty() || self.wake == Some(self.now);
-            if round > 200 {
-                self.report.violations.push("the worker never comes to rest".to_owned());
-            }
-            if !goes_on || !self.report.violations.is_empty() {
-                return all;
+    fn settle(&mut self) -> Vec<Vec<Op>> {
+        (0..self.workers.len()).map(|at| self.step(at)).collect()
+    }
+
+    /// Let one worker make its steps, and tell the others what it found.
+    fn step(&mut self, at: usize) -> Vec<Op> {
+        let ops = self.workers[at].step(self.now, &mut self.scene);
+        self.relay(at, &ops);
+        ops
+    }
+
+    fn relay(&mut self, from: usize, ops: &[Op]) {
+        for op in ops {
+            let Op::Notice(Notice::Health(verdict)) = op else { continue };
+            for other in (0..self.workers.len()).filter(|other| *other != from) {
+                let command = Command::Health(verdict.clone());
+                self.workers[other].events.push(Event::Command { ticket: Ticket(3), command });
+                self.workers[other].step(self.now, &mut self.scene);
             }
         }
-        all
+    }
+
+    /// Write a worker down as text, and go on with one that was read back: with whatever just happened, or in the middle
+    /// of what one step could not finish.
+    fn restore(&mut self, at: usize) {
+        self.scene.report.counters.restores += 1;
+        if self.rng.bool() {
+            let ops = self.workers[at].step_once(self.now, &mut self.scene);
+            self.relay(at, &ops);
+        }
+        let seed = self.rng.u64(..);
+        let ops = self.workers[at].hand_over(self.now, (seed, &self.snapshot), &mut self.scene);
+        self.relay(at, &ops);
     }
 }

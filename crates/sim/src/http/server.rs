@@ -2,11 +2,13 @@
 //! never, half, or not in HTTP.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use fastrand::Rng;
 use kakei_proxy::seam::Instant;
 
+use super::documents::{HEALTH, cluster_of};
 use super::message::{Body, Head, chunked, in_chunks, pattern, sized};
 
 /// A request that came whole.
@@ -20,6 +22,7 @@ pub(super) struct Seen {
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) cluster: &'static str,
+    pub(super) address: SocketAddr,
     input: Vec<u8>,
     /// What it sends, once its time has come.
     output: Vec<u8>,
@@ -34,6 +37,9 @@ pub(super) struct Server {
     echoes: bool,
     /// It ends without a word, and looks at nothing any more.
     is_dead: bool,
+    /// Its connection is for asking whether it is well; what it said, until that is told.
+    is_probed: bool,
+    said: Option<bool>,
     /// What it sends now comes in one piece.
     pub(super) is_in_one: bool,
     pub(super) stalled: bool,
@@ -53,9 +59,10 @@ impl fmt::Display for Server {
 }
 
 impl Server {
-    pub(super) fn new(cluster: &'static str, mut rng: Rng, is_peaceful: bool) -> Self {
+    pub(super) fn new(address: SocketAddr, mut rng: Rng, is_peaceful: bool) -> Self {
         Server {
-            cluster,
+            cluster: cluster_of(address),
+            address,
             input: Vec::new(),
             output: Vec::new(),
             ready: Instant::ZERO,
@@ -65,6 +72,8 @@ impl Server {
             answered: false,
             echoes: false,
             is_dead: false,
+            is_probed: false,
+            said: None,
             is_in_one: false,
             stalled: rng.u8(0..20) == 0,
             is_peaceful,
@@ -99,8 +108,35 @@ impl Server {
         self.closes && self.output.is_empty() && now >= self.ready
     }
 
+    /// What it said of itself to a probe, once all of that is sent.
+    pub(super) fn has_said(&mut self) -> Option<bool> {
+        if self.output.is_empty() { self.said.take() } else { None }
+    }
+
+    /// Whether nothing came to it yet.
+    pub(super) fn got_nothing(&self) -> bool {
+        self.served == 0 && self.input.is_empty() && !self.echoes
+    }
+
+    /// Whether the proxy asks it whether it is well.
+    pub(super) fn is_probed(&self) -> bool {
+        self.is_probed
+    }
+
+    /// Bytes are on their way to it: whether they are of a request.
+    pub(super) fn is_asked_by(&mut self, bytes: &[u8]) -> bool {
+        self.is_probed |= bytes.starts_with(format!("GET {HEALTH} ").as_bytes());
+        !self.echoes && !self.is_probed
+    }
+
+    fn say(&mut self, is_well: bool) {
+        let line = if is_well { "200 OK" } else { "503 Service Unavailable" };
+        self.output.extend_from_slice(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+        (self.said, self.is_in_one) = (Some(is_well), true);
+    }
+
     /// Bytes of the proxy.
-    pub(super) fn take(&mut self, now: Instant, bytes: &[u8]) -> Result<Vec<Seen>, String> {
+    pub(super) fn take(&mut self, now: Instant, bytes: &[u8], is_well: bool) -> Result<Vec<Seen>, String> {
         let mut seen = Vec::new();
         if self.echoes {
             self.output.extend_from_slice(bytes);
@@ -111,6 +147,11 @@ impl Server {
             return Ok(seen);
         }
         while let Some(head) = Head::parse(&self.input)? {
+            if head.line.starts_with(&format!("GET {HEALTH} ")) {
+                self.input.drain(..head.len);
+                self.say(is_well);
+                continue;
+            }
             let number = |name: &str| head.field(name).and_then(|text| text.parse::<u64>().ok());
             let (Some(id), Some(size)) = (number("x-id"), number("x-size")) else {
                 return Err(format!("a request that nobody sent: {head:?}"));

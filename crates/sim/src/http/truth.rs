@@ -1,34 +1,148 @@
 //! What must hold of a run: every answer to its request, no request twice that must not be, nothing lost where nothing
 //! failed, everything given back in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
+use fastrand::Rng;
+use kakei_config::{Document, Name};
 use kakei_proxy::limits::STREAM_READ;
 use kakei_proxy::record::{Detail, Record};
-use kakei_proxy::seam::{Op, Reply};
+use kakei_proxy::seam::{Instant, Notice, Op, Reply};
 use kakei_proxy::stats::{BackendMetric, ListenerMetric, Stats};
 
 use super::HttpReport;
 use super::client::{Ask, Came, Client};
+use super::documents::{MARK, cluster_of};
 use super::machine::Machine;
+use super::rates::{Pass, Rates};
 use super::server::Seen;
 
 /// What is known beside the proxy.
 #[derive(Debug)]
 pub(super) struct Truth {
     is_peaceful: bool,
+    /// Everything is to end by a drain.
+    pub(super) drains: bool,
     /// Every request that some client may have sent, and how often backends saw it whole.
     asked: BTreeMap<u64, (Ask, u32)>,
     records: u64,
+    rates: Rates,
+    /// Of which change the second cluster's route was since when.
+    marks: Vec<(Instant, u64)>,
+    /// Of which it was when a request began, and of which its answer says that it was.
+    began: BTreeMap<u64, Instant>,
+    marked: BTreeMap<u64, u64>,
+    /// By worker and cluster: requests that waited for a backend, from when to when.
+    waited: BTreeMap<(usize, Name), Vec<(Instant, Instant)>>,
+    /// Backends that say of themselves that they aren't well.
+    sick: BTreeSet<SocketAddr>,
+    /// What a probed backend said in a row, and since when it counts as down.
+    said: BTreeMap<SocketAddr, (u32, Option<Instant>)>,
+    fall: u32,
+    /// Clusters of which a backend is left alone for good reason even if there is no other.
+    closed: BTreeSet<&'static str>,
+    /// By worker: from when to when it said that it leaves a backend alone.
+    ejected: BTreeMap<(usize, SocketAddr), (Instant, Instant)>,
 }
 
 impl Truth {
-    pub(super) fn new(is_peaceful: bool) -> Self {
-        Truth { is_peaceful, asked: BTreeMap::new(), records: 0 }
+    pub(super) fn new(document: &Document, workers: u16, is_peaceful: bool) -> Self {
+        let fails_open = |name: &str| {
+            let cluster = document.clusters.get(&Name::new(name));
+            cluster.and_then(|cluster| cluster.health.as_ref()).is_none_or(|health| health.fail_open)
+        };
+        let health = document.clusters.get(&Name::new("three")).and_then(|three| three.health.as_ref());
+        Truth {
+            is_peaceful,
+            drains: false,
+            asked: BTreeMap::new(),
+            records: 0,
+            rates: Rates::new(document, workers),
+            marks: vec![(Instant::ZERO, 0)],
+            began: BTreeMap::new(),
+            marked: BTreeMap::new(),
+            waited: BTreeMap::new(),
+            sick: BTreeSet::new(),
+            said: BTreeMap::new(),
+            fall: health.map_or(u32::MAX, |health| health.fall),
+            closed: ["one", "three"].into_iter().filter(|name| !fails_open(name)).collect(),
+            ejected: BTreeMap::new(),
+        }
+    }
+
+    /// The number of the next request that somebody may send.
+    pub(super) fn next_id(&self) -> u64 {
+        self.asked.last_key_value().map_or(1, |(id, _)| id + 1)
     }
 
     pub(super) fn invite(&mut self, client: &Client) {
         self.asked.extend(client.asks.iter().map(|ask| (ask.id, (ask.clone(), 0))));
+    }
+
+    /// The document is another one from now on.
+    pub(super) fn publish(&mut self, now: Instant, document: &Document) {
+        let set = document.routes.get(&Name::new("two")).map(|route| &route.response.set);
+        let mark = set.and_then(|set| set.get(MARK)?.parse().ok()).unwrap_or(0);
+        if self.marks.last().is_some_and(|(_, last)| *last != mark) {
+            self.marks.push((now, mark));
+        }
+    }
+
+    /// A backend of those that are probed may fall ill, or recover.
+    pub(super) fn sicken(&mut self, rng: &mut Rng) {
+        if self.is_peaceful || rng.u8(0..60) > 0 {
+            return;
+        }
+        let address = SocketAddr::from(([10, 0, 3, rng.u8(1..5)], 80));
+        if !self.sick.remove(&address) {
+            self.sick.insert(address);
+        }
+    }
+
+    pub(super) fn wind_down(&mut self) {
+        self.sick.clear();
+    }
+
+    pub(super) fn is_well(&self, address: SocketAddr) -> bool {
+        !self.sick.contains(&address)
+    }
+
+    /// A worker was told all that a backend has to say of itself.
+    pub(super) fn probed(&mut self, now: Instant, address: SocketAddr, said: Option<bool>) {
+        let Some(is_well) = said else { return };
+        let (in_a_row, down) = self.said.entry(address).or_default();
+        if is_well {
+            (*in_a_row, *down) = (0, None);
+            return;
+        }
+        *in_a_row += 1;
+        if *in_a_row >= self.fall {
+            down.get_or_insert(now);
+        }
+    }
+
+    /// What a worker says unasked.
+    pub(super) fn notice(&mut self, now: Instant, worker: usize, notice: &Notice) {
+        if let Notice::Ejected { backend, for_, .. } = notice
+            && let Ok(address) = backend.as_str().parse()
+        {
+            self.ejected.insert((worker, address), (now, now + *for_));
+        }
+    }
+
+    /// A worker chose this backend for a request.
+    pub(super) fn chosen(&self, worker: usize, at: Instant, address: SocketAddr) -> Result<(), String> {
+        let down = self.said.get(&address).and_then(|(_, down)| *down);
+        if down.is_some_and(|since| since < at) {
+            return Err(format!("chooses {address}, which is down"));
+        }
+        let ejected = self.ejected.get(&(worker, address));
+        let is_ejected = ejected.is_some_and(|(from, until)| *from < at && at < *until);
+        match is_ejected && self.closed.contains(cluster_of(address)) {
+            true => Err(format!("chooses {address}, which it ejected")),
+            false => Ok(()),
+        }
     }
 
     /// Backends saw requests whole.
@@ -52,15 +166,20 @@ impl Truth {
     pub(super) fn came(&mut self, came: &Came, answered: &[u64], report: &mut HttpReport) {
         report.counters.answered += came.answered;
         report.counters.errors += came.errors.len() as u64;
+        self.marked.extend(came.marks.iter().copied());
         for (id, status) in &came.errors {
+            let Some((ask, _)) = self.asked.get(id) else { continue };
+            if ask.may_be_refused(*status) {
+                report.counters.limited += u64::from(*status == 429);
+                continue;
+            }
             // The second cluster is changed under way; whoever is on what was closed may hear of that.
-            let is_stable = self.asked.get(id).is_some_and(|(ask, _)| ask.cluster == "one");
-            if self.is_peaceful && is_stable {
+            if self.is_peaceful && ask.is_stable() && !self.drains {
                 report.violations.push(format!("request {id} got {status}, and nothing was wrong"));
             }
         }
         for id in answered {
-            if self.asked.get(id).is_some_and(|(ask, times)| *times == 0 && !ask.has_body()) {
+            if self.asked.get(id).is_some_and(|(ask, times)| *times == 0 && !ask.has_body() && ask.is_forwarded()) {
                 report.violations.push(format!("request {id} was answered, and no backend saw it"));
             }
         }
@@ -69,19 +188,54 @@ impl Truth {
     /// A client's connection broke.
     pub(super) fn broke(&self, client: &Client, report: &mut HttpReport) {
         // With several requests under way, what one of the changed cluster does befalls those before it.
-        let is_stable = client.asks.iter().all(|ask| ask.cluster == "one");
-        if self.is_peaceful && is_stable && !client.is_done() {
+        let is_stable = client.asks.iter().all(Ask::is_stable);
+        if self.is_peaceful && is_stable && !self.drains && !client.is_done() {
             report.violations.push(format!("request {:?} was broken off, and nothing was wrong", client.current()));
         }
     }
 
-    pub(super) fn record(&mut self, record: &Record) -> Result<(), String> {
+    pub(super) fn record(&mut self, worker: usize, record: &Record) -> Result<(), String> {
         self.records += 1;
-        match &record.detail {
-            Detail::Exchange(detail) if detail.status.is_some_and(|status| !(100..600).contains(&status)) => {
-                Err(format!("a record with a strange status: {record:?}"))
+        let Detail::Exchange(detail) = &record.detail else { return Ok(()) };
+        if detail.status.is_some_and(|status| !(100..600).contains(&status)) {
+            return Err(format!("a record with a strange status: {record:?}"));
+        }
+        let id = detail.target.split_once("id=").and_then(|(_, id)| id.parse::<u64>().ok());
+        let Some((ask, _)) = id.and_then(|id| self.asked.get(&id)) else { return Ok(()) };
+        self.began.insert(ask.id, record.admitted);
+        if let Some(cluster) = record.cluster.clone().filter(|_| !detail.queued.is_zero() && detail.attempts == 1) {
+            let waited = (record.admitted, record.admitted + detail.queued);
+            self.waited.entry((worker, cluster)).or_default().push(waited);
+        }
+        let (began, ended) = (record.admitted, record.admitted + record.duration);
+        self.rates.pass(ask.place, Pass { worker, key: ask.key, began, ended, reason: record.reason });
+        Ok(())
+    }
+
+    /// Where nothing fails, nobody waits again or gives up: who came first goes first.
+    fn check_queues(&self, report: &mut HttpReport) {
+        for ((worker, cluster), waited) in self.waited.iter().filter(|_| self.is_peaceful) {
+            let mut waited = waited.clone();
+            waited.sort_unstable();
+            let overtaken = waited.windows(2).find(|two| two[0].0 < two[1].0 && two[0].1 > two[1].1);
+            if let Some(two) = overtaken {
+                report
+                    .violations
+                    .push(format!("one that waits for {cluster} in worker {worker} is overtaken: {two:?}"));
             }
-            _ => Ok(()),
+        }
+    }
+
+    /// An answer by a route that is changed was made as the route was when its request began.
+    fn check_marks(&self, report: &mut HttpReport) {
+        for (id, mark) in &self.marked {
+            let Some(began) = self.began.get(id) else { continue };
+            // At the instant of a change it may have been either.
+            let before = self.marks.iter().rev().find(|(since, _)| since < began).map(|(_, mark)| *mark);
+            let then = self.marks.iter().rev().find(|(since, _)| since <= began).map(|(_, mark)| *mark);
+            if Some(*mark) != before && Some(*mark) != then {
+                report.violations.push(format!("request {id} began with {then:?} and was answered with {mark}"));
+            }
         }
     }
 
@@ -98,28 +252,39 @@ impl Truth {
     }
 
     /// The run is over.
-    pub(super) fn end(&self, machine: &Machine, stats: Option<&Stats>, report: &mut HttpReport) {
-        if !machine.is_idle() {
+    pub(super) fn end(&self, machines: &[&Machine], stats: &[&Stats], report: &mut HttpReport) {
+        for machine in machines.iter().filter(|machine| !machine.is_idle()) {
             report.violations.push(format!("something never ends: {}", machine.what_is_left()));
         }
-        let Some(stats) = stats else { return report.violations.push("no counters".to_owned()) };
-        for listener in &stats.listeners {
-            let live = [ListenerMetric::ConnectionsLive, ListenerMetric::RequestsLive, ListenerMetric::RequestsQueued];
-            for metric in live.into_iter().filter(|metric| listener.values[*metric] != 0) {
-                report.violations.push(format!("{metric:?} is {} in the end", listener.values[metric]));
-            }
+        if stats.len() != machines.len() {
+            report.violations.push("no counters".to_owned());
         }
-        for backend in stats.clusters.iter().flat_map(|cluster| &cluster.backends) {
-            let live = [BackendMetric::ConnectionsLive, BackendMetric::RequestsLive, BackendMetric::FlowsLive];
-            for metric in live.into_iter().filter(|metric| backend.values[*metric] != 0) {
-                report.violations.push(format!("{metric:?} of {} is {}", backend.address, backend.values[metric]));
-            }
-        }
-        let ended: u64 = stats.listeners.iter().map(|listener| listener.exchange_closes.sum()).sum();
-        let requests: u64 = stats.listeners.iter().map(|listener| listener.values[ListenerMetric::Requests]).sum();
+        stats.iter().for_each(|stats| check_gauges(stats, report));
+        let listeners = || stats.iter().flat_map(|stats| &stats.listeners);
+        let ended: u64 = listeners().map(|listener| listener.exchange_closes.sum()).sum();
+        let requests: u64 = listeners().map(|listener| listener.values[ListenerMetric::Requests]).sum();
         let unread: u64 = requests - ended.min(requests);
         if ended > requests || unread > 0 && self.is_peaceful {
             report.violations.push(format!("{requests} requests, of which {ended} ended"));
+        }
+        self.check_marks(report);
+        self.check_queues(report);
+        self.rates.check(&mut report.violations);
+    }
+}
+
+/// Nothing is left of what is counted while it lives.
+fn check_gauges(stats: &Stats, report: &mut HttpReport) {
+    for listener in &stats.listeners {
+        let live = [ListenerMetric::ConnectionsLive, ListenerMetric::RequestsLive, ListenerMetric::RequestsQueued];
+        for metric in live.into_iter().filter(|metric| listener.values[*metric] != 0) {
+            report.violations.push(format!("{metric:?} is {} in the end", listener.values[metric]));
+        }
+    }
+    for backend in stats.clusters.iter().flat_map(|cluster| &cluster.backends) {
+        let live = [BackendMetric::ConnectionsLive, BackendMetric::RequestsLive, BackendMetric::FlowsLive];
+        for metric in live.into_iter().filter(|metric| backend.values[*metric] != 0) {
+            report.violations.push(format!("{metric:?} of {} is {}", backend.address, backend.values[metric]));
         }
     }
 }

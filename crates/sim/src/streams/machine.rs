@@ -9,12 +9,13 @@ use fastrand::Rng;
 use kakei_config::{Document, Name};
 use kakei_proxy::limits::STREAM_READ;
 use kakei_proxy::seam::{
-    Accepted, Arrival, BindKey, BrokenBy, Endpoint, Event, Instant, Op, OpenError, Outbox, SocketId, Span,
+    Accepted, Arrival, BindKey, BrokenBy, Endpoint, Event, Instant, Op, OpenError, Outbox, SocketId,
 };
 
 use super::actors::Actor;
 use super::truth::Truth;
-use super::{StreamCounters, StreamReport};
+use super::{Scene, StreamCounters, StreamReport};
+use crate::driven::{Desk, Host};
 
 /// Streams that one step hears of.
 const TURNS: usize = 40;
@@ -52,10 +53,7 @@ pub(super) struct Machine {
     /// Clients that wait to be accepted, and those that this step was told of.
     queue: VecDeque<usize>,
     arrivals: BTreeMap<Arrival, usize>,
-    /// What is to be told: of openings, and of what was not taken.
-    pending: VecDeque<Event>,
-    blocked: Vec<(SocketId, Vec<u8>)>,
-    arena: Vec<u8>,
+    desk: Desk,
     /// It moves nothing by itself.
     no_pipes: bool,
     scarce: bool,
@@ -72,19 +70,13 @@ impl Machine {
             fronts: BTreeMap::new(),
             queue: VecDeque::new(),
             arrivals: BTreeMap::new(),
-            pending: VecDeque::new(),
-            blocked: Vec::new(),
-            arena: Vec::new(),
+            desk: Desk::default(),
             no_pipes: rng.u8(0..4) == 0,
             scarce: rng.u8(0..3) == 0,
             calm: false,
             orphans: None,
             rng,
         }
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.arena
     }
 
     pub(super) fn wind_down(&mut self) {
@@ -120,8 +112,7 @@ impl Machine {
         events: &mut Vec<Event>,
         counters: &mut StreamCounters,
     ) {
-        self.arena.clear();
-        events.extend(self.pending.drain(..));
+        self.desk.clear(events);
         self.finish_connects(now, events, counters);
         self.accept(actors, events, counters);
         let mut ids: Vec<SocketId> = self.streams.keys().copied().collect();
@@ -213,10 +204,9 @@ impl Machine {
                 1 => self.rng.u64(1..=most),
                 _ => most,
             };
-            let start = self.arena.len() as u32;
-            self.arena.extend((actor.sent..actor.sent + count).map(|offset| actor.byte(offset)));
+            let bytes = self.desk.put((actor.sent..actor.sent + count).map(|offset| actor.byte(offset)));
             actor.sent += count;
-            events.push(Event::Data { socket: id, bytes: Span { start, len: count as u32 } });
+            events.push(Event::Data { socket: id, bytes });
         }
         if actor.has_ended() && self.rng.bool() {
             stream.told = true;
@@ -240,7 +230,7 @@ impl Machine {
             actors[from].sent += count;
             counters.piped += count;
             events.push(Event::Piped { from: id, bytes: count });
-            self.pending.extend(Truth::deliver(actors, into, &bytes).err().map(|_| Event::Drained { socket: to }));
+            self.desk.pending.extend(Truth::deliver(actors, into, &bytes).err().map(|_| Event::Drained { socket: to }));
         } else if actors[from].has_ended() {
             if let Some(stream) = self.streams.get_mut(&id) {
                 (stream.told, stream.pipe) = (true, None);
@@ -249,65 +239,6 @@ impl Machine {
                 target.source = None;
             }
             events.push(Event::Eof { socket: id });
-        }
-    }
-
-    /// What was not taken, for the very next step.
-    pub(super) fn tell_blocked(&mut self, events: &mut Vec<Event>) {
-        if self.blocked.is_empty() {
-            return;
-        }
-        self.arena.clear();
-        for (socket, rest) in std::mem::take(&mut self.blocked) {
-            let start = self.arena.len() as u32;
-            self.arena.extend_from_slice(&rest);
-            events.push(Event::Blocked { socket, rest: Span { start, len: rest.len() as u32 } });
-        }
-    }
-
-    /// Carry out what a step asks for.
-    pub(super) fn carry_out(
-        &mut self,
-        now: Instant,
-        out: &Outbox,
-        actors: &mut Vec<Actor>,
-        (truth, report): (&mut Truth, &mut StreamReport),
-    ) {
-        for op in &out.ops {
-            let result = match op {
-                Op::Listen { socket, bind } => {
-                    self.fronts.insert(*socket, *bind);
-                    self.pending.push_back(Event::Opened { socket: *socket, local: bind.address });
-                    Ok(())
-                }
-                Op::Connect { socket, remote, .. } => self.connect(now, *socket, remote, actors),
-                Op::Accept { arrival, socket, credit } => self.take(*arrival, *socket, *credit, (actors, truth)),
-                Op::Refuse { arrival, .. } => match self.arrivals.remove(arrival) {
-                    Some(client) => truth.refused(client),
-                    None => Err("refuses somebody who isn't there".to_owned()),
-                },
-                Op::Write { socket, bytes } => {
-                    let whole = [bytes.head.of(&out.bytes), bytes.body.of(&self.arena)].concat();
-                    self.write(*socket, &whole, actors, report)
-                }
-                Op::Shutdown { socket } => self.shutdown(*socket, actors),
-                Op::Credit { socket, on } => self.with(*socket, |stream| stream.credit = *on),
-                Op::Pipe { from, to } => self.pipe(*from, *to),
-                Op::Unpipe { from } => self.unpipe(*from),
-                Op::Reset { socket } => self.end(*socket, true, actors),
-                Op::Close { socket } if self.fronts.remove(socket).is_some() => Ok(()),
-                Op::Close { socket } => self.end(*socket, false, actors),
-                Op::Adopt { was, socket } => self.adopt(*was, *socket),
-                Op::Record(record) => truth.record(now, record, actors, report),
-                Op::Unbind { .. } | Op::Reply { .. } | Op::Notice(_) => Ok(()),
-                Op::OpenDatagram { .. } | Op::Send(_) => Err("sends a datagram, and there is no UDP".to_owned()),
-            };
-            if let Err(wrong) = result {
-                report.violations.push(format!("at {}: {op:?}: {wrong}", now.as_nanos()));
-            }
-        }
-        for (_, client) in std::mem::take(&mut self.arrivals) {
-            report.violations.push(format!("client {client} was neither accepted nor refused"));
         }
     }
 
@@ -384,7 +315,7 @@ impl Machine {
         if taken < bytes.len() {
             stream.blocked = true;
             report.counters.blocked += 1;
-            self.blocked.push((socket, bytes[taken..].to_vec()));
+            self.desk.block(socket, &bytes[taken..]);
         }
         report.counters.bytes += taken as u64;
         Truth::deliver(actors, into, &bytes[..taken])
@@ -421,7 +352,7 @@ impl Machine {
                 (other.pipe, other.source) = (None, None);
             }
         }
-        self.blocked.retain(|(blocked, _)| *blocked != socket);
+        self.desk.forget(socket);
         let actor = &mut actors[stream.actor];
         if was_connecting || actor.has_reset() || actor.saw_end {
             return Ok(());
@@ -431,16 +362,6 @@ impl Machine {
             false => return Truth::closed(actors, stream.actor),
         }
         Ok(())
-    }
-
-    /// The worker is about to be another one: what it doesn't take over is nobody's.
-    pub(super) fn hand_over(&mut self) {
-        self.orphans = Some(Orphans {
-            streams: std::mem::take(&mut self.streams),
-            connecting: std::mem::take(&mut self.connecting),
-            fronts: std::mem::take(&mut self.fronts),
-            renamed: BTreeMap::new(),
-        });
     }
 
     fn adopt(&mut self, was: SocketId, socket: SocketId) -> Result<(), String> {
@@ -456,26 +377,75 @@ impl Machine {
         self.fronts.extend(front.map(|front| (socket, front)));
         Ok(())
     }
+}
 
-    /// The worker took over what it knew of: what is queued, and what is piped, goes by the new names.
-    pub(super) fn end_hand_over(&mut self, report: &mut StreamReport) {
+impl Host for Machine {
+    type Scene = Scene;
+
+    fn desk(&mut self) -> &mut Desk {
+        &mut self.desk
+    }
+
+    fn carry_out(&mut self, now: Instant, out: &Outbox, scene: &mut Scene) {
+        let Scene { actors, truth, report } = scene;
+        for op in &out.ops {
+            let result = match op {
+                Op::Listen { socket, bind } => {
+                    self.fronts.insert(*socket, *bind);
+                    self.desk.pending.push_back(Event::Opened { socket: *socket, local: bind.address });
+                    Ok(())
+                }
+                Op::Connect { socket, remote, .. } => self.connect(now, *socket, remote, actors),
+                Op::Accept { arrival, socket, credit } => self.take(*arrival, *socket, *credit, (actors, truth)),
+                Op::Refuse { arrival, .. } => match self.arrivals.remove(arrival) {
+                    Some(client) => truth.refused(client),
+                    None => Err("refuses somebody who isn't there".to_owned()),
+                },
+                Op::Write { socket, bytes } => {
+                    let whole = [bytes.head.of(&out.bytes), bytes.body.of(self.desk.bytes())].concat();
+                    self.write(*socket, &whole, actors, report)
+                }
+                Op::Shutdown { socket } => self.shutdown(*socket, actors),
+                Op::Credit { socket, on } => self.with(*socket, |stream| stream.credit = *on),
+                Op::Pipe { from, to } => self.pipe(*from, *to),
+                Op::Unpipe { from } => self.unpipe(*from),
+                Op::Reset { socket } => self.end(*socket, true, actors),
+                Op::Close { socket } if self.fronts.remove(socket).is_some() => Ok(()),
+                Op::Close { socket } => self.end(*socket, false, actors),
+                Op::Adopt { was, socket } => self.adopt(*was, *socket),
+                Op::Record(record) => truth.record(now, record, actors, report),
+                Op::Unbind { .. } | Op::Reply { .. } | Op::Notice(_) => Ok(()),
+                Op::OpenDatagram { .. } | Op::Send(_) => Err("sends a datagram, and there is no UDP".to_owned()),
+            };
+            if let Err(wrong) = result {
+                report.violations.push(format!("at {}: {op:?}: {wrong}", now.as_nanos()));
+            }
+        }
+        for (_, client) in std::mem::take(&mut self.arrivals) {
+            report.violations.push(format!("client {client} was neither accepted nor refused"));
+        }
+    }
+
+    fn leave(&mut self) {
+        self.orphans = Some(Orphans {
+            streams: std::mem::take(&mut self.streams),
+            connecting: std::mem::take(&mut self.connecting),
+            fronts: std::mem::take(&mut self.fronts),
+            renamed: BTreeMap::new(),
+        });
+    }
+
+    fn take_over(&mut self, scene: &mut Scene) {
         let Some(orphans) = self.orphans.take() else { return };
         for (id, _) in orphans.streams {
-            report.violations.push(format!("{id:?} was left behind"));
+            scene.report.violations.push(format!("{id:?} was left behind"));
         }
         let new = |was: SocketId| orphans.renamed.get(&was).copied();
         for stream in self.streams.values_mut() {
             stream.pipe = stream.pipe.and_then(new);
             stream.source = stream.source.and_then(new);
         }
-        for (socket, _) in &mut self.blocked {
-            *socket = new(*socket).unwrap_or(*socket);
-        }
-        for event in &mut self.pending {
-            if let Event::Opened { socket, .. } | Event::OpenFailed { socket, .. } | Event::Drained { socket } = event {
-                *socket = new(*socket).unwrap_or(*socket);
-            }
-        }
+        self.desk.rename(&orphans.renamed);
     }
 }
 

@@ -15,14 +15,15 @@ use std::time::Duration;
 use fastrand::Rng;
 use kakei_config::Document;
 use kakei_proxy::limits::{EVENTS_PER_STEP, STREAM_READ};
-use kakei_proxy::seam::{Command, Event, Filter, Inbox, Instant, Op, Outbox, Reply, Ticket};
+use kakei_proxy::seam::{Command, Filter, Instant, Op};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
-use kakei_proxy::worker::{Role, Worker};
+use kakei_proxy::worker::Role;
 
 use self::actors::Actor;
 use self::documents::Author;
 use self::machine::Machine;
 use self::truth::Truth;
+use crate::driven::{self, Driven, stats};
 
 /// What a run came to.
 #[derive(Clone, Debug, Default)]
@@ -78,18 +79,28 @@ const WINDING_DOWN: u64 = 6_000;
 struct World {
     now: Instant,
     rng: Rng,
-    worker: Worker,
-    machine: Machine,
+    driven: Driven<Machine>,
     author: Author,
     document: Document,
     snapshot: Arc<Snapshot>,
+    scene: Scene,
+}
+
+/// What is around the worker's machine.
+struct Scene {
     actors: Vec<Actor>,
     truth: Truth,
-    events: Vec<Event>,
-    out: Outbox,
-    wake: Option<Instant>,
     report: StreamReport,
-    drains: bool,
+}
+
+impl driven::Scene for Scene {
+    fn stepped(&mut self) {
+        self.report.counters.steps += 1;
+    }
+
+    fn violations(&mut self) -> &mut Vec<String> {
+        &mut self.report.violations
+    }
 }
 
 /// The run of this seed.
@@ -98,49 +109,45 @@ pub fn run_streams(seed: u64) -> StreamReport {
     let mut author = Author::new(rng.fork());
     let document = author.document();
     let snapshot = Arc::new(Snapshot::compile(&document, Generation(1), SHARED, None));
+    let role = Role { index: 0, seed: rng.u64(..) };
+    let report = StreamReport { seed, ..StreamReport::default() };
     let mut world = World {
         now: Instant::from_nanos(1_000_000_000_000),
-        worker: Worker::new(Role { index: 0, seed: rng.u64(..) }),
-        machine: Machine::new(rng.fork()),
+        driven: Driven::new(role, Machine::new(rng.fork()), &snapshot),
         author,
-        snapshot: Arc::clone(&snapshot),
-        truth: Truth::new(&document),
+        snapshot,
+        scene: Scene { actors: Vec::new(), truth: Truth::new(&document), report },
         document,
-        actors: Vec::new(),
-        events: vec![Event::Command { ticket: Ticket(0), command: Command::Publish(snapshot) }],
-        out: Outbox::default(),
-        wake: None,
-        report: StreamReport { seed, ..StreamReport::default() },
-        drains: false,
         rng,
     };
     world.run();
-    world.report
+    world.scene.report
 }
 
 impl World {
     fn run(&mut self) {
-        self.step();
+        self.driven.step(self.now, &mut self.scene);
         for busy in 0..BUSY {
-            if !self.report.violations.is_empty() {
+            if !self.scene.report.violations.is_empty() {
                 return;
             }
             self.happen(busy);
         }
-        self.drains = self.rng.bool();
-        if self.drains {
+        if self.rng.bool() {
             self.command(Command::Drain { within: Some(Duration::from_secs(20)) });
         }
-        self.machine.wind_down();
-        self.actors.iter_mut().for_each(Actor::wind_down);
+        self.driven.host.wind_down();
+        self.scene.actors.iter_mut().for_each(Actor::wind_down);
         for _ in 0..WINDING_DOWN {
-            if !self.report.violations.is_empty() || (self.machine.is_idle() && self.events.is_empty()) {
+            if !self.scene.report.violations.is_empty() || (self.driven.host.is_idle() && self.driven.events.is_empty())
+            {
                 break;
             }
             self.happen(u64::MAX);
         }
         let ops = self.command(Command::Stats);
-        self.truth.end(&self.actors, &self.machine, stats(&ops), &mut self.report);
+        let Scene { actors, truth, report } = &mut self.scene;
+        truth.end(actors, &self.driven.host, stats(&ops), report);
     }
 
     /// Let some time pass, let things happen in it, step.
@@ -155,27 +162,28 @@ impl World {
             self.arrive();
             self.change();
         }
-        self.machine.collect(self.now, &mut self.actors, &mut self.events, &mut self.report.counters);
-        debug_assert!(self.events.len() <= EVENTS_PER_STEP, "a step is given no more than it may be");
-        self.step();
+        let Driven { host, events, .. } = &mut self.driven;
+        host.collect(self.now, &mut self.scene.actors, events, &mut self.scene.report.counters);
+        debug_assert!(events.len() <= EVENTS_PER_STEP, "a step is given no more than it may be");
+        self.driven.step(self.now, &mut self.scene);
         if busy < BUSY && self.rng.u8(0..40) == 0 {
             self.restore();
         }
         if self.rng.u8(0..25) == 0 {
             let ops = self.command(Command::Connections(Filter { limit: 10_000, ..Filter::default() }));
-            self.truth.views(&ops, &mut self.report);
+            self.scene.truth.views(&ops, &mut self.scene.report);
         }
     }
 
     fn arrive(&mut self) {
-        if self.rng.u8(0..6) != 0 || self.report.counters.clients >= 60 {
+        if self.rng.u8(0..6) != 0 || self.scene.report.counters.clients >= 60 {
             return;
         }
-        let Some(listener) = self.machine.any_front(&self.document, &mut self.rng) else { return };
-        let id = self.actors.len();
-        self.actors.push(Actor::client(id, listener, &self.document, &mut self.rng));
-        self.machine.wait_to_be_accepted(id);
-        self.report.counters.clients += 1;
+        let Some(listener) = self.driven.host.any_front(&self.document, &mut self.rng) else { return };
+        let id = self.scene.actors.len();
+        self.scene.actors.push(Actor::client(id, listener, &self.document, &mut self.rng));
+        self.driven.host.wait_to_be_accepted(id);
+        self.scene.report.counters.clients += 1;
     }
 
     fn change(&mut self) {
@@ -184,83 +192,27 @@ impl World {
         }
         self.author.edit(&mut self.document);
         if let Err(errors) = kakei_config::check(&self.document) {
-            self.report.violations.push(format!("the author wrote what can't be: {errors}"));
+            self.scene.report.violations.push(format!("the author wrote what can't be: {errors}"));
             return;
         }
         let next = Generation(self.snapshot.generation.0 + 1);
         self.snapshot = Arc::new(Snapshot::compile(&self.document, next, SHARED, Some(&self.snapshot)));
-        self.truth.publish(self.now, &self.document);
-        self.report.counters.changes += 1;
+        self.scene.truth.publish(self.now, &self.document);
+        self.scene.report.counters.changes += 1;
         self.command(Command::Publish(Arc::clone(&self.snapshot)));
     }
 
     fn command(&mut self, command: Command) -> Vec<Op> {
-        self.events.push(Event::Command { ticket: Ticket(1), command });
-        self.step()
-    }
-
-    /// Give the worker everything, carry out what it asks for, and go on while that must not wait.
-    fn step(&mut self) -> Vec<Op> {
-        let mut all = Vec::new();
-        for round in 0.. {
-            self.out.clear();
-            let inbox = Inbox { events: &mut self.events, bytes: self.machine.bytes(), wall: crate::wall_at(self.now) };
-            self.wake = self.worker.step(self.now, inbox, &mut self.out);
-            self.report.counters.steps += 1;
-            all.extend(self.out.ops.iter().cloned());
-            self.machine.carry_out(self.now, &self.out, &mut self.actors, (&mut self.truth, &mut self.report));
-            // What was not taken comes with the very next step, before anything else is received.
-            self.machine.tell_blocked(&mut self.events);
-            let goes_on = !self.events.is_empty() || self.wake == Some(self.now);
-            if !goes_on || round > 200 || !self.report.violations.is_empty() {
-                if round > 200 {
-                    self.report.violations.push("the worker never comes to rest".to_owned());
-                }
-                return all;
-            }
-        }
-        all
+        self.driven.command(self.now, command, &mut self.scene)
     }
 
     /// Write the worker down as text, and go on with one that was read back.
     fn restore(&mut self) {
-        self.report.counters.restores += 1;
-        self.events.push(Event::Command { ticket: Ticket(2), command: Command::Snapshot });
-        self.out.clear();
-        let inbox = Inbox { events: &mut self.events, bytes: self.machine.bytes(), wall: crate::wall_at(self.now) };
-        self.worker.step(self.now, inbox, &mut self.out);
-        self.machine.carry_out(self.now, &self.out, &mut self.actors, (&mut self.truth, &mut self.report));
-        let state = self.out.ops.iter().find_map(|op| match op {
-            Op::Reply { reply: Reply::State(state), .. } => Some(state),
-            _ => None,
-        });
-        let Some(state) = state else { return self.report.violations.push("no state was given".to_owned()) };
-        let read = serde_json::to_string(state).and_then(|text| serde_json::from_str(&text));
-        let restored = match read {
-            Ok(state) => Worker::restore(Role { index: 0, seed: self.rng.u64(..) }, self.now, state, &self.snapshot),
-            Err(error) => return self.report.violations.push(format!("a state that can't be read: {error}")),
-        };
-        match restored {
-            Ok(worker) => self.worker = worker,
-            Err(error) => return self.report.violations.push(format!("a state that is refused: {error}")),
-        }
-        self.machine.hand_over();
-        self.out.clear();
-        let mut none = Vec::new();
-        let inbox = Inbox { events: &mut none, bytes: &[], wall: crate::wall_at(self.now) };
-        self.wake = self.worker.step(self.now, inbox, &mut self.out);
-        self.machine.carry_out(self.now, &self.out, &mut self.actors, (&mut self.truth, &mut self.report));
-        self.machine.end_hand_over(&mut self.report);
-        self.machine.tell_blocked(&mut self.events);
-        self.step();
+        self.scene.report.counters.restores += 1;
+        let seed = self.rng.u64(..);
+        self.driven.hand_over(self.now, (seed, &self.snapshot), &mut self.scene);
+        self.driven.step(self.now, &mut self.scene);
     }
-}
-
-fn stats(ops: &[Op]) -> Option<&kakei_proxy::stats::Stats> {
-    ops.iter().find_map(|op| match op {
-        Op::Reply { reply: Reply::Stats(stats), .. } => Some(&**stats),
-        _ => None,
-    })
 }
 
 /// What one direction may have to keep, and what comes before a connection is routed.

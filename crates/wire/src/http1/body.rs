@@ -1,10 +1,13 @@
 //! A body on its way: which of the bytes that come are its content, and where it ends. Holds none of them.
 
+use serde::{Deserialize, Serialize};
+
 use super::chunked::{BodyError, Chunked, Found};
 use crate::message::{Known, Length};
 
-/// A body that is being read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A body that is being read. Written down, it is read on at the same byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Body {
     /// It has ended, or there was none.
     #[default]
@@ -78,6 +81,14 @@ impl Body {
     /// Whether it ends where its connection ends; everything else would be cut short by that.
     pub fn may_end_with_connection(&self) -> bool {
         matches!(self, Body::Ended | Body::UntilClose | Body::Sized(0))
+    }
+
+    /// Whether it can be what came of reading a body: of one that was written down by whoever that was.
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Body::Chunked(chunked) => chunked.is_sound(),
+            Body::Ended | Body::Sized(_) | Body::UntilClose => true,
+        }
     }
 
     /// Writes its trailers, as far as they may go on: nothing that frames, routes or authenticates a message (RFC 9110

@@ -1,6 +1,8 @@
 //! The chunked transfer coding (RFC 9112 7.1), decoded as it comes. Strict: CRLF only, nothing around a size, a bound on
 //! sizes, extensions and trailers. Extensions are dropped.
 
+use serde::{Deserialize, Serialize};
+
 use crate::message::is_token_byte;
 
 /// What ends a chunked body that has no trailers.
@@ -37,7 +39,8 @@ pub enum BodyError {
     TooLong,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum State {
     /// In a size, of which so many digits were seen.
     Size(u8),
@@ -58,7 +61,7 @@ enum State {
 }
 
 /// A chunked body that is being decoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunked {
     state: State,
     /// Of the chunk, still to come.
@@ -160,6 +163,18 @@ impl Chunked {
         }
         self.trailers.push(byte);
         Ok(next)
+    }
+
+    /// Whether as much of a chunk is still to come as where it stands allows, and its trailers are not too long.
+    pub(super) fn is_sound(&self) -> bool {
+        let fits = match self.state {
+            State::Data => self.left > 0,
+            State::Size(digits) => digits <= 15 && (digits > 0 || self.left == 0),
+            State::Extension | State::SizeEnd => true,
+            _ => self.left == 0,
+        };
+        // 15 digits.
+        fits && self.left < 1 << 60 && self.trailers.len() <= MAX_TRAILERS + 1
     }
 
     /// What stood behind the last chunk; empty before the body has ended.
