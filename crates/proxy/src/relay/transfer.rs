@@ -158,7 +158,9 @@ impl Relays {
             let to = relay.socket(from.other());
             return tick.ask(Op::Shutdown { socket: to });
         }
-        let may_block = [from, from.other()].into_iter().any(|side| relay.lane(side).written == step);
+        // To a client under TLS the end itself is bytes.
+        let says_so = from == Side::Backend && relay.detail.tls.is_some();
+        let may_block = says_so || [from, from.other()].into_iter().any(|side| relay.lane(side).written == step);
         if may_block {
             let to = relay.socket(from.other());
             tick.ask(Op::Shutdown { socket: to });
@@ -174,6 +176,10 @@ impl Relays {
         let earlier = self.finishing.iter().take_while(|(step, _)| *step != self.step).count();
         let earlier: Vec<(u32, RelayId)> = self.finishing.drain(..earlier).collect();
         for (_, id) in earlier {
+            // What was said then may have blocked, and have been said again in this step: then it may block again.
+            if self.finishing.iter().any(|(_, again)| *again == id) {
+                continue;
+            }
             let passed = |side| self.relays.get(id).is_some_and(|relay| relay.lane(side).ending == Ending::Passed);
             if passed(Side::Client) && passed(Side::Backend) {
                 self.end(world, tick, id, CloseReason::Closed);

@@ -1,0 +1,206 @@
+//! A client that speaks TLS: what it sends, what it expects back, how it ends.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use fastrand::Rng;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, ClientConnection, Resumption};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{DigitallySignedStruct, Error, HandshakeKind, SignatureScheme};
+
+use crate::provider::provider;
+
+/// How a client ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// It sends all, says so, and waits for the answer's end.
+    Whole,
+    /// Its line is cut after so many bytes.
+    Cut(usize),
+}
+
+pub(crate) struct Client {
+    connection: ClientConnection,
+    payload: Vec<u8>,
+    sent: usize,
+    got: Vec<u8>,
+    ends: Ends,
+    has_said_end: bool,
+    /// What it sent that is still on its way.
+    pub(crate) to_worker: Vec<u8>,
+    /// What was sent to it that is still on its way.
+    pub(crate) from_worker: Vec<u8>,
+    /// Nothing more is sent by it.
+    pub(crate) is_over: bool,
+    pub(crate) failure: Option<String>,
+}
+
+impl Client {
+    pub(crate) fn new(rng: &mut Rng, config: Arc<ClientConfig>, most: usize) -> Self {
+        let payload: Vec<u8> = (0..rng.usize(0..most)).map(|_| rng.u8(..)).collect();
+        let ends = if rng.u8(..4) == 0 { Ends::Cut(rng.usize(0..=payload.len())) } else { Ends::Whole };
+        let name = ServerName::try_from("echo.test").unwrap();
+        Client {
+            connection: ClientConnection::new(config, name).unwrap(),
+            payload,
+            sent: 0,
+            got: Vec::new(),
+            ends,
+            has_said_end: false,
+            to_worker: Vec::new(),
+            from_worker: Vec::new(),
+            is_over: false,
+            failure: None,
+        }
+    }
+
+    /// Go on for a while.
+    pub(crate) fn run(&mut self, rng: &mut Rng) {
+        if self.is_over && matches!(self.ends, Ends::Cut(_)) {
+            return self.from_worker.clear();
+        }
+        self.take(rng);
+        if !self.connection.is_handshaking() {
+            let end = match self.ends {
+                Ends::Whole => self.payload.len(),
+                Ends::Cut(at) => at,
+            };
+            let next = (self.sent + rng.usize(1..40_000)).min(end);
+            self.connection.writer().write_all(&self.payload[self.sent..next]).unwrap();
+            self.sent = next;
+            if next == end && !self.has_said_end {
+                self.has_said_end = true;
+                if self.ends == Ends::Whole {
+                    self.connection.send_close_notify();
+                }
+            }
+        }
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut self.to_worker).unwrap();
+        }
+        if self.has_said_end && !self.is_over {
+            self.is_over = true;
+            if self.ends != Ends::Whole {
+                // Somewhere in the middle of a record, as like as not.
+                self.to_worker.truncate(rng.usize(0..=self.to_worker.len()));
+            }
+        }
+    }
+
+    fn take(&mut self, rng: &mut Rng) {
+        while !self.from_worker.is_empty() {
+            let len = rng.usize(1..=self.from_worker.len());
+            let read = self.connection.read_tls(&mut &self.from_worker[..len]).unwrap();
+            self.from_worker.drain(..read);
+            match self.connection.process_new_packets() {
+                Ok(state) => {
+                    let at = self.got.len();
+                    self.got.resize(at + state.plaintext_bytes_to_read(), 0);
+                    self.connection.reader().read_exact(&mut self.got[at..]).unwrap();
+                    if state.peer_has_closed() {
+                        return self.from_worker.clear();
+                    }
+                }
+                Err(error) => {
+                    self.failure = Some(error.to_string());
+                    return self.from_worker.clear();
+                }
+            }
+        }
+    }
+
+    /// What is wrong with what it got, once nothing more comes.
+    pub(crate) fn complaint(&mut self) -> Option<String> {
+        if let Some(failure) = &self.failure {
+            return Some(failure.clone());
+        }
+        if !self.payload.starts_with(&self.got) {
+            return Some("it got something else than it sent".to_owned());
+        }
+        if self.ends == Ends::Whole && self.got.len() != self.payload.len() {
+            return Some(format!("it got {} of {} bytes back", self.got.len(), self.payload.len()));
+        }
+        // Reading to the end is an error where the end was not said.
+        let is_said = self.ends != Ends::Whole || matches!(self.connection.reader().read(&mut [0]), Ok(0));
+        (!is_said).then(|| "the end was not said in TLS".to_owned())
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.ends == Ends::Whole
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        !self.connection.is_handshaking()
+    }
+
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    pub(crate) fn shown(&self) -> Option<CertificateDer<'static>> {
+        Some(self.connection.peer_certificates()?.first()?.clone().into_owned())
+    }
+}
+
+/// A client's configuration: one for each version, so that sessions are resumed.
+pub(crate) fn configs() -> [Arc<ClientConfig>; 2] {
+    [&rustls::version::TLS12, &rustls::version::TLS13].map(|version| {
+        let builder = ClientConfig::builder_with_details(provider(), Arc::new(Still));
+        let builder = builder.with_protocol_versions(&[version]).unwrap();
+        let verifier = Arc::new(Anybody(provider()));
+        let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        config.resumption = Resumption::in_memory_sessions(8);
+        Arc::new(config)
+    })
+}
+
+#[derive(Debug)]
+struct Still;
+
+impl TimeProvider for Still {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000)))
+    }
+}
+
+/// Believes every certificate whose key signed the handshake.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
