@@ -3,14 +3,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use kakei_config::{Name, Refuse};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Believed;
 use crate::listener::{Bounds, ListenerKey, LiveListener, Over};
+use crate::record::{CloseReason, Detail, Record};
 use crate::seam::{Accepted, Instant, Op};
 use crate::stats::{ListenerMetric, Refusal};
 use crate::world::{Tick, World};
-use kakei_config::Refuse;
 
 /// How a connection is counted by its client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,30 @@ impl Arrived {
     /// The address that the client dialled.
     pub(crate) fn dialled(&self) -> SocketAddr {
         self.believed.as_ref().map_or(self.local, |believed| believed.destination)
+    }
+
+    /// What is written down of it where nothing of it was routed.
+    pub(crate) fn unrouted(
+        &self,
+        listener: Name,
+        (since, now): (Instant, Instant),
+        (reason, detail): (CloseReason, Detail),
+    ) -> Record {
+        Record {
+            listener,
+            route: None,
+            cluster: None,
+            backend: None,
+            backend_address: None,
+            client: self.client(),
+            local: self.dialled(),
+            admitted: since,
+            duration: now - since,
+            request_bytes: 0,
+            response_bytes: 0,
+            reason,
+            detail,
+        }
     }
 }
 

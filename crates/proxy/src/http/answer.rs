@@ -109,22 +109,10 @@ impl Http {
         session.write(tick, Gather { head, body: Span::EMPTY });
         if world.records {
             let detail = crate::record::ExchangeDetail { status: Some(status), ..Default::default() };
-            let record = Record {
-                listener: world.listeners[listener].spec.name.clone(),
-                route: None,
-                cluster: None,
-                backend: None,
-                backend_address: None,
-                client: session.arrived.client(),
-                local: session.arrived.dialled(),
-                admitted: session.since,
-                duration: tick.now - session.since,
-                request_bytes: 0,
-                response_bytes: (out.len() - body_at) as u64,
-                reason,
-                detail: Detail::Exchange(Box::new(detail)),
-            };
-            tick.ask(Op::Record(Box::new(record)));
+            let name = world.listeners[listener].spec.name.clone();
+            let what = (reason, Detail::Exchange(Box::new(detail)));
+            let record = session.arrived.unrouted(name, (session.since, tick.now), what);
+            tick.ask(Op::Record(Box::new(Record { response_bytes: (out.len() - body_at) as u64, ..record })));
         }
         self.close_session(tick, id);
     }

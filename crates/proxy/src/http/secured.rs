@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Http;
 use super::session::{SessionId, Stage};
-use crate::record::{CloseReason, ConnectionDetail, Detail, Record, TlsDetail};
+use crate::record::{CloseReason, ConnectionDetail, Detail, TlsDetail};
 use crate::seam::Op;
 use crate::secure::Secured;
 use crate::world::{Tick, World};
@@ -29,26 +29,11 @@ impl Http {
     ) {
         let Some(session) = self.sessions.get(id) else { return };
         if world.records {
-            let listener = &world.listeners[session.arrived.listener];
-            let record = Record {
-                listener: listener.spec.name.clone(),
-                route: None,
-                cluster: None,
-                backend: None,
-                backend_address: None,
-                client: session.arrived.client(),
-                local: session.arrived.dialled(),
-                admitted: session.arrived.at,
-                duration: tick.now - session.arrived.at,
-                request_bytes: 0,
-                response_bytes: 0,
-                reason,
-                detail: Detail::Connection(ConnectionDetail {
-                    sni: detail.sni.clone(),
-                    tls: Some(detail),
-                    ..ConnectionDetail::default()
-                }),
-            };
+            let name = world.listeners[session.arrived.listener].spec.name.clone();
+            let sni = detail.sni.clone();
+            let detail = ConnectionDetail { sni, tls: Some(detail), ..ConnectionDetail::default() };
+            let what = (reason, Detail::Connection(detail));
+            let record = session.arrived.unrouted(name, (session.arrived.at, tick.now), what);
             tick.ask(Op::Record(Box::new(record)));
         }
         world.listeners[session.arrived.listener].connection_closes.0[reason as usize] += 1;
