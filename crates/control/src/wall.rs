@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kakei_proxy::seam::Wall;
+
 /// `2026-01-31T23:59:59.999Z`. Times before 1970 are written as its first moment.
 pub fn rfc3339(at: SystemTime) -> String {
     let since = since_epoch(at);
-    let (year, month, day) = civil(since.as_secs() / 86_400);
+    let (year, month, day) = Wall::from_secs(since.as_secs()).day();
     format!("{year:04}-{month:02}-{day:02}T{}.{:03}Z", time_of_day(since), since.subsec_millis())
 }
 
@@ -13,7 +15,7 @@ pub fn rfc3339(at: SystemTime) -> String {
 pub fn common(at: SystemTime) -> String {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let since = since_epoch(at);
-    let (year, month, day) = civil(since.as_secs() / 86_400);
+    let (year, month, day) = Wall::from_secs(since.as_secs()).day();
     format!("{day:02}/{}/{year:04}:{} +0000", MONTHS[month as usize - 1], time_of_day(since))
 }
 
@@ -30,18 +32,6 @@ fn time_of_day(since: Duration) -> String {
 pub fn seconds(at: i64) -> String {
     let at = rfc3339(UNIX_EPOCH + Duration::from_secs(at.max(0).unsigned_abs()));
     at.replace(".000Z", "Z")
-}
-
-/// Year, month and day of the n-th day since 1970-01-01 (the algorithm of Howard Hinnant's `civil_from_days`).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -71,4 +71,9 @@ impl Wall {
     pub const fn as_secs(self) -> u64 {
         self.0
     }
+
+    /// Year, month (from 1) and day (from 1) in UTC.
+    pub fn day(self) -> (u64, u64, u64) {
+        kakei_wire::message::civil(self.0 / 86_400)
+    }
 }

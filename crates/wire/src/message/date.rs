@@ -15,7 +15,8 @@ pub fn date(seconds: u64) -> [u8; DATE_LEN] {
     let mut out = *b"Day, DD Mon YYYY HH:MM:SS GMT";
     let weekday = (days % 7) as usize * 3;
     out[..3].copy_from_slice(&DAYS[weekday..weekday + 3]);
-    out[8..11].copy_from_slice(&MONTHS[month * 3 - 3..month * 3]);
+    let name = month as usize * 3;
+    out[8..11].copy_from_slice(&MONTHS[name - 3..name]);
     let two = [(5, day), (12, year / 100), (14, year % 100)];
     let time = [(17, second / 3600), (20, second / 60 % 60), (23, second % 60)];
     for (at, number) in two.into_iter().chain(time) {
@@ -25,8 +26,9 @@ pub fn date(seconds: u64) -> [u8; DATE_LEN] {
     out
 }
 
-/// Year, month (from 1) and day (from 1) of the n-th day since 1970-01-01, by eras of 400 years that begin in March.
-fn civil(days: u64) -> (u64, usize, u64) {
+/// Year, month (from 1) and day (from 1) of the n-th day since 1970-01-01, by eras of 400 years that begin in March (the
+/// algorithm of Howard Hinnant's `civil_from_days`).
+pub fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -34,7 +36,7 @@ fn civil(days: u64) -> (u64, usize, u64) {
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
     let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month as usize, day)
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod path;
 mod trace;
 
 pub use self::authority::{Authority, WrongAuthority};
-pub use self::date::{DATE_LEN, date};
+pub use self::date::{DATE_LEN, civil, date};
 pub use self::fields::{Field, Fields, Known};
 pub use self::path::{WrongPath, encode as encode_path, normalise as normalise_path};
 pub use self::trace::{Trace, trace};
