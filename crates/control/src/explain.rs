@@ -4,6 +4,7 @@ mod requests;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use self::requests::{Edits, Requested};
 use kakei_config::{Affinity, Balance, Document, Name, Protocol};
 use kakei_proxy::balance::{self, Member};
 use kakei_proxy::seam::{BindKey, Transport};
@@ -17,18 +18,20 @@ use crate::view::View;
 /// The answer.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
-    /// The address that was dialled.
-    pub local: SocketAddr,
+    /// The address that was dialled; none: a request was asked for, wherever it arrives.
+    pub local: Option<SocketAddr>,
     /// Who dialled it.
     pub client: SocketAddr,
     /// What happens, in one sentence.
     pub verdict: String,
-    /// The drop reason, where nothing is forwarded.
+    /// The reason, where nothing is forwarded.
     pub dropped: Option<&'static str>,
     /// The listener that has the address.
     pub listener: Option<Name>,
     /// Routes of the listener, in the order in which they are tried.
     pub considered: Vec<Considered>,
+    /// HTTP: what is done to the request.
+    pub request: Option<Requested>,
     /// The route that matched; none: the listener's own cluster.
     pub route: Option<Name>,
     /// The cluster.
@@ -84,8 +87,10 @@ pub struct Candidate {
 pub struct Question {
     /// A datagram or a connection.
     pub protocol: Protocol,
-    /// The address that is dialled.
-    pub local: SocketAddr,
+    /// The address that is dialled; none: that of the listener that `url` or `listener` leads to.
+    pub local: Option<SocketAddr>,
+    /// HTTP: the listener, where several could be meant.
+    pub listener: Option<Name>,
     /// Who dials it.
     pub client: SocketAddr,
     /// The server name of its ClientHello.
@@ -96,6 +101,14 @@ pub struct Question {
     pub url: Option<String>,
     /// By which method; none: GET.
     pub method: Option<String>,
+    /// With which header fields.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A header field from its line: `name: value`.
+pub fn field(line: &str) -> Option<(String, String)> {
+    let (name, value) = line.split_once(':')?;
+    (!name.is_empty()).then(|| (name.to_owned(), value.trim().to_owned()))
 }
 
 /// Explain by a document alone: every backend counts as up.
@@ -112,6 +125,7 @@ pub fn live(view: &View, sums: Option<&Sums>, question: &Question) -> Explanatio
         dropped: None,
         listener: None,
         considered: Vec::new(),
+        request: None,
         route: None,
         cluster: None,
         balance: None,
@@ -119,12 +133,16 @@ pub fn live(view: &View, sums: Option<&Sums>, question: &Question) -> Explanatio
         chosen: None,
         backends: Vec::new(),
     };
-    match find_listener(view, question) {
-        Some(listener) => follow(&mut answer, view, sums, (listener, question)),
-        None => {
+    let found = match question.local {
+        Some(local) => find_listener(view, question.protocol, local).ok_or_else(|| {
             let what = if question.protocol == Protocol::Udp { "datagram" } else { "connection" };
-            answer.verdict = format!("no listener is bound to {}: the kernel refuses the {what}", question.local);
-        }
+            format!("no listener is bound to {local}: the kernel refuses the {what}")
+        }),
+        None => requests::listener_of(view, question),
+    };
+    match found {
+        Ok(listener) => follow(&mut answer, view, sums, (listener, question)),
+        Err(verdict) => answer.verdict = verdict,
     }
     answer
 }
@@ -138,7 +156,7 @@ fn follow(answer: &mut Explanation, view: &View, sums: Option<&Sums>, (listener,
     answer.listener = Some(listener.name.clone());
     let target = match &listener.http {
         Some(http) => match requests::follow(answer, http, question) {
-            Some(target) => target,
+            Some(target) => Some(target),
             None => return,
         },
         None => {
@@ -210,9 +228,8 @@ fn chosen(
 }
 
 /// A specific address beats the wildcard of its family, as in the kernel.
-fn find_listener<'a>(view: &'a View, question: &Question) -> Option<&'a Listener> {
-    let local = question.local;
-    let transport = match question.protocol {
+fn find_listener(view: &View, protocol: Protocol, local: SocketAddr) -> Option<&Listener> {
+    let transport = match protocol {
         Protocol::Udp => Transport::Udp,
         Protocol::Tcp | Protocol::Http => Transport::Tcp,
     };

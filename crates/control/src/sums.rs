@@ -91,9 +91,9 @@ fn add_backend(mine: &mut BackendStats, other: &BackendStats) {
     mine.values[BackendMetric::Draining] = draining;
 }
 
-/// All of a cluster's flows that are alive.
-pub fn flows_live(cluster: &ClusterStats) -> u64 {
-    cluster.backends.iter().map(|b| b.values[BackendMetric::FlowsLive]).sum()
+/// What all backends of a cluster have of something, those that are gone but not unused included.
+pub fn of_backends(cluster: &ClusterStats, metric: BackendMetric) -> u64 {
+    cluster.backends.iter().map(|backend| backend.values[metric]).sum()
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ mod tests {
         let listener = &sums.listeners[&Name::new("dns")];
         assert_eq!(listener.values[ListenerMetric::DatagramsIn], 70);
         assert_eq!(listener.values[ListenerMetric::Draining], 1);
-        assert_eq!(flows_live(&sums.clusters[&Name::new("c")]), 7);
+        assert_eq!(of_backends(&sums.clusters[&Name::new("c")], BackendMetric::FlowsLive), 7);
         assert_eq!(sums.workers.len(), 2);
     }
 }

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Get(Get),
     /// The running proxy at a glance.
     Status(Ask),
-    /// Where a client's datagram or connection goes, and why not elsewhere.
+    /// Where a client's datagram, connection or request goes, what is done to it, and why not elsewhere.
     Explain(Explain),
     /// Change one backend of the running proxy.
     Backend(BackendCommand),
@@ -125,25 +125,26 @@ pub(crate) struct Run {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Where clients arrive: udp:ADDR:PORT (udp: may be left out) or tcp:ADDR:PORT; all of one protocol.
+    /// Where clients arrive: udp:ADDR:PORT (udp: may be left out), tcp:ADDR:PORT or http://ADDR:PORT; all of one
+    /// protocol.
     #[arg(long, required = true, num_args = 1.., value_name = "ADDR", value_parser = dialled)]
     pub(crate) from: Vec<Dialled>,
-    /// Where they go: ADDR:PORT, HOST:PORT, or for TCP unix:PATH.
+    /// Where they go: ADDR:PORT, HOST:PORT, or for TCP and HTTP unix:PATH.
     #[arg(long, required = true, num_args = 1.., value_name = "ADDR", value_parser = backend_address)]
     pub(crate) to: Vec<BackendAddress>,
     /// How a backend is chosen.
     #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
     pub(crate) balance: Balance,
-    /// After this many datagrams of a client the next one opens a new flow; 0: unlimited.
+    /// UDP: after this many datagrams of a client the next one opens a new flow; 0: unlimited.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) requests: u32,
-    /// A flow ends after this many replies; 0: unlimited.
+    /// UDP: a flow ends after this many replies; 0: unlimited.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) responses: u32,
-    /// No reply is expected (syslog, statsd).
+    /// UDP: no reply is expected (syslog, statsd).
     #[arg(long)]
     pub(crate) one_way: bool,
-    /// Seconds without a datagram after which a flow ends.
+    /// Seconds without a datagram after which a flow ends; and, whatever the protocol, that a drain takes at most.
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) timeout: u32,
     /// How many workers; one per core without it.
@@ -199,21 +200,28 @@ pub(crate) struct Dialled {
     pub(crate) address: SocketAddr,
 }
 
-fn dialled(text: &str) -> Result<Dialled, String> {
+pub(crate) fn dialled(text: &str) -> Result<Dialled, String> {
     let (protocol, rest) = match text.split_once(':') {
         Some(("tcp", rest)) => (Protocol::Tcp, rest),
+        Some(("http", rest)) => {
+            let rest = rest.strip_prefix("//").unwrap_or(rest);
+            (Protocol::Http, rest.strip_suffix('/').unwrap_or(rest))
+        }
         Some(("udp", rest)) => (Protocol::Udp, rest),
         _ => (Protocol::Udp, text),
     };
-    let address = rest
-        .parse()
-        .map_err(|_| "it is a protocol, an address and a port, as udp:127.0.0.1:5353 or tcp:[::1]:993".to_owned())?;
+    let address = rest.parse().map_err(|_| {
+        "it is a protocol, an address and a port, as udp:127.0.0.1:5353, tcp:[::1]:993 or http://127.0.0.1:8080"
+            .to_owned()
+    })?;
     Ok(Dialled { protocol, address })
 }
 
 fn backend_address(text: &str) -> Result<BackendAddress, String> {
-    let text = text.strip_prefix("udp:").or_else(|| text.strip_prefix("tcp:")).unwrap_or(text);
-    text.parse()
+    let bare = ["udp:", "tcp:", "http://", "http:"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let is_url = text.starts_with("http:");
+    let text = bare.unwrap_or(text);
+    text.strip_suffix('/').filter(|_| is_url).unwrap_or(text).parse()
 }
 
 #[derive(Debug, Args)]
@@ -301,29 +309,41 @@ pub(crate) struct Filter {
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// The address that is dialled, as udp:192.0.2.1:53 or tcp:192.0.2.1:993.
-    #[arg(value_parser = dialled)]
-    pub(crate) target: Dialled,
-    /// Who dials it; a port may be left out.
+    /// What is asked for: a URL, with a method before it where that isn't GET; or the address that is dialled, as
+    /// udp:192.0.2.1:53 or tcp:192.0.2.1:993.
+    #[arg(required = true, num_args = 1..=2, value_names = ["METHOD", "URL"])]
+    pub(crate) target: Vec<String>,
+    /// Who asks; a port may be left out. A request may be anybody's (127.0.0.1).
     #[arg(long, value_name = "IP[:PORT]", value_parser = client_address)]
-    pub(crate) client: SocketAddr,
+    pub(crate) client: Option<SocketAddr>,
     /// TCP: the server name of its ClientHello.
     #[arg(long, value_name = "NAME")]
     pub(crate) sni: Option<String>,
     /// TCP: a protocol that its ClientHello offers.
     #[arg(long, value_name = "PROTOCOL")]
     pub(crate) alpn: Option<String>,
-    /// HTTP: what is asked for, as http://shop.example.com/api?q=1.
+    /// HTTP: what is asked for at a dialled address, as http://shop.example.com/api?q=1.
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// HTTP: by which method; GET if left out.
-    #[arg(long, value_name = "METHOD", requires = "url")]
+    #[arg(long, value_name = "METHOD")]
     pub(crate) method: Option<String>,
+    /// HTTP: a header field of the request; may stand several times.
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// HTTP: the listener, where several speak it and the URL's port doesn't tell which.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) listener: Option<String>,
     /// Explain this document instead of the running proxy.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) ask: Ask,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let plain = !text.contains(['\r', '\n']);
+    kakei::control::explain::field(text).filter(|_| plain).ok_or_else(|| "it is a field as `x-beta: 1`".to_owned())
 }
 
 fn client_address(text: &str) -> Result<SocketAddr, String> {

@@ -17,6 +17,7 @@ use kakei::config::Backend;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::Demo;
+use crate::demo_http::{self, Visitor};
 use crate::demo_stream::{self, Connection};
 use crate::say::{self, Failure};
 
@@ -25,6 +26,9 @@ const CLUSTER: &str = "colours";
 /// The cluster of the TCP listener, and its backend.
 const STREAMS: &str = "echoes";
 const ECHO: &str = "echo";
+/// The cluster of the HTTP listener, and its backends.
+const PAGES: &str = "pages";
+const SERVERS: [&str; 2] = ["left", "right"];
 /// Clients that send at the same time.
 const CLIENTS: usize = 4;
 /// How long each part of the show takes.
@@ -46,16 +50,25 @@ pub(crate) fn run(demo: &Demo) -> Result<(), Failure> {
     let room = Room::new().map_err(failed)?;
     let socket = room.0.join("kakei.sock");
     let echo = demo_stream::backend().map_err(failed)?;
-    let text = |knobs| document(&backends, &socket.display().to_string(), knobs, echo);
+    let servers: Vec<(&str, SocketAddr)> =
+        SERVERS.iter().map(|&name| Ok((name, demo_http::backend(name)?))).collect::<io::Result<_>>().map_err(failed)?;
+    let text = |knobs| document((&backends, knobs), &socket.display().to_string(), echo, &servers);
     let started = Proxy::builder().config(text(ONE_REPLY)).and_then(kakei::Builder::start);
     let proxy = started.map_err(Failure::refused)?;
-    let front = proxy.local_addr("demo").ok_or_else(|| Failure::refused("the demo's listener is missing"))?;
-    let streams = proxy.local_addr("streams").ok_or_else(|| Failure::refused("the demo's listener is missing"))?;
+    let local = |name| proxy.local_addr(name).ok_or_else(|| Failure::refused("the demo's listener is missing"));
+    let (front, streams, web) = (local("demo")?, local("streams")?, local("web")?);
     say::out(&format!(
-        "A proxy on udp {front}, three backends behind it, {CLIENTS} clients in front;\nand on tcp {streams}, with one connection through it.\n\n"
+        "A proxy on udp {front}, three backends behind it, {CLIENTS} clients in front;\non tcp {streams}, with one \
+         connection through it;\nand on http://{web}, with two backends and a client that asks without pause.\n\n"
     ));
     let connection = Connection::start(streams).map_err(failed)?;
-    show(&proxy, front, &backends)?;
+    let visitor = Visitor::start(web).map_err(failed)?;
+    show(&proxy, front, (&backends, &servers))?;
+    let seen = visitor.end().map_err(failed)?;
+    say::out(&format!("{} requests on one connection over HTTP, {} lost.\n", seen.answered + seen.lost, seen.lost));
+    if seen.lost > 0 || seen.answered == 0 {
+        return Err(Failure::refused("requests were lost; this should not happen on loopback"));
+    }
     proxy.remove_backend(STREAMS, ECHO).map_err(Failure::refused)?;
     thread::sleep(SCENE / 4);
     let exchanges = connection.end().map_err(|error| Failure::refused(format!("the connection was lost: {error}")))?;
@@ -65,7 +78,7 @@ pub(crate) fn run(demo: &Demo) -> Result<(), Failure> {
     proxy.apply(text(LONG)).map_err(Failure::refused)?;
     let path = socket.display();
     say::out(&format!(
-        "\nTry it, while this runs:\n  echo hello | nc -u -w1 {} {}\n  echo hello | nc -w1 {} {}\n  kakei get connections -s {path}\n  kakei status -s {path}\n  kakei get flows -s {path}\n  \
+        "\nTry it, while this runs:\n  curl -i http://{web}/hello\n  curl -i http://{web}/old/page\n  kakei explain GET http://{web}/old/page -s {path}\n  echo hello | nc -u -w1 {} {}\n  echo hello | nc -w1 {} {}\n  kakei get connections -s {path}\n  kakei status -s {path}\n  kakei get flows -s {path}\n  \
          kakei backend drain {CLUSTER} blue -s {path}\n  kakei explain udp:{front} --client 127.0.0.1 -s {path}\n",
         front.ip(),
         front.port(),
@@ -83,29 +96,49 @@ fn failed(error: io::Error) -> Failure {
     Failure::refused(format!("the demo can't be set up: {error}"))
 }
 
-/// The document is the one that an operator would write.
-fn document(backends: &[(&str, SocketAddr)], socket: &str, knobs: &str, echo: SocketAddr) -> String {
-    let list: Vec<String> =
-        backends.iter().map(|(name, address)| format!("{{ name = \"{name}\", address = \"{address}\" }}")).collect();
+/// The document is the one that an operator would write. An address with a free port is one address, so that the two
+/// listeners over TCP need two.
+fn document(
+    (backends, knobs): (&[(&str, SocketAddr)], &str),
+    socket: &str,
+    echo: SocketAddr,
+    servers: &[(&str, SocketAddr)],
+) -> String {
+    let list = |backends: &[(&str, SocketAddr)]| {
+        let one = |(name, address): &(&str, SocketAddr)| format!("{{ name = \"{name}\", address = \"{address}\" }}");
+        backends.iter().map(one).collect::<Vec<String>>().join(", ")
+    };
     format!(
         "[admin]\nsocket = {socket:?}\n\n\
          [listeners.demo]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"{CLUSTER}\"\n\n\
          [clusters.{CLUSTER}]\nbalance = \"round_robin\"\nbackends = [{}]\n\
          udp = {{ {knobs} }}\n\n\
          [listeners.streams]\nprotocol = \"tcp\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"{STREAMS}\"\n\n\
-         [clusters.{STREAMS}]\nbackends = [{{ name = \"{ECHO}\", address = \"{echo}\" }}]\n",
-        list.join(", ")
+         [clusters.{STREAMS}]\nbackends = [{{ name = \"{ECHO}\", address = \"{echo}\" }}]\n\n\
+         [listeners.web]\nprotocol = \"http\"\nbind = [\"127.0.0.2:0\"]\ncluster = \"{PAGES}\"\n\n\
+         [routes.old]\nlistener = \"web\"\npath = \"/old\"\nredirect = {{ status = 308, path = \"/new{{rest}}\" }}\n\n\
+         [clusters.{PAGES}]\nbackends = [{}]\n",
+        list(backends),
+        list(servers)
     )
 }
 
-fn show(proxy: &Proxy, front: SocketAddr, backends: &[(&str, SocketAddr)]) -> Result<(), Failure> {
+fn show(
+    proxy: &Proxy,
+    front: SocketAddr,
+    (backends, servers): (&[(&str, SocketAddr)], &[(&str, SocketAddr)]),
+) -> Result<(), Failure> {
+    let add = |cluster, (name, address): (&str, SocketAddr)| {
+        let backend = Backend { name: name.into(), ..Backend::at(address) };
+        proxy.add_backend(cluster, backend).map_err(Failure::refused)
+    };
     let load = Load::start(front).map_err(failed)?;
     scene(&load, "balanced over three backends");
     proxy.remove_backend(CLUSTER, "blue").map_err(Failure::refused)?;
+    proxy.remove_backend(PAGES, SERVERS[0]).map_err(Failure::refused)?;
     scene(&load, "`blue` removed, under load");
-    let (name, address) = backends[2];
-    let blue = Backend { name: name.into(), ..Backend::at(address) };
-    proxy.add_backend(CLUSTER, blue).map_err(Failure::refused)?;
+    add(CLUSTER, backends[2])?;
+    add(PAGES, servers[0])?;
     scene(&load, "`blue` added again");
     proxy.weigh_backend(CLUSTER, "red", 4).map_err(Failure::refused)?;
     scene(&load, "`red` with weight 4");

@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod commands;
 mod demo;
+mod demo_http;
 mod demo_stream;
 mod say;
 mod supervise;

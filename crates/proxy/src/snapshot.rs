@@ -12,7 +12,7 @@ use kakei_config::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use crate::http::{Action, Decided, Mismatch, Rule, Seats, Table, Wanted};
+pub use crate::http::{Action, Decided, Imagined, Mismatch, Rule, Seats, Table, Wanted};
 use crate::limits::TIMED;
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};

@@ -1,6 +1,6 @@
 //! What there is, as operators want to see it: objects of the document with what the workers count about them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::Json;
 use axum::extract::State;
@@ -72,6 +72,13 @@ pub(super) struct ListenerRow {
     connections_opened: u64,
     connections_queued: u64,
     connections_refused: u64,
+    requests: u64,
+    requests_live: u64,
+    requests_queued: u64,
+    responses_2xx: u64,
+    responses_3xx: u64,
+    responses_4xx: u64,
+    responses_5xx: u64,
     datagrams_in: u64,
     datagrams_forwarded: u64,
     datagrams_kept: u64,
@@ -102,6 +109,13 @@ fn listener_rows(view: &View, sums: &Sums) -> Vec<ListenerRow> {
             connections_opened: value(ListenerMetric::ConnectionsOpened),
             connections_queued: value(ListenerMetric::ConnectionsQueued),
             connections_refused: counted.map_or(0, |of| of.refusals.sum()),
+            requests: value(ListenerMetric::Requests),
+            requests_live: value(ListenerMetric::RequestsLive),
+            requests_queued: value(ListenerMetric::RequestsQueued),
+            responses_2xx: value(ListenerMetric::Responses2xx),
+            responses_3xx: value(ListenerMetric::Responses3xx),
+            responses_4xx: value(ListenerMetric::Responses4xx),
+            responses_5xx: value(ListenerMetric::Responses5xx),
             datagrams_in: value(ListenerMetric::DatagramsIn),
             datagrams_forwarded: value(ListenerMetric::DatagramsForwarded),
             datagrams_kept: value(ListenerMetric::DatagramsKept),
@@ -159,6 +173,8 @@ pub(super) struct ClusterRow {
     backends_up: usize,
     checked: bool,
     flows_live: u64,
+    connections_live: u64,
+    requests_live: u64,
     replies_dropped: u64,
 }
 
@@ -177,7 +193,9 @@ fn cluster_rows(view: &View, sums: &Sums) -> Vec<ClusterRow> {
             backends: cluster.backends.len(),
             backends_up: up.count(),
             checked: cluster.health.is_some(),
-            flows_live: counted.map_or(0, sums::flows_live),
+            flows_live: counted.map_or(0, |of| sums::of_backends(of, BackendMetric::FlowsLive)),
+            connections_live: counted.map_or(0, |of| sums::of_backends(of, BackendMetric::ConnectionsLive)),
+            requests_live: counted.map_or(0, |of| sums::of_backends(of, BackendMetric::RequestsLive)),
             replies_dropped: counted.map_or(0, |of| of.drops.sum()),
         }
     };
@@ -199,6 +217,9 @@ pub(super) struct BackendRow {
     connections_live: u64,
     connections_opened: u64,
     connect_failures: u64,
+    requests: u64,
+    requests_live: u64,
+    retries: u64,
     datagrams_sent: u64,
     bytes_sent: u64,
     datagrams_returned: u64,
@@ -270,6 +291,9 @@ fn backend_row(
         connections_live: value(BackendMetric::ConnectionsLive),
         connections_opened: value(BackendMetric::ConnectionsOpened),
         connect_failures: value(BackendMetric::ConnectFailures),
+        requests: value(BackendMetric::Requests),
+        requests_live: value(BackendMetric::RequestsLive),
+        retries: value(BackendMetric::Retries),
         datagrams_sent: value(BackendMetric::DatagramsSent),
         bytes_sent: value(BackendMetric::BytesSent),
         datagrams_returned: value(BackendMetric::DatagramsReturned),
@@ -318,21 +342,33 @@ pub(super) async fn generations(State(handle): State<Handle>) -> Json<Vec<Entry>
 #[serde(deny_unknown_fields)]
 pub(super) struct ExplainQuery {
     protocol: Option<Protocol>,
-    local: SocketAddr,
-    client: SocketAddr,
+    local: Option<SocketAddr>,
+    listener: Option<Name>,
+    client: Option<SocketAddr>,
     sni: Option<String>,
     alpn: Option<String>,
     url: Option<String>,
     method: Option<String>,
+    /// One in a line.
+    headers: Option<String>,
 }
 
 pub(super) async fn explain(State(handle): State<Handle>, asked: QueryOf<ExplainQuery>) -> Answer<Explanation> {
     let asked = query(asked)?;
     let sums = handle.counters().await?.sums;
+    let missing = |what| Problem::bad_request(format!("`{what}` is missing"));
+    if asked.local.is_none() && asked.url.is_none() {
+        return Err(missing("local` or `url"));
+    }
+    let anyone = asked.url.as_ref().map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let fields = asked.headers.iter().flat_map(|headers| headers.split('\n')).filter(|line| !line.is_empty());
+    let headers: Option<Vec<_>> = fields.map(explain::field).collect();
     let question = Question {
-        protocol: asked.protocol.unwrap_or(Protocol::Udp),
+        protocol: asked.protocol.unwrap_or(if asked.url.is_some() { Protocol::Http } else { Protocol::Udp }),
         local: asked.local,
-        client: asked.client,
+        listener: asked.listener,
+        client: asked.client.or(anyone).ok_or_else(|| missing("client"))?,
+        headers: headers.ok_or_else(|| Problem::bad_request("a line of `headers` is no `name: value`".to_owned()))?,
         sni: asked.sni,
         alpn: asked.alpn,
         url: asked.url,

@@ -1,47 +1,202 @@
-//! Where a request would go: the decision of the same table that workers look it up in, and why the others lost.
+//! What would become of a request: the decision of the same table that workers look it up in, why the others lost, and
+//! what the route does to it.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kakei_config::{PathMatch, ServerName};
-use kakei_proxy::snapshot::{Action, HttpListener, Mismatch, Rule, Target};
+use kakei_config::{PathMatch, RateKey, RateLimit, ServerName};
+use kakei_proxy::snapshot::{Action, Decided, HttpListener, Imagined, Listener, Mismatch, Rule, Target};
+use serde::Serialize;
 
 use super::{Considered, Explanation, Question};
+use crate::view::View;
 
 /// Routes that are shown: those that come nearest.
 const SHOWN: usize = 100;
 
-/// The target that the request goes to (none of them: no route), or none at all where the answer is complete.
-pub(super) fn follow(
-    answer: &mut Explanation,
-    http: &HttpListener,
-    question: &Question,
-) -> Option<Option<Arc<Target>>> {
+/// What becomes of a request, beyond where it goes.
+#[derive(Debug, Serialize)]
+pub struct Requested {
+    /// The method.
+    pub method: String,
+    /// What is asked for.
+    pub url: String,
+    /// The host that it is routed by.
+    pub host: String,
+    /// The path that it is routed by, normalised.
+    pub path: String,
+    /// The status of the proxy's own answer; none: a backend answers.
+    pub status: Option<u16>,
+    /// Where the client is sent.
+    pub location: Option<String>,
+    /// The networks that may pass; none: all.
+    pub allow: Vec<String>,
+    /// The networks that may not.
+    pub deny: Vec<String>,
+    /// Who must say who it is, and how.
+    pub auth: Vec<String>,
+    /// Limits that it counts against; whether one is reached is not looked at.
+    pub rate_limits: Vec<String>,
+    /// Path and query that it goes on with.
+    pub target: Option<String>,
+    /// The `Host` that takes the place of the client's.
+    pub sets_host: Option<String>,
+    /// What is changed in its header fields.
+    pub request: Edits,
+    /// What is changed in those of its response.
+    pub response: Edits,
+}
+
+/// Changes of header fields.
+#[derive(Debug, Default, Serialize)]
+pub struct Edits {
+    /// Fields that are taken out.
+    pub remove: Vec<String>,
+    /// Fields with their only value.
+    pub set: BTreeMap<String, String>,
+    /// Fields with one more value.
+    pub add: BTreeMap<String, String>,
+}
+
+/// The listener that a request without an address comes by: the one that is named, the only one that speaks HTTP, or the
+/// only one of these at the URL's port. Otherwise what is to be said to the operator.
+pub(super) fn listener_of<'a>(view: &'a View, question: &Question) -> Result<&'a Listener, String> {
+    let all: Vec<&Listener> = view.snapshot.listeners.iter().map(|listener| &**listener).collect();
+    let speaks: Vec<&Listener> = all.into_iter().filter(|listener| listener.http.is_some()).collect();
+    if let Some(name) = &question.listener {
+        let found = speaks.iter().find(|listener| listener.name == *name);
+        return found.copied().ok_or_else(|| format!("no listener {name} speaks HTTP"));
+    }
+    let port = port_of(question.url.as_deref().unwrap_or_default());
+    let at_port = |listener: &&Listener| {
+        let bound = |address: SocketAddr| Some(address.port()) == port;
+        listener.binds.iter().any(|bind| bound(view.locals.get(bind).copied().unwrap_or(bind.address)))
+    };
+    let fits: Vec<&Listener> = speaks.iter().copied().filter(at_port).collect();
+    match (&speaks[..], &fits[..]) {
+        ([], _) => Err("no listener speaks HTTP".to_owned()),
+        ([only], _) | (_, [only]) => Ok(only),
+        (some, _) => {
+            let names: Vec<&str> = some.iter().map(|listener| listener.name.as_str()).collect();
+            Err(format!(
+                "several listeners speak HTTP ({}), and the URL's port doesn't tell which: name one",
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+fn port_of(url: &str) -> Option<u16> {
+    let (scheme, after) = url.split_once("://").unwrap_or(("http", url));
+    let authority = after.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rsplit_once(':') {
+        Some((before, port)) if !before.ends_with(':') && !port.ends_with(']') => port.parse().ok(),
+        _ => Some(if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 }),
+    }
+}
+
+/// The target that the request goes to; none: the answer is complete.
+pub(super) fn follow(answer: &mut Explanation, http: &HttpListener, question: &Question) -> Option<Arc<Target>> {
     let url = question.url.as_deref().unwrap_or("http:///");
     let method = question.method.as_deref().unwrap_or("GET");
-    let Some(decided) = http.decide(question.client.ip(), method, url) else {
-        answer.dropped = Some("bad_request");
-        answer.verdict = format!("refused: {url} has a host or a path that can't be one (400)");
-        return None;
-    };
+    let fields = &question.headers;
+    let decided = http.decide(&Imagined { client: question.client.ip(), method, url, fields });
     let mut taken = false;
     for (rule, mismatch) in decided.considered.iter().take(SHOWN) {
         answer.considered.push(row(*mismatch, rule, taken));
         taken |= mismatch.is_none();
     }
-    let Some(rule) = decided.rule else { return Some(None) };
-    let by = rule.route.as_ref().map_or("the listener's default".to_owned(), |route| format!("route {route}"));
+    answer.request = Some(requested((method, url), &decided));
+    let by = match decided.rule.as_ref().map(|rule| rule.route.as_ref()) {
+        Some(Some(route)) => format!("route {route}"),
+        _ => "the listener's default".to_owned(),
+    };
+    answer.route = decided.rule.as_ref().and_then(|rule| rule.route.clone());
+    if let Some((status, reason)) = decided.refused {
+        answer.dropped = Some(reason.name());
+        answer.verdict = match (status, decided.rule) {
+            (403, _) => format!("refused by {by}: {} may not pass (403)", question.client.ip()),
+            (404, _) => "refused: no route matches and the listener has no cluster (404)".to_owned(),
+            (405, Some(_)) => format!("refused by {by}: it doesn't allow CONNECT (405)"),
+            _ => format!("refused: this is no request that is taken ({status})"),
+        };
+        return None;
+    }
+    let rule = decided.rule?;
     let action = match rule.action() {
-        Action::Forward(target) => return Some(Some(Arc::clone(target))),
+        Action::Forward(target) => return Some(Arc::clone(target)),
         Action::Split(split) => {
             let shares: Vec<String> = split.iter().map(|(to, weight)| format!("{} {weight}", to.cluster)).collect();
             format!("shared by weight: {}", shares.join(", "))
         }
-        Action::Redirect(redirect) => format!("redirected by {}", redirect.status),
+        Action::Redirect(redirect) => {
+            format!("redirected by {} to {}", redirect.status, decided.target.unwrap_or_default())
+        }
         Action::Respond(respond) => format!("answered by {}", respond.status),
     };
-    answer.route = rule.route.clone();
     answer.verdict = format!("by {by}: {action}");
     None
+}
+
+fn requested((method, url): (&str, &str), decided: &Decided) -> Requested {
+    let rule = decided.rule.as_deref();
+    let (spec, action) = (rule.map(|rule| &rule.spec), rule.map(Rule::action));
+    let own = match action {
+        Some(Action::Redirect(redirect)) => Some(redirect.status),
+        Some(Action::Respond(respond)) => Some(respond.status),
+        _ => None,
+    };
+    let is_redirect = matches!(action, Some(Action::Redirect(_)));
+    Requested {
+        method: method.to_owned(),
+        url: url.to_owned(),
+        host: decided.host.clone(),
+        path: decided.path.clone(),
+        status: decided.refused.map(|(status, _)| status).or(own),
+        location: decided.target.clone().filter(|_| is_redirect && decided.refused.is_none()),
+        allow: spec.map(|spec| shown(&spec.allow)).unwrap_or_default(),
+        deny: spec.map(|spec| shown(&spec.deny)).unwrap_or_default(),
+        auth: spec.map(auth).unwrap_or_default(),
+        rate_limits: spec.map(|spec| spec.rate_limits.iter().flat_map(rates).collect()).unwrap_or_default(),
+        target: decided.target.clone().filter(|_| !is_redirect && decided.refused.is_none()),
+        sets_host: spec.and_then(|spec| spec.request.host.clone()),
+        request: spec.map(|spec| &spec.request).map_or(Edits::default(), |edits| Edits {
+            remove: edits.remove.clone(),
+            set: edits.set.clone(),
+            add: edits.add.clone(),
+        }),
+        response: spec.map(|spec| &spec.response).map_or(Edits::default(), |edits| Edits {
+            remove: edits.remove.clone(),
+            set: edits.set.clone(),
+            add: edits.add.clone(),
+        }),
+    }
+}
+
+fn shown(list: &[impl ToString]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+fn auth(spec: &kakei_config::Route) -> Vec<String> {
+    let basic = spec.auth.basic.as_ref();
+    let basic = basic.map(|basic| format!("by password, {} users of {:?}", basic.users.len(), basic.realm));
+    let forward = spec.auth.forward.as_ref();
+    let forward = forward.map(|forward| format!("by asking cluster {} at {}", forward.cluster, forward.path));
+    basic.into_iter().chain(forward).collect()
+}
+
+/// A limit in words: one bounds requests in a time, requests at one time, or both.
+fn rates(limit: &RateLimit) -> impl Iterator<Item = String> {
+    let by = match &limit.by {
+        RateKey::Client => "for each client".to_owned(),
+        RateKey::Header(name) => format!("for each value of {name}"),
+        RateKey::Route => "of the route as a whole".to_owned(),
+    };
+    let burst = if limit.burst > 0 { format!(", {} at once", limit.burst) } else { String::new() };
+    let paced = (limit.requests > 0).then(|| format!("{} in {:?} {by}{burst}", limit.requests, limit.per));
+    let at_once = (limit.concurrent > 0).then(|| format!("{} under way {by}", limit.concurrent));
+    paced.into_iter().chain(at_once)
 }
 
 fn row(mismatch: Option<Mismatch>, rule: &Rule, taken: bool) -> Considered {
@@ -72,5 +227,26 @@ fn row(mismatch: Option<Mismatch>, rule: &Rule, taken: bool) -> Considered {
         cluster: spec.cluster.clone(),
         matches: mismatch.is_none(),
         why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_its_port_or_its_scheme_does() {
+        let cases = [
+            ("http://a", Some(80)),
+            ("https://a/b:9", Some(443)),
+            ("http://a:8080/x", Some(8080)),
+            ("http://[::1]/", Some(80)),
+            ("http://[::1]:81?q", Some(81)),
+            ("a:82/x", Some(82)),
+            ("http://a:b/", None),
+        ];
+        for (url, port) in cases {
+            assert_eq!(port_of(url), port, "{url}");
+        }
     }
 }

@@ -16,11 +16,23 @@ const LISTENERS: &[Column] = &[
     ("FLOWS", "flows_live"),
     ("CONNECTIONS", "connections_live"),
     ("REFUSED", "connections_refused"),
+    ("REQUESTS", "requests"),
+    ("UNDER WAY", "requests_live"),
+    ("5XX", "responses_5xx"),
     ("IN", "datagrams_in"),
     ("FORWARDED", "datagrams_forwarded"),
     ("DROPPED", "datagrams_dropped"),
 ];
-const ROUTES: &[Column] = &[("NAME", "name"), ("LISTENER", "listener"), ("SOURCE", "source"), ("CLUSTER", "cluster")];
+const ROUTES: &[Column] = &[
+    ("NAME", "name"),
+    ("LISTENER", "listener"),
+    ("HOST", "host"),
+    ("PATH", "path"),
+    ("METHOD", "method"),
+    ("SOURCE", "source"),
+    ("ACTION", "action"),
+    ("CLUSTER", "cluster"),
+];
 const CLUSTERS: &[Column] = &[
     ("NAME", "name"),
     ("BALANCE", "balance"),
@@ -28,6 +40,8 @@ const CLUSTERS: &[Column] = &[
     ("UP", "backends_up"),
     ("CHECKED", "checked"),
     ("FLOWS", "flows_live"),
+    ("CONNECTIONS", "connections_live"),
+    ("UNDER WAY", "requests_live"),
 ];
 const BACKENDS: &[Column] = &[
     ("CLUSTER", "cluster"),
@@ -38,6 +52,9 @@ const BACKENDS: &[Column] = &[
     ("STATE", "state"),
     ("FLOWS", "flows_live"),
     ("CONNECTIONS", "connections_live"),
+    ("REQUESTS", "requests"),
+    ("UNDER WAY", "requests_live"),
+    ("RETRIES", "retries"),
     ("SENT", "bytes_sent"),
     ("RETURNED", "bytes_returned"),
     ("UNREACHABLE", "unreachable"),
@@ -66,9 +83,12 @@ pub(super) const CONNECTIONS: &[Column] = &[
     ("LISTENER", "listener"),
     ("CLIENT", "client"),
     ("SNI", "sni"),
+    ("ROUTE", "route"),
     ("CLUSTER", "cluster"),
     ("BACKEND", "backend"),
     ("PHASE", "phase"),
+    ("REQUESTS", "requests"),
+    ("REQUEST", "request"),
     ("DRAINING", "draining"),
     ("SENT", "request_bytes"),
     ("RETURNED", "response_bytes"),

@@ -1,11 +1,14 @@
-//! `kakei explain`: where a client's datagram or connection goes; live, or by a document.
+//! `kakei explain`: where a client's datagram, connection or request goes; live, or by a document.
 
-use kakei::config::Protocol;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use kakei::config::{Name, Protocol};
 use kakei::control;
+use kakei::control::explain::Question;
 use serde_json::Value;
 
 use super::document::Source;
-use crate::cli::{Explain, Format};
+use crate::cli::{Explain, Format, dialled};
 use crate::client::{Client, escape};
 use crate::say::{self, Failure};
 use crate::table::{self, Column};
@@ -24,35 +27,14 @@ const BACKENDS: &[Column] =
     &[("BACKEND", "name"), ("ADDRESS", "address"), ("WEIGHT", "weight"), ("TAKES IT", "eligible"), ("WHY", "why")];
 
 pub(super) fn explain(explain: &Explain) -> Result<(), Failure> {
+    let question = question(explain)?;
     let answer = match &explain.config {
         Some(file) => {
             let document = Source::read(file)?.document()?;
-            let question = control::explain::Question {
-                protocol: explain.target.protocol,
-                local: explain.target.address,
-                client: explain.client,
-                sni: explain.sni.clone(),
-                alpn: explain.alpn.clone(),
-                url: explain.url.clone(),
-                method: explain.method.clone(),
-            };
             let explanation = control::explain::document(&document, &question);
             serde_json::to_value(explanation).map_err(Failure::refused)?
         }
-        None => {
-            let protocol = if explain.target.protocol == Protocol::Udp { "udp" } else { "tcp" };
-            let (local, client) = (explain.target.address.to_string(), explain.client.to_string());
-            let mut path =
-                format!("/v1/explain?protocol={protocol}&local={}&client={}", escape(&local), escape(&client));
-            for (key, value) in
-                [("sni", &explain.sni), ("alpn", &explain.alpn), ("url", &explain.url), ("method", &explain.method)]
-            {
-                if let Some(value) = value {
-                    path.push_str(&format!("&{key}={}", escape(value)));
-                }
-            }
-            Client::new(&explain.ask.door.socket).get(path)?
-        }
+        None => Client::new(&explain.ask.door.socket).get(path(&question))?,
     };
     match explain.ask.output.output {
         Format::Json => say::out(&format!("{answer}\n")),
@@ -61,17 +43,106 @@ pub(super) fn explain(explain: &Explain) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What the command line asks: a URL, a method and a URL, or an address that is dialled.
+fn question(explain: &Explain) -> Result<Question, Failure> {
+    let (method, target) = match &explain.target[..] {
+        [method, url] => (Some(method.clone()), url.as_str()),
+        target => (None, target[0].as_str()),
+    };
+    let is_url = method.is_some() || target.contains("://");
+    if is_url && explain.url.is_some() {
+        return Err(Failure::usage("--url goes with an address that is dialled, not with another URL"));
+    }
+    if method.is_some() && explain.method.is_some() {
+        return Err(Failure::usage("the method is given twice"));
+    }
+    let (protocol, local, url) = match is_url {
+        true => (Protocol::Http, None, Some(target.to_owned())),
+        false => {
+            let dialled = dialled(target).map_err(|why| Failure::usage(format!("{target:?}: {why}; or a URL")))?;
+            (dialled.protocol, Some(dialled.address), explain.url.clone())
+        }
+    };
+    let anyone = url.as_ref().map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let client = explain.client.or(anyone);
+    Ok(Question {
+        protocol,
+        local,
+        listener: explain.listener.as_deref().map(Name::new),
+        client: client.ok_or_else(|| Failure::usage("say who asks, by --client"))?,
+        sni: explain.sni.clone(),
+        alpn: explain.alpn.clone(),
+        url,
+        method: method.or(explain.method.clone()),
+        headers: explain.headers.clone(),
+    })
+}
+
+/// The same question to the API.
+fn path(question: &Question) -> String {
+    let protocol = match question.protocol {
+        Protocol::Udp => "udp",
+        Protocol::Tcp => "tcp",
+        Protocol::Http => "http",
+    };
+    let mut path = format!("/v1/explain?protocol={protocol}&client={}", escape(&question.client.to_string()));
+    let lines: Vec<String> = question.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    let headers = (!lines.is_empty()).then(|| lines.join("\n"));
+    let local = question.local.map(|local| local.to_string());
+    let listener = question.listener.as_ref().map(ToString::to_string);
+    let given = [("local", &local), ("listener", &listener), ("sni", &question.sni), ("alpn", &question.alpn)];
+    let asked = [("url", &question.url), ("method", &question.method), ("headers", &headers)];
+    for (key, value) in given.into_iter().chain(asked) {
+        if let Some(value) = value {
+            path.push_str(&format!("&{key}={}", escape(value)));
+        }
+    }
+    path
+}
+
 fn drawn(answer: &Value) -> String {
     let mut page = format!("{}\n", table::text(&answer["verdict"]));
-    let known = [("listener", "listener"), ("cluster", "cluster"), ("balance", "balance"), ("affinity", "affinity")];
-    for (word, key) in known.iter().filter(|(_, key)| !answer[*key].is_null()) {
-        page.push_str(&format!("  {word}: {}\n", table::text(&answer[*key])));
+    let mut say = |word: &str, value: &Value| {
+        let is_empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        if !is_empty {
+            page.push_str(&format!("  {word}: {}\n", table::text(value)));
+        }
+    };
+    for key in ["listener", "cluster", "balance", "affinity"] {
+        say(key, &answer[key]);
+    }
+    let request = &answer["request"];
+    let known = [
+        ("host", "host"),
+        ("path", "path"),
+        ("status", "status"),
+        ("location", "location"),
+        ("allow", "allow"),
+        ("deny", "deny"),
+        ("who asks must say who it is", "auth"),
+        ("limits", "rate_limits"),
+        ("goes on as", "target"),
+        ("with host", "sets_host"),
+    ];
+    known.iter().filter(|(_, key)| request[*key] != "").for_each(|(word, key)| say(word, &request[*key]));
+    for (whose, key) in [("request", "request"), ("response", "response")] {
+        say(&format!("{whose} loses"), &request[key]["remove"]);
+        for (verb, edit) in [("sets", "set"), ("adds", "add")] {
+            for (name, value) in request[key][edit].as_object().into_iter().flatten() {
+                say(&format!("{whose} {verb} {name}"), value);
+            }
+        }
     }
     for (columns, key) in [(ROUTES, "considered"), (BACKENDS, "backends")] {
         if let Some(rows) = answer[key].as_array().filter(|rows| !rows.is_empty()) {
             page.push('\n');
-            page.push_str(&table::render(columns, rows));
+            page.push_str(&table::render(&used(columns, rows), rows));
         }
     }
     page
+}
+
+/// The columns that say something.
+fn used(columns: &[Column], rows: &[Value]) -> Vec<Column> {
+    columns.iter().copied().filter(|(_, key)| rows.iter().any(|row| !row[*key].is_null())).collect()
 }

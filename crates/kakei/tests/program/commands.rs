@@ -146,6 +146,8 @@ fn the_demo_balances_and_loses_nothing() {
     let said = String::from_utf8(output.stdout.clone()).unwrap();
     assert_eq!(code(&output), 0, "{said}{}", stderr(&output));
     assert!(said.contains(" 0 lost.") && said.contains("kakei get flows -s "), "{said}");
+    assert!(said.contains(" requests on one connection over HTTP, 0 lost.\n"), "{said}");
+    assert!(said.contains("  curl -i http://127.0.0.2:"), "{said}");
     let removed = said.lines().find(|line| line.contains("`blue` removed")).unwrap();
     assert!(removed.contains("( 0 %)"), "{removed}");
 }

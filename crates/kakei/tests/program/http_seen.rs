@@ -211,3 +211,108 @@ fn times_are_counted_by_route_and_cluster_and_outlive_generations() {
     assert_eq!(count(route, "route=\"r000\""), 0);
     assert_eq!(count(route, "route=\"\""), 2);
 }
+
+const EXPLAINED: &str = "[routes.shop]\nlistener = \"front\"\nhost = [\"shop.example.com\"]\npath = \"/api\"\ncluster = \"c\"\n\
+     request = { path = \"/v2{rest}\", set = { x-env = \"prod\" }, remove = [\"x-debug\"] }\n\
+     response = { remove = [\"server\"] }\nallow = [\"10.0.0.0/8\"]\n\
+     rate_limits = [{ by = \"client\", requests = 5, per = \"1s\" }, { by = { header = \"x-key\" }, concurrent = 2 }]\n\
+     [routes.beta]\nlistener = \"front\"\nhost = [\"shop.example.com\"]\npath = \"/api\"\nheaders = { x-beta = \"1\" }\n\
+     cluster = \"c\"\n\
+     [routes.old]\nlistener = \"front\"\npath = \"/old\"\nredirect = { status = 308, path = \"/new{rest}\" }\n";
+
+#[test]
+fn a_url_is_explained_live_and_by_a_document() {
+    let room = Room::new("http-explain");
+    let text = document(&room, &[backend("a")], EXPLAINED);
+    let proxy = Running::start(&room, &text);
+    let file = room.write("other.toml", &text);
+    let of_file = ["-c", file.to_str().unwrap()];
+    let url = "https://shop.example.com/x/../api/y?q=1";
+    let both = |arguments: &[&str]| {
+        let asked = [&["explain"], arguments].concat();
+        let (live, alone) = (proxy.json(&asked), proxy.json(&[&asked[..], &of_file].concat()));
+        assert_eq!(live["request"], alone["request"]);
+        assert_eq!((&live["verdict"], &live["considered"]), (&alone["verdict"], &alone["considered"]));
+        live
+    };
+    let refused = both(&["GET", url, "--client", "192.0.2.7"]);
+    assert_eq!(refused["verdict"], "refused by route shop: 192.0.2.7 may not pass (403)");
+    assert_eq!((&refused["dropped"], &refused["request"]["status"]), (&"denied".into(), &403.into()));
+    assert_eq!(refused["request"]["allow"][0], "10.0.0.0/8");
+    let passes = both(&["GET", url, "--client", "10.1.2.3"]);
+    assert!(passes["verdict"].as_str().unwrap().starts_with("by route shop to backend "), "{passes}");
+    let request = &passes["request"];
+    assert_eq!((&request["path"], &request["target"]), (&"/api/y".into(), &"/v2/y?q=1".into()));
+    assert_eq!(
+        (&request["request"]["set"]["x-env"], &request["response"]["remove"][0]),
+        (&"prod".into(), &"server".into())
+    );
+    assert_eq!(request["rate_limits"][0], "5 in 1s for each client");
+    assert_eq!(request["rate_limits"][1], "2 under way for each value of x-key");
+    let why = |answer: &Value, route: &str| {
+        let rows = answer["considered"].as_array().unwrap();
+        rows.iter().find(|row| row["route"] == route).unwrap()["why"].clone()
+    };
+    assert_eq!(why(&passes, "beta"), "the request lacks a header field, or has another value");
+    let beta = both(&[url, "--method", "GET", "--header", "X-Beta: 1"]);
+    assert_eq!((&beta["route"], &why(&beta, "shop")), (&"beta".into(), &"a more specific one matched".into()));
+    let moved = both(&["http://a/old/x?k=v"]);
+    assert_eq!(moved["request"]["location"], "http://a/new/x?k=v");
+    let table = proxy.done(&["explain", "GET", url, "--client", "10.1.2.3"]);
+    assert!(table.contains("  goes on as: /v2/y?q=1\n") && table.contains("  request sets x-env: prod\n"), "{table}");
+    let dialled = format!("tcp:{}", proxy.front());
+    let dialled = proxy.json(&["explain", &dialled, "--client", "10.1.2.3", "--url", url]);
+    assert_eq!(dialled["route"], "shop");
+    let unknown = proxy.json(&["explain", "http://a/", "--listener", "back"]);
+    assert_eq!(unknown["verdict"], "no listener back speaks HTTP");
+    for wrong in [&["explain", "GET", "http://a/", "--header", "nonsense"][..], &["explain", "tcp:127.0.0.1:1"]] {
+        assert_eq!(proxy.ask(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn serve_proxies_http_in_one_line() {
+    let room = Room::new("http-serve");
+    let mut command = crate::harness::kakei();
+    command.args(["serve", "--from", "http://127.0.0.1:0/", "--to", &format!("http://{}/", backend("a"))]);
+    command.arg("-s").arg(room.path("k.sock"));
+    let proxy = Running::from(&room, command);
+    let (head, body) = ask(&mut connect(proxy.front()), "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && body.starts_with("a\nGET /x HTTP/1.1\r\n"), "{head}{body}");
+    assert_eq!(proxy.json(&["get", "listeners"])[0]["protocol"], "http");
+}
+
+/// A backend that takes requests and says nothing.
+fn silent() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let _held: Vec<_> = listener.incoming().collect();
+    });
+    address
+}
+
+#[test]
+fn a_request_under_way_is_listed_with_its_route_and_phase() {
+    let room = Room::new("http-list");
+    let more = format!(
+        "[clusters.s]\nbackends = [\"{}\"]\n[routes.slow]\nlistener = \"front\"\npath = \"/slow\"\ncluster = \"s\"\n",
+        silent()
+    );
+    let proxy = Running::start(&room, &document(&room, &[backend("a")], &more));
+    let mut client = connect(proxy.front());
+    ask(&mut client, "GET /before HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.write_all(b"GET /slow/x?y HTTP/1.1\r\nHost: shop\r\n\r\n").unwrap();
+    let row = eventually("the request waits for its backend", || {
+        let rows = proxy.json(&["get", "connections", "--cluster", "s"]);
+        rows.as_array().unwrap().iter().find(|row| row["phase"] == "waiting").cloned()
+    });
+    assert_eq!((&row["route"], &row["cluster"], &row["requests"]), (&"slow".into(), &"s".into(), &2.into()));
+    assert_eq!(row["request"], "GET shop/slow/x?y");
+    let status = proxy.json(&["status"]);
+    assert_eq!((&status["listeners"][0]["requests"], &status["listeners"][0]["requests_live"]), (&2.into(), &1.into()));
+    let cluster = status["clusters"].as_array().unwrap().iter().find(|cluster| cluster["name"] == "s").unwrap();
+    assert_eq!(cluster["requests_live"], 1);
+    let table = proxy.done(&["get", "connections"]);
+    assert!(table.contains("ROUTE") && table.contains("GET shop/slow/x?y"), "{table}");
+}

@@ -274,7 +274,8 @@ fn escape(request_id: &str, accepts: Accepts) -> String {
     request_id.chars().filter(plain).collect()
 }
 
-fn write_location((rule, redirect): (&Rule, &Redirect), (deciding, scheme): (&Deciding<'_>, &str), out: &mut Vec<u8>) {
+/// Where a route sends a client.
+pub(super) fn write_location((rule, redirect): (&Rule, &Redirect), (deciding, scheme): (&Deciding<'_>, &str), out: &mut Vec<u8>) {
     let request = &deciding.head.request;
     let authority = Authority::parse(request.authority).ok();
     let same_origin = redirect.scheme.is_none() && redirect.host.is_none() && redirect.port.is_none();

@@ -1,37 +1,79 @@
-//! The decision about a request that nobody sent: what `explain` shows. Changes nothing.
+//! The decision about a request that nobody sent: what `explain` shows. It is read and routed by the same code as one
+//! that somebody did. Changes nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use kakei_wire::message::{Authority, Fields, normalise_path};
+use kakei_wire::http1::{Heads, RequestHead, Scan};
+use kakei_wire::message::{Authority, normalise_path};
 
-use super::rule::Rule;
+use super::answer::write_location;
+use super::decide::{Deciding, Refused};
+use super::receive::{limits, refusal};
+use super::rewrite::write_target;
+use super::rule::{Action, Rule};
 use super::table::{Mismatch, Wanted};
+use crate::record::CloseReason;
 use crate::snapshot::HttpListener;
 
-/// Where a request would go.
-#[derive(Clone, Debug)]
+/// A request that nobody sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Imagined<'a> {
+    /// Who would send it.
+    pub client: IpAddr,
+    /// Its method.
+    pub method: &'a str,
+    /// Like `http://shop.example.com/api?q=1`.
+    pub url: &'a str,
+    /// Its header fields besides `Host`.
+    pub fields: &'a [(String, String)],
+}
+
+/// What would become of a request.
+#[derive(Clone, Debug, Default)]
 pub struct Decided {
+    /// The host that it is routed by.
+    pub host: String,
+    /// The path that it is routed by, normalised.
+    pub path: String,
     /// By which route, or by the listener's default; none: by neither.
     pub rule: Option<Arc<Rule>>,
     /// Every route, and what of it the request lacks (none: it matches); the one that is taken first, then those that
     /// come nearest.
     pub considered: Vec<(Arc<Rule>, Option<Mismatch>)>,
+    /// The status that it is refused by before its route's action is looked at, and why.
+    pub refused: Option<(u16, CloseReason)>,
+    /// The target that it goes on with, or the `Location` that it is sent to.
+    pub target: Option<String>,
 }
 
 impl HttpListener {
-    /// Where a request of this client would go: by `method` for `url`, like `http://shop.example.com/api?q=1`, with no
-    /// header fields but `Host`. None: the host or the path can't be one.
-    pub fn decide(&self, client: IpAddr, method: &str, url: &str) -> Option<Decided> {
-        let after = url.split_once("://").map_or(url, |(_, after)| after);
-        let (authority, target) = after.split_at(after.find(['/', '?']).unwrap_or(after.len()));
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        let path = normalise_path(if path.is_empty() { "/" } else { path }).ok()?;
-        let host = match authority {
+    /// What would become of a request. Limits of its rate are not asked: they depend on those before it.
+    pub fn decide(&self, imagined: &Imagined<'_>) -> Decided {
+        let decided = write(imagined).and_then(|bytes| {
+            let limits = limits(self);
+            Scan::default().find(&bytes, &limits).map_err(refusal)?;
+            let mut heads = Heads::default();
+            let head =
+                heads.request(&bytes, &limits).map_err(refusal)?;
+            self.route(imagined, &head)
+        });
+        decided.unwrap_or_else(|refused| Decided { refused: Some(refused), ..Decided::default() })
+    }
+
+    fn route(&self, imagined: &Imagined<'_>, head: &RequestHead<'_>) -> Result<Decided, Refused> {
+        let (client, request) = (imagined.client, &head.request);
+        let bad = (400, CloseReason::BadRequest);
+        let host = match request.authority {
             "" => "".into(),
-            authority => Authority::parse(authority).ok()?.host,
+            authority => Authority::parse(authority).map_err(|_| bad)?.host,
         };
-        let wanted = Wanted { client, host: &host, path: &path, method, fields: Fields::EMPTY, query };
+        let path = match request.path {
+            "" | "*" => request.path.as_bytes().into(),
+            path => normalise_path(path).map_err(|_| bad)?,
+        };
+        let (fields, query, method) = (request.fields, request.query, request.method);
+        let wanted = Wanted { client, host: &host, path: &path, method, fields, query };
         let found = self.table.find(&wanted).cloned();
         let mut considered: Vec<(Arc<Rule>, Option<Mismatch>)> =
             self.table.rules().map(|rule| (Arc::clone(rule), rule.mismatch(&wanted))).collect();
@@ -40,6 +82,124 @@ impl HttpListener {
             // The later a route is found not to match, the nearer it comes.
             (!is_found(rule), mismatch.map_or(0, |mismatch| 10 - mismatch as usize))
         });
-        Some(Decided { rule: found.or_else(|| self.default.clone()), considered })
+        let rule = found.or_else(|| self.default.clone());
+        let refused = match &rule {
+            None => Some((404, CloseReason::NoRoute)),
+            Some(rule) if !rule.admits(client) => Some((403, CloseReason::Denied)),
+            Some(rule) if method == "CONNECT" && !rule.spec.connect => Some((405, CloseReason::NotAllowed)),
+            Some(_) => None,
+        };
+        let scheme = imagined.url.split_once("://").map_or("http", |(scheme, _)| scheme);
+        let deciding = (&Deciding { head, host: &host, path: &path }, scheme);
+        let target = rule.as_ref().and_then(|rule| target(rule, deciding));
+        let (host, path) = (host.to_string(), String::from_utf8_lossy(&path).into_owned());
+        Ok(Decided { host, path, rule, considered, refused, target })
+    }
+}
+
+fn target(rule: &Rule, (deciding, scheme): (&Deciding<'_>, &str)) -> Option<String> {
+    let mut out = Vec::new();
+    match rule.action() {
+        Action::Forward(_) | Action::Split(_) => write_target(rule, deciding, &mut out),
+        Action::Redirect(redirect) => write_location((rule, redirect), (deciding, scheme), &mut out),
+        Action::Respond(_) => return None,
+    }
+    Some(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// The head that a client would send.
+fn write(imagined: &Imagined<'_>) -> Result<Vec<u8>, Refused> {
+    let after = imagined.url.split_once("://").map_or(imagined.url, |(_, after)| after);
+    let after = after.split('#').next().unwrap_or_default();
+    let (authority, target) = after.split_at(after.find(['/', '?']).unwrap_or(after.len()));
+    let target = match target {
+        _ if imagined.method == "CONNECT" => authority.to_owned(),
+        "" => "/".to_owned(),
+        target if target.starts_with('?') => format!("/{target}"),
+        target => target.to_owned(),
+    };
+    // Who names no host speaks HTTP/1.0.
+    let version = if authority.is_empty() { "1.0" } else { "1.1" };
+    let mut head = format!("{} {target} HTTP/{version}\r\n", imagined.method);
+    let names_host = imagined.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let own = (!authority.is_empty() && !names_host).then_some(("Host", authority));
+    let others = imagined.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in own.into_iter().chain(others) {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let lines = 1 + usize::from(own.is_some()) + imagined.fields.len();
+    head.push_str("\r\n");
+    match head.matches(['\r', '\n']).count() == 2 * (lines + 1) {
+        true => Ok(head.into_bytes()),
+        // A line that ends within itself is another request.
+        false => Err((400, CloseReason::BadRequest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kakei_config::{Document, Listener, Name, PathMatch, Protocol, RequestEdits, Route, ValueMatch};
+
+    use super::*;
+    use crate::snapshot::{Generation, Shared, Snapshot};
+
+    fn listener() -> Arc<HttpListener> {
+        let listener = Listener { protocol: Protocol::Http, cluster: Some("site".into()), ..Listener::default() };
+        let api = Route {
+            listener: "web".into(),
+            path: PathMatch::Prefix("/api".into()),
+            cluster: Some("api".into()),
+            deny: vec!["192.0.2.0/24".parse().unwrap()],
+            request: RequestEdits { path: Some("/v2{rest}".into()), ..RequestEdits::default() },
+            ..Route::default()
+        };
+        let headers = [("x-beta".to_owned(), ValueMatch::Exact("1".into()))].into();
+        let beta = Route { headers, deny: Vec::new(), ..api.clone() };
+        let document = Document {
+            listeners: [("web".into(), listener)].into(),
+            routes: [("api".into(), api), ("beta".into(), beta)].into(),
+            ..Document::default()
+        };
+        let shared = Shared { workers: 1, balance_seed: 0 };
+        Arc::clone(Snapshot::compile(&document, Generation(1), shared, None).listeners[0].http.as_ref().unwrap())
+    }
+
+    fn decide(method: &str, url: &str, fields: &[(&str, &str)]) -> Decided {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let client = "192.0.2.7".parse().unwrap();
+        listener().decide(&Imagined { client, method, url, fields: &fields })
+    }
+
+    fn route(decided: &Decided) -> Option<Name> {
+        decided.rule.as_ref().and_then(|rule| rule.route.clone())
+    }
+
+    #[test]
+    fn a_request_that_nobody_sent_goes_where_one_that_somebody_did_would() {
+        let plain = decide("GET", "https://Shop.Example.com:80/x/../api/y?q=1#z", &[]);
+        assert_eq!((plain.host.as_str(), plain.path.as_str()), ("shop.example.com", "/api/y"));
+        assert_eq!((route(&plain), plain.refused), (Some("api".into()), Some((403, CloseReason::Denied))));
+        assert_eq!(plain.target.as_deref(), Some("/v2/y?q=1"));
+        let beta = decide("GET", "http://a/api", &[("X-Beta", "1")]);
+        assert_eq!((route(&beta), beta.refused), (Some("beta".into()), None));
+        assert_eq!(beta.target.as_deref(), Some("/v2"));
+        let other = decide("GET", "http:///", &[]);
+        assert_eq!((route(&other), other.refused, other.target.as_deref()), (None, None, Some("/")));
+        assert_eq!(decide("CONNECT", "http://a:80", &[]).refused, Some((405, CloseReason::NotAllowed)));
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_as_one() {
+        let bad = [
+            decide("G T", "http://a/", &[]),
+            decide("GET", "http://a b/", &[]),
+            decide("GET", "http://a/%zz", &[]),
+            decide("GET", "http://a/", &[("x", "1\r\nx-beta: 1")]),
+            decide("GET", "http://a/", &[("x y", "1")]),
+            decide("GET", "http://a/", &[("host", "b"), ("Host", "c")]),
+        ];
+        assert!(bad.iter().all(|decided| decided.refused == Some((400, CloseReason::BadRequest))), "{bad:?}");
+        let long = format!("http://a/{}", "x".repeat(10_000));
+        assert_eq!(decide("GET", &long, &[]).refused, Some((414, CloseReason::TooLarge)));
     }
 }

@@ -45,6 +45,11 @@ impl Http {
             response_bytes: exchange.map_or(0, |exchange| exchange.response_bytes),
             buffered: (session.input.len() + session.rest.len() + kept) as u64,
             phase: phase.to_owned(),
+            requests: Some(session.requests),
+            request: exchange.and_then(|exchange| {
+                let of = exchange.detail.as_ref()?;
+                Some(format!("{} {}{}", of.method, of.host, of.target))
+            }),
             draining: session.drain.is_some() || backend.is_some_and(|live| live.removed),
         }
     }

@@ -35,7 +35,7 @@ mod upstream;
 use kakei_wire::http1::Heads;
 use slotmap::SlotMap;
 
-pub use self::asked::Decided;
+pub use self::asked::{Decided, Imagined};
 use self::date::Date;
 use self::exchange::{Exchange, ExchangeId};
 use self::rate::Rates;

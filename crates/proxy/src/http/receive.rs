@@ -4,6 +4,7 @@ use kakei_wire::http1::{HeadError, Limits, Piece};
 use kakei_wire::proxy_protocol;
 
 use super::Http;
+use super::decide::Refused;
 use super::exchange::{ExchangeId, Framing};
 use super::session::{Input, Session, SessionId, Stage};
 use crate::arrival::{self, Arrived};
@@ -251,11 +252,7 @@ impl Http {
 
     /// A head that can't be answered by anything but its error.
     fn reject_head(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, error: HeadError) {
-        let reason = match error {
-            HeadError::LineTooLong | HeadError::TooLong | HeadError::TooManyFields => CloseReason::TooLarge,
-            _ => CloseReason::BadRequest,
-        };
-        self.refuse_unread(world, tick, id, (error.status(), reason));
+        self.refuse_unread(world, tick, id, refusal(error));
     }
 
     /// The client sends nothing more.
@@ -277,6 +274,15 @@ impl Http {
             None => self.end_session(world, tick, id, None),
         }
     }
+}
+
+/// How a head that can't be read is answered, and why.
+pub(super) fn refusal(error: HeadError) -> Refused {
+    let reason = match error {
+        HeadError::LineTooLong | HeadError::TooLong | HeadError::TooManyFields => CloseReason::TooLarge,
+        _ => CloseReason::BadRequest,
+    };
+    (error.status(), reason)
 }
 
 /// The bounds of a listener's heads.

@@ -147,7 +147,8 @@ impl<'a> Before<'a> {
     }
 }
 
-fn write_target(rule: &Rule, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+/// What a request goes on to ask for.
+pub(super) fn write_target(rule: &Rule, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
     let request = &deciding.head.request;
     match &rule.path {
         _ if request.method == "CONNECT" => return out.extend_from_slice(request.authority.as_bytes()),

@@ -41,6 +41,8 @@ impl Relays {
             response_bytes: relay.lane(Side::Backend).delivered(),
             buffered: relay.buffered() as u64,
             phase: phase.to_owned(),
+            requests: None,
+            request: None,
             draining: relay.drain.is_some() || backend.is_some_and(|live| live.removed),
         }
     }

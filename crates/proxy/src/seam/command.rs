@@ -132,8 +132,13 @@ pub struct ConnectionView {
     pub response_bytes: u64,
     /// Bytes that wait in the worker, both directions.
     pub buffered: u64,
-    /// `preread`, `queued`, `connecting`, `established`, or `half_closed`.
+    /// `preread`, `queued`, `connecting`, `established`, or `half_closed`; with HTTP `preread`, `idle`, `request`, `queued`,
+    /// `connecting`, `waiting`, `responding`, or `closing`.
     pub phase: String,
+    /// HTTP: how many requests came by it, the one under way included; none: it doesn't speak HTTP.
+    pub requests: Option<u32>,
+    /// HTTP: method, host and target of the request that is under way, where the access log is on.
+    pub request: Option<String>,
     /// Whether it must end by a deadline because what it stood on was changed.
     pub draining: bool,
 }
