@@ -23,6 +23,9 @@ use crate::say::{self, Failure};
 
 const BACKENDS: [&str; 3] = ["red", "green", "blue"];
 const CLUSTER: &str = "colours";
+/// A built-in backend: its name, and where it is.
+type Server<'a> = (&'a str, SocketAddr);
+
 /// The cluster of the TCP listener, and its backend.
 const STREAMS: &str = "echoes";
 const ECHO: &str = "echo";
@@ -99,13 +102,13 @@ fn failed(error: io::Error) -> Failure {
 /// The document is the one that an operator would write. An address with a free port is one address, so that the two
 /// listeners over TCP need two.
 fn document(
-    (backends, knobs): (&[(&str, SocketAddr)], &str),
+    (backends, knobs): (&[Server<'_>], &str),
     socket: &str,
     echo: SocketAddr,
-    servers: &[(&str, SocketAddr)],
+    servers: &[Server<'_>],
 ) -> String {
-    let list = |backends: &[(&str, SocketAddr)]| {
-        let one = |(name, address): &(&str, SocketAddr)| format!("{{ name = \"{name}\", address = \"{address}\" }}");
+    let list = |backends: &[Server<'_>]| {
+        let one = |(name, address): &Server<'_>| format!("{{ name = \"{name}\", address = \"{address}\" }}");
         backends.iter().map(one).collect::<Vec<String>>().join(", ")
     };
     format!(
@@ -123,12 +126,8 @@ fn document(
     )
 }
 
-fn show(
-    proxy: &Proxy,
-    front: SocketAddr,
-    (backends, servers): (&[(&str, SocketAddr)], &[(&str, SocketAddr)]),
-) -> Result<(), Failure> {
-    let add = |cluster, (name, address): (&str, SocketAddr)| {
+fn show(proxy: &Proxy, front: SocketAddr, (backends, servers): (&[Server<'_>], &[Server<'_>])) -> Result<(), Failure> {
+    let add = |cluster, (name, address): Server<'_>| {
         let backend = Backend { name: name.into(), ..Backend::at(address) };
         proxy.add_backend(cluster, backend).map_err(Failure::refused)
     };
