@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn what_is_no_request_is_refused_as_one() {
         let bad = [
-            decide("G T", "http://a/", &[]),
+            decide("G(T", "http://a/", &[]),
             decide("GET", "http://a b/", &[]),
             decide("GET", "http://a/%zz", &[]),
             decide("GET", "http://a/", &[("x", "1\r\nx-beta: 1")]),
