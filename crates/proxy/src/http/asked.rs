@@ -54,8 +54,7 @@ impl HttpListener {
             let limits = limits(self);
             Scan::default().find(&bytes, &limits).map_err(refusal)?;
             let mut heads = Heads::default();
-            let head =
-                heads.request(&bytes, &limits).map_err(refusal)?;
+            let head = heads.request(&bytes, &limits).map_err(refusal)?;
             self.route(imagined, &head)
         });
         decided.unwrap_or_else(|refused| Decided { refused: Some(refused), ..Decided::default() })
