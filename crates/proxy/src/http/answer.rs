@@ -275,7 +275,11 @@ fn escape(request_id: &str, accepts: Accepts) -> String {
 }
 
 /// Where a route sends a client.
-pub(super) fn write_location((rule, redirect): (&Rule, &Redirect), (deciding, scheme): (&Deciding<'_>, &str), out: &mut Vec<u8>) {
+pub(super) fn write_location(
+    (rule, redirect): (&Rule, &Redirect),
+    (deciding, scheme): (&Deciding<'_>, &str),
+    out: &mut Vec<u8>,
+) {
     let request = &deciding.head.request;
     let authority = Authority::parse(request.authority).ok();
     let same_origin = redirect.scheme.is_none() && redirect.host.is_none() && redirect.port.is_none();
