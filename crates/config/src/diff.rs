@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostics::{Collector, Diagnostics};
 use crate::model::{Backend, Cluster, Document, Name};
@@ -12,7 +12,7 @@ use crate::schema::Object;
 use crate::tree::{Entry, Node, Value};
 
 /// The kind of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The `[admin]` section, which has no name.
@@ -167,18 +167,24 @@ pub fn diff(a: &Document, b: &Document) -> Vec<Change> {
 /// When a change is about an object that isn't as it expects; then nothing can be said of the result.
 pub fn apply(changes: &[Change], document: &Document) -> Result<Document, ApplyError> {
     let mut result = document.clone();
-    for change in changes {
-        match change.kind() {
-            Kind::Admin => edit(change, &mut result.admin)?,
-            Kind::Workers => edit(change, &mut result.workers)?,
-            Kind::AccessLog => edit(change, &mut result.access_log)?,
-            Kind::Listener => change_in(change, &mut result.listeners)?,
-            Kind::Route => change_in(change, &mut result.routes)?,
-            Kind::Cluster => change_in(change, &mut result.clusters)?,
-            Kind::Certificate => change_in(change, &mut result.certificates)?,
-        }
-    }
+    changes.iter().try_for_each(|change| amend(change, &mut result))?;
     Ok(result)
+}
+
+/// Makes one change in the document itself.
+///
+/// # Errors
+/// As [`apply`]; the document may then be changed in part.
+pub fn amend(change: &Change, document: &mut Document) -> Result<(), ApplyError> {
+    match change.kind() {
+        Kind::Admin => edit(change, &mut document.admin),
+        Kind::Workers => edit(change, &mut document.workers),
+        Kind::AccessLog => edit(change, &mut document.access_log),
+        Kind::Listener => change_in(change, &mut document.listeners),
+        Kind::Route => change_in(change, &mut document.routes),
+        Kind::Cluster => change_in(change, &mut document.clusters),
+        Kind::Certificate => change_in(change, &mut document.certificates),
+    }
 }
 
 fn objects<T: Diffed>(kind: Kind, a: &BTreeMap<Name, T>, b: &BTreeMap<Name, T>, changes: &mut Vec<Change>) {
@@ -439,6 +445,21 @@ impl Change {
         match self.name().as_str() {
             "" => self.kind().to_string(),
             name => format!("{} {name}", self.kind()),
+        }
+    }
+}
+
+impl Kind {
+    /// The document's key under which such objects stand; for sections, the section itself.
+    pub fn key(self) -> &'static str {
+        match self {
+            Kind::Admin => "admin",
+            Kind::Workers => "workers",
+            Kind::AccessLog => "access_log",
+            Kind::Listener => "listeners",
+            Kind::Route => "routes",
+            Kind::Cluster => "clusters",
+            Kind::Certificate => "certificates",
         }
     }
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::diff::Kind;
 use crate::model::{Backend, BackendAddress, Cluster, Document, Name};
-use crate::schema;
+use crate::schema::{self, Object};
 use crate::tree::Node;
 
 impl Document {
@@ -28,6 +29,19 @@ impl Document {
 }
 
 impl Document {
+    /// One object as a tree; none where there is none of this name. A section has no name, and is always there.
+    pub fn object(&self, kind: Kind, name: &Name) -> Option<Node> {
+        match kind {
+            Kind::Admin => Some(self.admin.write()),
+            Kind::Workers => Some(self.workers.write()),
+            Kind::AccessLog => Some(self.access_log.write()),
+            Kind::Listener => self.listeners.get(name).map(Object::write),
+            Kind::Route => self.routes.get(name).map(Object::write),
+            Kind::Cluster => self.clusters.get(name).map(Object::write),
+            Kind::Certificate => self.certificates.get(name).map(Object::write),
+        }
+    }
+
     /// The host names that stand in the place of backends' addresses.
     pub fn hosts(&self) -> BTreeSet<Arc<str>> {
         let backends = self.clusters.values().flat_map(|cluster| &cluster.backends);

@@ -19,14 +19,34 @@ mod validate;
 
 pub use bounds::{MAX_DIAGNOSTICS, MAX_DOCUMENT_BYTES};
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Position, Related};
-pub use diff::{ApplyError, BackendChange, Change, Edit, FieldChange, Kind, apply, diff};
+pub use diff::{ApplyError, BackendChange, Change, Edit, FieldChange, Kind, amend, apply, diff};
 pub use faults::{Fault, Written};
 pub use model::*;
 pub use schema::reference;
 pub use tree::{Entry, Node, Value};
 
+use std::time::Duration;
+
 use diagnostics::Collector;
 use schema::At;
+
+/// TOML text as a value, whose keys nobody looked at: a part of a document, such as the options of one object.
+///
+/// # Errors
+/// Where it is no TOML.
+pub fn toml_value(text: &str) -> Result<Value, Diagnostics> {
+    let mut problems = Collector::default();
+    let root = reading::toml::read(text, &mut problems);
+    match (problems.finish(Some(text)), root) {
+        (None, Some(root)) => Ok(root.value),
+        (found, _) => Err(found.unwrap_or_default()),
+    }
+}
+
+/// A duration as the document writes it: `30s`, `1m30s`, `250ms`; none: it is none.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    schema::read_duration(text)
+}
 
 /// Reads a TOML document. On failure every error that was found is returned, sorted by place.
 ///

@@ -101,6 +101,27 @@ impl Value {
     }
 }
 
+impl From<&serde_json::Value> for Value {
+    /// What no option takes anyway stays such a thing: a number that is no whole one, or none that fits.
+    fn from(json: &serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        match json {
+            Json::Null => Value::Null,
+            Json::Bool(flag) => Value::Bool(*flag),
+            Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(number), _) => Value::Integer(number.into()),
+                (_, Some(number)) => Value::Integer(number.into()),
+                _ => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => Value::text(text),
+            Json::Array(items) => Value::List(items.iter().map(|item| Value::from(item).into()).collect()),
+            Json::Object(entries) => {
+                Value::Table(entries.iter().map(|(key, value)| Entry::new(key, value.into())).collect())
+            }
+        }
+    }
+}
+
 impl Serialize for Node {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.value.serialize(serializer)

@@ -1,12 +1,39 @@
 //! Changes of one object, as the next whole document: an edit is a transaction like any other. Publishes nothing.
 
-use kakei_config::{Backend, Cluster, Document, Name};
+use kakei_config::{Backend, Cluster, Document, Kind, Name, Value};
 
 use crate::refusal::Refusal;
 
 /// A change of one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Edit {
+    /// Add an object, or put it in the place of the one that has its name.
+    Put {
+        /// What it is.
+        kind: Kind,
+        /// Its name.
+        name: Name,
+        /// All of its options, as in the document.
+        value: serde_json::Value,
+        /// Refuse it where there is one of this name that is different.
+        fresh: bool,
+    },
+    /// Give an object other options, and leave it those that aren't named.
+    Set {
+        /// What it is.
+        kind: Kind,
+        /// Its name.
+        name: Name,
+        /// The options, as in the document; null takes one out. Tables are looked into.
+        value: serde_json::Value,
+    },
+    /// Remove an object.
+    Remove {
+        /// What it is.
+        kind: Kind,
+        /// Its name.
+        name: Name,
+    },
     /// Add a backend at the end of a cluster.
     AddBackend {
         /// The cluster.
@@ -33,29 +60,102 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// The document after this edit of `document`.
-    pub fn apply(self, document: &Document) -> Result<Document, Refusal> {
-        let mut next = document.clone();
+    /// Make this edit in the document, which is of no use where it is refused.
+    pub fn apply(self, document: &mut Document) -> Result<(), Refusal> {
         match self {
-            Edit::AddBackend { cluster, backend } => {
-                let of = find_cluster(&mut next, &cluster)?;
-                if of.backends.iter().any(|b| b.name == backend.name) {
-                    return Err(Refusal::Exists { cluster, backend: backend.name });
+            Edit::Put { kind, name, value, fresh } => {
+                let before = document.object(named(kind)?, &name).map(|node| node.value.to_json());
+                put(document, (kind, name.clone()), value)?;
+                let after = document.object(kind, &name).map(|node| node.value.to_json());
+                if fresh && before.is_some() && before != after {
+                    return Err(Refusal::Taken { kind, name });
                 }
-                of.backends.push(backend);
+            }
+            Edit::Set { kind, name, value } => {
+                let Some(node) = document.object(named(kind)?, &name) else {
+                    return Err(Refusal::Unknown { kind: word(kind), name });
+                };
+                let mut object = node.value.to_json();
+                merge(&mut object, value);
+                put(document, (kind, name), object)?;
+            }
+            Edit::Remove { kind, name } => {
+                kakei_config::amend(
+                    &kakei_config::Change::Removed { kind: named(kind)?, name: name.clone() },
+                    document,
+                )
+                .map_err(|_| Refusal::Unknown { kind: word(kind), name })?;
+            }
+            Edit::AddBackend { cluster, backend } => {
+                let of = find_cluster(document, &cluster)?;
+                match of.backends.iter().find(|b| b.name == backend.name) {
+                    Some(there) if *there == backend => {}
+                    Some(_) => return Err(Refusal::Exists { cluster, backend: backend.name }),
+                    None => of.backends.push(backend),
+                }
             }
             Edit::RemoveBackend { cluster, backend } => {
-                let of = find_cluster(&mut next, &cluster)?;
+                let of = find_cluster(document, &cluster)?;
                 let at = find_backend(of, &backend)?;
                 of.backends.remove(at);
             }
             Edit::WeighBackend { cluster, backend, weight } => {
-                let of = find_cluster(&mut next, &cluster)?;
+                let of = find_cluster(document, &cluster)?;
                 let at = find_backend(of, &backend)?;
                 of.backends[at].weight = weight;
             }
         }
-        Ok(next)
+        Ok(())
+    }
+}
+
+/// Only what has a name can be edited alone.
+fn named(kind: Kind) -> Result<Kind, Refusal> {
+    match kind {
+        Kind::Listener | Kind::Route | Kind::Cluster | Kind::Certificate => Ok(kind),
+        Kind::Admin | Kind::Workers | Kind::AccessLog => {
+            Err(Refusal::BadRequest(format!("[{}] has no name: it changes with the whole document", kind.key())))
+        }
+    }
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Listener => "listener",
+        Kind::Route => "route",
+        Kind::Cluster => "cluster",
+        Kind::Certificate => "certificate",
+        Kind::Admin | Kind::Workers | Kind::AccessLog => kind.key(),
+    }
+}
+
+fn put(document: &mut Document, (kind, name): (Kind, Name), value: serde_json::Value) -> Result<(), Refusal> {
+    let there = document.object(kind, &name).is_some();
+    let removed = there.then(|| kakei_config::Change::Removed { kind, name: name.clone() });
+    let added = kakei_config::Change::Added { kind, name: name.clone(), value: Value::from(&value).into() };
+    for change in removed.iter().chain([&added]) {
+        kakei_config::amend(change, document).map_err(|error| match error {
+            kakei_config::ApplyError::Invalid { diagnostics, .. } => {
+                Refusal::Invalid(diagnostics.under(&[kind.key(), name.as_str()]))
+            }
+            error => Refusal::BadRequest(error.to_string()),
+        })?;
+    }
+    Ok(())
+}
+
+/// RFC 7396: tables are merged, null takes out, everything else takes the place of what was there.
+fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
+    use serde_json::Value as Json;
+    let (Json::Object(target), Json::Object(patch)) = (&mut *target, &patch) else {
+        *target = patch;
+        return;
+    };
+    for (key, value) in patch {
+        match value {
+            Json::Null => drop(target.remove(key)),
+            value => merge(target.entry(key).or_insert(Json::Null), value.clone()),
+        }
     }
 }
 
@@ -70,6 +170,8 @@ fn find_backend(cluster: &Cluster, name: &Name) -> Result<usize, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn backend(name: &str, weight: u32) -> Backend {
@@ -82,23 +184,61 @@ mod tests {
         Document { clusters: [("c".into(), cluster)].into(), ..Document::default() }
     }
 
+    fn edited(document: &Document, edit: Edit) -> Result<Document, Refusal> {
+        let mut next = document.clone();
+        edit.apply(&mut next).map(|()| next)
+    }
+
     #[test]
     fn edits_change_one_backend_and_nothing_else() {
-        let added = Edit::AddBackend { cluster: "c".into(), backend: backend("b", 2) }.apply(&document()).unwrap();
+        let added = edited(&document(), Edit::AddBackend { cluster: "c".into(), backend: backend("b", 2) }).unwrap();
         assert_eq!(added.clusters[&Name::new("c")].backends, [backend("a", 1), backend("b", 2)]);
-        let weighed = Edit::WeighBackend { cluster: "c".into(), backend: "a".into(), weight: 0 }.apply(&added).unwrap();
+        let again = edited(&added, Edit::AddBackend { cluster: "c".into(), backend: backend("b", 2) }).unwrap();
+        assert_eq!(again, added, "what is there already is no error");
+        let weigh = Edit::WeighBackend { cluster: "c".into(), backend: "a".into(), weight: 0 };
+        let weighed = edited(&added, weigh).unwrap();
         assert_eq!(weighed.clusters[&Name::new("c")].backends, [backend("a", 0), backend("b", 2)]);
-        let removed = Edit::RemoveBackend { cluster: "c".into(), backend: "b".into() }.apply(&added).unwrap();
+        let removed = edited(&added, Edit::RemoveBackend { cluster: "c".into(), backend: "b".into() }).unwrap();
         assert_eq!(removed, document());
     }
 
     #[test]
     fn edits_of_what_is_not_there_are_refused() {
-        let no_cluster = Edit::RemoveBackend { cluster: "x".into(), backend: "a".into() }.apply(&document());
+        let no_cluster = edited(&document(), Edit::RemoveBackend { cluster: "x".into(), backend: "a".into() });
         assert!(matches!(no_cluster, Err(Refusal::Unknown { kind: "cluster", .. })));
-        let no_backend = Edit::WeighBackend { cluster: "c".into(), backend: "x".into(), weight: 1 }.apply(&document());
-        assert!(matches!(no_backend, Err(Refusal::Unknown { kind: "backend", .. })));
-        let twice = Edit::AddBackend { cluster: "c".into(), backend: backend("a", 1) }.apply(&document());
-        assert!(matches!(twice, Err(Refusal::Exists { .. })));
+        let weigh = Edit::WeighBackend { cluster: "c".into(), backend: "x".into(), weight: 1 };
+        assert!(matches!(edited(&document(), weigh), Err(Refusal::Unknown { kind: "backend", .. })));
+        let exists = edited(&document(), Edit::AddBackend { cluster: "c".into(), backend: backend("a", 7) });
+        assert!(matches!(exists, Err(Refusal::Exists { .. })));
+        let gone = edited(&document(), Edit::Remove { kind: Kind::Route, name: "r".into() });
+        assert!(matches!(gone, Err(Refusal::Unknown { kind: "route", .. })));
+        let set = Edit::Set { kind: Kind::Cluster, name: "x".into(), value: json!({}) };
+        assert!(matches!(edited(&document(), set), Err(Refusal::Unknown { kind: "cluster", .. })));
+        let section = edited(&document(), Edit::Remove { kind: Kind::Workers, name: "".into() });
+        assert!(matches!(section, Err(Refusal::BadRequest(_))));
+    }
+
+    #[test]
+    fn objects_are_put_set_and_removed() {
+        let put = |name: &str, value, fresh| Edit::Put { kind: Kind::Cluster, name: name.into(), value, fresh };
+        let added = edited(&document(), put("d", json!({"backends": ["127.0.0.1:54"]}), true)).unwrap();
+        assert_eq!(added.clusters.len(), 2);
+        let again = edited(&added, put("d", json!({"backends": ["127.0.0.1:54"]}), true)).unwrap();
+        assert_eq!(again, added, "the same again is no change");
+        let taken = edited(&added, put("d", json!({"backends": ["127.0.0.1:55"]}), true));
+        assert!(matches!(taken, Err(Refusal::Taken { .. })));
+        let replaced = edited(&added, put("d", json!({"backends": ["127.0.0.1:55"]}), false)).unwrap();
+        assert_eq!(replaced.clusters[&Name::new("d")].backends[0].name.as_str(), "127.0.0.1:55");
+        let set = |value| Edit::Set { kind: Kind::Cluster, name: "d".into(), value };
+        let set_once = edited(&replaced, set(json!({"slow_start": "3s", "udp": {"requests": 2}}))).unwrap();
+        let cluster = &set_once.clusters[&Name::new("d")];
+        assert_eq!((cluster.udp.requests, cluster.backends.len()), (2, 1), "what isn't named stays");
+        let set_back = edited(&set_once, set(json!({"slow_start": null, "udp": {"requests": null}}))).unwrap();
+        assert_eq!(set_back, replaced);
+        let removed = edited(&set_back, Edit::Remove { kind: Kind::Cluster, name: "d".into() }).unwrap();
+        assert_eq!(removed, document());
+        let wrong = edited(&document(), put("e", json!({"backend": []}), false));
+        let Err(Refusal::Invalid(errors)) = wrong else { panic!("an unknown key") };
+        assert_eq!(errors.iter().next().map(|error| error.place.pointer.as_str()), Some("/clusters/e/backend"));
     }
 }

@@ -14,17 +14,19 @@ use crate::refusal::Refusal;
 use crate::sums::Sums;
 use crate::view::View;
 
-/// A document to go over to.
+/// A change that is asked for.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// What is to be different.
     pub what: What,
-    /// Who asks: `sighup`, `api`, `library`.
-    pub origin: &'static str,
+    /// Who asks, and why.
+    pub asked: Asked,
     /// Only if this generation runs.
     pub expected: Option<Vec<Generation>>,
     /// Only say what would change.
     pub dry_run: bool,
+    /// It is taken back unless it is confirmed.
+    pub confirm: Option<Confirm>,
 }
 
 /// What a change is.
@@ -32,24 +34,54 @@ pub struct Change {
 pub enum What {
     /// The whole document.
     Document(Box<Document>),
-    /// One object.
-    Edit(Edit),
+    /// Objects of it, one after the other: all of them, or none.
+    Edits(Vec<Edit>),
+    /// What a generation was; without one, what ran before.
+    Rollback(Option<Generation>),
+}
+
+/// Who asks for a change, and why.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Where it comes from: `start`, `sighup`, `api`, `library`, `rollback`.
+    pub origin: &'static str,
+    /// Who asks, where that is known.
+    pub by: Option<String>,
+    /// Why, in their words.
+    pub message: Option<String>,
+}
+
+/// What a change must come through to stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirm {
+    /// The time in which it has to be confirmed.
+    pub within: Duration,
+    /// It is taken back sooner when more than so many of a hundred requests were answered with a status of 500 or more.
+    pub errors: Option<u8>,
+    /// It is taken back sooner when more than so many of a hundred backends that are checked are down.
+    pub unhealthy: Option<u8>,
 }
 
 impl Change {
+    /// This change, whatever runs.
+    pub fn new(what: What, origin: &'static str) -> Self {
+        let asked = Asked { origin, ..Asked::default() };
+        Change { what, asked, expected: None, dry_run: false, confirm: None }
+    }
+
     /// Go over to this document, whatever runs.
     pub fn to(document: Document, origin: &'static str) -> Self {
-        Change { what: What::Document(Box::new(document)), origin, expected: None, dry_run: false }
+        Change::new(What::Document(Box::new(document)), origin)
     }
 
     /// Make this edit, whatever runs.
     pub fn edit(edit: Edit, origin: &'static str) -> Self {
-        Change { what: What::Edit(edit), origin, expected: None, dry_run: false }
+        Change::new(What::Edits(vec![edit]), origin)
     }
 }
 
 /// What a change came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     /// The generation that runs now.
     pub generation: Generation,
@@ -57,6 +89,15 @@ pub struct Outcome {
     pub applied: bool,
     /// What is (or would be) different, one line a change.
     pub changes: Vec<String>,
+    /// What lives on that, and what becomes of it, one line for each object.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub touches: Vec<String>,
+    /// What was changed at run time since a whole document was applied last, and is (or would be) lost with this one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<String>,
+    /// Until when it has to be confirmed, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm_by: Option<u64>,
     /// What went wrong beside it, without undoing the change.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -66,6 +107,8 @@ pub struct Outcome {
 #[derive(Debug)]
 pub(crate) enum Request {
     Change(Change, oneshot::Sender<Result<Outcome, Refusal>>),
+    Confirm(Option<Generation>, Asked, oneshot::Sender<Result<Generation, Refusal>>),
+    Kept(Generation, oneshot::Sender<Result<Document, Refusal>>),
     Counters(oneshot::Sender<Counters>),
     Flows(Filter, oneshot::Sender<Result<Vec<FlowView>, Refusal>>),
     Connections(Filter, oneshot::Sender<Result<Vec<ConnectionView>, Refusal>>),
@@ -99,6 +142,16 @@ impl Handle {
     /// Carry out a transaction. Dropping the future does not undo it.
     pub async fn change(&self, change: Change) -> Result<Outcome, Refusal> {
         self.ask(|reply| Request::Change(change, reply)).await?
+    }
+
+    /// Confirm the generation that waits for it (this one, where one is named), and give its number.
+    pub async fn confirm(&self, generation: Option<Generation>, asked: Asked) -> Result<Generation, Refusal> {
+        self.ask(|reply| Request::Confirm(generation, asked, reply)).await?
+    }
+
+    /// What a generation was.
+    pub async fn kept(&self, generation: Generation) -> Result<Document, Refusal> {
+        self.ask(|reply| Request::Kept(generation, reply)).await?
     }
 
     /// The counters of all workers, added up.

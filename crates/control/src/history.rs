@@ -1,26 +1,32 @@
-//! The generations that this process ran: when, by whom, and what each changed. In memory, bounded; the document that
-//! runs is kept on disk by [`crate::store`].
+//! What is known of the generations that ran: when, by whom, why, and what each changed. Bounded; what each was stands in
+//! [`crate::store`].
 
 use std::collections::VecDeque;
-use std::time::SystemTime;
 
 use kakei_proxy::snapshot::Generation;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::wall;
-
-/// How many generations are remembered.
+/// How many generations are remembered, and can be gone back to.
 pub const GENERATIONS_KEPT: usize = 64;
 
 /// One generation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its number.
     pub generation: Generation,
-    /// When it was acknowledged, RFC 3339.
+    /// When it was asked for, RFC 3339.
     pub at: String,
-    /// Who asked for it: `start`, `sighup`, `api`, `library`.
+    /// Where it came from: `start`, `sighup`, `api`, `library`, `rollback`.
     pub origin: String,
+    /// Who asked for it, where that is known: the peer of the admin socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, in the words of who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Until when it has to be confirmed, in seconds since 1970; none: it was, or needn't be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_by: Option<u64>,
     /// What it changed, one line a change.
     pub changes: Vec<String>,
 }
@@ -33,17 +39,21 @@ pub struct History {
 
 impl History {
     /// Remember a generation, and forget the oldest where there are too many.
-    pub fn push(&mut self, generation: Generation, origin: &str, changes: Vec<String>) {
+    pub fn push(&mut self, entry: Entry) {
         if self.entries.len() == GENERATIONS_KEPT {
             self.entries.pop_front();
         }
-        let at = wall::rfc3339(SystemTime::now());
-        self.entries.push_back(Entry { generation, at, origin: origin.to_owned(), changes });
+        self.entries.push_back(entry);
     }
 
     /// What is remembered, oldest first.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> + DoubleEndedIterator {
         self.entries.iter()
+    }
+
+    /// What is known of the newest one.
+    pub fn newest_mut(&mut self) -> Option<&mut Entry> {
+        self.entries.back_mut()
     }
 }
 
@@ -55,7 +65,10 @@ mod tests {
     fn the_oldest_generations_are_forgotten() {
         let mut history = History::default();
         for n in 1..=GENERATIONS_KEPT as u64 + 3 {
-            history.push(Generation(n), "api", vec![format!("change {n}")]);
+            let (at, origin, changes) = (String::new(), "api".to_owned(), vec![format!("change {n}")]);
+            let entry =
+                Entry { generation: Generation(n), at, origin, by: None, message: None, confirm_by: None, changes };
+            history.push(entry);
         }
         assert_eq!(history.entries().len(), GENERATIONS_KEPT);
         assert_eq!(history.entries().next().map(|e| e.generation), Some(Generation(4)));

@@ -1,6 +1,6 @@
 //! Why a request to the control side was not carried out: one closed set, with the HTTP status of each.
 
-use kakei_config::{Diagnostics, Name};
+use kakei_config::{Diagnostics, Kind, Name};
 use kakei_proxy::snapshot::Generation;
 
 /// Why nothing was changed, or nothing can be answered.
@@ -50,6 +50,33 @@ pub enum Refusal {
         /// The backend.
         backend: Name,
     },
+    /// There is another object of that name.
+    #[error("there is a {kind} {name:?} already, and it is a different one; set its options, or remove it first")]
+    Taken {
+        /// What it is.
+        kind: Kind,
+        /// Its name.
+        name: Name,
+    },
+    /// A generation isn't kept, or can't be read.
+    #[error("generation {0} is not kept; `kakei history` lists those that are")]
+    NotKept(u64),
+    /// Nothing waits for a confirmation, or something else does.
+    #[error("{0}")]
+    NothingToConfirm(String),
+    /// Another change waits to be confirmed.
+    #[error(
+        "generation {generation} waits to be confirmed for {seconds} s more: confirm it or roll it back first; nothing was changed"
+    )]
+    Unconfirmed {
+        /// Which generation.
+        generation: u64,
+        /// For how long.
+        seconds: u64,
+    },
+    /// The generation can't be written down.
+    #[error("{0}; nothing was changed")]
+    State(String),
     /// A worker has too much to do to be told.
     #[error("{0}; nothing was changed, try again")]
     Busy(String),
@@ -77,11 +104,18 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Refusal::BadRequest(_) => 400,
-            Refusal::Unknown { .. } => 404,
-            Refusal::Bind(_) | Refusal::AccessLog { .. } | Refusal::NeedsRestart(_) | Refusal::Exists { .. } => 409,
+            Refusal::Unknown { .. } | Refusal::NotKept(_) => 404,
+            Refusal::Bind(_)
+            | Refusal::AccessLog { .. }
+            | Refusal::NeedsRestart(_)
+            | Refusal::Exists { .. }
+            | Refusal::Taken { .. }
+            | Refusal::NothingToConfirm(_)
+            | Refusal::Unconfirmed { .. } => 409,
             Refusal::Mismatch { .. } => 412,
             Refusal::Invalid(_) => 422,
             Refusal::Busy(_) | Refusal::Draining | Refusal::Stopped => 503,
+            Refusal::State(_) => 507,
             Refusal::Unacknowledged { .. } | Refusal::Timeout => 504,
         }
     }
@@ -96,7 +130,11 @@ impl Refusal {
             Refusal::AccessLog { .. } => "access-log",
             Refusal::NeedsRestart(_) => "needs-restart",
             Refusal::Unknown { .. } => "unknown-object",
-            Refusal::Exists { .. } => "object-exists",
+            Refusal::Exists { .. } | Refusal::Taken { .. } => "object-exists",
+            Refusal::NotKept(_) => "generation-not-kept",
+            Refusal::NothingToConfirm(_) => "nothing-to-confirm",
+            Refusal::Unconfirmed { .. } => "unconfirmed",
+            Refusal::State(_) => "state-not-written",
             Refusal::Busy(_) => "busy",
             Refusal::Draining => "draining",
             Refusal::Unacknowledged { .. } => "not-acknowledged",

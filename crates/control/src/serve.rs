@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::Router;
 use axum::serve::Listener;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 /// Connections served at once on one listener; more wait in the kernel's queue.
@@ -23,6 +23,31 @@ const CLIENTS: usize = 64;
 const HEAD_TIME: Duration = Duration::from_secs(5);
 /// Time in which a connection must be over, body, answer and all.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
+
+/// Who is at the other end, in words; none where the system doesn't say.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer(pub(crate) Option<String>);
+
+/// A connection whose other end may be known.
+trait Known {
+    fn peer(&self) -> Peer;
+}
+
+impl Known for UnixStream {
+    fn peer(&self) -> Peer {
+        let said = |credentials: tokio::net::unix::UCred| match credentials.pid() {
+            Some(pid) => format!("uid {}, pid {pid}", credentials.uid()),
+            None => format!("uid {}", credentials.uid()),
+        };
+        Peer(self.peer_cred().ok().map(said))
+    }
+}
+
+impl Known for TcpStream {
+    fn peer(&self) -> Peer {
+        Peer(None)
+    }
+}
 
 /// Why a side door could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -123,12 +148,12 @@ pub async fn serve_tcp(mut listener: TcpListener, router: Router) {
 }
 
 /// `Listener::accept` rests after an error of its own accord, so that a missing descriptor makes no busy loop.
-async fn accept<L: Listener>(listener: &mut L, router: Router) {
+async fn accept<L: Listener<Io: Known>>(listener: &mut L, router: Router) {
     let permits = Arc::new(Semaphore::new(CLIENTS));
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
         let (stream, _) = listener.accept().await;
-        let router = router.clone();
+        let router = router.clone().layer(Extension(stream.peer()));
         tokio::spawn(async move {
             connection(stream, router).await;
             drop(permit);
@@ -149,7 +174,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::UnixStream as Blocking;
 
     use axum::routing::get;
 
@@ -199,8 +224,8 @@ mod tests {
             let server = tokio::spawn(door.serve(Router::new().route("/", get(async || "hello"))));
             let ask = path.clone();
             let clients = tokio::task::spawn_blocking(move || {
-                let silent: Vec<UnixStream> = (0..CLIENTS / 2).map(|_| UnixStream::connect(&ask).unwrap()).collect();
-                let mut client = UnixStream::connect(&ask).unwrap();
+                let silent: Vec<Blocking> = (0..CLIENTS / 2).map(|_| Blocking::connect(&ask).unwrap()).collect();
+                let mut client = Blocking::connect(&ask).unwrap();
                 client.write_all(b"GET / HTTP/1.1\r\nHost: k\r\n\r\n").unwrap();
                 let mut answer = String::new();
                 client.read_to_string(&mut answer).unwrap();

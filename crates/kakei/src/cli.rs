@@ -48,7 +48,13 @@ pub(crate) enum Command {
     /// What applying a document would change in the running proxy.
     Plan(FileCommand),
     /// Go over to a document: all of it, or nothing.
-    Apply(FileCommand),
+    Apply(Apply),
+    /// Keep a change that was applied with --confirm-within.
+    Confirm(Confirm),
+    /// Go back to what a generation was; without one, to what ran before.
+    Rollback(Rollback),
+    /// What makes one generation of another.
+    Diff(Diff),
     /// List what there is in the running proxy.
     Get(Get),
     /// The running proxy at a glance.
@@ -57,7 +63,13 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Change one backend of the running proxy.
     Backend(BackendCommand),
-    /// The generations that ran, and what each changed.
+    /// Add, change or remove a listener of the running proxy.
+    Listener(ObjectCommand),
+    /// Add, change or remove a route of the running proxy.
+    Route(ObjectCommand),
+    /// Add, change or remove a cluster of the running proxy.
+    Cluster(ObjectCommand),
+    /// The generations that ran: when, by whom, why, and what each changed.
     History(Ask),
     /// Simulate: whole workers in virtual time with clients, backends and faults, and checkers that know the truth.
     Sim(Sim),
@@ -243,6 +255,113 @@ pub(crate) struct FileCommand {
     pub(crate) ask: Ask,
 }
 
+/// Under what a change is made.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The change")]
+pub(crate) struct Terms {
+    /// Why; it stands in the history.
+    #[arg(short, long, global = true, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    /// Only say what would change.
+    #[arg(long, global = true)]
+    pub(crate) dry_run: bool,
+    /// Only if this generation runs.
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) if_generation: Option<u64>,
+    /// Take it back by itself unless `kakei confirm` comes within this time, as 90s or 2m.
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    pub(crate) confirm_within: Option<String>,
+    /// Take it back sooner when more than so many of a hundred requests fail with a status of 500 or more.
+    #[arg(long, global = true, value_name = "PERCENT", requires = "confirm_within")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) guard_errors: Option<u8>,
+    /// Take it back sooner when more than so many of a hundred checked backends are down.
+    #[arg(long, global = true, value_name = "PERCENT", requires = "confirm_within")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) guard_unhealthy: Option<u8>,
+}
+
+fn duration(text: &str) -> Result<String, String> {
+    let duration = kakei::config::parse_duration(text).filter(|duration| !duration.is_zero());
+    duration.map(|_| text.to_owned()).ok_or_else(|| "it is a time as 90s or 2m".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The document; - reads standard input.
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Confirm {
+    /// The generation; without it, whichever waits.
+    pub(crate) generation: Option<u64>,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The generation; without it, the one that ran before.
+    pub(crate) generation: Option<u64>,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The generation to start from.
+    pub(crate) from: u64,
+    /// The generation to come to; without it, the one that runs.
+    pub(crate) to: Option<u64>,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ObjectCommand {
+    #[command(subcommand)]
+    pub(crate) verb: ObjectVerb,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ObjectVerb {
+    /// Add one, with these options; refused where there is another one of this name.
+    Add {
+        /// Its name.
+        name: String,
+        /// Its options, as in the document: 'listener = "web"' 'host = ["shop.example.com"]'.
+        #[arg(required = true, value_name = "OPTION")]
+        options: Vec<String>,
+    },
+    /// Give one other options; those that aren't named stay as they are.
+    Set {
+        /// Its name.
+        name: String,
+        /// The options, as in the document.
+        #[arg(value_name = "OPTION")]
+        options: Vec<String>,
+        /// Take an option out, as timeouts.request; may stand several times.
+        #[arg(long, value_name = "OPTION")]
+        unset: Vec<String>,
+    },
+    /// Remove one; what lives on it does what its policy says.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
@@ -355,6 +474,8 @@ fn client_address(text: &str) -> Result<SocketAddr, String> {
 pub(crate) struct BackendCommand {
     #[command(subcommand)]
     pub(crate) verb: BackendVerb,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
     #[command(flatten)]
     pub(crate) ask: Ask,
 }

@@ -74,6 +74,15 @@ impl Diagnostics {
         self.list.len() + self.more
     }
 
+    /// The same errors of a document in which what was read stands below these keys.
+    pub fn under(mut self, keys: &[&str]) -> Self {
+        let above: String = keys.iter().map(|key| format!("/{}", key.replace('~', "~0").replace('/', "~1"))).collect();
+        for place in self.list.iter_mut().flat_map(Diagnostic::places) {
+            place.pointer.insert_str(0, &above);
+        }
+        self
+    }
+
     /// The errors drawn as rustc draws them, with a last line that counts them.
     /// `source` must be the text that was read; with another text, or none, only messages and positions are drawn.
     pub fn render(&self, file_name: &str, source: &str, color: bool) -> String {

@@ -22,6 +22,7 @@ pub(crate) use at::{At, Step, pointer, subject};
 pub(crate) use http::ACTIONS;
 pub use reference::reference;
 pub(crate) use sections::{Object, document, write_document};
+pub(crate) use values::read_duration;
 
 use crate::diagnostics::{Collector, quoted};
 use crate::tree::{Entry, Node, Value};

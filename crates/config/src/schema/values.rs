@@ -209,7 +209,7 @@ impl Codec for Time {
 }
 
 /// Whole numbers with units, the larger unit first, each unit once.
-pub(super) fn read_duration(text: &str) -> Option<Duration> {
+pub(crate) fn read_duration(text: &str) -> Option<Duration> {
     let mut total: u128 = 0;
     let mut rest = text;
     let mut units = UNITS.iter();

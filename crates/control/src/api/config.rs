@@ -11,29 +11,10 @@ use kakei_proxy::snapshot::Generation;
 use serde::Deserialize;
 
 use super::problem::Problem;
+use super::terms::Terms;
 use crate::edit::Edit;
-use crate::handle::{Change, Handle, Outcome, What};
+use crate::handle::{Handle, Outcome, What};
 use crate::refusal::Refusal;
-
-const ORIGIN: &str = "api";
-
-/// What the query of a change may say.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ChangeQuery {
-    /// `1` or `true`: only say what would change.
-    dry_run: Option<String>,
-}
-
-impl ChangeQuery {
-    fn dry_run(&self) -> Result<bool, Problem> {
-        match self.dry_run.as_deref() {
-            None | Some("0" | "false") => Ok(false),
-            Some("" | "1" | "true") => Ok(true),
-            Some(other) => Err(Problem::bad_request(format!("dry_run is 1 or 0, not {other:?}"))),
-        }
-    }
-}
 
 type QueryOf<T> = Result<Query<T>, QueryRejection>;
 
@@ -57,16 +38,13 @@ pub(super) async fn read(State(handle): State<Handle>, headers: HeaderMap) -> Re
 /// `PUT /v1/config`: go over to this document.
 pub(super) async fn replace(
     State(handle): State<Handle>,
-    asked: QueryOf<ChangeQuery>,
+    terms: Terms,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let dry_run = query(asked)?.dry_run()?;
-    let expected = if_match(&headers)?;
     let body = body.map_err(|rejection| Problem::new(rejection.status(), "body", rejection.body_text()))?;
     let document = parse(&headers, &body)?;
-    let what = What::Document(Box::new(document));
-    answer(handle.change(Change { what, origin: ORIGIN, expected, dry_run }).await)
+    answer(handle.change(terms.change(What::Document(Box::new(document)))).await)
 }
 
 fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Document, Problem> {
@@ -117,22 +95,20 @@ impl From<NewBackend> for Backend {
 pub(super) async fn add_backend(
     State(handle): State<Handle>,
     Path(cluster): Path<Name>,
-    asked: QueryOf<ChangeQuery>,
-    headers: HeaderMap,
+    terms: Terms,
     body: Result<Json<NewBackend>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(new) = body.map_err(json_problem)?;
-    edit(&handle, Edit::AddBackend { cluster, backend: new.into() }, asked, &headers).await
+    edit(&handle, Edit::AddBackend { cluster, backend: new.into() }, terms).await
 }
 
 /// `DELETE /v1/clusters/{cluster}/backends/{backend}`
 pub(super) async fn remove_backend(
     State(handle): State<Handle>,
     Path((cluster, backend)): Path<(Name, Name)>,
-    asked: QueryOf<ChangeQuery>,
-    headers: HeaderMap,
+    terms: Terms,
 ) -> Result<Response, Problem> {
-    edit(&handle, Edit::RemoveBackend { cluster, backend }, asked, &headers).await
+    edit(&handle, Edit::RemoveBackend { cluster, backend }, terms).await
 }
 
 /// What can be different about a backend.
@@ -146,48 +122,26 @@ pub(super) struct BackendPatch {
 pub(super) async fn weigh_backend(
     State(handle): State<Handle>,
     Path((cluster, backend)): Path<(Name, Name)>,
-    asked: QueryOf<ChangeQuery>,
-    headers: HeaderMap,
+    terms: Terms,
     body: Result<Json<BackendPatch>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(BackendPatch { weight }) = body.map_err(json_problem)?;
-    edit(&handle, Edit::WeighBackend { cluster, backend, weight }, asked, &headers).await
+    edit(&handle, Edit::WeighBackend { cluster, backend, weight }, terms).await
 }
 
-fn json_problem(rejection: JsonRejection) -> Problem {
+pub(super) fn json_problem(rejection: JsonRejection) -> Problem {
     Problem::new(rejection.status(), "body", rejection.body_text())
 }
 
-async fn edit(
-    handle: &Handle,
-    edit: Edit,
-    asked: QueryOf<ChangeQuery>,
-    headers: &HeaderMap,
-) -> Result<Response, Problem> {
-    let dry_run = query(asked)?.dry_run()?;
-    let change = Change { what: What::Edit(edit), origin: ORIGIN, expected: if_match(headers)?, dry_run };
-    answer(handle.change(change).await)
+async fn edit(handle: &Handle, edit: Edit, terms: Terms) -> Result<Response, Problem> {
+    answer(handle.change(terms.change(What::Edits(vec![edit]))).await)
 }
 
-fn answer(outcome: Result<Outcome, Refusal>) -> Result<Response, Problem> {
+pub(super) fn answer(outcome: Result<Outcome, Refusal>) -> Result<Response, Problem> {
     let outcome = outcome?;
     Ok(([(header::ETAG, etag(outcome.generation))], Json(outcome)).into_response())
 }
 
-fn etag(generation: Generation) -> String {
+pub(super) fn etag(generation: Generation) -> String {
     format!("\"{}\"", generation.0)
-}
-
-/// RFC 9110 section 13.1.1: `*`, or entity tags, of which a weak one never matches.
-fn if_match(headers: &HeaderMap) -> Result<Option<Vec<Generation>>, Problem> {
-    let mut generations = Vec::new();
-    let mut any = headers.get(header::IF_MATCH).is_none();
-    for value in headers.get_all(header::IF_MATCH) {
-        let value = value.to_str().map_err(|_| Problem::bad_request("If-Match is not text"))?;
-        for tag in value.split(',').map(str::trim) {
-            any |= tag == "*";
-            generations.extend(tag.strip_prefix('"').and_then(|t| t.strip_suffix('"')?.parse().ok()).map(Generation));
-        }
-    }
-    Ok((!any).then_some(generations))
 }

@@ -2,9 +2,11 @@
 //! Reads what runs from the view; everything else it asks of the owner. Decides nothing about traffic.
 
 mod certificates;
+mod changes;
 mod config;
 mod objects;
 mod problem;
+mod terms;
 
 use std::time::Duration;
 
@@ -36,7 +38,13 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/certificates", get(certificates::list))
         .route("/v1/flows", get(objects::flows))
         .route("/v1/connections", get(objects::connections))
+        .route("/v1/changes", post(changes::batch))
+        .route("/v1/rollback", post(changes::rollback))
+        .route("/v1/confirm", post(changes::confirm_any))
+        .route("/v1/diff", get(changes::diff))
         .route("/v1/generations", get(objects::generations))
+        .route("/v1/generations/{generation}", get(changes::generation))
+        .route("/v1/generations/{generation}/confirm", post(changes::confirm))
         .route("/v1/explain", get(objects::explain))
         .route("/v1/clusters/{cluster}/backends", post(config::add_backend))
         .route(

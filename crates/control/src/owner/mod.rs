@@ -3,14 +3,17 @@
 
 mod ask;
 mod machine;
+mod pending;
 mod publish;
 mod start;
+mod touches;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kakei_config::Document;
 use kakei_proxy::seam::{BackendHealth, Command, ConnectionView, Filter, FlowView, Notice, Reply};
 use kakei_proxy::secure::Certificate;
 use kakei_proxy::snapshot::Generation;
@@ -43,7 +46,12 @@ struct Owner {
     /// The generation that each worker said it runs.
     running: Vec<Generation>,
     log: LogWriter,
-    store: Option<Store>,
+    /// Generations that can be gone back to.
+    store: Store,
+    /// The generation that waits to be confirmed.
+    pending: Option<pending::Pending>,
+    /// The whole document that was applied last, before what was changed of it at run time.
+    applied: Option<Arc<Document>>,
     /// What backends' host names stand for.
     names: Names,
     /// What listeners show, and what session tickets are sealed by.
@@ -87,6 +95,10 @@ impl Owner {
                     self.readdress();
                     ControlFlow::Continue(())
                 }
+                () = pending::due(self.pending.as_ref()) => {
+                    self.look_at_pending().await;
+                    ControlFlow::Continue(())
+                }
                 _ = self.rotation.tick() => {
                     self.rotate_tickets();
                     ControlFlow::Continue(())
@@ -102,12 +114,19 @@ impl Owner {
         // A client that no longer waits for its answer is no reason not to have done the work: sends may fail.
         match request {
             Request::Change(change, reply) => {
+                let asked = change.asked.clone();
                 let outcome = self.change(change).await;
                 if let Err(refusal) = &outcome {
                     self.counts.refused += 1;
-                    warn!("refused: {refusal}");
+                    warn!("a change was refused, asked for by {asked}: {refusal}");
                 }
                 let _ = reply.send(outcome);
+            }
+            Request::Confirm(generation, asked, reply) => {
+                let _ = reply.send(self.confirm(generation, &asked));
+            }
+            Request::Kept(generation, reply) => {
+                let _ = reply.send(self.kept(generation));
             }
             Request::Counters(reply) => {
                 let _ = reply.send(self.counters().await);

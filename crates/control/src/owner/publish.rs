@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kakei_config::{Admin, Diagnostics, Document};
+use kakei_config::{Admin, Diagnostics, Document, Name};
 use kakei_proxy::seam::BindKey;
 use kakei_proxy::snapshot::{Generation, Snapshot};
 use tracing::{error, info};
@@ -12,10 +12,17 @@ use tracing::{error, info};
 use super::{Owner, joined};
 use crate::certificates::{Certificates, Loaded, Purpose};
 use crate::handle::{Change, Outcome, What};
+use crate::history::Entry;
 use crate::refusal::Refusal;
 
 /// Time in which every worker must have gone over to a new generation.
 const PUBLISH_TIME: Duration = Duration::from_secs(10);
+
+/// What is written down of a change before any worker hears of it.
+pub(super) struct Keep<'a> {
+    pub(super) entry: &'a Entry,
+    pub(super) changes: &'a [kakei_config::Change],
+}
 
 impl Owner {
     pub(super) async fn change(&mut self, change: Change) -> Result<Outcome, Refusal> {
@@ -24,29 +31,71 @@ impl Owner {
             let expected = joined(expected.iter().map(|generation| generation.0));
             return Err(Refusal::Mismatch { running: running.0, expected });
         }
-        let mut document = match change.what {
-            What::Document(document) => *document,
-            What::Edit(edit) => edit.apply(&self.view.document)?,
-        };
-        inherit(&self.view.document.admin, &mut document.admin);
-        kakei_config::check(&document).map_err(Refusal::Invalid)?;
+        self.mind_pending(&change)?;
+        let is_whole = matches!(change.what, What::Document(_));
+        let document = self.meant(change.what)?;
         let fixed = needs_restart(&self.view.document, &document);
         if !fixed.is_empty() {
             return Err(Refusal::NeedsRestart(fixed));
         }
         let diff = kakei_config::diff(&self.view.document, &document);
-        let mut changes: Vec<String> = diff.iter().map(ToString::to_string).collect();
         let loaded = self.load(&document, Purpose::Change)?;
-        changes.extend(loaded.renewed.iter().map(|name| format!("certificate {name}: its files hold another one")));
-        if change.dry_run || changes.is_empty() {
-            return Ok(Outcome { generation: running, applied: false, changes, warnings: Vec::new() });
+        let mut outcome = Outcome { generation: running, applied: false, ..Outcome::default() };
+        outcome.changes = diff.iter().map(ToString::to_string).collect();
+        let renewed = |name: &Name| format!("certificate {name}: its files hold another one");
+        outcome.changes.extend(loaded.renewed.iter().map(renewed));
+        outcome.drift = if is_whole { self.drift(&diff) } else { Vec::new() };
+        if change.dry_run {
+            outcome.touches = self.touches(&diff, &document).await;
+        }
+        if change.dry_run || outcome.changes.is_empty() {
+            return Ok(outcome);
         }
         if self.drain.is_some() {
             return Err(Refusal::Draining);
         }
-        self.publish(document, Generation(running.0 + 1), loaded.certificates)?;
-        info!("generation {}, asked for by {}: {}", running.0 + 1, change.origin, changes.join("; "));
-        self.confirm(change.origin, changes).await
+        outcome.generation = Generation(running.0 + 1);
+        let entry = change.asked.entry(outcome.generation, outcome.changes.clone(), change.confirm);
+        let before = Arc::clone(&self.view.document);
+        let keep = Keep { entry: &entry, changes: &diff };
+        self.publish(document, outcome.generation, loaded.certificates, Some(keep))?;
+        info!("generation {}, asked for by {}: {}", outcome.generation.0, change.asked, outcome.changes.join("; "));
+        self.await_confirmation(&entry, change.confirm, before).await;
+        outcome.confirm_by = entry.confirm_by;
+        self.acknowledge(Some(entry)).await?;
+        outcome.applied = true;
+        if is_whole {
+            outcome.warnings.extend(self.apply_whole());
+        }
+        Ok(outcome)
+    }
+
+    /// The document that a change means, checked.
+    fn meant(&mut self, what: What) -> Result<Document, Refusal> {
+        let mut document = match what {
+            What::Document(document) => *document,
+            What::Edits(edits) => {
+                let mut document = Document::clone(&self.view.document);
+                edits.into_iter().try_for_each(|edit| edit.apply(&mut document))?;
+                document
+            }
+            What::Rollback(to) => {
+                let before = Generation(self.view.generation().0.saturating_sub(1));
+                self.kept(to.unwrap_or(before))?
+            }
+        };
+        inherit(&self.view.document.admin, &mut document.admin);
+        kakei_config::check(&document).map_err(Refusal::Invalid)?;
+        Ok(document)
+    }
+
+    /// What a generation was.
+    pub(super) fn kept(&mut self, generation: Generation) -> Result<Document, Refusal> {
+        if generation == self.view.generation() {
+            return Ok(Document::clone(&self.view.document));
+        }
+        let kept = self.store.document(generation).map_err(|error| Refusal::State(error.to_string()))?;
+        kept.ok_or(Refusal::NotKept(generation.0))
     }
 
     /// Everything that can be refused happens before the first worker hears of it.
@@ -55,6 +104,7 @@ impl Owner {
         document: Document,
         generation: Generation,
         certificates: Certificates,
+        keep: Option<Keep<'_>>,
     ) -> Result<(), Refusal> {
         let old = &self.view.snapshot;
         let document = Arc::new(document);
@@ -68,14 +118,13 @@ impl Owner {
         let snapshot = Arc::new(snapshot);
         let binds: Vec<BindKey> = snapshot.binds().collect();
         let prepared = self.engine.prepare(&binds).map_err(|error| Refusal::Bind(error.to_string()))?;
-        if document.access_log != self.view.document.access_log {
-            let path = document.access_log.to.clone().unwrap_or_default();
-            let retarget = self.log.retarget(&document.access_log);
-            retarget.map_err(|error| Refusal::AccessLog { path, error: error.to_string() })?;
+        if let Some(Keep { entry, changes }) = &keep {
+            self.store.commit(entry, changes, &document).map_err(|error| Refusal::State(error.to_string()))?;
         }
-        let ticket = self.ticket();
-        let published = self.engine.publish(ticket, Arc::clone(&snapshot), prepared);
-        published.map_err(|error| Refusal::Busy(error.to_string()))?;
+        if let Err(refusal) = self.hand_out(&document, &snapshot, prepared) {
+            self.forget(generation, keep.is_some());
+            return Err(refusal);
+        }
         self.view.locals = binds.into_iter().filter_map(|bind| Some((bind, self.engine.local_addr(bind)?))).collect();
         self.view.health.retain(&snapshot);
         self.view.snapshot = snapshot;
@@ -86,6 +135,34 @@ impl Owner {
         self.certificates = certificates;
         self.view.acknowledged = false;
         Ok(())
+    }
+
+    /// The last that can be refused: where the log goes, and room in the workers' mailboxes.
+    fn hand_out(
+        &mut self,
+        document: &Document,
+        snapshot: &Arc<Snapshot>,
+        prepared: kakei_runtime::engine::Prepared,
+    ) -> Result<(), Refusal> {
+        let moves_log = document.access_log != self.view.document.access_log;
+        if moves_log {
+            let path = document.access_log.to.clone().unwrap_or_default();
+            let retarget = self.log.retarget(&document.access_log);
+            retarget.map_err(|error| Refusal::AccessLog { path, error: error.to_string() })?;
+        }
+        let ticket = self.ticket();
+        let Err(error) = self.engine.publish(ticket, Arc::clone(snapshot), prepared) else { return Ok(()) };
+        if moves_log && let Err(error) = self.log.retarget(&self.view.document.access_log) {
+            error!("the access log can't be opened where it was: {error}");
+        }
+        Err(Refusal::Busy(error.to_string()))
+    }
+
+    /// A generation that was written down and never published.
+    fn forget(&mut self, generation: Generation, was_written: bool) {
+        if was_written && let Err(error) = self.store.discard(generation) {
+            error!("{error}; a restart would bring back generation {}, which was refused", generation.0);
+        }
     }
 
     /// Host names stand for other addresses: the same generation, with other backends.
@@ -107,7 +184,7 @@ impl Owner {
     fn republish(&mut self, certificates: Certificates) -> Result<(), Refusal> {
         let (document, generation) = (Document::clone(&self.view.document), self.view.generation());
         let published = match self.drain {
-            None => self.publish(document, generation, certificates),
+            None => self.publish(document, generation, certificates, None),
             Some(_) => Ok(()),
         };
         self.show();
@@ -120,14 +197,14 @@ impl Owner {
         loaded.map_err(|faults| Refusal::Invalid(Diagnostics::of(faults, document, None).unwrap_or_default()))
     }
 
-    /// Wait for the workers, then write the generation down.
-    pub(super) async fn confirm(&mut self, origin: &str, changes: Vec<String>) -> Result<Outcome, Refusal> {
+    /// Wait for the workers. The generation is written down already; `entry` is what is known of it where it is a new one.
+    pub(super) async fn acknowledge(&mut self, entry: Option<Entry>) -> Result<(), Refusal> {
         let generation = self.view.generation();
         self.wait_acknowledged(PUBLISH_TIME).await;
         // The probing worker knows itself; the others may have got a backend that an older verdict is about.
         (1..self.view.workers).for_each(|worker| self.tell_health(worker));
         self.counts.changes += 1;
-        self.view.history.push(generation, origin, changes.clone());
+        entry.into_iter().for_each(|entry| self.view.history.push(entry));
         self.show();
         if !self.view.acknowledged {
             let late = (0..).zip(&self.running).filter(|&(_, &runs)| runs < generation);
@@ -136,17 +213,7 @@ impl Owner {
                 workers: joined(late.map(|(worker, _): (u16, _)| worker)),
             });
         }
-        let warnings = self.keep(origin).into_iter().collect();
-        Ok(Outcome { generation, applied: true, changes, warnings })
-    }
-
-    /// Write the running document down, where there is a place for it. What went wrong, if anything did: the change
-    /// lives, but a restart would not bring it back.
-    fn keep(&self, origin: &str) -> Option<String> {
-        let store = self.store.as_ref()?;
-        let error = store.save(&self.view.document, self.view.generation(), origin).err()?;
-        error!("{error}; a restart would bring back an older document");
-        Some(error.to_string())
+        Ok(())
     }
 
     /// Note that a worker runs this generation, and whether all run the newest now.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kakei_config::{Document, WorkerCount};
 use kakei_proxy::secure::LIFETIME;
@@ -13,15 +14,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::ask::Bell;
+use super::publish::Keep;
 use super::{Counts, Owner};
 use crate::access_log::LogWriter;
 use crate::api;
 use crate::certificates::{Certificates, Purpose};
-use crate::handle::{Handle, Request};
+use crate::handle::{Asked, Handle, Request};
+use crate::history::Entry;
 use crate::names::Names;
 use crate::refusal::Refusal;
 use crate::serve::{self, Door, DoorError};
-use crate::store::{Store, StoreError};
+use crate::store::{Found, Store, StoreError};
 use crate::view::View;
 
 /// Requests that may wait for the owner; more wait at their senders.
@@ -36,8 +39,6 @@ pub struct Options {
     pub document: Document,
     /// Who says so: `start`, `library`.
     pub origin: &'static str,
-    /// The generation that the document gets; none: one more than the state directory holds, or 1.
-    pub generation: Option<Generation>,
     /// Seeds everything random, and keys the balancers' hashes.
     pub seed: u64,
 }
@@ -139,18 +140,20 @@ where
     W: Step,
     F: Fn(Role) -> W + Clone + Send + 'static,
 {
-    let Options { document, origin, generation, seed } = options;
+    let Options { document, origin, seed } = options;
     let workers = match document.workers.count {
         WorkerCount::Fixed(count) => count,
         WorkerCount::Auto => std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16),
     };
-    let store = document.admin.state.as_deref().map(Store::open).transpose()?;
-    let generation = match (generation, &store) {
-        (Some(generation), _) => generation,
-        (None, Some(store)) => Generation(store.load()?.map_or(0, |(kept, _)| kept.0) + 1),
-        (None, None) => Generation(1),
+    let pin = document.workers.pin;
+    let mut store = match &document.admin.state {
+        Some(directory) => Store::open(directory)?,
+        None => Store::in_memory(),
     };
-    let config = EngineConfig { workers, pin: document.workers.pin, seed, records: RECORDS };
+    let found = store.load()?;
+    found.skipped.iter().for_each(|skipped| warn!("left out of the state: {skipped}"));
+    let first = First::of(document, origin, &mut store, found)?;
+    let config = EngineConfig { workers, pin, seed, records: RECORDS };
     let mut engine = Engine::start_with(config, make).map_err(|error| StartError::Engine(error.to_string()))?;
     let bell = Bell::of(&engine).map_err(StartError::Thread)?;
     let records = engine.records().expect("a fresh engine has its records to give");
@@ -163,7 +166,9 @@ where
         next_ticket: 0,
         running: vec![Generation(0); usize::from(workers)],
         log,
+        applied: store.applied().map(Arc::new),
         store,
+        pending: None,
         names: Names::start(),
         certificates: Certificates::default(),
         rotation: rotation(),
@@ -172,32 +177,90 @@ where
         drain: None,
         counts: Counts::default(),
     };
-    Ok((owner, First { document, generation, origin }))
+    Ok((owner, first))
 }
 
 /// When session tickets get a new key: half as often as one may be kept, since the last key but one goes then.
 fn rotation() -> tokio::time::Interval {
-    let period = std::time::Duration::from_secs(u64::from(LIFETIME) / 2);
+    let period = Duration::from_secs(u64::from(LIFETIME) / 2);
     tokio::time::interval_at(tokio::time::Instant::now() + period, period)
 }
 
+/// What runs first.
 pub(super) struct First {
     document: Document,
     generation: Generation,
-    origin: &'static str,
+    asked: Asked,
+    /// The generations that were kept.
+    entries: Vec<Entry>,
+    /// What was kept last; none: nothing was.
+    last: Option<Document>,
+    /// Whether this generation is kept already.
+    is_kept: bool,
+    /// It waits to be confirmed for so long still, and is taken back to that.
+    waits: Option<(Entry, Duration, Document)>,
+}
+
+impl First {
+    /// The document that was asked for, under the number that it has already where it is what ran last. One that was
+    /// never confirmed in its time gives way to what ran before it.
+    fn of(document: Document, origin: &'static str, store: &mut Store, found: Found) -> Result<Self, StoreError> {
+        let (entries, next) = (found.entries, store.next());
+        let asked = Asked { origin, ..Asked::default() };
+        let fresh = First { document, generation: next, asked, entries, last: None, is_kept: false, waits: None };
+        let Some((entry, last)) = found.last else { return Ok(fresh) };
+        if fresh.document != last {
+            return Ok(First { last: Some(last), ..fresh });
+        }
+        let kept = First { generation: entry.generation, last: Some(last), is_kept: true, ..fresh };
+        let Some(until) = entry.confirm_by else { return Ok(kept) };
+        let before = store.document(Generation(entry.generation.0.saturating_sub(1)))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        match (before, Duration::from_secs(until).checked_sub(now).filter(|left| !left.is_zero())) {
+            (None, _) => Ok(kept),
+            (Some(before), Some(left)) => Ok(First { waits: Some((entry, left, before)), ..kept }),
+            (Some(before), None) => {
+                let message = format!("generation {} was not confirmed in its time", entry.generation.0);
+                warn!("{message}: what ran before it runs again");
+                let asked = Asked { origin: "rollback", by: None, message: Some(message) };
+                Ok(First { document: before, generation: next, is_kept: false, asked, ..kept })
+            }
+        }
+    }
 }
 
 impl Owner {
     pub(super) async fn publish_first(&mut self, first: First) -> Result<(), StartError> {
-        let changes: Vec<String> =
-            kakei_config::diff(&self.view.document, &first.document).iter().map(ToString::to_string).collect();
+        let last = first.last.unwrap_or_default();
+        let diff = kakei_config::diff(&last, &first.document);
+        let changes: Vec<String> = diff.iter().map(ToString::to_string).collect();
+        if let Some(newest) = first.entries.last().filter(|_| !first.is_kept && first.asked.origin != "rollback") {
+            let number = newest.generation.0;
+            warn!(
+                "the document is not what ran last (generation {number}, `kakei rollback {number}`): {}",
+                changes.join("; ")
+            );
+        }
         self.names.want(first.document.hosts());
         self.names.first().await;
         let loaded = self.load(&first.document, Purpose::Start).map_err(StartError::Refused)?;
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-        self.publish(first.document, first.generation, loaded.certificates).map_err(StartError::Refused)?;
-        self.confirm(first.origin, changes).await.map_err(StartError::Refused)?;
-        info!("generation {} runs on {} worker(s)", first.generation.0, self.view.workers);
+        let entry = first.asked.entry(first.generation, changes, None);
+        let keep = (!first.is_kept).then_some(Keep { entry: &entry, changes: &diff });
+        self.publish(first.document, first.generation, loaded.certificates, keep).map_err(StartError::Refused)?;
+        first.entries.into_iter().for_each(|entry| self.view.history.push(entry));
+        let entry = (!first.is_kept).then_some(entry);
+        let is_operators = entry.is_some() && first.asked.origin != "rollback";
+        self.acknowledge(entry).await.map_err(StartError::Refused)?;
+        if is_operators {
+            // What went wrong was logged.
+            let _ = self.apply_whole();
+        }
+        if let Some((entry, left, before)) = first.waits {
+            info!("generation {} waits to be confirmed for {} s more", entry.generation.0, left.as_secs());
+            self.resume_confirmation(entry, left, before);
+        }
+        info!("generation {} runs on {} worker(s)", self.view.generation().0, self.view.workers);
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! `kakei get`, `status`, `history`: what there is, asked of the running proxy.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::Value;
 
 use crate::cli::{Ask, Filter, Format, Get, Kind};
@@ -95,8 +97,15 @@ pub(super) const CONNECTIONS: &[Column] = &[
     ("AGE_MS", "age_ms"),
     ("EXPIRES_MS", "expires_in_ms"),
 ];
-const GENERATIONS: &[Column] =
-    &[("GENERATION", "generation"), ("AT", "at"), ("ORIGIN", "origin"), ("CHANGES", "changes")];
+const GENERATIONS: &[Column] = &[
+    ("GENERATION", "generation"),
+    ("AT", "at"),
+    ("ORIGIN", "origin"),
+    ("BY", "by"),
+    ("MESSAGE", "message"),
+    ("UNCONFIRMED", "unconfirmed"),
+    ("CHANGES", "changes"),
+];
 
 pub(super) fn get(get: &Get) -> Result<(), Failure> {
     let client = Client::new(&get.ask.door.socket);
@@ -154,9 +163,18 @@ fn config(client: &Client, format: Format) -> Result<(), Failure> {
 }
 
 pub(super) fn history(ask: &Ask) -> Result<(), Failure> {
-    let rows = rows(Client::new(&ask.door.socket).get("/v1/generations")?);
+    let mut rows = rows(Client::new(&ask.door.socket).get("/v1/generations")?);
+    rows.iter_mut().for_each(unconfirmed);
     print(GENERATIONS, rows, ask.output.output);
     Ok(())
+}
+
+/// Say how long a generation waits still, where it has to be confirmed.
+fn unconfirmed(row: &mut Value) {
+    if let Some(until) = row["confirm_by"].as_u64() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        row["unconfirmed"] = format!("{} s left", until.saturating_sub(now)).into();
+    }
 }
 
 pub(super) fn status(ask: &Ask) -> Result<(), Failure> {

@@ -1,29 +1,131 @@
-//! `kakei plan`, `apply`, `backend`: transactions, asked of the running proxy.
+//! `kakei plan`, `apply`, `confirm`, `rollback`, `diff`, and the verbs of single objects: transactions, asked of the
+//! running proxy.
 
-use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kakei::config;
+use serde_json::{Map, Value, json};
 
 use super::document::Source;
-use crate::cli::{Ask, BackendCommand, BackendVerb, FileCommand, Format};
+use crate::cli::{
+    Apply, Ask, BackendCommand, BackendVerb, Confirm, Diff, FileCommand, Format, ObjectCommand, ObjectVerb, Rollback,
+    Terms,
+};
 use crate::client::{Client, Request, escape};
 use crate::say::{self, Failure};
 use crate::table;
 
 pub(super) fn plan(file: &FileCommand) -> Result<(), Failure> {
-    put(file, "/v1/config?dry_run=1")
-}
-
-pub(super) fn apply(file: &FileCommand) -> Result<(), Failure> {
-    put(file, "/v1/config")
-}
-
-fn put(file: &FileCommand, path: &str) -> Result<(), Failure> {
     let source = Source::read(&file.file)?;
+    let mut request = put(&source, "/v1/config?dry_run=1".to_owned())?;
+    request.if_match = file.if_generation;
+    send(&file.ask, &request)
+}
+
+pub(super) fn apply(apply: &Apply) -> Result<(), Failure> {
+    let source = Source::read(&apply.file)?;
+    let mut request = put(&source, under(&apply.terms, "/v1/config"))?;
+    request.if_match = apply.terms.if_generation;
+    send(&apply.ask, &request)
+}
+
+fn put(source: &Source, path: String) -> Result<Request<'_>, Failure> {
     // The same parser as the server's: its errors are drawn here, where the text is.
     source.document()?;
     let mut request = Request::new("PUT", path);
     request.body = Some((source.media(), source.text.as_bytes()));
-    request.if_match = file.if_generation;
-    send(&file.ask, &request)
+    Ok(request)
+}
+
+/// A path with the terms of a change behind it.
+fn under(terms: &Terms, path: &str) -> String {
+    let percent = |share: Option<u8>| share.map(|share| share.to_string());
+    let pairs = [
+        ("dry_run", terms.dry_run.then(|| "1".to_owned())),
+        ("message", terms.message.clone()),
+        ("confirm_within", terms.confirm_within.clone()),
+        ("guard_errors", percent(terms.guard_errors)),
+        ("guard_unhealthy", percent(terms.guard_unhealthy)),
+    ];
+    let said = pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", escape(value.as_deref()?))));
+    let query = said.collect::<Vec<_>>().join("&");
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}
+
+pub(super) fn confirm(confirm: &Confirm) -> Result<(), Failure> {
+    let path = match confirm.generation {
+        Some(generation) => format!("/v1/generations/{generation}/confirm"),
+        None => "/v1/confirm".to_owned(),
+    };
+    let confirmed = Client::new(&confirm.ask.door.socket).json(&Request::new("POST", path))?;
+    match confirm.ask.output.output {
+        Format::Json => say::out(&format!("{confirmed}\n")),
+        Format::Table => say::out(&format!("generation {} stays\n", confirmed["generation"])),
+    }
+    Ok(())
+}
+
+pub(super) fn rollback(rollback: &Rollback) -> Result<(), Failure> {
+    let body = rollback.generation.map(|to| json!({"to": to}).to_string());
+    change(&rollback.ask, &rollback.terms, ("POST", "/v1/rollback"), body)
+}
+
+pub(super) fn diff(diff: &Diff) -> Result<(), Failure> {
+    let client = Client::new(&diff.ask.door.socket);
+    let to = match diff.to {
+        Some(to) => to,
+        None => client.get("/v1/status")?["generation"].as_u64().unwrap_or_default(),
+    };
+    let answer = client.get(format!("/v1/diff?from={}&to={to}", diff.from))?;
+    if diff.ask.output.output == Format::Json {
+        say::out(&format!("{answer}\n"));
+        return Ok(());
+    }
+    let lines = words(&answer["changes"]);
+    match lines.is_empty() {
+        true => say::out(&format!("generations {} and {to} are the same\n", diff.from)),
+        false => say::out(&lines.iter().map(|line| format!("{line}\n")).collect::<String>()),
+    }
+    Ok(())
+}
+
+pub(super) fn object(kind: &str, command: &ObjectCommand) -> Result<(), Failure> {
+    let step = match &command.verb {
+        ObjectVerb::Add { name, options } => {
+            json!({"change": "add", "kind": kind, "name": name, "value": written(options)?})
+        }
+        ObjectVerb::Set { name, options, unset } => {
+            if options.is_empty() && unset.is_empty() {
+                return Err(Failure::usage("nothing is to be set: give an option, as 'weight = 3', or --unset"));
+            }
+            let mut value = written(options)?;
+            unset.iter().for_each(|path| take_out(&mut value, path));
+            json!({"change": "set", "kind": kind, "name": name, "value": value})
+        }
+        ObjectVerb::Remove { name } => json!({"change": "remove", "kind": kind, "name": name}),
+    };
+    let body = Value::Array(vec![step]).to_string();
+    change(&command.ask, &command.terms, ("POST", "/v1/changes"), Some(body))
+}
+
+/// Options as a table: each argument is a line of TOML.
+fn written(options: &[String]) -> Result<Value, Failure> {
+    let text = options.join("\n");
+    let value = config::toml_value(&text);
+    let value = value.map_err(|errors| Failure::drawn(errors.render("the options", &text, say::color())))?;
+    Ok(value.to_json())
+}
+
+/// Name an option as one to be taken out.
+fn take_out(value: &mut Value, path: &str) {
+    let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    match rest {
+        Some(rest) => take_out(&mut value[key], rest),
+        None => value[key] = Value::Null,
+    }
 }
 
 /// Who still holds a backend: how many, and the first of them.
@@ -81,10 +183,15 @@ pub(super) fn backend(command: &BackendCommand) -> Result<(), Failure> {
             ("PATCH", at(cluster, backend), Some(json!({"weight": weight})))
         }
     };
-    let body = body.map(|body| body.to_string());
-    let mut request = Request::new(method, path);
+    change(&command.ask, &command.terms, (method, &path), body.map(|body| body.to_string()))
+}
+
+/// Ask for a change under these terms.
+fn change(ask: &Ask, terms: &Terms, (method, path): (&str, &str), body: Option<String>) -> Result<(), Failure> {
+    let mut request = Request::new(method, under(terms, path));
     request.body = body.as_ref().map(|body| ("application/json", body.as_bytes()));
-    send(&command.ask, &request)
+    request.if_match = terms.if_generation;
+    send(ask, &request)
 }
 
 fn send(ask: &Ask, request: &Request<'_>) -> Result<(), Failure> {
@@ -94,19 +201,43 @@ fn send(ask: &Ask, request: &Request<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     say::out(&told(&outcome));
-    for warning in outcome["warnings"].as_array().into_iter().flatten() {
-        say::err(&format!("warning: {}\n", warning.as_str().unwrap_or_default()));
+    for warning in words(&outcome["warnings"]) {
+        say::err(&format!("warning: {warning}\n"));
     }
     Ok(())
 }
 
+/// The sentences of a list.
+fn words(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
 fn told(outcome: &Value) -> String {
-    let changes: Vec<&str> = outcome["changes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let generation = &outcome["generation"];
-    let head = match (outcome["applied"].as_bool(), changes.is_empty()) {
-        (Some(true), _) => format!("generation {generation} runs on every worker:\n"),
+    let changes = words(&outcome["changes"]);
+    let (generation, applied) = (&outcome["generation"], outcome["applied"] == true);
+    let head = match (applied, changes.is_empty()) {
+        (true, _) => format!("generation {generation} runs on every worker:\n"),
         (_, true) => format!("nothing to change: generation {generation} runs and is the same\n"),
         (_, false) => format!("would change generation {generation}:\n"),
     };
-    changes.iter().fold(head, |text, change| format!("{text}  {change}\n"))
+    let mut text = head;
+    let mut list = |title: &str, lines: &[&str]| {
+        if !lines.is_empty() {
+            text.push_str(title);
+            lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+        }
+    };
+    list("", &changes);
+    list("what lives on that:\n", &words(&outcome["touches"]));
+    let lost = if applied {
+        "was changed at run time, and is lost:\n"
+    } else {
+        "was changed at run time, and would be lost:\n"
+    };
+    list(lost, &words(&outcome["drift"]));
+    if let Some(until) = outcome["confirm_by"].as_u64() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        text.push_str(&format!("taken back in {} s, unless `kakei confirm` comes\n", until.saturating_sub(now)));
+    }
+    text
 }

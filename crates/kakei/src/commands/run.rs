@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kakei::config::{self, AccessLog, Admin, Backend, Cluster, Document, Listener, UdpKnobs, WorkerCount, Workers};
 use kakei::control::store::Store;
-use kakei::control::{Control, Generation, Options, Refusal, StartError};
+use kakei::control::{Control, Options, Refusal, StartError};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
@@ -19,25 +19,19 @@ use crate::supervise;
 const DEFAULT_STATE: &str = "/var/lib/kakei";
 
 pub(super) fn run(run: Run) -> Result<(), Failure> {
-    let start = match &run.config {
-        Some(path) => Start { document: Source::read(path)?.document()?, kept: None },
+    let mut document = match &run.config {
+        Some(path) => Source::read(path)?.document()?,
         None => kept(run.state.as_deref().unwrap_or(DEFAULT_STATE))?,
     };
-    let Start { mut document, kept } = start;
     let admin = AdminGiven { socket: run.socket, state: run.state };
     admin.overlay(&mut document);
     // Standard input can be read only once.
     let file = run.config.filter(|path| path.as_os_str() != "-");
-    go(document, kept, file, admin)
+    go(document, file, admin)
 }
 
-/// A document to start with, and its generation where it ran before.
-struct Start {
-    document: Document,
-    kept: Option<Generation>,
-}
-
-fn kept(directory: &str) -> Result<Start, Failure> {
+/// The document that ran last.
+fn kept(directory: &str) -> Result<Document, Failure> {
     let nothing = || {
         Failure::usage(format!(
             "there is nothing to run: give a document with -c FILE, or a state directory that holds one with --state DIR \
@@ -47,10 +41,13 @@ fn kept(directory: &str) -> Result<Start, Failure> {
     if !Path::new(directory).is_dir() {
         return Err(nothing());
     }
-    let store = Store::open(directory).map_err(Failure::refused)?;
-    let (generation, mut document) = store.load().map_err(Failure::refused)?.ok_or_else(nothing)?;
+    let found = Store::open(directory).and_then(|mut store| store.load()).map_err(Failure::refused)?;
+    let Some((_, mut document)) = found.last else {
+        found.skipped.iter().for_each(|skipped| warn!("left out of the state: {skipped}"));
+        return Err(nothing());
+    };
     document.admin.state = Some(directory.to_owned());
-    Ok(Start { document, kept: Some(generation) })
+    Ok(document)
 }
 
 /// What the command line says about the side doors: it goes before what a document says.
@@ -70,7 +67,7 @@ impl AdminGiven {
 pub(super) fn serve(serve: Serve) -> Result<(), Failure> {
     let document = serve_document(serve)?;
     config::check(&document).map_err(|errors| Failure::usage(errors.to_string()))?;
-    go(document, None, None, AdminGiven::default())
+    go(document, None, AdminGiven::default())
 }
 
 fn serve_document(serve: Serve) -> Result<Document, Failure> {
@@ -110,17 +107,12 @@ fn serve_document(serve: Serve) -> Result<Document, Failure> {
     })
 }
 
-fn go(
-    document: Document,
-    generation: Option<Generation>,
-    file: Option<PathBuf>,
-    admin: AdminGiven,
-) -> Result<(), Failure> {
+fn go(document: Document, file: Option<PathBuf>, admin: AdminGiven) -> Result<(), Failure> {
     raise_descriptors();
     // Before anything runs, so that no signal finds its default action.
     let signals =
         supervise::Signals::catch().map_err(|error| Failure::refused(format!("signals can't be caught: {error}")))?;
-    let options = Options { document, origin: "start", generation, seed: kakei::random_seed() };
+    let options = Options { document, origin: "start", seed: kakei::random_seed() };
     let control = Control::start(options).map_err(refused)?;
     supervise::Supervisor::new(control, file, admin).run(signals)
 }

@@ -6,6 +6,8 @@ mod changes;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod generations;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod http;

@@ -1,0 +1,214 @@
+//! Changes that have to be confirmed, and are taken back by themselves otherwise: when their time is over, when too many
+//! requests fail, or when too many backends are down. And what was changed at run time beside the operator's document.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kakei_config::{Backend, Change as Difference, Document};
+use kakei_proxy::snapshot::Generation;
+use kakei_proxy::stats::ListenerMetric;
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use super::Owner;
+use crate::handle::{Asked, Change, Confirm, What};
+use crate::history::Entry;
+use crate::refusal::Refusal;
+use crate::sums::Sums;
+use crate::wall;
+
+/// How often a change that is watched is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Requests without which nothing is said of how many failed.
+const REQUESTS: u64 = 20;
+
+/// A generation that waits to be confirmed.
+pub(super) struct Pending {
+    entry: Entry,
+    confirm: Confirm,
+    /// What ran before.
+    before: Arc<Document>,
+    until: Instant,
+    look: Instant,
+    /// What was counted when it began.
+    counted: Answers,
+}
+
+/// Requests that were answered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Answers {
+    all: u64,
+    /// With a status of 500 or more.
+    failed: u64,
+}
+
+impl Answers {
+    fn of(sums: &Sums) -> Self {
+        let sum = |metric| sums.listeners.values().map(|listener| listener.values[metric]).sum::<u64>();
+        let failed = sum(ListenerMetric::Responses5xx);
+        let others = [ListenerMetric::Responses2xx, ListenerMetric::Responses3xx, ListenerMetric::Responses4xx];
+        Answers { all: failed + others.into_iter().map(sum).sum::<u64>(), failed }
+    }
+}
+
+/// Ready when a pending change is to be looked at; never where there is none.
+pub(super) async fn due(pending: Option<&Pending>) {
+    match pending {
+        Some(pending) => sleep_until(pending.until.min(pending.look)).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Asked {
+    /// What is written down of a generation that is asked for so.
+    pub(super) fn entry(&self, generation: Generation, changes: Vec<String>, confirm: Option<Confirm>) -> Entry {
+        let now = SystemTime::now();
+        let until = |confirm: Confirm| (now + confirm.within).duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs());
+        Entry {
+            generation,
+            at: wall::rfc3339(now),
+            origin: self.origin.to_owned(),
+            by: self.by.clone(),
+            message: self.message.clone(),
+            confirm_by: confirm.map(until),
+            changes,
+        }
+    }
+}
+
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.origin)?;
+        if let Some(by) = &self.by {
+            write!(f, " ({by})")?;
+        }
+        match &self.message {
+            Some(message) => write!(f, ", \u{201c}{message}\u{201d}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Owner {
+    /// While a change waits to be confirmed, none builds on it; going back ends the wait.
+    pub(super) fn mind_pending(&mut self, change: &Change) -> Result<(), Refusal> {
+        let Some(pending) = &self.pending else { return Ok(()) };
+        if change.dry_run || matches!(change.what, What::Rollback(_)) {
+            return Ok(());
+        }
+        let seconds = pending.until.saturating_duration_since(Instant::now()).as_secs();
+        Err(Refusal::Unconfirmed { generation: pending.entry.generation.0, seconds })
+    }
+
+    /// A generation was published: what waits from now on, if it has to be confirmed.
+    pub(super) async fn await_confirmation(&mut self, entry: &Entry, confirm: Option<Confirm>, before: Arc<Document>) {
+        self.pending = None;
+        let Some(confirm) = confirm else { return };
+        let counted = match confirm.errors {
+            Some(_) => Answers::of(&self.counters().await.sums),
+            None => Answers::default(),
+        };
+        let now = Instant::now();
+        let watched = confirm.errors.is_some() || confirm.unhealthy.is_some();
+        let (until, look) = (now + confirm.within, now + if watched { LOOK } else { confirm.within });
+        self.pending = Some(Pending { entry: entry.clone(), confirm, before, until, look, counted });
+    }
+
+    /// The process was started again while this generation waited.
+    pub(super) fn resume_confirmation(&mut self, entry: Entry, left: Duration, before: Document) {
+        let until = Instant::now() + left;
+        let confirm = Confirm { within: left, errors: None, unhealthy: None };
+        let (before, counted) = (Arc::new(before), Answers::default());
+        self.pending = Some(Pending { entry, confirm, before, until, look: until, counted });
+    }
+
+    /// What waits is to stay.
+    pub(super) fn confirm(&mut self, generation: Option<Generation>, asked: &Asked) -> Result<Generation, Refusal> {
+        let nothing = || Refusal::NothingToConfirm("nothing waits to be confirmed".to_owned());
+        let pending = self.pending.as_mut().ok_or_else(nothing)?;
+        let waits = pending.entry.generation;
+        if let Some(other) = generation.filter(|generation| *generation != waits) {
+            let said = format!("generation {} waits to be confirmed, not {}", waits.0, other.0);
+            return Err(Refusal::NothingToConfirm(said));
+        }
+        let confirmed = Entry { confirm_by: None, ..pending.entry.clone() };
+        self.store.amend(&confirmed).map_err(|error| Refusal::State(error.to_string()))?;
+        self.pending = None;
+        if let Some(newest) = self.view.history.newest_mut().filter(|newest| newest.generation == waits) {
+            newest.confirm_by = None;
+        }
+        info!("generation {} is confirmed by {asked}", waits.0);
+        self.show();
+        Ok(waits)
+    }
+
+    /// Look at the change that waits: whether it has to go.
+    pub(super) async fn look_at_pending(&mut self) {
+        let now = Instant::now();
+        let Some(pending) = &mut self.pending else { return };
+        pending.look = now + LOOK;
+        let (generation, confirm, counted) = (pending.entry.generation, pending.confirm, pending.counted);
+        let why = match now >= pending.until {
+            true => Some(format!("it was not confirmed within {} s", confirm.within.as_secs())),
+            false => self.too_unhealthy(confirm).or(self.too_many_errors(confirm, counted).await),
+        };
+        if let Some(why) = why {
+            self.take_back(generation, &why).await;
+        }
+    }
+
+    fn too_unhealthy(&self, confirm: Confirm) -> Option<String> {
+        let most = u64::from(confirm.unhealthy?);
+        let (mut all, mut down) = (0, 0);
+        for (name, cluster) in self.view.resolved.clusters.iter().filter(|(_, cluster)| cluster.health.is_some()) {
+            all += cluster.backends.len() as u64;
+            let is_down = |backend: &&Backend| self.view.health.up(name, &backend.name) == Some(false);
+            down += cluster.backends.iter().filter(is_down).count() as u64;
+        }
+        (all > 0 && down * 100 > most * all).then(|| format!("{down} of {all} checked backends are down"))
+    }
+
+    async fn too_many_errors(&mut self, confirm: Confirm, counted: Answers) -> Option<String> {
+        let most = u64::from(confirm.errors?);
+        let now = Answers::of(&self.counters().await.sums);
+        // A worker that was lost took its counts with it.
+        let (all, failed) = (now.all.saturating_sub(counted.all), now.failed.saturating_sub(counted.failed));
+        (all >= REQUESTS && failed * 100 > most * all).then(|| format!("{failed} of {all} requests failed"))
+    }
+
+    async fn take_back(&mut self, generation: Generation, why: &str) {
+        let Some(pending) = self.pending.take() else { return };
+        warn!("generation {} is taken back: {why}", generation.0);
+        let message = Some(format!("generation {} is taken back: {why}", generation.0));
+        let mut change = Change::new(What::Document(Box::new(Document::clone(&pending.before))), "rollback");
+        change.asked.message = message;
+        match self.change(change).await {
+            Ok(_) | Err(Refusal::Unacknowledged { .. }) => {}
+            Err(refusal) => {
+                error!("generation {} can't be taken back yet, it will be tried again: {refusal}", generation.0);
+                let again = Instant::now() + LOOK;
+                self.pending = Some(Pending { until: again, look: again, ..pending });
+            }
+        }
+    }
+
+    /// The operator's whole document runs from now on: it is what later changes at run time are told apart from.
+    pub(super) fn apply_whole(&mut self) -> Option<String> {
+        self.applied = Some(Arc::clone(&self.view.document));
+        let error = self.store.keep_applied(&self.view.document).err()?;
+        error!("{error}; after a restart, changes at run time can't be told from the document's");
+        Some(error.to_string())
+    }
+
+    /// Which of these differences take back what was changed at run time since a whole document was applied last.
+    pub(super) fn drift(&self, differences: &[Difference]) -> Vec<String> {
+        let Some(applied) = self.applied.as_ref().filter(|applied| !Arc::ptr_eq(applied, &self.view.document)) else {
+            return Vec::new();
+        };
+        let since = kakei_config::diff(applied, &self.view.document);
+        let changed: BTreeSet<_> = since.iter().map(|change| (change.kind(), change.name())).collect();
+        let lost = differences.iter().filter(|change| changed.contains(&(change.kind(), change.name())));
+        lost.map(ToString::to_string).collect()
+    }
+}

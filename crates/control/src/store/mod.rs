@@ -1,0 +1,273 @@
+//! Generations as they are kept: each in a file of its own, as a whole document or as the objects that differ from the
+//! generation before, so that a change costs what it changes. Written before it is acknowledged, read back at the start
+//! and to go back to. What can't be read is said and left out, never half taken.
+//!
+//! Keeps its files in `generations/` of the state directory, and looks at nothing else there.
+
+mod file;
+mod medium;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kakei_config::{Change, Document};
+use kakei_proxy::snapshot::Generation;
+use serde_json::Value;
+
+use self::file::{Content, Written};
+use self::medium::Medium;
+use crate::history::{Entry, GENERATIONS_KEPT};
+
+/// A generation is written whole at the latest when so many are kept as differences.
+const DIFFERENCES: usize = 4096;
+/// And not before the differences are longer than that, in bytes.
+const SMALL: usize = 64 << 10;
+/// The file of the whole document that was applied last.
+const APPLIED: &str = "applied.json";
+
+/// The generations that are kept.
+#[derive(Debug)]
+pub struct Store {
+    medium: Medium,
+    /// Those that have a file, and whether it holds a whole document.
+    files: BTreeMap<u64, bool>,
+    /// The newest whole one that differences build on; none: the next one is written whole.
+    base: Option<Base>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Base {
+    /// The newest generation that is kept.
+    newest: u64,
+    whole: usize,
+    differences: usize,
+    count: usize,
+}
+
+/// Why generations can't be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system refused.
+    #[error("the state in {path} can't be {doing}: {error}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// `read` or `written`.
+        doing: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+    /// Another process has it open.
+    #[error("the state directory {0} is in use by a running process; stop that, or choose another with --state")]
+    InUse(PathBuf),
+}
+
+/// What was kept.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The newest generation, and its document.
+    pub last: Option<(Entry, Document)>,
+    /// What is known of each, oldest first.
+    pub entries: Vec<Entry>,
+    /// What is there and can't be used, in sentences.
+    pub skipped: Vec<String>,
+}
+
+impl Store {
+    /// The store in this state directory, which is made (mode 0700) where it does not exist. Held for this process alone
+    /// until it is dropped.
+    ///
+    /// # Errors
+    /// When the directory can't be made or read, or another process has it.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = directory.as_ref().join("generations");
+        let medium = match Medium::directory(path.clone()) {
+            Ok(medium) => medium,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(StoreError::InUse(directory.as_ref().to_owned()));
+            }
+            Err(error) => return Err(StoreError::Io { path, doing: "written", error }),
+        };
+        Ok(Store { medium, files: BTreeMap::new(), base: None })
+    }
+
+    /// A store that lives as long as the process.
+    pub fn in_memory() -> Self {
+        Store { medium: Medium::Memory(BTreeMap::new()), files: BTreeMap::new(), base: None }
+    }
+
+    /// The number that the next generation may have: above all that have a file, readable or not.
+    pub fn next(&self) -> Generation {
+        Generation(self.files.keys().next_back().map_or(0, |newest| *newest) + 1)
+    }
+
+    /// Read back what is kept.
+    ///
+    /// # Errors
+    /// When the directory can't be read. A file that can't be used is no error: it is named in what is found.
+    pub fn load(&mut self) -> Result<Found, StoreError> {
+        self.read(u64::MAX)
+    }
+
+    /// What a generation was; none where it isn't kept, or not readable.
+    ///
+    /// # Errors
+    /// When the directory can't be read.
+    pub fn document(&mut self, generation: Generation) -> Result<Option<Document>, StoreError> {
+        let found = self.read(generation.0)?;
+        Ok(found.last.filter(|(entry, _)| entry.generation == generation).map(|(_, document)| document))
+    }
+
+    fn read(&mut self, until: u64) -> Result<Found, StoreError> {
+        let names = self.medium.names().map_err(|error| self.failed("read", "", error))?;
+        let mut found = Found::default();
+        let mut standing: Option<(u64, Value)> = None;
+        let mut newest = None;
+        for name in names {
+            let path = self.medium.path(&name);
+            let mut skip = |why: &str| found.skipped.push(format!("{}: {why}", path.display()));
+            if name == APPLIED {
+                continue;
+            }
+            let Some(number) = file::number(&name) else {
+                skip("it is none of the proxy's files");
+                continue;
+            };
+            if number > until {
+                break;
+            }
+            self.files.entry(number).or_insert(false);
+            let written =
+                match self.medium.read(&name).map_err(|error| error.to_string()).and_then(|text| Written::parse(&text))
+                {
+                    Ok(written) if written.entry.generation.0 == number => written,
+                    Ok(_) => {
+                        skip("it holds another generation than its name says");
+                        continue;
+                    }
+                    Err(why) => {
+                        skip(&why);
+                        continue;
+                    }
+                };
+            match (written.content, &mut standing) {
+                (Content::Document(document), _) => {
+                    self.files.insert(number, true);
+                    standing = Some((number, document));
+                }
+                (Content::Objects(objects), Some((before, document))) if *before + 1 == number => {
+                    file::overlay(document, objects);
+                    *before = number;
+                }
+                (Content::Objects(_), _) => {
+                    skip("it holds what differs from the generation before, and that can't be read");
+                    continue;
+                }
+            }
+            newest = Some(written.entry.clone());
+            found.entries.push(written.entry);
+        }
+        if let (Some((number, document)), Some(entry)) = (standing, newest) {
+            match kakei_config::parse_json(&document.to_string()) {
+                Ok(document) => found.last = Some((entry, document)),
+                Err(errors) => {
+                    let path = self.medium.path(&file::name(number));
+                    found.skipped.push(format!("{}: its document is not valid: {errors}", path.display()));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Keep a generation, which is `changes` from the one before. When it returns, it survives a power cut; with an error,
+    /// nothing is different.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn commit(&mut self, entry: &Entry, changes: &[Change], document: &Document) -> Result<(), StoreError> {
+        let number = entry.generation.0;
+        let differs = self.base.filter(|base| {
+            let most = base.whole.max(SMALL);
+            base.newest + 1 == number && base.differences < most && base.count < DIFFERENCES
+        });
+        let content = match differs {
+            Some(_) => Content::Objects(file::objects(changes, document)),
+            None => Content::Document(document.to_json_value()),
+        };
+        let text = Written { entry: entry.clone(), content }.to_text();
+        let (name, size) = (file::name(number), text.len());
+        if let Err(error) = self.medium.write(&name, text) {
+            // It may be there without being sure to stay: it must not be read as what was acknowledged.
+            let _ = self.medium.remove(&name);
+            return Err(self.failed("written", &name, error));
+        }
+        self.files.insert(number, differs.is_none());
+        self.base = Some(match differs {
+            Some(base) => Base { newest: number, differences: base.differences + size, count: base.count + 1, ..base },
+            None => Base { newest: number, whole: size, differences: 0, count: 0 },
+        });
+        self.prune();
+        Ok(())
+    }
+
+    /// Forget a generation that no worker ever heard of.
+    ///
+    /// # Errors
+    /// When its file can't be removed: a restart would bring it up.
+    pub fn discard(&mut self, generation: Generation) -> Result<(), StoreError> {
+        let name = file::name(generation.0);
+        self.base = None;
+        let removed = self.medium.remove(&name).and_then(|()| self.medium.settle());
+        removed.map_err(|error| self.failed("written", &name, error))?;
+        self.files.remove(&generation.0);
+        Ok(())
+    }
+
+    /// Write what is known of a generation anew: that it was confirmed.
+    ///
+    /// # Errors
+    /// When its file can't be read or written.
+    pub fn amend(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let name = file::name(entry.generation.0);
+        let text = self.medium.read(&name).map_err(|error| self.failed("read", &name, error))?;
+        let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        let written = Written::parse(&text).map_err(|why| self.failed("read", &name, damaged(why)))?;
+        let text = Written { entry: entry.clone(), ..written }.to_text();
+        self.medium.write(&name, text).map_err(|error| self.failed("written", &name, error))
+    }
+
+    /// Keep the whole document that was applied last.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn keep_applied(&mut self, document: &Document) -> Result<(), StoreError> {
+        let text = document.to_json_value().to_string() + "\n";
+        self.medium.write(APPLIED, text).map_err(|error| self.failed("written", APPLIED, error))
+    }
+
+    /// The whole document that was applied last; none where that isn't known.
+    pub fn applied(&self) -> Option<Document> {
+        kakei_config::parse_json(&self.medium.read(APPLIED).ok()?).ok()
+    }
+
+    /// Forget the oldest, where more are kept than are promised.
+    fn prune(&mut self) {
+        let Some((&oldest, _)) = self.files.iter().nth_back(GENERATIONS_KEPT - 1) else { return };
+        // Those above it build on it.
+        let base = self.files.range(..=oldest).rev().find(|(_, whole)| **whole).map(|(number, _)| *number);
+        let Some(base) = base else { return };
+        let kept = self.files.split_off(&base);
+        for number in std::mem::replace(&mut self.files, kept).into_keys() {
+            // One that stays is pruned with the next start's.
+            let _ = self.medium.remove(&file::name(number));
+        }
+    }
+
+    fn failed(&self, doing: &'static str, name: &str, error: io::Error) -> StoreError {
+        StoreError::Io { path: self.medium.path(name), doing, error }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Generations over a real file system: what comes back, and what is done with what is damaged.
+
+use super::*;
+
+fn room(name: &str) -> PathBuf {
+    let directory = std::env::temp_dir().join(format!("kakei-store-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&directory);
+    directory
+}
+
+fn document(backends: u64) -> Document {
+    let backends: Vec<String> = (0..backends).map(|n| format!("\"127.0.0.1:{}\"", 1000 + n)).collect();
+    let text = format!("[clusters.c]\nbackends = [{}]\nslow_start = \"1500ms\"", backends.join(", "));
+    kakei_config::parse_toml(&text).unwrap()
+}
+
+fn entry(number: u64) -> Entry {
+    let (at, origin) = ("2026-01-31T23:59:59.999Z".to_owned(), "api".to_owned());
+    let (by, message) = (Some("uid 0, pid 7".to_owned()), Some("because".to_owned()));
+    Entry { generation: Generation(number), at, origin, by, message, confirm_by: None, changes: vec!["c".to_owned()] }
+}
+
+/// Keep the generations of this range, each with as many backends as its number says.
+fn fill(store: &mut Store, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        let (before, after) = (document(number - 1), document(number));
+        store.commit(&entry(number), &kakei_config::diff(&before, &after), &after).unwrap();
+    }
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory.join("generations")).unwrap();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn each_generation_comes_back_as_it_was() {
+    let directory = room("round");
+    let mut store = Store::open(&directory).unwrap();
+    assert!(store.load().unwrap().last.is_none(), "nothing at first");
+    assert_eq!(store.next(), Generation(1));
+    fill(&mut store, 1..=5);
+    drop(store);
+    let mut store = Store::open(&directory).unwrap();
+    let found = store.load().unwrap();
+    assert_eq!(found.last, Some((entry(5), document(5))));
+    assert_eq!(found.entries, (1..=5).map(entry).collect::<Vec<_>>());
+    assert!(found.skipped.is_empty());
+    for number in 1..=5 {
+        assert_eq!(store.document(Generation(number)).unwrap(), Some(document(number)), "generation {number}");
+    }
+    assert_eq!(store.document(Generation(6)).unwrap(), None);
+    assert_eq!(store.next(), Generation(6));
+    fill(&mut store, 6..=7);
+    assert_eq!(store.load().unwrap().last, Some((entry(7), document(7))));
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn memory_keeps_them_as_well() {
+    let mut store = Store::in_memory();
+    fill(&mut store, 1..=3);
+    assert_eq!(store.document(Generation(2)).unwrap(), Some(document(2)));
+    assert_eq!(store.load().unwrap().last, Some((entry(3), document(3))));
+}
+
+#[test]
+fn objects_that_go_and_sections_that_change_come_back_so() {
+    let mut store = Store::in_memory();
+    let mut both = document(2);
+    both.clusters.insert("d".into(), document(1).clusters.into_values().next().unwrap());
+    both.workers.pin = true;
+    let steps = [document(2), both.clone(), document(2), Document::default(), both];
+    let mut before = Document::default();
+    for (number, after) in (1..).zip(&steps) {
+        store.commit(&entry(number), &kakei_config::diff(&before, after), after).unwrap();
+        before = after.clone();
+    }
+    for (number, after) in (1..).zip(&steps) {
+        assert_eq!(store.document(Generation(number)).unwrap().as_ref(), Some(after), "generation {number}");
+    }
+}
+
+#[test]
+fn what_is_torn_or_foreign_is_said_and_left_out() {
+    let directory = room("damaged");
+    let mut store = Store::open(&directory).unwrap();
+    fill(&mut store, 1..=4);
+    drop(store);
+    let file = |number| directory.join("generations").join(file::name(number));
+    std::fs::write(directory.join("generations/00000000000000000005.json.new"), "{\"schema\": 1, \"gen").unwrap();
+    std::fs::write(directory.join("generations/notes.txt"), "mine").unwrap();
+    let whole = std::fs::read_to_string(file(4)).unwrap();
+    for cut in [0, 1, whole.len() / 2, whole.len() - 3] {
+        std::fs::write(file(4), &whole[..cut]).unwrap();
+        let mut store = Store::open(&directory).unwrap();
+        let found = store.load().unwrap();
+        assert_eq!(found.last, Some((entry(3), document(3))), "cut at {cut}");
+        assert_eq!(found.skipped.len(), 2, "the torn one and the foreign one: {:?}", found.skipped);
+        assert_eq!(store.next(), Generation(5), "a number is never given twice");
+    }
+    let other = whole.replace("\"schema\":1", "\"schema\":9");
+    assert_ne!(other, whole);
+    for wrong in [other, std::fs::read_to_string(file(2)).unwrap(), "[]".to_owned()] {
+        std::fs::write(file(4), wrong).unwrap();
+        assert_eq!(Store::open(&directory).unwrap().load().unwrap().last, Some((entry(3), document(3))));
+    }
+    assert!(!files(&directory).iter().any(|name| name.ends_with(".new")), "what never was whole is removed");
+    // Without the third, what builds on it can't be read; a later start writes whole again.
+    std::fs::write(file(4), whole).unwrap();
+    std::fs::write(file(3), "").unwrap();
+    let mut store = Store::open(&directory).unwrap();
+    assert_eq!(store.load().unwrap().last, Some((entry(2), document(2))));
+    store.commit(&entry(5), &[], &document(5)).unwrap();
+    assert_eq!(store.load().unwrap().last, Some((entry(5), document(5))));
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn the_oldest_go_and_what_is_promised_stays() {
+    let directory = room("prune");
+    let mut store = Store::open(&directory).unwrap();
+    let kept = GENERATIONS_KEPT as u64;
+    let many = 3 * kept;
+    // Each start writes a whole one, so that there are some to build on.
+    for first in (1..many).step_by(10) {
+        drop(store);
+        store = Store::open(&directory).unwrap();
+        store.load().unwrap();
+        fill(&mut store, first..=(first + 9).min(many));
+    }
+    let names = files(&directory).len() as u64;
+    assert!((kept..kept + 10).contains(&names), "{names} files");
+    for number in many - kept + 1..=many {
+        assert_eq!(store.document(Generation(number)).unwrap(), Some(document(number)), "generation {number}");
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn differences_that_outgrow_the_whole_are_written_whole() {
+    let directory = room("outgrown");
+    let mut store = Store::open(&directory).unwrap();
+    let bytes =
+        |number: u64| std::fs::metadata(directory.join("generations").join(file::name(number))).unwrap().len() as usize;
+    let many = document(200);
+    store.commit(&entry(1), &kakei_config::diff(&Document::default(), &many), &many).unwrap();
+    let mut long = entry(2);
+    long.message = Some("x".repeat(SMALL));
+    store.commit(&long, &[], &many).unwrap();
+    store.commit(&entry(3), &[], &many).unwrap();
+    assert!(bytes(2) < bytes(1).max(SMALL) + SMALL && bytes(3) == bytes(1), "{} {} {}", bytes(1), bytes(2), bytes(3));
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_directory_that_takes_no_file_is_an_error_and_keeps_what_was() {
+    let directory = room("blocked");
+    let mut store = Store::open(&directory).unwrap();
+    fill(&mut store, 1..=1);
+    // A directory where the temporary file would go.
+    std::fs::create_dir(directory.join("generations").join(format!("{}.new", file::name(2)))).unwrap();
+    let refused = store.commit(&entry(2), &[], &document(2));
+    assert!(matches!(refused, Err(StoreError::Io { doing: "written", .. })));
+    assert_eq!(store.load().unwrap().last, Some((entry(1), document(1))));
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn one_that_was_never_published_is_forgotten_and_a_confirmed_one_stays_so() {
+    let mut store = Store::in_memory();
+    let waits = Entry { confirm_by: Some(99), ..entry(1) };
+    store.commit(&waits, &[], &document(1)).unwrap();
+    fill(&mut store, 2..=2);
+    store.discard(Generation(2)).unwrap();
+    assert_eq!(store.load().unwrap().last, Some((waits, document(1))));
+    store.amend(&entry(1)).unwrap();
+    fill(&mut store, 2..=2);
+    assert_eq!(store.load().unwrap().entries, [entry(1), entry(2)]);
+}
+
+#[test]
+fn a_second_process_is_kept_out() {
+    let directory = room("locked");
+    let store = Store::open(&directory).unwrap();
+    assert!(matches!(Store::open(&directory), Err(StoreError::InUse(_))));
+    drop(store);
+    assert!(Store::open(&directory).is_ok());
+    std::fs::remove_dir_all(directory).unwrap();
+}
