@@ -441,6 +441,11 @@ impl Change {
         }
     }
 
+    /// What is different, in plain words, one line for each edit.
+    pub fn lines(&self) -> Vec<String> {
+        self.to_string().lines().map(str::to_owned).collect()
+    }
+
     fn subject(&self) -> String {
         match self.name().as_str() {
             "" => self.kind().to_string(),

@@ -154,6 +154,6 @@ pub(super) async fn diff(
     let Span { from, to } = query(asked)?;
     let (before, after) = (handle.kept(Generation(from)).await?, handle.kept(Generation(to)).await?);
     let differences = kakei_config::diff(&before, &after);
-    let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    let lines: Vec<String> = differences.iter().flat_map(kakei_config::Change::lines).collect();
     Ok(Json(json!({"from": from, "to": to, "changes": lines, "differences": differences})).into_response())
 }

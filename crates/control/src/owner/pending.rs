@@ -209,6 +209,6 @@ impl Owner {
         let since = kakei_config::diff(applied, &self.view.document);
         let changed: BTreeSet<_> = since.iter().map(|change| (change.kind(), change.name())).collect();
         let lost = differences.iter().filter(|change| changed.contains(&(change.kind(), change.name())));
-        lost.map(ToString::to_string).collect()
+        lost.flat_map(Difference::lines).collect()
     }
 }

@@ -41,7 +41,7 @@ impl Owner {
         let diff = kakei_config::diff(&self.view.document, &document);
         let loaded = self.load(&document, Purpose::Change)?;
         let mut outcome = Outcome { generation: running, applied: false, ..Outcome::default() };
-        outcome.changes = diff.iter().map(ToString::to_string).collect();
+        outcome.changes = diff.iter().flat_map(kakei_config::Change::lines).collect();
         let renewed = |name: &Name| format!("certificate {name}: its files hold another one");
         outcome.changes.extend(loaded.renewed.iter().map(renewed));
         outcome.drift = if is_whole { self.drift(&diff) } else { Vec::new() };

@@ -233,7 +233,7 @@ impl Owner {
     pub(super) async fn publish_first(&mut self, first: First) -> Result<(), StartError> {
         let last = first.last.unwrap_or_default();
         let diff = kakei_config::diff(&last, &first.document);
-        let changes: Vec<String> = diff.iter().map(ToString::to_string).collect();
+        let changes: Vec<String> = diff.iter().flat_map(kakei_config::Change::lines).collect();
         if let Some(newest) = first.entries.last().filter(|_| !first.is_kept && first.asked.origin != "rollback") {
             let number = newest.generation.0;
             warn!(

@@ -164,7 +164,8 @@ fn config(client: &Client, format: Format) -> Result<(), Failure> {
 
 pub(super) fn history(ask: &Ask) -> Result<(), Failure> {
     let mut rows = rows(Client::new(&ask.door.socket).get("/v1/generations")?);
-    rows.iter_mut().for_each(unconfirmed);
+    // Whatever came after one has ended its wait.
+    rows.last_mut().into_iter().for_each(unconfirmed);
     print(GENERATIONS, rows, ask.output.output);
     Ok(())
 }

@@ -138,7 +138,7 @@ fn a_batch_is_one_transaction_and_may_be_repeated() {
     ])
     .to_string();
     let plan = proxy.http("POST", "/v1/changes?dry_run=1", &[JSON], &batch).json();
-    assert_eq!((&plan["applied"], plan["changes"].as_array().map(Vec::len)), (&json!(false), Some(4)), "{plan}");
+    assert_eq!((&plan["applied"], plan["changes"].as_array().map(Vec::len)), (&json!(false), Some(6)), "{plan}");
     let done = proxy.http("POST", "/v1/changes?message=all%20at%20once", &[JSON], &batch).json();
     assert_eq!((&done["generation"], &done["changes"]), (&json!(2), &plan["changes"]));
     let again = proxy.http("POST", "/v1/changes", &[JSON], &batch).json();
