@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::edit::Edit;
+use crate::events::Events;
 use crate::refusal::Refusal;
 use crate::sums::Sums;
 use crate::view::View;
@@ -131,12 +132,18 @@ pub struct Counters {
 pub struct Handle {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) view: watch::Receiver<Arc<View>>,
+    pub(crate) events: Events,
 }
 
 impl Handle {
     /// What runs at this moment.
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
+    }
+
+    /// What happens, as it happens.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Carry out a transaction. Dropping the future does not undo it.

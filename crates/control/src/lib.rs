@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod api;
 pub mod certificates;
 pub mod edit;
+pub mod events;
 pub mod explain;
 pub mod handle;
 pub mod health;

@@ -4,6 +4,7 @@
 mod certificates;
 mod changes;
 mod config;
+mod events;
 mod objects;
 mod problem;
 mod terms;
@@ -42,6 +43,7 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/rollback", post(changes::rollback))
         .route("/v1/confirm", post(changes::confirm_any))
         .route("/v1/diff", get(changes::diff))
+        .route("/v1/events", get(events::events))
         .route("/v1/generations", get(objects::generations))
         .route("/v1/generations/{generation}", get(changes::generation))
         .route("/v1/generations/{generation}/confirm", post(changes::confirm))

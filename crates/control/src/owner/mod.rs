@@ -2,6 +2,7 @@
 //! its queue, one at a time. It waits for workers only with a bound, and never on the data path.
 
 mod ask;
+mod expiry;
 mod machine;
 mod pending;
 mod publish;
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 pub use self::start::{Control, Options, StartError};
 use crate::access_log::LogWriter;
 use crate::certificates::Certificates;
+use crate::events::{Events, What};
 use crate::handle::{Counters, Request};
 use crate::metrics::Process;
 use crate::names::Names;
@@ -58,8 +60,11 @@ struct Owner {
     certificates: Certificates,
     /// When those get a new key.
     rotation: tokio::time::Interval,
+    /// When it is looked which of them expire soon.
+    expiry: tokio::time::Interval,
     view: View,
     watchers: watch::Sender<Arc<View>>,
+    events: Events,
     drain: Option<Drain>,
     counts: Counts,
 }
@@ -99,6 +104,10 @@ impl Owner {
                     self.look_at_pending().await;
                     ControlFlow::Continue(())
                 }
+                _ = self.expiry.tick() => {
+                    self.mind_expiry();
+                    ControlFlow::Continue(())
+                }
                 _ = self.rotation.tick() => {
                     self.rotate_tickets();
                     ControlFlow::Continue(())
@@ -119,6 +128,7 @@ impl Owner {
                 if let Err(refusal) = &outcome {
                     self.counts.refused += 1;
                     warn!("a change was refused, asked for by {asked}: {refusal}");
+                    self.events.say(What::Refused { asked: asked.to_string(), reason: refusal.to_string() });
                 }
                 let _ = reply.send(outcome);
             }
@@ -152,6 +162,7 @@ impl Owner {
             EngineEvent::Notice { worker, notice } => self.on_notice(worker, notice),
             EngineEvent::WorkerPanicked { worker, message, .. } => {
                 error!("worker {worker} panicked, its flows are lost, a fresh one takes its place: {message}");
+                self.events.say(What::WorkerLost { worker, reason: message });
                 self.running[usize::from(worker)] = Generation(0);
             }
             EngineEvent::WorkerRestarted { worker, generation } => {
@@ -159,7 +170,9 @@ impl Owner {
                 self.brief(worker);
             }
             EngineEvent::WorkerStopped { worker, error } => {
-                error!("worker {worker} has stopped for good: {}", error.as_deref().unwrap_or("it was told to"));
+                let reason = error.unwrap_or_else(|| "it was told to".to_owned());
+                error!("worker {worker} has stopped for good: {reason}");
+                self.events.say(What::WorkerLost { worker, reason });
                 self.view.stopped.insert(worker);
                 self.on_drained(worker);
                 self.show();
@@ -176,6 +189,12 @@ impl Owner {
                         "backend {} of cluster {} ({}) is {state}",
                         verdict.backend, verdict.cluster, verdict.address
                     );
+                    self.events.say(What::Health {
+                        cluster: verdict.cluster.clone(),
+                        backend: verdict.backend.clone(),
+                        address: verdict.address.to_string(),
+                        up: verdict.up,
+                    });
                     self.show();
                 }
                 for other in (0..self.view.workers).filter(|&other| other != worker) {
@@ -186,6 +205,8 @@ impl Owner {
                 warn!(
                     "worker {worker} ejected backend {backend} of cluster {cluster} for {for_:?}: its live traffic fails"
                 );
+                let for_ms = u64::try_from(for_.as_millis()).unwrap_or(u64::MAX);
+                self.events.say(What::Ejected { cluster, backend, worker, for_ms });
             }
             Notice::Drained => self.on_drained(worker),
         }
@@ -285,6 +306,7 @@ impl Owner {
         }
         drain.waiters.push(reply);
         info!("draining: no new flow is admitted, live flows end by themselves");
+        self.events.say(What::Draining);
         for worker in 0..self.view.workers {
             self.tell(worker, Command::Drain { within });
         }
@@ -297,6 +319,7 @@ impl Owner {
         drain.left.remove(&worker);
         if drain.left.is_empty() {
             info!("drained: the last flow has ended");
+            self.events.say(What::Drained);
             for waiter in drain.waiters.drain(..) {
                 let _ = waiter.send(());
             }

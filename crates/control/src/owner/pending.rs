@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::Owner;
+use crate::events::What as Happened;
 use crate::handle::{Asked, Change, Confirm, What};
 use crate::history::Entry;
 use crate::refusal::Refusal;
@@ -139,6 +140,7 @@ impl Owner {
             newest.confirm_by = None;
         }
         info!("generation {} is confirmed by {asked}", waits.0);
+        self.events.say(Happened::Confirmed { generation: waits });
         self.show();
         Ok(waits)
     }

@@ -11,6 +11,7 @@ use tracing::{error, info};
 
 use super::{Owner, joined};
 use crate::certificates::{Certificates, Loaded, Purpose};
+use crate::events::What as Happened;
 use crate::handle::{Change, Outcome, What};
 use crate::history::Entry;
 use crate::refusal::Refusal;
@@ -62,7 +63,9 @@ impl Owner {
         info!("generation {}, asked for by {}: {}", outcome.generation.0, change.asked, outcome.changes.join("; "));
         self.await_confirmation(&entry, change.confirm, before).await;
         outcome.confirm_by = entry.confirm_by;
+        let (asked, changes) = (change.asked.to_string(), outcome.changes.clone());
         self.acknowledge(Some(entry)).await?;
+        self.events.say(Happened::Generation { generation: outcome.generation, asked, changes });
         outcome.applied = true;
         if is_whole {
             outcome.warnings.extend(self.apply_whole());

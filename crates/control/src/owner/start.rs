@@ -15,10 +15,11 @@ use tracing::{info, warn};
 
 use super::ask::Bell;
 use super::publish::Keep;
-use super::{Counts, Owner};
+use super::{Counts, Owner, expiry};
 use crate::access_log::LogWriter;
 use crate::api;
 use crate::certificates::{Certificates, Purpose};
+use crate::events::Events;
 use crate::handle::{Asked, Handle, Request};
 use crate::history::Entry;
 use crate::names::Names;
@@ -108,7 +109,7 @@ async fn live(options: Options, ready: Ready) {
     let (requests, queue) = mpsc::channel::<Request>(QUEUE);
     let begun = async {
         let mut owner = begin(options, Worker::new)?;
-        let handle = Handle { requests, view: owner.0.watchers.subscribe() };
+        let handle = Handle { requests, view: owner.0.watchers.subscribe(), events: owner.0.events.clone() };
         let door = doors.socket.as_deref().map(|path| Door::open(path.as_ref())).transpose()?;
         let metrics = match doors.metrics {
             Some(address) => Some(serve::bind_metrics(address).await?),
@@ -172,8 +173,10 @@ where
         names: Names::start(),
         certificates: Certificates::default(),
         rotation: rotation(),
+        expiry: expiry::daily(),
         watchers: watch::Sender::new(Arc::new(view.clone())),
         view,
+        events: Events::default(),
         drain: None,
         counts: Counts::default(),
     };

@@ -304,6 +304,61 @@ fn what_was_acknowledged_survives_being_killed_at_any_moment() {
     assert_eq!(answers(&proxy).as_deref(), Some("a"));
 }
 
+#[test]
+fn what_happens_is_told_as_it_happens_and_again_to_who_was_away() {
+    let room = Room::new("events");
+    let a = Echo::start("a");
+    let proxy = Running::start(&room, &document(&room, &[&a], ""));
+    let mut live = Listening::to(&proxy, "");
+    proxy.done(&["backend", "weight", "c", "a", "3", "-m", "why"]);
+    assert_eq!(proxy.ask(&["backend", "weight", "c", "b", "3"]).status.code(), Some(1));
+    proxy.done(&["backend", "weight", "c", "a", "4", "--confirm-within", "1h"]);
+    proxy.done(&["confirm"]);
+    let told: Vec<Value> = (0..4).map(|_| live.next()).collect();
+    let names: Vec<&str> = told.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(names, ["generation", "refused", "generation", "confirmed"]);
+    assert_eq!(told[0]["changes"], json!(["cluster c: backend a: weight 1 -> 3"]));
+    assert!(told[0]["asked"].as_str().unwrap().ends_with("\u{201c}why\u{201d}"), "{}", told[0]);
+    assert!(told[1]["reason"].as_str().unwrap().contains("there is no backend"), "{}", told[1]);
+    // Who comes late gets what is missing, and nothing twice.
+    let mut late = Listening::to(&proxy, &format!("Last-Event-ID: {}\r\n", told[1]["id"]));
+    assert_eq!((late.next(), late.next()), (told[2].clone(), told[3].clone()));
+    proxy.done(&["backend", "weight", "c", "a", "5"]);
+    assert_eq!(late.next(), live.next());
+}
+
+/// Someone who reads events.
+struct Listening(std::io::BufReader<std::os::unix::net::UnixStream>);
+
+impl Listening {
+    /// From now on: the first line that is no field has come.
+    fn to(proxy: &Running, fields: &str) -> Self {
+        use std::io::{BufRead, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(&proxy.socket).unwrap();
+        stream.set_read_timeout(Some(crate::harness::SOON)).unwrap();
+        write!(stream, "GET /v1/events HTTP/1.1\r\nHost: k\r\n{fields}\r\n").unwrap();
+        let mut listening = Listening(std::io::BufReader::new(stream));
+        let mut line = String::new();
+        while line.trim_end() != ": events" {
+            line.clear();
+            assert!(listening.0.read_line(&mut line).unwrap() > 0, "it ended");
+        }
+        listening
+    }
+
+    fn next(&mut self) -> Value {
+        use std::io::BufRead;
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "it ended");
+            if let Some(data) = line.strip_prefix("data: ") {
+                return serde_json::from_str(data).unwrap();
+            }
+        }
+    }
+}
+
 /// Change the weight; the generation that was acknowledged, none where nobody answers.
 fn attempt(socket: &std::path::Path, body: &str) -> Option<u64> {
     use std::io::{Read, Write};

@@ -1,0 +1,182 @@
+//! What happens on the control side, as it happens: generations, health, ejections, drains, refusals, certificates that
+//! are about to expire. Each event has a number; the newest are kept, so that who was away for a moment misses none.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use kakei_config::Name;
+use kakei_proxy::snapshot::Generation;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::wall;
+
+/// How many events are kept for those who come late.
+pub const EVENTS_KEPT: usize = 1024;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum What {
+    /// A generation runs on every worker.
+    Generation {
+        /// Which.
+        generation: Generation,
+        /// Where it came from, by whom and why.
+        asked: String,
+        /// What it changed.
+        changes: Vec<String>,
+    },
+    /// A generation that waited was confirmed.
+    Confirmed {
+        /// Which.
+        generation: Generation,
+    },
+    /// A change was refused.
+    Refused {
+        /// Where it came from, by whom and why.
+        asked: String,
+        /// Why it was.
+        reason: String,
+    },
+    /// A backend that is checked went up or down.
+    Health {
+        /// Its cluster.
+        cluster: Name,
+        /// The backend.
+        backend: Name,
+        /// Its address.
+        address: String,
+        /// Whether it is up now.
+        up: bool,
+    },
+    /// A worker gives a backend nothing more for a while: its live traffic fails.
+    Ejected {
+        /// Its cluster.
+        cluster: Name,
+        /// The backend.
+        backend: Name,
+        /// Which worker.
+        worker: u16,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
+    /// The process admits nothing more.
+    Draining,
+    /// The last flow and connection of a draining process have ended.
+    Drained,
+    /// A worker panicked, and a fresh one took its place; or its thread has ended for good.
+    WorkerLost {
+        /// Which.
+        worker: u16,
+        /// What it said.
+        reason: String,
+    },
+    /// A certificate expires soon, or has expired.
+    CertificateExpires {
+        /// Which.
+        certificate: Name,
+        /// When, RFC 3339.
+        not_after: String,
+    },
+}
+
+impl What {
+    /// Its name, as in the field `event`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            What::Generation { .. } => "generation",
+            What::Confirmed { .. } => "confirmed",
+            What::Refused { .. } => "refused",
+            What::Health { .. } => "health",
+            What::Ejected { .. } => "ejected",
+            What::Draining => "draining",
+            What::Drained => "drained",
+            What::WorkerLost { .. } => "worker_lost",
+            What::CertificateExpires { .. } => "certificate_expires",
+        }
+    }
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// Its number, from 1 on.
+    pub id: u64,
+    /// When, RFC 3339.
+    pub at: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// The newest events. Written by the owner, read by whoever listens; a slow reader holds nobody up.
+#[derive(Clone, Debug)]
+pub struct Events {
+    kept: Arc<Mutex<VecDeque<Arc<Event>>>>,
+    /// The number of the newest.
+    newest: watch::Sender<u64>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Events { kept: Arc::default(), newest: watch::Sender::new(0) }
+    }
+}
+
+impl Events {
+    /// Something happened.
+    pub(crate) fn say(&self, what: What) {
+        let id = *self.newest.borrow() + 1;
+        let event = Arc::new(Event { id, at: wall::rfc3339(SystemTime::now()), what });
+        {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == EVENTS_KEPT {
+                kept.pop_front();
+            }
+            kept.push_back(event);
+        }
+        self.newest.send_replace(id);
+    }
+
+    /// Those that are kept with a higher number than this.
+    pub fn after(&self, id: u64) -> Vec<Arc<Event>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = kept.partition_point(|event| event.id <= id);
+        kept.range(begin..).cloned().collect()
+    }
+
+    /// The number of the newest, to wait for the next.
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept_by_number() {
+        let events = Events::default();
+        for worker in 0..EVENTS_KEPT as u16 + 3 {
+            events.say(What::WorkerLost { worker, reason: "test".into() });
+        }
+        assert_eq!(events.after(0).len(), EVENTS_KEPT);
+        assert_eq!(events.after(0)[0].id, 4);
+        let last = EVENTS_KEPT as u64 + 3;
+        let ids: Vec<u64> = events.after(last - 2).iter().map(|event| event.id).collect();
+        assert_eq!(ids, [last - 1, last]);
+        assert!(events.after(last).is_empty() && events.after(u64::MAX).is_empty());
+        assert_eq!(*events.newest().borrow(), last);
+    }
+
+    #[test]
+    fn an_event_names_itself() {
+        let event = Event { id: 7, at: "x".into(), what: What::Confirmed { generation: Generation(3) } };
+        let json = serde_json::to_value(&event).unwrap();
+        assert_eq!(json, serde_json::json!({"id": 7, "at": "x", "event": "confirmed", "generation": 3}));
+        assert_eq!(json["event"], event.what.name());
+    }
+}
