@@ -3,6 +3,7 @@
 mod dns;
 mod http;
 mod kakei;
+mod killed;
 mod live_change;
 mod locals;
 mod net;
@@ -113,6 +114,7 @@ const CHECKS: &[Check] = &[
     with(&[PYTHON], check("http-uvicorn", &[], http::web::uvicorn)),
     with(&[NODE, PYTHON], check("http-websocket", &[], http::web::sockets)),
     with(&[PYTHON], check("http-live-change", &[], http::changes::survive)),
+    check("generations-killed", &[], killed::survives),
     check("http-chromium", &[CHROMIUM, NGINX], http::chromium::page),
 ];
 
