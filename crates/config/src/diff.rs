@@ -467,11 +467,10 @@ impl Kind {
             Kind::Certificate => "certificates",
         }
     }
-}
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// What one such object is called.
+    pub fn word(self) -> &'static str {
+        match self {
             Kind::Admin => "admin",
             Kind::Workers => "workers",
             Kind::AccessLog => "access_log",
@@ -479,7 +478,13 @@ impl fmt::Display for Kind {
             Kind::Route => "route",
             Kind::Cluster => "cluster",
             Kind::Certificate => "certificate",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 

@@ -1,12 +1,23 @@
 //! Changes of one object, as the next whole document: an edit is a transaction like any other. Publishes nothing.
 
-use kakei_config::{Backend, Cluster, Document, Kind, Name, Value};
+use kakei_config::{Backend, BackendAddress, Cluster, Document, Kind, Name, Value};
+use serde::{Deserialize, Deserializer};
 
 use crate::refusal::Refusal;
 
-/// A change of one object.
-#[derive(Clone, Debug, PartialEq)]
+/// A change of one object, also as the API takes it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Edit {
+    /// Add an object; refused where there is another one of its name, nothing where it is the same.
+    Add {
+        /// What it is.
+        kind: Kind,
+        /// Its name.
+        name: Name,
+        /// All of its options, as in the document.
+        value: serde_json::Value,
+    },
     /// Add an object, or put it in the place of the one that has its name.
     Put {
         /// What it is.
@@ -15,8 +26,6 @@ pub enum Edit {
         name: Name,
         /// All of its options, as in the document.
         value: serde_json::Value,
-        /// Refuse it where there is one of this name that is different.
-        fresh: bool,
     },
     /// Give an object other options, and leave it those that aren't named.
     Set {
@@ -38,7 +47,8 @@ pub enum Edit {
     AddBackend {
         /// The cluster.
         cluster: Name,
-        /// The backend.
+        /// The backend: its address alone, or an object.
+        #[serde(deserialize_with = "new_backend")]
         backend: Backend,
     },
     /// Remove a backend.
@@ -63,28 +73,28 @@ impl Edit {
     /// Make this edit in the document, which is of no use where it is refused.
     pub fn apply(self, document: &mut Document) -> Result<(), Refusal> {
         match self {
-            Edit::Put { kind, name, value, fresh } => {
-                let before = document.object(named(kind)?, &name).map(|node| node.value.to_json());
-                put(document, (kind, name.clone()), value)?;
-                let after = document.object(kind, &name).map(|node| node.value.to_json());
-                if fresh && before.is_some() && before != after {
+            Edit::Add { kind, name, value } => {
+                let before = document.object(named(kind)?, &name);
+                put(document, (kind, name.clone()), &value)?;
+                if before.is_some() && before != document.object(kind, &name) {
                     return Err(Refusal::Taken { kind, name });
                 }
             }
+            Edit::Put { kind, name, value } => put(document, (named(kind)?, name), &value)?,
             Edit::Set { kind, name, value } => {
                 let Some(node) = document.object(named(kind)?, &name) else {
-                    return Err(Refusal::Unknown { kind: word(kind), name });
+                    return Err(Refusal::Unknown { kind: kind.word(), name });
                 };
                 let mut object = node.value.to_json();
                 merge(&mut object, value);
-                put(document, (kind, name), object)?;
+                put(document, (kind, name), &object)?;
             }
             Edit::Remove { kind, name } => {
                 kakei_config::amend(
                     &kakei_config::Change::Removed { kind: named(kind)?, name: name.clone() },
                     document,
                 )
-                .map_err(|_| Refusal::Unknown { kind: word(kind), name })?;
+                .map_err(|_| Refusal::Unknown { kind: kind.word(), name })?;
             }
             Edit::AddBackend { cluster, backend } => {
                 let of = find_cluster(document, &cluster)?;
@@ -119,20 +129,48 @@ fn named(kind: Kind) -> Result<Kind, Refusal> {
     }
 }
 
-fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Listener => "listener",
-        Kind::Route => "route",
-        Kind::Cluster => "cluster",
-        Kind::Certificate => "certificate",
-        Kind::Admin | Kind::Workers | Kind::AccessLog => kind.key(),
+/// A backend as it is added: its address alone, or an object.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum NewBackend {
+    Address(BackendAddress),
+    Whole(WholeBackend),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WholeBackend {
+    name: Option<Name>,
+    address: BackendAddress,
+    weight: Option<u32>,
+    #[serde(default)]
+    backup: bool,
+}
+
+impl From<NewBackend> for Backend {
+    fn from(new: NewBackend) -> Self {
+        let whole = match new {
+            NewBackend::Address(address) => return Backend::at(address),
+            NewBackend::Whole(whole) => whole,
+        };
+        let plain = Backend::at(whole.address);
+        Backend {
+            name: whole.name.unwrap_or(plain.name),
+            address: plain.address,
+            weight: whole.weight.unwrap_or(plain.weight),
+            backup: whole.backup,
+        }
     }
 }
 
-fn put(document: &mut Document, (kind, name): (Kind, Name), value: serde_json::Value) -> Result<(), Refusal> {
+fn new_backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Backend, D::Error> {
+    NewBackend::deserialize(deserializer).map(Backend::from)
+}
+
+fn put(document: &mut Document, (kind, name): (Kind, Name), value: &serde_json::Value) -> Result<(), Refusal> {
     let there = document.object(kind, &name).is_some();
     let removed = there.then(|| kakei_config::Change::Removed { kind, name: name.clone() });
-    let added = kakei_config::Change::Added { kind, name: name.clone(), value: Value::from(&value).into() };
+    let added = kakei_config::Change::Added { kind, name: name.clone(), value: Value::from(value).into() };
     for change in removed.iter().chain([&added]) {
         kakei_config::amend(change, document).map_err(|error| match error {
             kakei_config::ApplyError::Invalid { diagnostics, .. } => {
@@ -220,7 +258,10 @@ mod tests {
 
     #[test]
     fn objects_are_put_set_and_removed() {
-        let put = |name: &str, value, fresh| Edit::Put { kind: Kind::Cluster, name: name.into(), value, fresh };
+        let put = |name: &str, value, fresh| {
+            let (kind, name) = (Kind::Cluster, name.into());
+            if fresh { Edit::Add { kind, name, value } } else { Edit::Put { kind, name, value } }
+        };
         let added = edited(&document(), put("d", json!({"backends": ["127.0.0.1:54"]}), true)).unwrap();
         assert_eq!(added.clusters.len(), 2);
         let again = edited(&added, put("d", json!({"backends": ["127.0.0.1:54"]}), true)).unwrap();

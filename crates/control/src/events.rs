@@ -82,23 +82,6 @@ pub enum What {
     },
 }
 
-impl What {
-    /// Its name, as in the field `event`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            What::Generation { .. } => "generation",
-            What::Confirmed { .. } => "confirmed",
-            What::Refused { .. } => "refused",
-            What::Health { .. } => "health",
-            What::Ejected { .. } => "ejected",
-            What::Draining => "draining",
-            What::Drained => "drained",
-            What::WorkerLost { .. } => "worker_lost",
-            What::CertificateExpires { .. } => "certificate_expires",
-        }
-    }
-}
-
 /// An event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
@@ -177,6 +160,5 @@ mod tests {
         let event = Event { id: 7, at: "x".into(), what: What::Confirmed { generation: Generation(3) } };
         let json = serde_json::to_value(&event).unwrap();
         assert_eq!(json, serde_json::json!({"id": 7, "at": "x", "event": "confirmed", "generation": 3}));
-        assert_eq!(json["event"], event.what.name());
     }
 }

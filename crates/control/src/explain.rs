@@ -2,7 +2,7 @@
 
 mod requests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 pub use self::requests::{Edits, Requested};
 use kakei_config::{Affinity, Balance, Document, Name, Protocol};
@@ -104,6 +104,9 @@ pub struct Question {
     /// With which header fields.
     pub headers: Vec<(String, String)>,
 }
+
+/// Who asks for a request where nobody is named.
+pub const ANYONE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A header field from its line: `name: value`.
 pub fn field(line: &str) -> Option<(String, String)> {

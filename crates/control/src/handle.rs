@@ -1,7 +1,8 @@
 //! The door to the control thread: what can be asked, and handles that ask it. A handle owns no state.
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kakei_config::Document;
 use kakei_proxy::seam::{ConnectionView, Filter, FlowView};
@@ -11,9 +12,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::edit::Edit;
 use crate::events::Events;
+use crate::history::Entry;
 use crate::refusal::Refusal;
 use crate::sums::Sums;
 use crate::view::View;
+use crate::wall;
 
 /// A change that is asked for.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub enum What {
     Edits(Vec<Edit>),
     /// What a generation was; without one, what ran before.
     Rollback(Option<Generation>),
+    /// What ran before a change that wasn't confirmed, or that a guard stopped.
+    TakenBack(Arc<Document>),
 }
 
 /// Who asks for a change, and why.
@@ -50,6 +55,35 @@ pub struct Asked {
     pub by: Option<String>,
     /// Why, in their words.
     pub message: Option<String>,
+}
+
+impl Asked {
+    /// What is written down of a generation that is asked for so.
+    pub(crate) fn entry(&self, generation: Generation, changes: Vec<String>, confirm: Option<Confirm>) -> Entry {
+        let now = SystemTime::now();
+        Entry {
+            generation,
+            at: wall::rfc3339(now),
+            origin: self.origin.to_owned(),
+            by: self.by.clone(),
+            message: self.message.clone(),
+            confirm_by: confirm.map(|confirm| wall::unix_seconds(now + confirm.within)),
+            changes,
+        }
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.origin)?;
+        if let Some(by) = &self.by {
+            write!(f, " ({by})")?;
+        }
+        match &self.message {
+            Some(message) => write!(f, ", \u{201c}{message}\u{201d}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a change must come through to stay.

@@ -28,7 +28,12 @@ fn time_of_day(since: Duration) -> String {
     format!("{:02}:{:02}:{:02}", second / 3600, second % 3600 / 60, second % 60)
 }
 
-/// The same of whole seconds since 1970.
+/// Whole seconds since 1970.
+pub fn unix_seconds(at: SystemTime) -> u64 {
+    since_epoch(at).as_secs()
+}
+
+/// As [`rfc3339`], of whole seconds since 1970.
 pub fn seconds(at: i64) -> String {
     let at = rfc3339(UNIX_EPOCH + Duration::from_secs(at.max(0).unsigned_abs()));
     at.replace(".000Z", "Z")

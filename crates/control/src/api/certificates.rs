@@ -33,7 +33,7 @@ pub(super) struct Row {
 
 pub(super) async fn list(State(handle): State<Handle>) -> Json<Vec<Row>> {
     let view = handle.view();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let now = wall::unix_seconds(SystemTime::now()).cast_signed();
     Json(view.certificates.iter().map(|certificate| row(certificate, &view, now)).collect())
 }
 

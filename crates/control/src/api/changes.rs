@@ -6,12 +6,11 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use kakei_config::{Kind, Name};
 use kakei_proxy::snapshot::Generation;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::config::{NewBackend, answer, etag, json_problem, query};
+use super::config::{answer, etag, json_problem, query};
 use super::problem::Problem;
 use super::terms::Terms;
 use crate::edit::Edit;
@@ -20,73 +19,16 @@ use crate::handle::{Handle, What};
 /// The most edits of one transaction.
 const EDITS: usize = 100_000;
 
-/// One change of a batch.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "change", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Step {
-    /// Add an object, unless another one has its name.
-    Add {
-        kind: Kind,
-        name: Name,
-        value: serde_json::Value,
-    },
-    /// Add it, or put it in the place of the one that has its name.
-    Put {
-        kind: Kind,
-        name: Name,
-        value: serde_json::Value,
-    },
-    /// Give it other options.
-    Set {
-        kind: Kind,
-        name: Name,
-        value: serde_json::Value,
-    },
-    /// Remove it.
-    Remove {
-        kind: Kind,
-        name: Name,
-    },
-    AddBackend {
-        cluster: Name,
-        backend: NewBackend,
-    },
-    RemoveBackend {
-        cluster: Name,
-        backend: Name,
-    },
-    WeighBackend {
-        cluster: Name,
-        backend: Name,
-        weight: u32,
-    },
-}
-
-impl From<Step> for Edit {
-    fn from(step: Step) -> Self {
-        match step {
-            Step::Add { kind, name, value } => Edit::Put { kind, name, value, fresh: true },
-            Step::Put { kind, name, value } => Edit::Put { kind, name, value, fresh: false },
-            Step::Set { kind, name, value } => Edit::Set { kind, name, value },
-            Step::Remove { kind, name } => Edit::Remove { kind, name },
-            Step::AddBackend { cluster, backend } => Edit::AddBackend { cluster, backend: backend.into() },
-            Step::RemoveBackend { cluster, backend } => Edit::RemoveBackend { cluster, backend },
-            Step::WeighBackend { cluster, backend, weight } => Edit::WeighBackend { cluster, backend, weight },
-        }
-    }
-}
-
 /// `POST /v1/changes`: all of them as one transaction.
 pub(super) async fn batch(
     State(handle): State<Handle>,
     terms: Terms,
-    body: Result<Json<Vec<Step>>, JsonRejection>,
+    body: Result<Json<Vec<Edit>>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(steps) = body.map_err(json_problem)?;
-    if steps.is_empty() || steps.len() > EDITS {
+    let Json(edits) = body.map_err(json_problem)?;
+    if edits.is_empty() || edits.len() > EDITS {
         return Err(Problem::bad_request(format!("a transaction is a list of 1 to {EDITS} changes")));
     }
-    let edits = steps.into_iter().map(Edit::from).collect();
     answer(handle.change(terms.change(What::Edits(edits))).await)
 }
 
@@ -121,13 +63,13 @@ pub(super) async fn confirm(
     generation: Number,
     terms: Terms,
 ) -> Result<Response, Problem> {
-    let confirmed = handle.confirm(Some(number(generation)?), terms.asked()).await?;
+    let confirmed = handle.confirm(Some(number(generation)?), terms.only_asked()?).await?;
     Ok(Json(json!({"generation": confirmed})).into_response())
 }
 
 /// `POST /v1/confirm`: whichever waits.
 pub(super) async fn confirm_any(State(handle): State<Handle>, terms: Terms) -> Result<Response, Problem> {
-    let confirmed = handle.confirm(None, terms.asked()).await?;
+    let confirmed = handle.confirm(None, terms.only_asked()?).await?;
     Ok(Json(json!({"generation": confirmed})).into_response())
 }
 

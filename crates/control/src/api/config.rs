@@ -6,13 +6,13 @@ use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use kakei_config::{Backend, Document, Name};
+use kakei_config::{Document, Name};
 use kakei_proxy::snapshot::Generation;
 use serde::Deserialize;
 
 use super::problem::Problem;
 use super::terms::Terms;
-use crate::edit::Edit;
+use crate::edit::{Edit, NewBackend};
 use crate::handle::{Handle, Outcome, What};
 use crate::refusal::Refusal;
 
@@ -60,35 +60,6 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Document, Problem> {
         }
     };
     parsed.map_err(|diagnostics| Refusal::Invalid(diagnostics).into())
-}
-
-/// A backend as a body: its address alone, or an object.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum NewBackend {
-    Address(kakei_config::BackendAddress),
-    Whole(WholeBackend),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WholeBackend {
-    name: Option<Name>,
-    address: kakei_config::BackendAddress,
-    weight: Option<u32>,
-    #[serde(default)]
-    backup: bool,
-}
-
-impl From<NewBackend> for Backend {
-    fn from(new: NewBackend) -> Self {
-        let whole = match new {
-            NewBackend::Whole(whole) => whole,
-            NewBackend::Address(address) => WholeBackend { name: None, address, weight: None, backup: false },
-        };
-        let name = whole.name.unwrap_or_else(|| Name::new(whole.address.to_string()));
-        Backend { name, address: whole.address, weight: whole.weight.unwrap_or(1), backup: whole.backup }
-    }
 }
 
 /// `POST /v1/clusters/{cluster}/backends`

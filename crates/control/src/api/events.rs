@@ -58,8 +58,9 @@ async fn tell(events: Events, mut last: u64, texts: mpsc::Sender<String>) {
 }
 
 fn text(event: &Arc<Event>) -> String {
-    let data = serde_json::to_string(event).expect("its keys are strings");
-    format!("id: {}\nevent: {}\ndata: {data}\n\n", event.id, event.what.name())
+    let data = serde_json::to_value(event).expect("its keys are strings");
+    let name = data["event"].as_str().unwrap_or_default();
+    format!("id: {}\nevent: {name}\ndata: {data}\n\n", event.id)
 }
 
 /// Texts as a body without an end of its own.

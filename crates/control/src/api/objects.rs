@@ -1,6 +1,6 @@
 //! What there is, as operators want to see it: objects of the document with what the workers count about them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use axum::Json;
 use axum::extract::State;
@@ -360,7 +360,7 @@ pub(super) async fn explain(State(handle): State<Handle>, asked: QueryOf<Explain
     if asked.local.is_none() && asked.url.is_none() {
         return Err(missing("local` or `url"));
     }
-    let anyone = asked.url.as_ref().map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let anyone = asked.url.as_ref().map(|_| explain::ANYONE);
     let fields = asked.headers.iter().flat_map(|headers| headers.split('\n')).filter(|line| !line.is_empty());
     let headers: Option<Vec<_>> = fields.map(explain::field).collect();
     let question = Question {

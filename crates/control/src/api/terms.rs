@@ -94,9 +94,12 @@ impl<S: Sync> FromRequestParts<S> for Terms {
 }
 
 impl Terms {
-    /// Who asks, and why.
-    pub(super) fn asked(self) -> Asked {
-        self.asked
+    /// Who asks, and why, of what is no change.
+    pub(super) fn only_asked(self) -> Result<Asked, Problem> {
+        match self {
+            Terms { asked, expected: None, dry_run: false, confirm: None } => Ok(asked),
+            _ => Err(Problem::bad_request("a confirmation takes a message, and no other terms of a change")),
+        }
     }
 
     /// This change, under these terms.

@@ -13,6 +13,7 @@ use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
 use rustls::crypto::CryptoProvider;
 
 use self::pem::Stamp;
+use crate::wall;
 
 /// What the cryptography is made by. Every use of it names it: there is no default of the process.
 pub fn provider() -> CryptoProvider {
@@ -71,7 +72,7 @@ impl Default for Certificates {
 impl Certificates {
     /// Read those of a document. What did not change since these were read is taken from them.
     pub fn load(&self, document: &Document, purpose: Purpose, now: SystemTime) -> Result<Loaded, Vec<Fault>> {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let now = wall::unix_seconds(now).cast_signed();
         let (mut held, mut faults) = (BTreeMap::new(), Vec::new());
         let (mut renewed, mut warnings) = (Vec::new(), Vec::new());
         for (name, spec) in &document.certificates {

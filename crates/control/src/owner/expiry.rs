@@ -1,6 +1,6 @@
 //! Certificates that are about to expire, said once a day. Changes nothing.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
@@ -19,7 +19,7 @@ pub(super) fn daily() -> tokio::time::Interval {
 
 impl Owner {
     pub(super) fn mind_expiry(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()).cast_signed();
+        let now = wall::unix_seconds(SystemTime::now()).cast_signed();
         for made in self.view.certificates.iter().filter(|made| made.not_after - now < SOON) {
             let (certificate, not_after) = (made.name.clone(), wall::seconds(made.not_after));
             let verb = if made.not_after < now { "has expired:" } else { "expires soon:" };

@@ -2,6 +2,7 @@
 //! its queue, one at a time. It waits for workers only with a bound, and never on the data path.
 
 mod ask;
+mod drift;
 mod expiry;
 mod machine;
 mod pending;

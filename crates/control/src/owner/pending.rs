@@ -1,11 +1,10 @@
 //! Changes that have to be confirmed, and are taken back by themselves otherwise: when their time is over, when too many
-//! requests fail, or when too many backends are down. And what was changed at run time beside the operator's document.
+//! requests fail, or when too many backends are down.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use kakei_config::{Backend, Change as Difference, Document};
+use kakei_config::{Backend, Document};
 use kakei_proxy::snapshot::Generation;
 use kakei_proxy::stats::ListenerMetric;
 use tokio::time::{Instant, sleep_until};
@@ -17,7 +16,6 @@ use crate::handle::{Asked, Change, Confirm, What};
 use crate::history::Entry;
 use crate::refusal::Refusal;
 use crate::sums::Sums;
-use crate::wall;
 
 /// How often a change that is watched is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -58,36 +56,6 @@ pub(super) async fn due(pending: Option<&Pending>) {
     match pending {
         Some(pending) => sleep_until(pending.until.min(pending.look)).await,
         None => std::future::pending().await,
-    }
-}
-
-impl Asked {
-    /// What is written down of a generation that is asked for so.
-    pub(super) fn entry(&self, generation: Generation, changes: Vec<String>, confirm: Option<Confirm>) -> Entry {
-        let now = SystemTime::now();
-        let until = |confirm: Confirm| (now + confirm.within).duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs());
-        Entry {
-            generation,
-            at: wall::rfc3339(now),
-            origin: self.origin.to_owned(),
-            by: self.by.clone(),
-            message: self.message.clone(),
-            confirm_by: confirm.map(until),
-            changes,
-        }
-    }
-}
-
-impl std::fmt::Display for Asked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.origin)?;
-        if let Some(by) = &self.by {
-            write!(f, " ({by})")?;
-        }
-        match &self.message {
-            Some(message) => write!(f, ", \u{201c}{message}\u{201d}"),
-            None => Ok(()),
-        }
     }
 }
 
@@ -182,35 +150,17 @@ impl Owner {
     async fn take_back(&mut self, generation: Generation, why: &str) {
         let Some(pending) = self.pending.take() else { return };
         warn!("generation {} is taken back: {why}", generation.0);
-        let message = Some(format!("generation {} is taken back: {why}", generation.0));
-        let mut change = Change::new(What::Document(Box::new(Document::clone(&pending.before))), "rollback");
-        change.asked.message = message;
+        let mut change = Change::new(What::TakenBack(Arc::clone(&pending.before)), "rollback");
+        change.asked.message = Some(format!("generation {} is taken back: {why}", generation.0));
         match self.change(change).await {
             Ok(_) | Err(Refusal::Unacknowledged { .. }) => {}
+            // Nothing changes any more in this process. It stands in the state that the time is over: the next start sees it.
+            Err(Refusal::Draining) => warn!("generation {} can't be taken back while the proxy drains", generation.0),
             Err(refusal) => {
                 error!("generation {} can't be taken back yet, it will be tried again: {refusal}", generation.0);
                 let again = Instant::now() + LOOK;
                 self.pending = Some(Pending { until: again, look: again, ..pending });
             }
         }
-    }
-
-    /// The operator's whole document runs from now on: it is what later changes at run time are told apart from.
-    pub(super) fn apply_whole(&mut self) -> Option<String> {
-        self.applied = Some(Arc::clone(&self.view.document));
-        let error = self.store.keep_applied(&self.view.document).err()?;
-        error!("{error}; after a restart, changes at run time can't be told from the document's");
-        Some(error.to_string())
-    }
-
-    /// Which of these differences take back what was changed at run time since a whole document was applied last.
-    pub(super) fn drift(&self, differences: &[Difference]) -> Vec<String> {
-        let Some(applied) = self.applied.as_ref().filter(|applied| !Arc::ptr_eq(applied, &self.view.document)) else {
-            return Vec::new();
-        };
-        let since = kakei_config::diff(applied, &self.view.document);
-        let changed: BTreeSet<_> = since.iter().map(|change| (change.kind(), change.name())).collect();
-        let lost = differences.iter().filter(|change| changed.contains(&(change.kind(), change.name())));
-        lost.flat_map(Difference::lines).collect()
     }
 }

@@ -55,7 +55,7 @@ impl Owner {
         if self.drain.is_some() {
             return Err(Refusal::Draining);
         }
-        outcome.generation = Generation(running.0 + 1);
+        outcome.generation = self.store.next();
         let entry = change.asked.entry(outcome.generation, outcome.changes.clone(), change.confirm);
         let before = Arc::clone(&self.view.document);
         let keep = Keep { entry: &entry, changes: &diff };
@@ -82,10 +82,13 @@ impl Owner {
                 edits.into_iter().try_for_each(|edit| edit.apply(&mut document))?;
                 document
             }
-            What::Rollback(to) => {
-                let before = Generation(self.view.generation().0.saturating_sub(1));
-                self.kept(to.unwrap_or(before))?
+            What::Rollback(Some(to)) => self.kept(to)?,
+            What::Rollback(None) => {
+                // A number may be left out: of a file that can't be read.
+                let before = self.view.history.entries().nth_back(1).map(|entry| entry.generation);
+                self.kept(before.ok_or(Refusal::NotKept(self.view.generation().0.saturating_sub(1)))?)?
             }
+            What::TakenBack(before) => Document::clone(&before),
         };
         inherit(&self.view.document.admin, &mut document.admin);
         kakei_config::check(&document).map_err(Refusal::Invalid)?;

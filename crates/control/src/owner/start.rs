@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use kakei_config::{Document, WorkerCount};
 use kakei_proxy::secure::LIFETIME;
@@ -27,6 +27,7 @@ use crate::refusal::Refusal;
 use crate::serve::{self, Door, DoorError};
 use crate::store::{Found, Store, StoreError};
 use crate::view::View;
+use crate::wall;
 
 /// Requests that may wait for the owner; more wait at their senders.
 const QUEUE: usize = 64;
@@ -189,44 +190,57 @@ fn rotation() -> tokio::time::Interval {
     tokio::time::interval_at(tokio::time::Instant::now() + period, period)
 }
 
+/// Where the first generation comes from.
+enum Origin {
+    /// The operator's document, which is not what ran last.
+    Asked,
+    /// It is what ran last; it waits to be confirmed for so long still, and else gives way to what ran before it.
+    Kept(Option<Box<(Entry, Duration, Document)>>),
+    /// What ran last was not confirmed in its time: this ran before it.
+    TakenBack,
+}
+
 /// What runs first.
 pub(super) struct First {
     document: Document,
     generation: Generation,
     asked: Asked,
+    from: Origin,
     /// The generations that were kept.
     entries: Vec<Entry>,
     /// What was kept last; none: nothing was.
     last: Option<Document>,
-    /// Whether this generation is kept already.
-    is_kept: bool,
-    /// It waits to be confirmed for so long still, and is taken back to that.
-    waits: Option<(Entry, Duration, Document)>,
 }
 
 impl First {
     /// The document that was asked for, under the number that it has already where it is what ran last. One that was
     /// never confirmed in its time gives way to what ran before it.
     fn of(document: Document, origin: &'static str, store: &mut Store, found: Found) -> Result<Self, StoreError> {
-        let (entries, next) = (found.entries, store.next());
+        let (entries, generation) = (found.entries, store.next());
         let asked = Asked { origin, ..Asked::default() };
-        let fresh = First { document, generation: next, asked, entries, last: None, is_kept: false, waits: None };
+        let before = entries.iter().nth_back(1).map(|entry| entry.generation);
+        let fresh = First { document, generation, asked, from: Origin::Asked, entries, last: None };
         let Some((entry, last)) = found.last else { return Ok(fresh) };
         if fresh.document != last {
             return Ok(First { last: Some(last), ..fresh });
         }
-        let kept = First { generation: entry.generation, last: Some(last), is_kept: true, ..fresh };
-        let Some(until) = entry.confirm_by else { return Ok(kept) };
-        let before = store.document(Generation(entry.generation.0.saturating_sub(1)))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        match (before, Duration::from_secs(until).checked_sub(now).filter(|left| !left.is_zero())) {
-            (None, _) => Ok(kept),
-            (Some(before), Some(left)) => Ok(First { waits: Some((entry, left, before)), ..kept }),
-            (Some(before), None) => {
+        let fresh = First { last: Some(last), ..fresh };
+        let before = match before.filter(|_| entry.confirm_by.is_some()) {
+            Some(before) => store.document(before)?,
+            None => None,
+        };
+        let left = entry.confirm_by.unwrap_or_default().saturating_sub(wall::unix_seconds(SystemTime::now()));
+        match (before, left) {
+            (None, _) => Ok(First { generation: entry.generation, from: Origin::Kept(None), ..fresh }),
+            (Some(before), 0) => {
                 let message = format!("generation {} was not confirmed in its time", entry.generation.0);
                 warn!("{message}: what ran before it runs again");
                 let asked = Asked { origin: "rollback", by: None, message: Some(message) };
-                Ok(First { document: before, generation: next, is_kept: false, asked, ..kept })
+                Ok(First { document: before, asked, from: Origin::TakenBack, ..fresh })
+            }
+            (Some(before), left) => {
+                let waits = Box::new((entry.clone(), Duration::from_secs(left), before));
+                Ok(First { generation: entry.generation, from: Origin::Kept(Some(waits)), ..fresh })
             }
         }
     }
@@ -237,31 +251,29 @@ impl Owner {
         let last = first.last.unwrap_or_default();
         let diff = kakei_config::diff(&last, &first.document);
         let changes: Vec<String> = diff.iter().flat_map(kakei_config::Change::lines).collect();
-        if let Some(newest) = first.entries.last().filter(|_| !first.is_kept && first.asked.origin != "rollback") {
-            let number = newest.generation.0;
-            warn!(
-                "the document is not what ran last (generation {number}, `kakei rollback {number}`): {}",
-                changes.join("; ")
-            );
+        if let (Some(newest), Origin::Asked) = (first.entries.last(), &first.from) {
+            let (number, changes) = (newest.generation.0, changes.join("; "));
+            warn!("the document is not what ran last (generation {number}, `kakei rollback {number}`): {changes}");
         }
         self.names.want(first.document.hosts());
         self.names.first().await;
         let loaded = self.load(&first.document, Purpose::Start).map_err(StartError::Refused)?;
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
         let entry = first.asked.entry(first.generation, changes, None);
-        let keep = (!first.is_kept).then_some(Keep { entry: &entry, changes: &diff });
+        let entry = (!matches!(first.from, Origin::Kept(_))).then_some(entry);
+        let keep = entry.as_ref().map(|entry| Keep { entry, changes: &diff });
         self.publish(first.document, first.generation, loaded.certificates, keep).map_err(StartError::Refused)?;
         first.entries.into_iter().for_each(|entry| self.view.history.push(entry));
-        let entry = (!first.is_kept).then_some(entry);
-        let is_operators = entry.is_some() && first.asked.origin != "rollback";
         self.acknowledge(entry).await.map_err(StartError::Refused)?;
-        if is_operators {
+        match first.from {
             // What went wrong was logged.
-            let _ = self.apply_whole();
-        }
-        if let Some((entry, left, before)) = first.waits {
-            info!("generation {} waits to be confirmed for {} s more", entry.generation.0, left.as_secs());
-            self.resume_confirmation(entry, left, before);
+            Origin::Asked => drop(self.apply_whole()),
+            Origin::Kept(Some(waits)) => {
+                let (entry, left, before) = *waits;
+                info!("generation {} waits to be confirmed for {} s more", entry.generation.0, left.as_secs());
+                self.resume_confirmation(entry, left, before);
+            }
+            Origin::Kept(None) | Origin::TakenBack => {}
         }
         info!("generation {} runs on {} worker(s)", self.view.generation().0, self.view.workers);
         Ok(())

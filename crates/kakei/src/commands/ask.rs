@@ -1,7 +1,8 @@
 //! `kakei get`, `status`, `history`: what there is, asked of the running proxy.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use kakei::control::wall;
 use serde_json::Value;
 
 use crate::cli::{Ask, Filter, Format, Get, Kind};
@@ -121,6 +122,9 @@ pub(super) fn get(get: &Get) -> Result<(), Failure> {
         Kind::Config => return config(&client, get.ask.output.output),
     };
     let mut rows = rows(client.get(path)?);
+    if get.kind == Kind::Generations {
+        say_unconfirmed(&mut rows);
+    }
     if let Some(name) = &get.name {
         let key = match get.kind {
             Kind::Flows | Kind::Connections => "client",
@@ -164,16 +168,17 @@ fn config(client: &Client, format: Format) -> Result<(), Failure> {
 
 pub(super) fn history(ask: &Ask) -> Result<(), Failure> {
     let mut rows = rows(Client::new(&ask.door.socket).get("/v1/generations")?);
-    // Whatever came after one has ended its wait.
-    rows.last_mut().into_iter().for_each(unconfirmed);
+    say_unconfirmed(&mut rows);
     print(GENERATIONS, rows, ask.output.output);
     Ok(())
 }
 
-/// Say how long a generation waits still, where it has to be confirmed.
-fn unconfirmed(row: &mut Value) {
-    if let Some(until) = row["confirm_by"].as_u64() {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+/// Say how long the newest generation waits still, where it has to be confirmed; what came after one has ended its wait.
+fn say_unconfirmed(rows: &mut [Value]) {
+    if let Some(row) = rows.last_mut()
+        && let Some(until) = row["confirm_by"].as_u64()
+    {
+        let now = wall::unix_seconds(SystemTime::now());
         row["unconfirmed"] = format!("{} s left", until.saturating_sub(now)).into();
     }
 }

@@ -1,9 +1,10 @@
 //! `kakei plan`, `apply`, `confirm`, `rollback`, `diff`, and the verbs of single objects: transactions, asked of the
 //! running proxy.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use kakei::config;
+use kakei::control::wall;
 use serde_json::{Map, Value, json};
 
 use super::document::Source;
@@ -236,7 +237,7 @@ fn told(outcome: &Value) -> String {
     };
     list(lost, &words(&outcome["drift"]));
     if let Some(until) = outcome["confirm_by"].as_u64() {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = wall::unix_seconds(SystemTime::now());
         text.push_str(&format!("taken back in {} s, unless `kakei confirm` comes\n", until.saturating_sub(now)));
     }
     text

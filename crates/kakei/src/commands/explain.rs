@@ -1,10 +1,8 @@
 //! `kakei explain`: where a client's datagram, connection or request goes; live, or by a document.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use kakei::config::{Name, Protocol};
 use kakei::control;
-use kakei::control::explain::Question;
+use kakei::control::explain::{ANYONE, Question};
 use serde_json::Value;
 
 use super::document::Source;
@@ -63,7 +61,7 @@ fn question(explain: &Explain) -> Result<Question, Failure> {
             (dialled.protocol, Some(dialled.address), explain.url.clone())
         }
     };
-    let anyone = url.as_ref().map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let anyone = url.as_ref().map(|_| ANYONE);
     let client = explain.client.or(anyone);
     Ok(Question {
         protocol,

@@ -39,7 +39,8 @@ pub(super) fn survives(setting: &Setting) -> Result<String, String> {
         // No two rounds end at the same point of a change.
         thread::sleep(Duration::from_micros(2_000 + round * 7_919 % 30_000));
         running.kill();
-        if let Some(acknowledged) = writer.join().map_err(|_| "the writer panicked")? {
+        let (acknowledged, attempted) = writer.join().map_err(|_| "the writer panicked")?;
+        if let Some(acknowledged) = acknowledged {
             changes += acknowledged.generation - last.generation;
             last = acknowledged;
         }
@@ -53,7 +54,7 @@ pub(super) fn survives(setting: &Setting) -> Result<String, String> {
         running = stage.start(&[])?;
         let now = stage.state(&mut running).map_err(|why| format!("round {round}: {why}"))?;
         // The last one may have been written down without its acknowledgement having come through.
-        let is_ahead = now.generation == last.generation + 1;
+        let is_ahead = (now.generation, now.weight) == (last.generation + 1, attempted);
         if !is_ahead && (now.generation, now.weight) != (last.generation, last.weight) {
             return Err(format!("round {round}: {last:?} was acknowledged, {now:?} runs"));
         }
@@ -131,16 +132,18 @@ impl Stage {
     }
 }
 
-/// Give the backend one weight after the other, as fast as they are taken.
-fn change_until_it_is_gone(socket: &Path) -> Option<Acknowledged> {
-    let mut last = None;
+/// Give the backend one weight after the other, as fast as they are taken: the last that was acknowledged, and the one
+/// that wasn't.
+fn change_until_it_is_gone(socket: &Path) -> (Option<Acknowledged>, u64) {
+    let (mut last, mut attempted) = (None, 0);
     for weight in (1..=256).cycle() {
+        attempted = weight;
         let body = format!("{{\"weight\":{weight}}}");
         let answer = request(socket, "PATCH", "/v1/clusters/c/backends/a", (JSON, &body));
-        let Ok((200, said)) = answer else { return last };
+        let Ok((200, said)) = answer else { break };
         let generation = serde_json::from_str::<Value>(&said).ok().and_then(|said| said["generation"].as_u64());
-        let Some(generation) = generation else { return last };
+        let Some(generation) = generation else { break };
         last = Some(Acknowledged { generation, weight });
     }
-    last
+    (last, attempted)
 }
