@@ -36,7 +36,11 @@ fn collect<'a>(bytes: &'a [u8], first: Option<&'a [u8]>, needed: usize) -> Resul
         return Ok(Cow::Borrowed(whole));
     }
     let mut message = Vec::with_capacity(needed);
-    for fragment in fragments(bytes) {
+    let mut fragments = fragments(bytes);
+    // What follows the message is somebody else's: another record may be of another type.
+    while message.len() < needed
+        && let Some(fragment) = fragments.next()
+    {
         let fragment = fragment?;
         message.extend_from_slice(&fragment[..fragment.len().min(needed - message.len())]);
     }
