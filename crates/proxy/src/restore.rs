@@ -149,6 +149,7 @@ impl Worker {
                 }
             }
             self.world.arm_review(now, *key);
+            self.world.settle_cluster(*key);
         }
         self.pending.append(&mut out.ops);
     }

@@ -78,7 +78,7 @@ impl<Id: Copy + PartialEq> Waiting<Id> {
     }
 
     /// One that was taken out of the order is waited for no longer.
-    pub(crate) fn serve(&mut self, cluster: ClusterKey) {
+    fn serve(&mut self, cluster: ClusterKey) {
         let Some(queue) = self.queues.get_mut(cluster) else { return };
         queue.len -= 1;
         if queue.len == 0 {

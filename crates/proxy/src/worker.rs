@@ -103,6 +103,7 @@ impl Worker {
         self.relays.settle(&mut self.world, &mut tick);
         self.http.settle(&mut self.world, &mut tick);
         self.settle_http(&mut tick);
+        self.forget_clusters();
         self.settle_drain(&mut tick);
         self.write_down(&mut tick);
         self.secure.seal(&mut self.world, &mut tick);
@@ -270,6 +271,12 @@ impl Worker {
             Command::Snapshot => return self.asked.push(ticket),
         };
         tick.ask(Op::Reply { ticket, reply });
+    }
+
+    /// Forget removed clusters that nobody needs any more.
+    fn forget_clusters(&mut self) {
+        let (relays, http) = (&self.relays, &self.http);
+        self.world.forget_clusters(|cluster| relays.is_waited_for(cluster) || http.is_waited_for(cluster));
     }
 
     /// Answer those who asked for the worker as it is: at the end of the step, so that whatever it asked for before goes

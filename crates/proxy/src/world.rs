@@ -84,6 +84,9 @@ pub(crate) struct World {
     pub(crate) clusters: SlotMap<ClusterKey, LiveCluster>,
     /// By name; removed ones too, as long as anything lives on them.
     pub(crate) cluster_names: BTreeMap<Name, ClusterKey>,
+    /// Removed clusters that nothing lives on any more: forgotten at the end of the step, so that no key that somebody
+    /// holds in it loses what it stands for.
+    vacant: Vec<ClusterKey>,
     pub(crate) sockets: SlotMap<SocketId, Socket>,
     /// The few of them that are fronts, so that nobody looks for them among those of flows.
     fronts: Vec<SocketId>,
@@ -105,6 +108,7 @@ impl World {
             listeners: SlotMap::with_key(),
             clusters: SlotMap::with_key(),
             cluster_names: BTreeMap::new(),
+            vacant: Vec::new(),
             sockets: SlotMap::with_key(),
             fronts: Vec::new(),
             timers: Timers::new(),
@@ -200,14 +204,25 @@ impl World {
         self.settle_cluster(key);
     }
 
-    /// Forget a removed cluster that nothing lives on.
+    /// Have a removed cluster forgotten that nothing lives on.
     pub(crate) fn settle_cluster(&mut self, key: ClusterKey) {
-        if self.clusters.get(key).is_some_and(LiveCluster::is_gone)
-            && let Some(cluster) = self.clusters.remove(key)
-        {
-            self.cluster_names.remove(&cluster.spec.name);
-            let timers = [cluster.review, cluster.idle_pools, cluster.probing.timer];
-            timers.into_iter().flatten().for_each(|timer| self.timers.cancel(timer));
+        if self.clusters.get(key).is_some_and(LiveCluster::is_gone) && !self.vacant.contains(&key) {
+            self.vacant.push(key);
+        }
+    }
+
+    /// Forget the removed clusters that nothing lives on and nobody waits for.
+    pub(crate) fn forget_clusters(&mut self, is_waited_for: impl Fn(ClusterKey) -> bool) {
+        for key in std::mem::take(&mut self.vacant) {
+            if is_waited_for(key) {
+                self.vacant.push(key);
+            } else if self.clusters.get(key).is_some_and(LiveCluster::is_gone)
+                && let Some(cluster) = self.clusters.remove(key)
+            {
+                self.cluster_names.remove(&cluster.spec.name);
+                let timers = [cluster.review, cluster.idle_pools, cluster.probing.timer];
+                timers.into_iter().flatten().for_each(|timer| self.timers.cancel(timer));
+            }
         }
     }
 

@@ -254,7 +254,13 @@ impl Http {
         self.queues.leave(cluster, id, |id| exchanges.get(id).is_some_and(|other| other.phase == Phase::Queued));
     }
 
-    /// Send those that wait and for which there is room now, the longest waiting first.
+    /// Whether anybody waits for a backend of this cluster.
+    pub(crate) fn is_waited_for(&self, cluster: ClusterKey) -> bool {
+        self.queues.is_waited_for(cluster)
+    }
+
+    /// Send those that wait and for which there is room now, the longest waiting first; tell those for which there never
+    /// will be.
     pub(super) fn serve_queues(&mut self, world: &mut World, tick: &mut Tick<'_>) {
         for cluster in self.queues.take_stirred() {
             self.serve_queue(world, tick, cluster);
@@ -266,17 +272,30 @@ impl Http {
             let exchanges = &self.exchanges;
             let waits = |id: ExchangeId| exchanges.get(id).is_some_and(|other| other.phase == Phase::Queued);
             let Some(id) = self.queues.next(cluster, waits) else { return };
-            let Choice::Backend(backend) = self.choose(world, tick.now, id) else {
+            if !self.place_waiting(world, tick, id, cluster) {
                 return self.queues.put_back(cluster, id);
-            };
-            let exchange = &mut self.exchanges[id];
-            exchange.end_wait(tick.now);
-            let listener = self.sessions[exchange.session].arrived.listener;
-            exchange.enter(Phase::Deciding, tick.now);
-            world.listeners[listener].values[ListenerMetric::RequestsQueued] -= 1;
-            self.queues.serve(cluster);
-            self.assign(world, tick, id, (cluster, backend));
+            }
         }
         self.queues.stir();
+    }
+
+    /// Send one that waits, or tell it that there will be nobody: false where it goes on waiting. A cluster all of whose
+    /// backends are down may have one again in time; one that was removed never will.
+    fn place_waiting(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, cluster: ClusterKey) -> bool {
+        match self.choose(world, tick.now, id) {
+            Choice::Backend(backend) => {
+                self.dequeue(world, id);
+                let exchange = &mut self.exchanges[id];
+                exchange.end_wait(tick.now);
+                exchange.enter(Phase::Deciding, tick.now);
+                self.assign(world, tick, id, (cluster, backend));
+            }
+            Choice::Exhausted => self.refuse(world, tick, id, (502, CloseReason::ConnectFailed)),
+            Choice::Nobody if world.clusters[cluster].removed => {
+                self.refuse(world, tick, id, (503, CloseReason::NoBackend));
+            }
+            Choice::Full | Choice::Nobody => return false,
+        }
+        true
     }
 }

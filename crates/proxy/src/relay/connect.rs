@@ -49,7 +49,7 @@ impl Relays {
     pub(super) fn place(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) {
         match self.choose(world, id) {
             // Those that wait were here first.
-            Choice::Backend(_) if self.is_waited_for(id) => {
+            Choice::Backend(_) if self.relays[id].cluster.is_some_and(|cluster| self.is_waited_for(cluster)) => {
                 self.queues.stir();
                 self.enqueue(world, tick, id);
             }
@@ -60,13 +60,25 @@ impl Relays {
         }
     }
 
-    /// The same for one that waits: false where it goes on waiting.
+    /// The same for one that waits: false where it goes on waiting. A cluster all of whose backends are down may have
+    /// one again in time; one that was removed never will.
     pub(super) fn place_waiting(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) -> bool {
-        let Choice::Backend(backend) = self.choose(world, id) else { return false };
-        let relay = &mut self.relays[id];
-        relay.detail.queued += tick.now - relay.since;
-        self.connect(world, tick, id, backend);
+        match self.choose(world, id) {
+            Choice::Backend(backend) => {
+                self.dequeue(world, id);
+                let relay = &mut self.relays[id];
+                relay.detail.queued += tick.now - relay.since;
+                self.connect(world, tick, id, backend);
+            }
+            Choice::Exhausted => self.end(world, tick, id, CloseReason::ConnectFailed),
+            Choice::Nobody if self.is_of_removed(world, id) => self.end(world, tick, id, CloseReason::NoBackend),
+            Choice::Full | Choice::Nobody => return false,
+        }
         true
+    }
+
+    fn is_of_removed(&self, world: &World, id: RelayId) -> bool {
+        self.relays[id].cluster.is_some_and(|cluster| world.clusters[cluster].removed)
     }
 
     fn choose(&self, world: &mut World, id: RelayId) -> Choice {
@@ -163,6 +175,7 @@ impl Relays {
         } else {
             self.end(world, tick, id, CloseReason::ConnectFailed);
         }
+        world.settle_backend(cluster, backend);
     }
 
     /// Give the place on the backend back.

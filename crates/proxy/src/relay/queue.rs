@@ -19,9 +19,9 @@ impl Relays {
         self.queues.is_stirred()
     }
 
-    /// Whether others wait for a backend of the relay's cluster.
-    pub(super) fn is_waited_for(&self, id: RelayId) -> bool {
-        self.relays[id].cluster.is_some_and(|cluster| self.queues.is_waited_for(cluster))
+    /// Whether anybody waits for a backend of this cluster.
+    pub(crate) fn is_waited_for(&self, cluster: ClusterKey) -> bool {
+        self.queues.is_waited_for(cluster)
     }
 
     /// Wait for a backend with room, where there is a place to wait.
@@ -53,7 +53,8 @@ impl Relays {
         self.queues.leave(cluster, id, |id| relays.get(id).is_some_and(|relay| relay.phase == Phase::Queued));
     }
 
-    /// Connect those that wait and for which there is room now, the longest waiting first.
+    /// Connect those that wait and for which there is room now, the longest waiting first; tell those for which there
+    /// never will be.
     pub(super) fn serve_queues(&mut self, world: &mut World, tick: &mut Tick<'_>) {
         for cluster in self.queues.take_stirred() {
             self.serve_queue(world, tick, cluster);
@@ -65,12 +66,9 @@ impl Relays {
             let relays = &self.relays;
             let waits = |id: RelayId| relays.get(id).is_some_and(|relay| relay.phase == Phase::Queued);
             let Some(id) = self.queues.next(cluster, waits) else { return };
-            let listener = self.relays[id].listener;
             if !self.place_waiting(world, tick, id) {
                 return self.queues.put_back(cluster, id);
             }
-            world.listeners[listener].values[ListenerMetric::ConnectionsQueued] -= 1;
-            self.queues.serve(cluster);
         }
         self.queues.stir();
     }

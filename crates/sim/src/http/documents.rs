@@ -211,7 +211,8 @@ fn policy(rng: &mut Rng) -> OnChange {
 /// Change something of the second cluster, its route, or what nobody asks for; the listener aside goes or comes. Never
 /// anything of the first and the third.
 pub(super) fn edit(document: &mut Document, rng: &mut Rng, changes: u64) {
-    match rng.u8(0..6) {
+    match rng.u8(0..8) {
+        6 | 7 => retire(document, rng),
         0 => {
             let new = backend(2, rng);
             let Some(two) = document.clusters.get_mut(&Name::new("two")) else { return };
@@ -243,6 +244,20 @@ pub(super) fn edit(document: &mut Document, rng: &mut Rng, changes: u64) {
                 document.routes.insert(name, route);
             }
         }
+    }
+}
+
+/// The second cluster goes, and its routes say so; or they come back to it.
+fn retire(document: &mut Document, rng: &mut Rng) {
+    let name = Name::new("two");
+    let gone = document.clusters.remove(&name).is_some();
+    if !gone {
+        document.clusters.insert(name.clone(), cluster(2, rng, false));
+    }
+    for route in ["two", "aside-two"] {
+        let Some(route) = document.routes.get_mut(&Name::new(route)) else { continue };
+        route.cluster = (!gone).then(|| name.clone());
+        route.respond = gone.then(|| Respond { status: 503, ..Respond::default() });
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use fastrand::Rng;
 use kakei_config::{Document, Name};
 use kakei_proxy::limits::STREAM_READ;
-use kakei_proxy::record::{Detail, Record};
+use kakei_proxy::record::{CloseReason, Detail, Record};
 use kakei_proxy::seam::{Instant, Notice, Op, Reply};
 use kakei_proxy::stats::{BackendMetric, ListenerMetric, Stats};
 
@@ -30,6 +30,9 @@ pub(super) struct Truth {
     rates: Rates,
     /// Of which change the second cluster's route was since when.
     marks: Vec<(Instant, u64)>,
+    /// Which clusters there are, and since when the second one is gone.
+    clusters: BTreeSet<Name>,
+    gone: Option<Instant>,
     /// Of which it was when a request began, and of which its answer says that it was.
     began: BTreeMap<u64, Instant>,
     marked: BTreeMap<u64, u64>,
@@ -60,6 +63,8 @@ impl Truth {
             records: 0,
             rates: Rates::new(document, workers),
             marks: vec![(Instant::ZERO, 0)],
+            clusters: document.clusters.keys().cloned().collect(),
+            gone: None,
             began: BTreeMap::new(),
             marked: BTreeMap::new(),
             waited: BTreeMap::new(),
@@ -82,6 +87,11 @@ impl Truth {
 
     /// The document is another one from now on.
     pub(super) fn publish(&mut self, now: Instant, document: &Document) {
+        self.clusters = document.clusters.keys().cloned().collect();
+        match document.clusters.contains_key(&Name::new("two")) {
+            true => self.gone = None,
+            false => drop(self.gone.get_or_insert(now)),
+        }
         let set = document.routes.get(&Name::new("two")).map(|route| &route.response.set);
         let mark = set.and_then(|set| set.get(MARK)?.parse().ok()).unwrap_or(0);
         if self.marks.last().is_some_and(|(_, last)| *last != mark) {
@@ -203,6 +213,13 @@ impl Truth {
         let id = detail.target.split_once("id=").and_then(|(_, id)| id.parse::<u64>().ok());
         let Some((ask, _)) = id.and_then(|id| self.asked.get(&id)) else { return Ok(()) };
         self.began.insert(ask.id, record.admitted);
+        let ended = record.admitted + record.duration;
+        if record.reason == CloseReason::QueueTimeout
+            && record.cluster.as_ref().is_some_and(|cluster| cluster.as_str() == "two")
+            && self.gone.is_some_and(|since| since < ended)
+        {
+            return Err(format!("waited for a backend of a cluster that is gone: {record:?}"));
+        }
         if let Some(cluster) = record.cluster.clone().filter(|_| !detail.queued.is_zero() && detail.attempts == 1) {
             let waited = (record.admitted, record.admitted + detail.queued);
             self.waited.entry((worker, cluster)).or_default().push(waited);
@@ -260,6 +277,9 @@ impl Truth {
             report.violations.push("no counters".to_owned());
         }
         stats.iter().for_each(|stats| check_gauges(stats, report));
+        for of in stats.iter().flat_map(|stats| &stats.clusters).filter(|of| !self.clusters.contains(&of.cluster)) {
+            report.violations.push(format!("nothing is on {}, which was removed, and it is still there", of.cluster));
+        }
         let listeners = || stats.iter().flat_map(|stats| &stats.listeners);
         let ended: u64 = listeners().map(|listener| listener.exchange_closes.sum()).sum();
         let requests: u64 = listeners().map(|listener| listener.values[ListenerMetric::Requests]).sum();

@@ -122,10 +122,24 @@ impl Author {
         }
     }
 
+    /// What leads to a cluster leads to the other one, and it goes; or it comes back.
+    fn retire(&mut self, document: &mut Document, name: &Name) {
+        let other = Name::new(if name.as_str() == "one" { "two" } else { "one" });
+        if !document.clusters.contains_key(&other) || !document.clusters.contains_key(name) {
+            let cluster = self.cluster();
+            document.clusters.entry(name.clone()).or_insert(cluster);
+            return;
+        }
+        let ways = document.routes.values_mut().map(|route| &mut route.cluster);
+        let ways = ways.chain(document.listeners.values_mut().map(|listener| &mut listener.cluster));
+        ways.filter(|way| way.as_ref() == Some(name)).for_each(|way| *way = Some(other.clone()));
+        document.clusters.remove(name);
+    }
+
     /// Change something that isn't the stable route, its cluster or its listener.
     pub(super) fn edit(&mut self, document: &mut Document) {
         let name = Name::new(["one", "two"][self.rng.usize(0..2)]);
-        match self.rng.u8(0..6) {
+        match self.rng.u8(0..8) {
             0 => {
                 let backend = self.backend(1);
                 document.clusters.entry(name).or_default().backends.push(backend);
@@ -145,16 +159,22 @@ impl Author {
                 Some(_) => {}
                 None => {
                     let listener = self.listener(80, false);
+                    if let Some(name) = &listener.cluster {
+                        document.clusters.entry(name.clone()).or_default();
+                    }
                     document.listeners.insert("plain".into(), listener);
                 }
             },
             4 => {
-                if let Some(route) = document.routes.get_mut(&Name::new("exact")) {
+                let is_there = document.clusters.contains_key(&name);
+                if let Some(route) = document.routes.get_mut(&Name::new("exact")).filter(|_| is_there) {
                     route.cluster = Some(name);
                 }
             }
+            6 | 7 => self.retire(document, &name),
             _ => {
                 let on_change = self.on_change();
+                document.clusters.entry(name.clone()).or_default();
                 let route = Route {
                     listener: "named".into(),
                     sni: vec![ServerName::Exact("c.test".into())],

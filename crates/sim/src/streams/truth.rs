@@ -1,7 +1,7 @@
 //! What is true of streams, known without asking the worker: whose bytes go where, who may end what and how, who was
 //! let in, what a record has to say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kakei_config::{Document, Name, OnChange, ServerName};
 use kakei_proxy::record::{CloseReason, Detail, Record};
@@ -19,6 +19,8 @@ use super::{KEPT, StreamReport};
 pub(super) struct Truth {
     /// Every document that ran, the current one last.
     documents: Vec<Document>,
+    /// Since when clusters are gone that were there once.
+    gone: BTreeMap<Name, Instant>,
     /// Who was let in and has no record yet.
     live: BTreeSet<usize>,
     /// How many were let in, and turned away.
@@ -32,6 +34,7 @@ impl Truth {
     pub(super) fn new(document: &Document) -> Self {
         Truth {
             documents: vec![document.clone()],
+            gone: BTreeMap::new(),
             live: BTreeSet::new(),
             accepted: 0,
             refused: 0,
@@ -40,7 +43,11 @@ impl Truth {
         }
     }
 
-    pub(super) fn publish(&mut self, _: Instant, document: &Document) {
+    pub(super) fn publish(&mut self, now: Instant, document: &Document) {
+        let mut gone: BTreeMap<_, _> = self.current().clusters.keys().map(|name| (name.clone(), now)).collect();
+        gone.append(&mut self.gone);
+        self.gone = gone;
+        self.gone.retain(|name, _| !document.clusters.contains_key(name));
         self.documents.push(document.clone());
     }
 
@@ -271,6 +278,12 @@ impl Truth {
                 return Err("no document leads it there".to_owned());
             }
         }
+        let ended = record.admitted + record.duration;
+        if record.reason == CloseReason::QueueTimeout
+            && record.cluster.as_ref().is_some_and(|cluster| self.gone.get(cluster).is_some_and(|since| *since < ended))
+        {
+            return Err("it waited for a backend of a cluster that is gone".to_owned());
+        }
         let after = |time: Option<std::time::Duration>| time.is_some_and(|time| record.duration >= time);
         let knobs = |check: &dyn Fn(&kakei_config::TcpKnobs) -> bool| {
             let clusters = self.documents.iter().filter_map(|d| d.clusters.get(record.cluster.as_ref()?));
@@ -314,6 +327,9 @@ impl Truth {
         let live = sum(ListenerMetric::ConnectionsLive) + sum(ListenerMetric::ConnectionsQueued);
         if live > 0 {
             report.violations.push(format!("{live} connections are counted alive, and nobody is there"));
+        }
+        for of in stats.clusters.iter().filter(|of| !self.current().clusters.contains_key(&of.cluster)) {
+            report.violations.push(format!("nothing is on {}, which was removed, and it is still there", of.cluster));
         }
         // Counters of listeners that were removed went with them.
         let (opened, closed) = (
