@@ -49,6 +49,9 @@ impl Worker {
     pub(crate) fn run_handshakes(&mut self, tick: &mut Tick<'_>) {
         let mut done = 0;
         while let Some(socket) = self.secure.next_handshake(done) {
+            if !self.is_owned(socket) {
+                continue;
+            }
             let told = self.secure.shake(&mut self.world, tick, socket);
             self.pass_told(tick, socket, told);
             done += 1;
@@ -58,8 +61,10 @@ impl Worker {
 
     /// The time for a handshake is over.
     pub(crate) fn expire_handshake(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
-        let end = self.secure.expire(&mut self.world, socket);
-        self.pass_end(tick, socket, end);
+        if self.is_owned(socket) {
+            let end = self.secure.expire(&mut self.world, socket);
+            self.pass_end(tick, socket, end);
+        }
     }
 
     fn pass_told(&mut self, tick: &mut Tick<'_>, socket: SocketId, told: Told) {
@@ -106,6 +111,12 @@ impl Worker {
         let mut inner = Tick { now: tick.now, wall: tick.wall, bytes: plain, out: tick.out };
         self.pass_data(&mut inner, socket, Span { start: 0, len: plain.len() as u32 });
         keep(tick.out, mark, plain);
+    }
+
+    /// Whether a stream is under TLS. One whose owner ended it in this step is nobody's: nothing that happens to it is of
+    /// any meaning.
+    pub(crate) fn is_secured(&self, socket: SocketId) -> bool {
+        self.secure.holds(socket) && self.is_owned(socket)
     }
 
     fn is_owned(&self, socket: SocketId) -> bool {

@@ -77,7 +77,7 @@ impl Worker {
     }
 
     pub(crate) fn handle_data(&mut self, tick: &mut Tick<'_>, socket: SocketId, bytes: Span) {
-        match self.secure.holds(socket) {
+        match self.is_secured(socket) {
             true => self.receive_secured(tick, socket, bytes),
             false => self.pass_data(tick, socket, bytes),
         }
@@ -99,7 +99,7 @@ impl Worker {
     }
 
     pub(crate) fn handle_eof(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
-        match self.secure.holds(socket) {
+        match self.is_secured(socket) {
             true => self.end_secured(tick, socket),
             false => self.pass_eof(tick, socket),
         }
@@ -116,7 +116,7 @@ impl Worker {
     }
 
     pub(crate) fn handle_broken(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
-        match self.secure.holds(socket) {
+        match self.is_secured(socket) {
             true => self.break_secured(tick, socket),
             false => self.pass_broken(tick, socket),
         }
@@ -133,7 +133,7 @@ impl Worker {
     }
 
     pub(crate) fn handle_blocked(&mut self, tick: &mut Tick<'_>, socket: SocketId, rest: Span) {
-        match self.secure.holds(socket) {
+        match self.is_secured(socket) {
             true => self.block_secured(tick, socket, rest),
             false => self.pass_blocked(tick, socket, rest),
         }
@@ -150,7 +150,7 @@ impl Worker {
     }
 
     pub(crate) fn handle_drained(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
-        match self.secure.holds(socket) {
+        match self.is_secured(socket) {
             true => self.drain_secured(tick, socket),
             false => self.pass_drained(tick, socket),
         }

@@ -204,11 +204,13 @@ impl Secure {
         self.refuse(world, socket, Failure::new(CloseReason::ClientGone, "the client went before it was over"))
     }
 
-    /// It no longer counts among those that are under way.
+    /// It no longer counts among those that are under way. Its listener may have gone with it in this step.
     pub(super) fn leave_opening(&mut self, world: &mut World, socket: SocketId) {
         let stream = &mut self.streams[socket];
-        if stream.is_opening() {
-            world.listeners[stream.listener].values[ListenerMetric::HandshakesLive] -= 1;
+        if stream.is_opening()
+            && let Some(listener) = world.listeners.get_mut(stream.listener)
+        {
+            listener.values[ListenerMetric::HandshakesLive] -= 1;
         }
         if let Some(timer) = stream.timer.take() {
             world.timers.cancel(timer);

@@ -32,8 +32,19 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_that_goes_takes_handshakes_that_are_under_way_with_it() {
+        let mut failed = 0;
+        for seed in 0..200 {
+            for at_once in [false, true] {
+                failed += run(seed, Plan { at_once, is_removed: true, ..Plan::default() }).failed;
+            }
+        }
+        assert!(failed > 100, "{failed} were cut off");
+    }
+
+    #[test]
     fn a_flood_of_handshakes_is_let_through_a_few_in_each_step() {
-        let told = run(5, Plan { clients: 200, at_once: true, most_bytes: 3_000 });
+        let told = run(5, Plan { clients: 200, at_once: true, most_bytes: 3_000, is_removed: false });
         assert_eq!(told.failed, 0);
         assert!(told.most_handshakes <= kakei_proxy::limits::HANDSHAKES_PER_STEP, "{}", told.most_handshakes);
     }
