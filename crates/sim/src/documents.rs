@@ -22,12 +22,15 @@ pub(crate) const LOCAL_V6: [Ipv6Addr; 2] =
 pub(crate) struct Author {
     rng: Rng,
     calm: bool,
+    /// Whether clusters go, and others come.
+    retires: bool,
     named: u32,
 }
 
 impl Author {
-    pub(crate) fn new(profile: &Profile, rng: Rng) -> Self {
-        Author { rng, calm: profile.weather == Weather::Calm, named: 0 }
+    /// `retires`: whether clusters go, and others come.
+    pub(crate) fn new(profile: &Profile, retires: bool, rng: Rng) -> Self {
+        Author { rng, calm: profile.weather == Weather::Calm, retires, named: 0 }
     }
 
     fn odds(&mut self, of: u32) -> bool {
@@ -58,6 +61,9 @@ impl Author {
 
     /// One change; what it was.
     pub(crate) fn change(&mut self, document: &mut Document) -> &'static str {
+        if self.retires && self.odds(3) {
+            return self.retire(document);
+        }
         match self.rng.u32(0..16) {
             0..=3 => self.add_backend(document),
             4..=5 => self.remove_backend(document),
@@ -228,6 +234,23 @@ impl Author {
     fn any_listener(&mut self, document: &Document) -> Name {
         let names: Vec<&Name> = document.listeners.keys().collect();
         (*pick(&mut self.rng, &names)).clone()
+    }
+
+    /// What leads to a cluster leads to another one, and it goes.
+    fn retire(&mut self, document: &mut Document) -> &'static str {
+        if document.clusters.len() < 2 || self.odds(3) {
+            let name = self.name("c");
+            let cluster = self.cluster();
+            document.clusters.insert(name, cluster);
+            return "add a cluster";
+        }
+        let old = self.any_cluster(document);
+        document.clusters.remove(&old);
+        let other = self.any_cluster(document);
+        let ways = document.routes.values_mut().map(|route| &mut route.cluster);
+        let ways = ways.chain(document.listeners.values_mut().map(|listener| &mut listener.cluster));
+        ways.filter(|way| way.as_ref() == Some(&old)).for_each(|way| *way = Some(other.clone()));
+        "remove a cluster"
     }
 
     fn add_route(&mut self, document: &mut Document) -> &'static str {

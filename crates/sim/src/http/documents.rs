@@ -210,9 +210,11 @@ fn policy(rng: &mut Rng) -> OnChange {
 
 /// Change something of the second cluster, its route, or what nobody asks for; the listener aside goes or comes. Never
 /// anything of the first and the third.
-pub(super) fn edit(document: &mut Document, rng: &mut Rng, changes: u64) {
-    match rng.u8(0..8) {
-        6 | 7 => retire(document, rng),
+pub(super) fn edit(document: &mut Document, rng: &mut Rng, (changes, retires): (u64, bool)) {
+    if retires && rng.u8(0..4) == 0 {
+        return retire(document, rng);
+    }
+    match rng.u8(0..6) {
         0 => {
             let new = backend(2, rng);
             let Some(two) = document.clusters.get_mut(&Name::new("two")) else { return };

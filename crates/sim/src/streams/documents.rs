@@ -18,11 +18,13 @@ pub(super) const STABLE: &str = "stable";
 pub(super) struct Author {
     rng: Rng,
     made: u16,
+    /// Whether clusters go, and come back.
+    retires: bool,
 }
 
 impl Author {
-    pub(super) fn new(rng: Rng) -> Self {
-        Author { rng, made: 0 }
+    pub(super) fn new(retires: bool, rng: Rng) -> Self {
+        Author { rng, made: 0, retires }
     }
 
     pub(super) fn document(&mut self) -> Document {
@@ -139,7 +141,10 @@ impl Author {
     /// Change something that isn't the stable route, its cluster or its listener.
     pub(super) fn edit(&mut self, document: &mut Document) {
         let name = Name::new(["one", "two"][self.rng.usize(0..2)]);
-        match self.rng.u8(0..8) {
+        if self.retires && self.rng.u8(0..4) == 0 {
+            return self.retire(document, &name);
+        }
+        match self.rng.u8(0..6) {
             0 => {
                 let backend = self.backend(1);
                 document.clusters.entry(name).or_default().backends.push(backend);
@@ -171,7 +176,6 @@ impl Author {
                     route.cluster = Some(name);
                 }
             }
-            6 | 7 => self.retire(document, &name),
             _ => {
                 let on_change = self.on_change();
                 document.clusters.entry(name.clone()).or_default();

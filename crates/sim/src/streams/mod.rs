@@ -106,7 +106,7 @@ impl driven::Scene for Scene {
 /// The run of this seed.
 pub fn run_streams(seed: u64) -> StreamReport {
     let mut rng = Rng::with_seed(seed ^ 0x57e4_3a11);
-    let mut author = Author::new(rng.fork());
+    let mut author = Author::new(seed % 8 == 6, rng.fork());
     let document = author.document();
     let snapshot = Arc::new(Snapshot::compile(&document, Generation(1), SHARED, None));
     let role = Role { index: 0, seed: rng.u64(..) };

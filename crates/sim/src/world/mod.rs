@@ -87,7 +87,7 @@ impl World {
     /// A world on this document (or a random one) in which nothing has happened yet.
     pub(crate) fn new(document: Option<&Document>, seed: u64, profile: Profile, traced: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let mut author = Author::new(&profile, rng.fork());
+        let mut author = Author::new(&profile, seed % 16 == 4, rng.fork());
         let mut document = document.cloned().unwrap_or_else(|| author.document());
         // Records are how a flow is believed to have ended.
         document.access_log.to = Some("the checkers".into());
