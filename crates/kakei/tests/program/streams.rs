@@ -2,12 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Room, Running, eventually};
+use crate::harness::{Room, Running, SOON, eventually, kakei};
 
 /// A backend that says its name, and what it was told when the client has ended.
 fn backend(name: &'static str) -> SocketAddr {
@@ -180,4 +181,90 @@ fn bulk_goes_through_the_kernel_and_arrives_whole() {
     assert_eq!(received.len(), whole.len() + 3);
     assert!(received.starts_with(b"a:") && received.ends_with(b".") && received[2..received.len() - 1] == whole[..]);
     assert!(proxy.metrics().sum("kakei_machine_splice_bytes_total", "") > 1 << 20);
+}
+
+#[test]
+fn who_waits_for_a_cluster_that_goes_is_told_at_once_and_nobody_else_notices() {
+    let room = Room::new("streams-waiting");
+    let (a, b) = (backend("a"), backend("b"));
+    let tcp = "tcp = { connections_per_backend = 1, queue = 10, queue_timeout = \"300s\" }\n[clusters.d]\n";
+    let text = document(&room, &[("a", a)], &format!("{tcp}backends = [\"{b}\"]"));
+    let text = text.replace("count = 2", "count = 1");
+    let proxy = Running::start(&room, &text);
+    let mut first = connect(proxy.front());
+    hear(&mut first, "a:");
+    let mut second = connect(proxy.front());
+    second.set_read_timeout(Some(SOON)).unwrap();
+    eventually("it waits", || (proxy.metrics().sum("kakei_connections_queued", "") == 1).then_some(()));
+    let next = text.replace("cluster = \"c\"", "cluster = \"d\"");
+    let (before, after) = next.split_once("[clusters.c]").unwrap();
+    let (_, after) = after.split_once("[clusters.d]").unwrap();
+    let file = room.write("next.toml", &format!("{before}[clusters.d]{after}"));
+    proxy.done(&["apply", file.to_str().unwrap()]);
+    let told = second.read(&mut [0; 8]);
+    assert!(told.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionReset) || told.is_ok_and(|n| n == 0));
+    first.write_all(b"still").unwrap();
+    hear(&mut first, "still");
+    hear(&mut connect(proxy.front()), "b:");
+    assert_eq!(proxy.metrics().sum("kakei_connections_closed_total", "reason=\"no_backend\""), 1);
+    drop(first);
+    eventually("nothing is left of the cluster", || {
+        (proxy.metrics().sum("kakei_backend_connections_live", "cluster=\"c\"") == 0).then_some(())
+    });
+    hear(&mut connect(proxy.front()), "b:");
+}
+
+#[test]
+fn for_want_of_descriptors_clients_wait_unharmed_and_are_served_as_others_leave() {
+    let room = Room::new("streams-descriptors");
+    let file = room.write("k.toml", &document(&room, &[("a", backend("a"))], ""));
+    let mut command = Command::new("sh");
+    let program = kakei();
+    command.args(["-c", "ulimit -n 100 && exec \"$0\" run -c \"$1\""]).arg(program.get_program()).arg(file);
+    let proxy = Running::from(&room, command);
+    let mut clients: Vec<TcpStream> = (0..80).map(|_| connect(proxy.front())).collect();
+    let is_served = |client: &mut TcpStream| {
+        client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        match client.read(&mut [0; 8]) {
+            Ok(length) => Some(length > 0).filter(|heard| *heard).or_else(|| panic!("it was closed")),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) => panic!("a client is not to be harmed: {error}"),
+        }
+    };
+    let mut served = 0;
+    eventually("there are too few descriptors for all", || {
+        let (heard, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut clients)
+            .into_iter()
+            .map(|mut client| (is_served(&mut client), client))
+            .partition(|one| one.0.is_some());
+        served += heard.len();
+        clients = waiting.into_iter().map(|(_, client)| client).collect();
+        // Those that were served leave here, and so make room.
+        clients.is_empty().then_some(())
+    });
+    assert_eq!(served, 80);
+    assert!(proxy.metrics().sum("kakei_accept_failures_total", "") > 0, "there were enough for all");
+}
+
+#[test]
+fn who_is_refused_in_silence_hears_nothing_and_is_counted() {
+    let room = Room::new("streams-silence");
+    let text = document(&room, &[("a", backend("a"))], "");
+    let text = text.replace("drain_timeout", "limits = { connections = 1, refuse = \"silence\" }\ndrain_timeout");
+    let proxy = Running::start(&room, &text.replace("count = 2", "count = 1"));
+    let mut first = connect(proxy.front());
+    hear(&mut first, "a:");
+    let mut second = connect(proxy.front());
+    eventually("it is refused", || {
+        (proxy.metrics().sum("kakei_refused_connections_total", "reason=\"connection_limit\"") == 1).then_some(())
+    });
+    second.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let heard = second.read(&mut [0; 8]).map_err(|error| error.kind());
+    assert_eq!(heard, Err(ErrorKind::WouldBlock), "neither an end nor a reset");
+    drop(first);
+    eventually("there is room again", || {
+        let mut third = connect(proxy.front());
+        third.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        third.read(&mut [0; 2]).is_ok_and(|length| length > 0).then_some(())
+    });
 }

@@ -1,6 +1,7 @@
 //! The epoll machine: one thread, one worker. Collect a batch of events, step the worker, carry out everything it
 //! asks for, wait. Decides nothing: what it opens, sends and closes is the worker's word.
 
+mod descriptors;
 mod epoll;
 mod errors;
 mod flush;
@@ -26,6 +27,7 @@ use kakei_proxy::seam::{BindKey, Command, Event, Inbox, Instant, Outbox, SocketI
 use kakei_proxy::snapshot::Snapshot;
 use kakei_proxy::worker::Role;
 
+use self::descriptors::Descriptors;
 use self::epoll::{Epoll, Ready};
 use self::flush::Sender;
 pub(crate) use self::open::KEEPALIVE_INTERVAL;
@@ -73,10 +75,7 @@ struct Io {
     /// What operations brought about, for the next step.
     backlog: VecDeque<Event>,
     stats: MachineStats,
-    /// Descriptors with this number or a higher one aren't for flows.
-    descriptors: u64,
-    /// How many descriptors this process has open beside this machine's sockets, as far as was seen.
-    others: u64,
+    descriptors: Descriptors,
     /// Streams that were accepted, and those that were connected. Each of the former will need one of the latter.
     clients: u64,
     servers: u64,
@@ -132,8 +131,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             reported: Vec::new(),
             backlog: VecDeque::new(),
             stats: MachineStats::default(),
-            descriptors: open::descriptors(),
-            others,
+            descriptors: Descriptors::new(others),
             clients: 0,
             servers: 0,
         };
@@ -169,6 +167,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
                 }
             }
             events.clear();
+            self.io.count_descriptors();
             self.io.stats.ticks += 1;
             self.desk.line.stats.write(&self.io.stats);
             self.desk.flush();

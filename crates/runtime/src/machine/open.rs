@@ -26,8 +26,6 @@ const SHARED_BUFFER: usize = 4 << 20;
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Between two probes of a peer that may be gone.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Descriptors that are left to the rest of the process: its admin socket, its logs, its new listeners.
-const RESERVE: u64 = 64;
 
 impl Io {
     pub(super) fn listen(&mut self, socket: SocketId, bind: BindKey) {
@@ -179,12 +177,11 @@ impl Io {
         }
     }
 
-    /// The socket, unless the process needs its descriptor more: the kernel gives the lowest free number, so a high
-    /// one says that few are left.
+    /// The socket, unless the process needs its descriptor more.
     fn spare(&self, kind: Kind) -> io::Result<Kind> {
-        match u64::try_from(kind.fd().as_raw_fd()) {
-            Ok(number) if number < self.descriptors => Ok(kind),
-            _ => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        match self.descriptors.spare(kind.fd().as_raw_fd()) {
+            true => Ok(kind),
+            false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
         }
     }
 
@@ -192,12 +189,6 @@ impl Io {
         self.stats.open_failures += 1;
         self.backlog.push_back(Event::OpenFailed { socket, error });
     }
-}
-
-/// The number from which on descriptors are the rest of the process's.
-pub(super) fn descriptors() -> u64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    limit - RESERVE.min(limit / 4)
 }
 
 fn wanted(current: Option<&Snapshot>, bind: BindKey) -> bool {

@@ -25,21 +25,24 @@ impl Io {
     /// Accept clients of a front socket.
     pub(super) fn accept_turn(&mut self, front: SocketId, events: &mut Vec<Event>) -> Turn {
         for _ in 0..ACCEPTS {
-            if !self.has_descriptors() {
-                return self.pause(front, events);
-            }
             let Some(Entry { kind: Kind::Front(socket), .. }) = self.sockets.get_mut(front) else {
                 return Turn::Drained;
             };
-            match acceptfrom_with(&**socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            if !self.descriptors.promise() {
+                return self.pause(front, events);
+            }
+            let accepted = acceptfrom_with(&**socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
+            match &accepted {
+                Ok((fd, _)) => self.descriptors.keep(fd.as_raw_fd()),
+                Err(_) => self.descriptors.take_back(),
+            }
+            match accepted {
                 Ok((fd, peer)) => {
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                     let local = if socket.local.ip().is_unspecified() { local_of(&fd) } else { Some(socket.local) };
                     // A client that is gone already has no addresses.
                     let (Some(peer), Some(local)) = (peer, local) else { continue };
                     self.stats.accepted += 1;
-                    let ours = (self.sockets.len() + self.arrivals.len()) as u64;
-                    self.others = (fd.as_raw_fd() as u64).saturating_sub(ours).max(self.others);
                     let arrival = Arrival(self.arrivals.len() as u32);
                     self.arrivals.push(Some(fd));
                     events.push(Event::Accepted(Accepted { front, arrival, peer, local }));
@@ -53,17 +56,11 @@ impl Io {
         Turn::More
     }
 
-    /// Whether there is a descriptor for a client and one for its backend, beside those that accepted ones will need.
-    fn has_descriptors(&mut self) -> bool {
-        let ours = (self.sockets.len() + self.arrivals.len()) as u64;
-        let owed = (self.clients + self.arrivals.len() as u64).saturating_sub(self.servers);
-        if ours + self.others + owed + 2 <= self.descriptors {
-            return true;
-        }
-        // Others may have closed theirs since. Counting all is dear, but done at most once a pause.
-        let Ok(all) = std::fs::read_dir("/proc/self/fd") else { return false };
-        self.others = (all.count() as u64).saturating_sub(ours);
-        ours + self.others + owed + 2 <= self.descriptors
+    /// Count what is open, and what accepted clients will need for their backends.
+    pub(super) fn count_descriptors(&mut self) {
+        let arrived = self.arrivals.len() as u64;
+        let owed = (self.clients + arrived).saturating_sub(self.servers);
+        self.descriptors.count(self.sockets.len() as u64 + arrived, owed);
     }
 
     /// There is no descriptor for the next client. Those that wait go on waiting.
