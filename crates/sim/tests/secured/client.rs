@@ -12,6 +12,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{DigitallySignedStruct, Error, HandshakeKind, SignatureScheme};
 
 use crate::provider::provider;
+use crate::speech::{Listening, Speech};
 
 /// How a client ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +25,12 @@ pub(crate) enum Ends {
 
 pub(crate) struct Client {
     connection: ClientConnection,
+    speech: Speech,
     payload: Vec<u8>,
     sent: usize,
-    got: Vec<u8>,
+    /// What is to come back.
+    expected: Vec<u8>,
+    got: Listening,
     ends: Ends,
     has_said_end: bool,
     /// What it sent that is still on its way.
@@ -39,15 +43,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(rng: &mut Rng, config: Arc<ClientConfig>, most: usize) -> Self {
-        let payload: Vec<u8> = (0..rng.usize(0..most)).map(|_| rng.u8(..)).collect();
+    pub(crate) fn new(rng: &mut Rng, config: Arc<ClientConfig>, (speech, most): (Speech, usize)) -> Self {
+        let (payload, expected) = speech.of_client(rng, most);
         let ends = if rng.u8(..4) == 0 { Ends::Cut(rng.usize(0..=payload.len())) } else { Ends::Whole };
         let name = ServerName::try_from("echo.test").unwrap();
         Client {
             connection: ClientConnection::new(config, name).unwrap(),
+            speech,
             payload,
             sent: 0,
-            got: Vec::new(),
+            expected,
+            got: Listening::new(speech),
             ends,
             has_said_end: false,
             to_worker: Vec::new(),
@@ -71,7 +77,9 @@ impl Client {
             let next = (self.sent + rng.usize(1..40_000)).min(end);
             self.connection.writer().write_all(&self.payload[self.sent..next]).unwrap();
             self.sent = next;
-            if next == end && !self.has_said_end {
+            // Who ends while an answer is owed to it is taken for gone.
+            let waits = self.speech == Speech::Requests && self.ends == Ends::Whole && !self.has_heard_all();
+            if next == end && !self.has_said_end && !waits {
                 self.has_said_end = true;
                 if self.ends == Ends::Whole {
                     self.connection.send_close_notify();
@@ -97,9 +105,9 @@ impl Client {
             self.from_worker.drain(..read);
             match self.connection.process_new_packets() {
                 Ok(state) => {
-                    let at = self.got.len();
-                    self.got.resize(at + state.plaintext_bytes_to_read(), 0);
-                    self.connection.reader().read_exact(&mut self.got[at..]).unwrap();
+                    let mut plain = vec![0; state.plaintext_bytes_to_read()];
+                    self.connection.reader().read_exact(&mut plain).unwrap();
+                    self.got.hear(&plain);
                     if state.peer_has_closed() {
                         return self.from_worker.clear();
                     }
@@ -117,17 +125,25 @@ impl Client {
         if let Some(failure) = &self.failure {
             return Some(failure.clone());
         }
-        if self.ends == Ends::Whole && self.got.len() != self.payload.len() {
-            return Some(format!("it got {} of {} bytes back", self.got.len(), self.payload.len()));
+        if let Some(wrong) = &self.got.wrong {
+            return Some(wrong.clone());
+        }
+        if self.ends == Ends::Whole && !self.has_heard_all() {
+            return Some(format!("it got {} of {} bytes back", self.got.bodies.len(), self.expected.len()));
         }
         // Reading to the end is an error where the end was not said.
-        let is_said = self.ends != Ends::Whole || matches!(self.connection.reader().read(&mut [0]), Ok(0));
+        let asks = self.ends == Ends::Whole && self.speech == Speech::Bytes;
+        let is_said = !asks || matches!(self.connection.reader().read(&mut [0]), Ok(0));
         (!is_said).then(|| "the end was not said in TLS".to_owned())
     }
 
     /// Whether what it got so far is what it sent.
     pub(crate) fn got_its_own(&self) -> bool {
-        self.payload.starts_with(&self.got)
+        self.expected.starts_with(&self.got.bodies)
+    }
+
+    fn has_heard_all(&self) -> bool {
+        self.got.bodies.len() == self.expected.len() && self.got.is_between()
     }
 
     pub(crate) fn is_whole(&self) -> bool {

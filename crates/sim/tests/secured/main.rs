@@ -8,16 +8,29 @@ mod client;
 mod network;
 #[cfg(test)]
 mod provider;
+#[cfg(test)]
+mod speech;
 
 #[cfg(test)]
 mod tests {
     use crate::network::{Plan, run};
+    use crate::speech::Speech;
 
     #[test]
     fn what_comes_back_is_what_was_sent_however_it_is_cut() {
         let mut seen = [0; 4];
         for seed in 0..300 {
             let told = run(seed, Plan::default());
+            seen.iter_mut().zip(told.counts()).for_each(|(sum, count)| *sum += count);
+        }
+        assert!(seen.iter().all(|count| *count > 0), "whole, cut, resumed, blocked: {seen:?}");
+    }
+
+    #[test]
+    fn answers_under_tls_are_those_of_their_requests_however_they_are_cut() {
+        let mut seen = [0; 4];
+        for seed in 0..200 {
+            let told = run(seed, Plan { speech: Speech::Requests, ..Plan::default() });
             seen.iter_mut().zip(told.counts()).for_each(|(sum, count)| *sum += count);
         }
         assert!(seen.iter().all(|count| *count > 0), "whole, cut, resumed, blocked: {seen:?}");
@@ -35,8 +48,8 @@ mod tests {
     fn a_listener_that_goes_takes_handshakes_that_are_under_way_with_it() {
         let mut failed = 0;
         for seed in 0..200 {
-            for at_once in [false, true] {
-                failed += run(seed, Plan { at_once, is_removed: true, ..Plan::default() }).failed;
+            for (at_once, speech) in [(false, Speech::Bytes), (true, Speech::Bytes), (true, Speech::Requests)] {
+                failed += run(seed, Plan { at_once, is_removed: true, speech, ..Plan::default() }).failed;
             }
         }
         assert!(failed > 100, "{failed} were cut off");
@@ -44,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_handshakes_is_let_through_a_few_in_each_step() {
-        let told = run(5, Plan { clients: 200, at_once: true, most_bytes: 3_000, is_removed: false });
+        let told = run(5, Plan { clients: 200, at_once: true, most_bytes: 3_000, ..Plan::default() });
         assert_eq!(told.failed, 0);
         assert!(told.most_handshakes <= kakei_proxy::limits::HANDSHAKES_PER_STEP, "{}", told.most_handshakes);
     }

@@ -18,8 +18,11 @@ use rustls::sign::CertifiedKey;
 
 use crate::client::{Client, configs};
 use crate::provider::{self, provider};
+use crate::speech::{Listening, Speech};
 
 const CERTIFICATES: [&str; 2] = [include_str!("a.pem"), include_str!("b.pem")];
+/// The longest record that says an end and nothing else.
+const CLOSE_NOTIFY: usize = 64;
 const SHARED: Shared = Shared { workers: 1, balance_seed: 1 };
 
 /// What is simulated.
@@ -32,11 +35,12 @@ pub(crate) struct Plan {
     pub(crate) most_bytes: usize,
     /// Whether the listener is removed while they come, so that a short drain cuts off whoever is left.
     pub(crate) is_removed: bool,
+    pub(crate) speech: Speech,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { clients: 12, at_once: false, most_bytes: 150_000, is_removed: false }
+        Plan { clients: 12, at_once: false, most_bytes: 150_000, is_removed: false, speech: Speech::Bytes }
     }
 }
 
@@ -66,8 +70,9 @@ struct Stream {
     is_blocked: bool,
     /// What the worker wrote in this step and the kernel did not take.
     rest: Vec<u8>,
-    /// Of an echo: what it has to send back.
+    /// Of an echo: what it has to send back, and what it hears.
     echo: Vec<u8>,
+    hears: Option<Listening>,
     /// The worker said that it writes nothing more.
     is_shut: bool,
     has_told_end: bool,
@@ -94,6 +99,7 @@ struct Run {
     is_to_publish: bool,
     /// The listener is gone.
     is_removed: bool,
+    speech: Speech,
     told: Told,
 }
 
@@ -113,12 +119,13 @@ fn certificate(number: usize) -> Arc<Certificate> {
     })
 }
 
-fn document() -> Document {
+fn document(speech: Speech) -> Document {
     let backend: SocketAddr = "10.0.0.1:7".parse().unwrap();
-    let cluster = Cluster { backends: vec![Backend::at(backend)], ..Cluster::default() };
+    let mut cluster = Cluster { backends: vec![Backend::at(backend)], ..Cluster::default() };
+    cluster.http.idle_timeout = Some(Duration::from_millis(50));
     let tls = ListenerTls { certificates: vec!["echo".into()], ..ListenerTls::default() };
     let listener = Listener {
-        protocol: Protocol::Tcp,
+        protocol: if speech == Speech::Bytes { Protocol::Tcp } else { Protocol::Http },
         bind: vec!["0.0.0.0:443".parse().unwrap()],
         cluster: Some("c".into()),
         tls: Some(tls),
@@ -150,18 +157,19 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Told {
         snapshot: None,
         is_to_publish: false,
         is_removed: false,
+        speech: plan.speech,
         told: Told::default(),
     };
     let tickets = TicketKeys::new(&provider());
-    run.publish(0, &document(), tickets.clone());
+    run.publish(0, &document(plan.speech), tickets.clone());
     let configs = configs();
     let change_at = run.rng.usize(0..plan.clients);
     for n in 0..plan.clients {
         if n == change_at && !plan.at_once {
-            run.publish(1, &document(), tickets.clone());
+            run.publish(1, &document(plan.speech), tickets.clone());
         }
         let config = Arc::clone(&configs[run.rng.usize(0..2)]);
-        let client = Client::new(&mut run.rng, config, plan.most_bytes);
+        let client = Client::new(&mut run.rng, config, (plan.speech, plan.most_bytes));
         run.clients.push((client, usize::from(n >= change_at && !plan.at_once)));
         run.arriving.push(n);
         for _ in 0..if plan.at_once { 0 } else { run.rng.usize(1..30) } {
@@ -174,7 +182,7 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Told {
         }
         run.arriving.clear();
         run.is_removed = true;
-        run.publish(2, &Document { listeners: Default::default(), ..document() }, tickets);
+        run.publish(2, &Document { listeners: Default::default(), ..document(plan.speech) }, tickets);
     }
     for _ in 0..200_000 {
         if run.streams.is_empty() && run.arriving.is_empty() {
@@ -278,7 +286,8 @@ impl Run {
             }
             Op::Connect { socket, .. } => {
                 self.opened.push(*socket);
-                self.streams.insert(*socket, Stream { credit: true, ..Stream::default() });
+                let hears = Some(Listening::new(self.speech));
+                self.streams.insert(*socket, Stream { credit: true, hears, ..Stream::default() });
             }
             Op::Write { socket, bytes } => {
                 let bytes = [bytes.head.of(made), bytes.body.of(arena)].concat();
@@ -302,7 +311,11 @@ impl Run {
             Op::Close { socket } => {
                 let stream = self.streams.remove(socket).expect("it is open");
                 // At a deadline whoever takes nothing is not waited for.
-                assert!(stream.rest.is_empty() || self.is_removed, "seed {}: bytes are lost", self.seed);
+                // An HTTP client that has ended, after its answers, is owed nothing but an end that it doesn't wait for.
+                let is_over = stream.client.is_some_and(|n| self.clients[n].0.is_over);
+                let has_ended = self.speech == Speech::Requests && is_over;
+                let is_given_up = self.is_removed || has_ended && stream.rest.len() < CLOSE_NOTIFY;
+                assert!(stream.rest.is_empty() || is_given_up, "seed {}: bytes are lost", self.seed);
                 self.orderly.extend(stream.client.is_none().then_some(*socket));
             }
             Op::Reset { socket } => drop(self.streams.remove(socket)),
@@ -322,7 +335,10 @@ impl Run {
         self.answered += usize::from(stream.client.is_some() && !std::mem::replace(&mut stream.is_answered, true));
         match stream.client {
             Some(n) => self.clients[n].0.from_worker.extend_from_slice(&bytes[..taken]),
-            None => stream.echo.extend_from_slice(&bytes[..taken]),
+            None => {
+                let said = stream.hears.as_mut().expect("it is a backend").answer(&bytes[..taken]);
+                stream.echo.extend_from_slice(&said);
+            }
         }
     }
 
@@ -345,9 +361,9 @@ impl Run {
             self.told.cut += usize::from(!client.is_whole());
             self.told.resumed += usize::from(client.is_resumed());
         }
-        // A drain that is over ends what is left in an orderly way.
+        // A drain that is over ends what is left in an orderly way, and connections to backends serve many requests.
         assert!(
-            plan.is_removed || self.orderly.len() == self.told.whole,
+            plan.is_removed || plan.speech == Speech::Requests || self.orderly.len() == self.told.whole,
             "seed {seed}: an end is passed on where it was said, and only there"
         );
         self.told
