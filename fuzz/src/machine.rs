@@ -330,6 +330,7 @@ impl Machine {
             | Op::Credit { .. }
             | Op::Pipe { .. }
             | Op::Unpipe { .. }
+            | Op::Verify(_)
             | Op::Reset { .. } => panic!("{op:?}, and there are only flows"),
             Op::Connect { socket, .. } => self.open(socket, Kind::Stream),
             Op::Close { socket } => {

@@ -58,6 +58,20 @@ pub const LINGER: Duration = Duration::from_secs(2);
 pub const SPARE_BUFFERS: usize = 256;
 /// The largest one that is kept.
 pub const SPARE_BUFFER: usize = 16 << 10;
+/// Passwords of which a worker has the machine find out at one time whether they are right.
+pub const VERIFYING: usize = 64;
+/// Requests that wait for one such answer.
+pub const VERIFY_WAITERS: usize = 1_024;
+/// How long a request waits for it.
+pub const VERIFY_FOR: Duration = Duration::from_secs(10);
+/// After how long an answer that didn't come is waited for no longer.
+pub const VERIFY_LOST: Duration = Duration::from_secs(60);
+/// Credentials that a worker knows to be right.
+pub const CREDENTIALS: usize = 1_024;
+/// For how long.
+pub const CREDENTIALS_FOR: Duration = Duration::from_secs(300);
+/// Bytes of the body of a service's answer that are read for its connection's sake.
+pub const PASSED_OVER: u64 = 64 << 10;
 /// Rates that are kept apart by client or header; beyond that those that are unknown share one.
 pub const RATES: usize = 100_000;
 /// Routes, and clusters, whose requests' times are counted one by one; those of all others are counted together.
@@ -65,6 +79,7 @@ pub const TIMED: usize = 200;
 /// Steps in which a slow start raises a backend's weight.
 pub const SLOW_START_STEPS: u32 = 10;
 
+const _: () = assert!(VERIFY_LOST.as_secs() > VERIFY_FOR.as_secs(), "who waits is not forgotten");
 const _: () = assert!(COPIED_CHUNK < STREAM_READ, "large pieces are not copied");
 const _: () = assert!(HANDSHAKE_BYTES >= 2 * STREAM_READ, "what comes behind a handshake's end is not held against it");
 const _: () = assert!(BULKY_READ <= STREAM_READ, "a read can be bulky");

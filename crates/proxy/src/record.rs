@@ -105,6 +105,8 @@ reasons! {
     BadResponse: Backend, "bad_response", "The backend's response was malformed, or could have been read in two ways.";
     Denied: Proxy, "denied", "The client's address may not pass the route.";
     Unauthorized: Client, "unauthorized", "The client did not say who it is, or not truly.";
+    AuthBusy: Proxy, "auth_busy", "A password could not be checked: as many are being checked as may, or it took too long.";
+    AuthUnavailable: Backend, "auth_unavailable", "The service that says who may pass could not be asked, did not answer in time, or said that it failed.";
     RateLimited: Proxy, "rate_limited", "There were more requests than may be.";
     TlsTimeout: Client, "tls_timeout", "Its TLS handshake was not over in time.";
     TlsMissing: Client, "tls_missing", "It should have begun with TLS, and did not.";

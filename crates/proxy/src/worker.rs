@@ -143,6 +143,7 @@ impl Worker {
             Event::Blocked { socket, rest } => self.handle_blocked(tick, socket, rest),
             Event::Drained { socket } => self.handle_drained(tick, socket),
             Event::Piped { from, bytes } => self.handle_piped(tick, from, bytes),
+            Event::Verified { job, verdict } => self.http.handle_verified(&mut self.world, tick, (job, verdict)),
             Event::Command { ticket, command } => self.handle_command(tick, ticket, command),
         }
     }

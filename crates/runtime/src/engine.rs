@@ -19,6 +19,7 @@ use kakei_proxy::snapshot::{Generation, Snapshot};
 use kakei_proxy::worker::{Role, Worker};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::beside::{Answers, Bench};
 use crate::front::{self, Group};
 pub use crate::front::{BindError, BindReason};
 use crate::machine::{Machine, message_of, mix};
@@ -143,6 +144,8 @@ pub struct Engine {
     wake: Arc<Wake>,
     gate: Arc<Gate>,
     records: Option<RecordReader>,
+    /// What takes milliseconds, for all workers.
+    bench: Bench,
     turn: usize,
 }
 
@@ -172,6 +175,7 @@ impl Engine {
             wake: Arc::clone(&wake),
             gate,
             records: Some(reader),
+            bench: Bench::new(),
             turn: 0,
         };
         for (index, records) in (0..config.workers).zip(writers) {
@@ -180,6 +184,7 @@ impl Engine {
                 engine: Arc::clone(&wake),
                 stop: AtomicBool::new(false),
                 stats: SharedStats::default(),
+                answers: Answers::default(),
             };
             let (desk, counter) = mailbox::channel(line, records);
             let role = Role { index, seed: mix(config.seed ^ u64::from(index)) };
@@ -194,12 +199,12 @@ impl Engine {
         W: Step,
         F: Fn(Role) -> W + Send + 'static,
     {
-        let (wake, gate) = (Arc::clone(&self.wake), Arc::clone(&self.gate));
+        let (wake, gate, seat) = (Arc::clone(&self.wake), Arc::clone(&self.gate), self.bench.seat());
         thread::Builder::new().name(format!("kakei-worker-{}", role.index)).spawn(move || {
             if pinned {
                 pin(usize::from(role.index));
             }
-            let ran = catch_unwind(AssertUnwindSafe(|| Machine::new(role, make, desk).and_then(Machine::run)));
+            let ran = catch_unwind(AssertUnwindSafe(|| Machine::new(role, make, desk, seat).and_then(Machine::run)));
             // Here the machine is gone, and with it its ends of the rings: who looks now sees that.
             wake.wake();
             gate.open();

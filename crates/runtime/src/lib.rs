@@ -14,6 +14,7 @@ pub mod stats;
 pub mod step;
 pub mod udp;
 
+mod beside;
 mod machine;
 mod mailbox;
 mod wake;

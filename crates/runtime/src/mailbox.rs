@@ -13,6 +13,7 @@ use kakei_proxy::seam::{BindKey, Command, Notice, Reply, Ticket};
 use kakei_proxy::snapshot::Generation;
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
+use crate::beside::Answers;
 use crate::front::FrontSocket;
 use crate::records::RecordWriter;
 use crate::stats::SharedStats;
@@ -53,6 +54,8 @@ pub(crate) struct Line {
     pub(crate) engine: Arc<Wake>,
     pub(crate) stop: AtomicBool,
     pub(crate) stats: SharedStats,
+    /// What was found out beside the worker.
+    pub(crate) answers: Answers,
 }
 
 /// The worker's end.
@@ -190,8 +193,13 @@ mod tests {
         let gate = Arc::new(Gate::new(Wake::new().unwrap()));
         let (mut writers, _) = records::channel(1, 0, &gate);
         let engine = Arc::new(Wake::new().unwrap());
-        let line =
-            Line { machine: Wake::new().unwrap(), engine, stop: AtomicBool::new(false), stats: SharedStats::default() };
+        let line = Line {
+            machine: Wake::new().unwrap(),
+            engine,
+            stop: AtomicBool::new(false),
+            stats: SharedStats::default(),
+            answers: Answers::default(),
+        };
         channel(line, writers.remove(0))
     }
 

@@ -27,7 +27,7 @@ mod world;
 use fastrand::Rng;
 use kakei_config::Document;
 
-pub use self::http::{HttpCounters, HttpReport, run_http};
+pub use self::http::{HttpCounters, HttpReport, run_http, run_http_guarded};
 pub use self::profile::Profile;
 pub use self::report::{Counters, Report, Violation};
 pub use self::streams::{StreamCounters, StreamReport, run_streams};

@@ -1,12 +1,12 @@
 //! Drawn runs of HTTP. A failure names its seed; `run_http(seed)` replays it.
 
-use kakei_sim::{HttpCounters, run_http};
+use kakei_sim::{HttpCounters, HttpReport, run_http, run_http_guarded};
 
-fn all_are_clean(seeds: std::ops::Range<u64>) -> HttpCounters {
+fn all_are_clean(seeds: std::ops::Range<u64>, run: fn(u64) -> HttpReport) -> HttpCounters {
     let mut all = HttpCounters::default();
     let mut broken = Vec::new();
     for seed in seeds {
-        let report = run_http(seed);
+        let report = run(seed);
         let counters = report.counters;
         all.clients += counters.clients;
         all.answered += counters.answered;
@@ -21,6 +21,10 @@ fn all_are_clean(seeds: std::ops::Range<u64>) -> HttpCounters {
         all.repeated += counters.repeated;
         all.restores += counters.restores;
         all.limited += counters.limited;
+        all.passed += counters.passed;
+        all.stopped += counters.stopped;
+        all.questions += counters.questions;
+        all.passwords += counters.passwords;
         if !report.is_clean() && broken.len() < 5 {
             let first: String = report.violations[0].chars().take(600).collect();
             broken.push(format!("seed {}: {first}", report.seed));
@@ -32,7 +36,7 @@ fn all_are_clean(seeds: std::ops::Range<u64>) -> HttpCounters {
 
 #[test]
 fn every_answer_reaches_the_request_that_it_is_for() {
-    let counters = all_are_clean(0..150);
+    let counters = all_are_clean(0..150, run_http);
     assert!(counters.answered > 5_000 && counters.reused > 1_000 && counters.blocked > 1_000, "{counters:?}");
     assert!(counters.errors > 300 && counters.resets > 100 && counters.failed_connects > 100, "{counters:?}");
     assert!(counters.changes > 500 && counters.upgraded > 100 && counters.repeated > 50, "{counters:?}");
@@ -41,7 +45,14 @@ fn every_answer_reaches_the_request_that_it_is_for() {
 
 #[test]
 fn further_seeds_are_clean() {
-    all_are_clean(150..600);
+    all_are_clean(150..600, run_http);
+}
+
+#[test]
+fn nobody_passes_who_may_not_and_everybody_else_does() {
+    let counters = all_are_clean(0..300, run_http_guarded);
+    assert!(counters.passed > 3_000 && counters.stopped > 3_000, "{counters:?}");
+    assert!(counters.questions > 3_000 && counters.passwords > 3_000 && counters.restores > 2_000, "{counters:?}");
 }
 
 #[test]

@@ -242,8 +242,14 @@ pub struct ForwardAuth {
     pub cluster: Name,
     /// The path that it is asked at.
     pub path: String,
+    /// The request's fields that it hears; empty: all that are not about one connection or a body.
+    #[serde(default)]
+    pub headers: Vec<String>,
     /// Fields of its answer that go into the request.
     pub copy: Vec<String>,
+    /// The field of its answer that says who the client is, for the access log.
+    #[serde(default)]
+    pub user: Option<String>,
     /// Time for its answer.
     pub timeout: Duration,
 }

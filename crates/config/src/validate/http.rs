@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{Check, Spot, each};
 use crate::bounds::MAX_OVERLAPS;
 use crate::diagnostics::Diagnostic;
-use crate::model::{Auth, HttpListener, Name, PathMatch, Protocol, Route, ServerName, ValueMatch};
+use crate::model::{HttpListener, Name, PathMatch, Protocol, Route, ServerName, ValueMatch};
 use crate::schema::{ACTIONS, Step};
 use crate::tree::Value;
 
@@ -61,11 +61,6 @@ impl<'a> Check<'a, '_> {
     /// A route of an HTTP listener.
     pub(super) fn http_route(&mut self, name: &Name, route: &Route) {
         let way = |key| [Step::Key("routes"), Step::Key(name.as_str()), Step::Key(key)];
-        if route.auth != Auth::default() {
-            // Whoever asks for a lock must not get an open door.
-            let message = format!("route `{name}`: `auth` isn't carried out by this version yet");
-            self.report(message, &way("auth")).help("`allow` and `deny` are; or answer by `respond` until then");
-        }
         for (key, given) in [("sni", !route.sni.is_empty()), ("alpn", !route.alpn.is_empty())] {
             if given {
                 let message = format!("route `{name}`: `{key}` belongs to TLS passthrough on a TCP listener");

@@ -55,8 +55,9 @@ fn streams(document: Option<&Document>, seed: u64) -> Vec<String> {
         return Vec::new();
     }
     let report = kakei_sim::run_streams(seed);
-    let requests =
-        kakei_sim::run_http(seed).violations.into_iter().map(|wrong| format!("HTTP of seed {seed}: {wrong}"));
+    let requests = [kakei_sim::run_http(seed), kakei_sim::run_http_guarded(seed)];
+    let requests = requests.into_iter().flat_map(|report| report.violations);
+    let requests = requests.map(|wrong| format!("HTTP of seed {seed}: {wrong}"));
     let streams = report.violations.into_iter().map(|wrong| format!("streams of seed {seed}: {wrong}"));
     streams.chain(requests).collect()
 }

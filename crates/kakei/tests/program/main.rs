@@ -2,6 +2,8 @@
 //! `cfg(test)` on each module says to clippy that `unwrap` is fine there.
 
 #[cfg(test)]
+mod auth;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod commands;

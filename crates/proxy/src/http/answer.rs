@@ -70,17 +70,21 @@ impl Http {
         world: &mut World,
         tick: &mut Tick<'_>,
         id: ExchangeId,
-        (status, reason): (u16, CloseReason),
+        refused: (u16, CloseReason),
     ) {
         let exchange = &mut self.exchanges[id];
+        let (status, reason) = exchange.told_of(refused);
         if exchange.phase == Phase::Responding {
             return self.abort(world, tick, id, reason);
         }
         exchange.traits.keeps &= exchange.request_ended && reason != CloseReason::BadRequest;
         if exchange.status == 0 {
-            let after = exchange.retry_after.map(|after| format!("Retry-After: {after}\r\n"));
+            let mut extra = exchange.retry_after.map(|after| format!("Retry-After: {after}\r\n")).unwrap_or_default();
+            if let (401, Some(rule)) = (status, &exchange.rule) {
+                extra.push_str(rule.users.as_ref().map_or("", |users| &users.challenge));
+            }
             self.name_request(world, id);
-            self.answer(tick, id, status, after.unwrap_or_default().as_bytes());
+            self.answer(tick, id, status, extra.as_bytes());
         }
         self.conclude(world, tick, id, reason);
     }

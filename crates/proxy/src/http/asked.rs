@@ -89,7 +89,7 @@ impl HttpListener {
             Some(_) => None,
         };
         let scheme = imagined.url.split_once("://").map_or("http", |(scheme, _)| scheme);
-        let deciding = (&Deciding { head, host: &host, path: &path }, scheme);
+        let deciding = (&Deciding { head, host: &host, path: &path, added: &[] }, scheme);
         let target = rule.as_ref().and_then(|rule| target(rule, deciding));
         let (host, path) = (host.to_string(), String::from_utf8_lossy(&path).into_owned());
         Ok(Decided { host, path, rule, considered, refused, target })

@@ -1,5 +1,5 @@
 //! What becomes of a request: its route, who may pass, how many, and then its route's action. In that order; none of it
-//! waits for anything.
+//! waits for anything, but where a route asks who the client is.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::rule::{Action, Rule};
 use super::session::{SessionId, Stage};
 use super::table::Wanted;
 use crate::balance;
+use crate::cluster::ClusterKey;
 use crate::record::{CloseReason, ExchangeDetail};
 use crate::snapshot::{HttpListener, Target};
 use crate::stats::ListenerMetric;
@@ -27,6 +28,8 @@ pub(super) struct Deciding<'a> {
     pub(super) host: &'a str,
     /// Normalised.
     pub(super) path: &'a [u8],
+    /// Fields that go into it, as lines: what a service says of its client.
+    pub(super) added: &'a [u8],
 }
 
 impl Http {
@@ -104,7 +107,7 @@ impl Http {
         if !self.is_directed(exchange.session, &head.host) {
             return Err((421, CloseReason::Misdirected));
         }
-        let deciding = Deciding { head, host: &head.host, path: &path };
+        let deciding = Deciding { head, host: &head.host, path: &path, added: &[] };
         let client = self.sessions[exchange.session].arrived.client().ip();
         let wanted = Wanted {
             client,
@@ -118,7 +121,10 @@ impl Http {
         let rule = rule.ok_or((404, CloseReason::NoRoute))?;
         self.exchanges[id].rule = Some(Arc::clone(&rule));
         self.pass(world, tick, id, (&rule, &deciding))?;
-        self.act(world, tick, id, (&rule, &deciding))
+        match rule.is_guarded() {
+            true => self.guard(world, tick, id, (&rule, &deciding)),
+            false => self.act(world, tick, id, (&rule, &deciding)),
+        }
     }
 
     /// Whether the request may pass its route.
@@ -156,7 +162,7 @@ impl Http {
         Ok(())
     }
 
-    fn act(
+    pub(super) fn act(
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
@@ -203,10 +209,18 @@ impl Http {
         let mut kept = self.buffer();
         self.write_request(world, id, deciding, &mut kept);
         let exchange = &mut self.exchanges[id];
+        exchange.sit(&world.clusters[cluster], &deciding.head.request.fields, &mut kept);
+        exchange.kept = kept;
+        self.aim(world, id, (cluster, target));
+        self.place(world, tick, id);
+        Ok(())
+    }
+
+    /// Where it goes, and what it is held to there.
+    pub(super) fn aim(&mut self, world: &mut World, id: ExchangeId, (cluster, target): (ClusterKey, &Arc<Target>)) {
+        let exchange = &mut self.exchanges[id];
         let session = &self.sessions[exchange.session];
         let live = &mut world.clusters[cluster];
-        exchange.sit(live, &deciding.head.request.fields, &mut kept);
-        exchange.kept = kept;
         exchange.cluster = Some(cluster);
         exchange.target = Some(Arc::clone(target));
         exchange.affinity =
@@ -215,8 +229,6 @@ impl Http {
         if let Some(rule) = &exchange.rule {
             live.retries.earn(rule.spec.retry.budget);
         }
-        self.place(world, tick, id);
-        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use kakei_config::TcpKnobs;
 use serde::{Deserialize, Serialize};
 
 use super::answer::Accepts;
+use super::guard::Guard;
 use super::rule::Rule;
 use super::session::SessionId;
 use super::upstream::UpstreamId;
@@ -28,6 +29,8 @@ slotmap::new_key_type! {
 pub(super) enum Phase {
     /// It is being decided what becomes of it.
     Deciding,
+    /// It waits to hear whether its client is who it says.
+    Guarded,
     /// It waits for a backend with room.
     Queued,
     /// A connection to its backend is being opened.
@@ -99,6 +102,8 @@ pub(crate) struct Exchange {
     /// When bytes of either body moved last.
     pub(super) moved: Instant,
     pub(super) traits: Traits,
+    /// It may not pass yet; until when that must be known.
+    pub(super) guard: Option<Box<(Guard, Instant)>>,
     /// Whether all of the request came.
     pub(super) request_ended: bool,
     pub(super) request_framing: Framing,
@@ -150,6 +155,7 @@ impl Exchange {
             began: now,
             moved: now,
             traits,
+            guard: None,
             request_ended: false,
             request_framing: Framing::Plain,
             response_framing: Framing::Plain,
@@ -191,9 +197,15 @@ impl Exchange {
     /// What a response is read as an answer to.
     pub(super) fn method(&self) -> &'static str {
         match (self.traits.is_head, self.traits.is_connect) {
+            _ if self.is_question() => "GET",
             (true, _) => "HEAD",
             (_, true) => "CONNECT",
             _ => "GET",
         }
+    }
+
+    /// Whether nothing comes of it if it is sent twice.
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.traits.is_idempotent || self.is_question()
     }
 }

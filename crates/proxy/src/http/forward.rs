@@ -155,7 +155,7 @@ impl Http {
         let head = tick.out.put(&exchange.kept);
         self.upstreams[upstream].write(tick, Gather { head, body: Span::EMPTY });
         let exchange = &mut self.exchanges[id];
-        if !exchange.traits.is_idempotent {
+        if !exchange.is_idempotent() {
             // It is never sent twice.
             exchange.is_whole = false;
             let kept = std::mem::take(&mut exchange.kept);
@@ -163,7 +163,9 @@ impl Http {
         }
         let exchange = &self.exchanges[id];
         let session = exchange.session;
-        if !exchange.request_ended && !self.upstreams[upstream].rest.is_blocked() {
+        if !exchange.request_ended && !exchange.is_held() && !self.upstreams[upstream].rest.is_blocked() {
+            // It was not heard while there was nowhere to send to: its time begins now.
+            self.sessions[session].moved = tick.now;
             self.sessions[session].set_credit(tick, true);
         }
         self.arm_session(session);

@@ -23,6 +23,8 @@ enum Limit {
     Body,
     Write,
     Linger,
+    /// The time in which it must be known whether the request may pass.
+    Guard,
     Queue,
     Connect,
     Response,
@@ -57,8 +59,9 @@ impl Http {
             let total = exchange.rule.as_ref()?.spec.timeouts.request?;
             Some((exchange.began + total, Limit::Request))
         });
+        let guard = exchange.and_then(|exchange| Some((exchange.known_by()?, Limit::Guard)));
         let drain = session.drain.map(|drain| (drain.until, Limit::Drain(drain.change)));
-        let all = [own, of_exchange, total, drain].into_iter().flatten();
+        let all = [own, of_exchange, guard, total, drain].into_iter().flatten();
         all.min_by_key(|(at, _)| *at).unwrap_or((Instant::FAR, Limit::KeepAlive))
     }
 
@@ -138,6 +141,7 @@ impl Http {
             (Limit::Write, None) => self.end_session(world, tick, id, Some(CloseReason::WriteTimeout)),
             (Limit::Write, Some(exchange)) => self.abort(world, tick, exchange, CloseReason::WriteTimeout),
             (Limit::Body, Some(exchange)) => self.refuse(world, tick, exchange, (408, CloseReason::BodyTimeout)),
+            (Limit::Guard, Some(exchange)) => self.expire_guard(world, tick, exchange),
             (Limit::Queue, Some(exchange)) => self.refuse(world, tick, exchange, (503, CloseReason::QueueTimeout)),
             (Limit::Connect, Some(exchange)) => self.fail(world, tick, exchange, Fault::Connect),
             (Limit::Response, Some(exchange)) => self.fail(world, tick, exchange, Fault::Timeout),
@@ -162,7 +166,7 @@ fn exchange_deadline(session: &Session, exchange: &Exchange) -> (Instant, Limit)
     let (Some(knobs), Some(rule)) = (&exchange.tcp, &exchange.rule) else { return never };
     let timeouts = &rule.spec.timeouts;
     match exchange.phase {
-        Phase::Deciding => never,
+        Phase::Deciding | Phase::Guarded => never,
         Phase::Queued => (exchange.since + knobs.queue_timeout, Limit::Queue),
         Phase::Connecting => (exchange.since + knobs.connect_timeout, Limit::Connect),
         Phase::Sent if exchange.request_ended => {

@@ -23,6 +23,8 @@ impl Http {
             (Stage::Closing, _) => "closing",
             (Stage::Idle, _) => "idle",
             (_, None | Some(Phase::Deciding)) => "request",
+            (_, Some(Phase::Guarded)) => "authorizing",
+            _ if exchange.is_some_and(Exchange::is_question) => "authorizing",
             (_, Some(Phase::Queued)) => "queued",
             (_, Some(Phase::Connecting)) => "connecting",
             (_, Some(Phase::Sent)) => "waiting",

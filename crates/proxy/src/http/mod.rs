@@ -1,6 +1,6 @@
 //! HTTP: requests of clients, each joined with a backend's response. Read in this order: `session` (a client's
 //! connection), `receive` (its bytes to requests), `exchange` (a request and its response), `decide` (route, limits,
-//! action), `forward` (backend, connection, queue), `upstream` (a backend's connection), `respond` (its bytes to the
+//! action), `guard` (who may pass), `credentials` (whose password is right), `question` (a service that says who may), `forward` (backend, connection, queue), `upstream` (a backend's connection), `respond` (its bytes to the
 //! client), `retry`, `sticky` (the cookie that names a backend), `answer` (what the proxy says itself), `life` (deadlines),
 //! `end`, `sweep` (many at once), `saved` and `state` (written down and read back).
 //! `rule` and `table` are the routes; `rewrite` writes heads. Knows nothing of datagrams and relays; a connection that is
@@ -8,14 +8,17 @@
 
 mod answer;
 mod asked;
+mod credentials;
 mod date;
 mod decide;
 mod end;
 mod exchange;
 mod forward;
+mod guard;
 mod life;
 mod list;
 mod pattern;
+mod question;
 mod rate;
 mod receive;
 mod respond;
@@ -36,6 +39,7 @@ use kakei_wire::http1::Heads;
 use slotmap::SlotMap;
 
 pub use self::asked::{Decided, Imagined};
+use self::credentials::Credentials;
 use self::date::Date;
 use self::exchange::{Exchange, ExchangeId};
 use self::rate::Rates;
@@ -66,6 +70,9 @@ pub(crate) struct Http {
     /// Requests that wait for a backend with room.
     queues: Waiting<ExchangeId>,
     rates: Rates,
+    credentials: Credentials,
+    /// Requests that waited for a password when they were written down.
+    anew: Vec<ExchangeId>,
     /// Buffers of exchanges that ended.
     spare: Vec<Vec<u8>>,
     /// Sessions whose deadline may be another one since this step.
@@ -88,7 +95,7 @@ impl Http {
 
     /// Whether something is left to be done at once.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.resume.is_empty() || !self.sweeps.is_empty() || self.queues.has_more_to_serve()
+        !self.resume.is_empty() || !self.anew.is_empty() || !self.sweeps.is_empty() || self.queues.has_more_to_serve()
     }
 
     /// Who takes work may have changed.
@@ -113,6 +120,7 @@ impl Http {
 
     /// What is to be done at the end of a step, after all that happened in it.
     pub(crate) fn settle(&mut self, world: &mut World, tick: &mut Tick<'_>) {
+        self.ask_anew(world, tick);
         self.run_sweeps(world, tick);
         self.serve_queues(world, tick);
         for id in std::mem::take(&mut self.resume) {

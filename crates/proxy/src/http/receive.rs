@@ -5,7 +5,7 @@ use kakei_wire::proxy_protocol;
 
 use super::Http;
 use super::decide::Refused;
-use super::exchange::{ExchangeId, Framing};
+use super::exchange::{Exchange, ExchangeId, Framing};
 use super::session::{Input, Session, SessionId, Stage};
 use crate::arrival::{self, Arrived};
 use crate::client::Believed;
@@ -64,7 +64,7 @@ impl Http {
     /// The next request, or a part of it, is there already.
     pub(super) fn resume(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if session.stage == Stage::Idle && !session.input.is_empty() {
+        if matches!(session.stage, Stage::Idle | Stage::Body) && !session.input.is_empty() {
             let kept = std::mem::take(&mut session.input);
             self.feed(world, tick, id, Input::kept(&kept));
         }
@@ -79,6 +79,7 @@ impl Http {
                 Stage::Introduction => self.introduce(world, tick, id, (input, at)),
                 Stage::Idle if begun >= PIPELINED || session.rest.is_blocked() => Next::Keep(at),
                 Stage::Idle | Stage::Head => self.read_head(world, tick, id, (input, at)),
+                Stage::Body if self.is_held(id) => Next::Keep(at),
                 Stage::Body => self.read_body(world, tick, id, (input, at)),
                 Stage::Waiting | Stage::Handshake => Next::Keep(at),
                 Stage::Closing => Next::Drop,
@@ -110,6 +111,12 @@ impl Http {
             Stage::Body | Stage::Waiting | Stage::Closing => {}
         }
         self.arm_session(id);
+    }
+
+    /// Whether the request under way may not pass yet: its body waits.
+    fn is_held(&self, id: SessionId) -> bool {
+        let exchange = self.sessions.get(id).and_then(|session| self.exchanges.get(session.exchange?));
+        exchange.is_some_and(Exchange::is_held)
     }
 
     fn introduce(

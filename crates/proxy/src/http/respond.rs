@@ -1,6 +1,6 @@
 //! A backend's bytes: heads, interim and final, and bodies, on their way to the client.
 
-use kakei_wire::http1::{HeadError, Limits, Piece, ResponseHead, Version, chunk_head};
+use kakei_wire::http1::{HeadError, Limits, Piece, ResponseHead, chunk_head};
 use kakei_wire::message::Length;
 
 use super::Http;
@@ -69,7 +69,7 @@ impl Http {
                 },
                 Reading::Body => match upstream.body.next(input.bytes, at) {
                     Ok(Piece::Data { from, len }) => {
-                        self.pass_response(tick, exchange, (input, from, len));
+                        self.pass_response(world, tick, exchange, (input, from, len));
                         at = from + len;
                     }
                     Ok(Piece::Nothing) => return,
@@ -109,7 +109,7 @@ impl Http {
         if exchange.interim > INTERIM_RESPONSES {
             return self.fail(world, tick, id, Fault::Malformed);
         }
-        if exchange.traits.is_old {
+        if exchange.traits.is_old || exchange.is_question() {
             return;
         }
         self.write_head(tick, id, head, &[]);
@@ -125,6 +125,9 @@ impl Http {
     ) {
         let status = head.response.status;
         self.judge(world, tick, id, status);
+        if self.hears_yes(tick, id, head) {
+            return self.begin_passing_over(world, tick, (upstream, id), (head, is_last));
+        }
         if self.retries_status(world, tick, id, status) {
             return;
         }
@@ -148,16 +151,12 @@ impl Http {
         let seat = self.seat_line(world, tick.now, id);
         self.write_head(tick, id, head, &seat);
         self.recycle(kept);
-        let keeps = match head.version {
-            Version::Http11 => !head.connection.close,
-            Version::Http10 => head.connection.keep_alive && !head.connection.close,
-        };
-        let connection = &mut self.upstreams[upstream];
-        connection.keeps = keeps && !head.until_close;
-        connection.body = kakei_wire::http1::Body::new(head.response.length, head.until_close);
-        connection.reading = Reading::Body;
+        self.begin_body(upstream, head);
+        let exchange = &self.exchanges[id];
         if head.response.length == Length::None {
             self.end_response(world, tick, id, is_last);
+        } else if exchange.is_held() && exchange.traits.is_head {
+            self.cut_answer(world, tick, id);
         } else {
             let session = self.exchanges[id].session;
             self.arm_session(session);
@@ -173,8 +172,17 @@ impl Http {
     }
 
     /// A part of the response's body.
-    fn pass_response(&mut self, tick: &mut Tick<'_>, id: ExchangeId, (input, from, len): (Input<'_>, usize, usize)) {
+    fn pass_response(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (input, from, len): (Input<'_>, usize, usize),
+    ) {
         let exchange = &mut self.exchanges[id];
+        if exchange.is_question() {
+            return self.pass_over(world, tick, id, len);
+        }
         exchange.response_bytes += len as u64;
         let (session, upstream) = (exchange.session, exchange.upstream);
         self.write_piece(tick, id, (input, from, len));
@@ -221,8 +229,11 @@ impl Http {
     }
 
     /// All of the response came.
-    fn end_response(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, is_clean: bool) {
+    pub(super) fn end_response(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, is_clean: bool) {
         let exchange = &mut self.exchanges[id];
+        if exchange.is_question() {
+            return self.end_question(world, tick, id, is_clean);
+        }
         if exchange.response_framing == Framing::Chunked {
             let mut end = b"0\r\n".to_vec();
             if let Some(upstream) = exchange.upstream {
@@ -239,7 +250,8 @@ impl Http {
             self.upstreams[upstream].body = Default::default();
             self.give_up_upstream(world, tick, upstream, is_clean && is_complete);
         }
-        self.conclude(world, tick, id, CloseReason::Completed);
+        let reason = self.exchanges[id].completion();
+        self.conclude(world, tick, id, reason);
     }
 
     fn bad_response(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, error: HeadError) {
@@ -289,6 +301,10 @@ impl Http {
 
     /// The response can't be finished: its client must not take what came for the whole.
     fn break_off(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, reason: CloseReason) {
+        if self.exchanges[id].is_question() {
+            // Nothing of it reached the client.
+            return self.fail(world, tick, id, Fault::Reset);
+        }
         if let Some(place) = self.exchanges[id].place() {
             self.failures.push(place);
         }

@@ -105,7 +105,7 @@ impl Http {
         let others = world.clusters[cluster]
             .members()
             .any(|member| exchange.backend != Some(member) && !exchange.tried.contains(&member));
-        if !others || !exchange.wants_another(fault) || !world.clusters[cluster].retries.has() {
+        if !others || exchange.is_held() || !exchange.wants_another(fault) || !world.clusters[cluster].retries.has() {
             return false;
         }
         self.fail(world, tick, id, fault);
@@ -144,7 +144,7 @@ impl Exchange {
         match fault {
             // Nothing was sent.
             Fault::Connect => true,
-            _ => self.traits.is_idempotent && self.is_whole && !self.traits.upgrades,
+            _ => self.is_idempotent() && self.is_whole && (!self.traits.upgrades || self.is_question()),
         }
     }
 

@@ -11,6 +11,7 @@ use super::Http;
 use super::decide::Deciding;
 use super::exchange::{Exchange, ExchangeId, Framing, RequestId};
 use super::rule::{Edits, Rule};
+use super::session::Session;
 use crate::world::World;
 
 /// What a client said of clients before it, where it is believed.
@@ -47,8 +48,7 @@ impl Http {
             field(out, "Host", host.unwrap_or(request.authority).as_bytes());
         }
         let knobs = &exchange.http.knobs;
-        let client = self.sessions[exchange.session].arrived.client().ip().to_canonical();
-        let believed = knobs.trusted.iter().any(|network| network.contains(&client));
+        let believed = ForwardedBy::of(exchange, &self.sessions[exchange.session]).is_believed;
         let edits = &rule.request;
         let trace = trace(&request.fields);
         copy_fields(&request.fields, edits, &deciding.head.connection, out, |known| match known {
@@ -64,7 +64,8 @@ impl Http {
             Known::Traceparent | Known::Tracestate => trace != Trace::Wrong,
             known => !known.is_hop_by_hop(),
         });
-        self.introduce_client(world, (id, believed), deciding, out);
+        self.introduce_client(world, id, deciding, out);
+        out.extend_from_slice(deciding.added);
         let exchange = &self.exchanges[id];
         out.extend_from_slice(&edits.lines);
         if exchange.request_framing == Framing::Chunked {
@@ -80,41 +81,17 @@ impl Http {
     }
 
     /// Who the client is, by what name it asked, and what the request is known by.
-    fn introduce_client(
-        &mut self,
-        world: &mut World,
-        (id, believed): (ExchangeId, bool),
-        deciding: &Deciding<'_>,
-        out: &mut Vec<u8>,
-    ) {
+    fn introduce_client(&mut self, world: &mut World, id: ExchangeId, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
         let exchange = &mut self.exchanges[id];
         let knobs = &exchange.http.knobs;
-        let session = &self.sessions[exchange.session];
-        let (arrived, scheme) = (&session.arrived, if session.secured.is_some() { "https" } else { "http" });
-        let (client, port) = (arrived.client().ip().to_canonical(), arrived.dialled().port());
-        let authority = deciding.head.request.authority;
-        let before = match believed {
-            true => Before::read(&deciding.head.request.fields),
-            false => Before::default(),
-        };
+        let by = ForwardedBy::of(exchange, &self.sessions[exchange.session]);
+        let before = by.before(deciding);
         if knobs.x_forwarded {
-            list(out, "X-Forwarded-For", &before.x_forwarded_for);
-            put_address(out, client);
-            out.extend_from_slice(b"\r\n");
-            field(out, "X-Forwarded-Proto", before.proto.unwrap_or(scheme.as_bytes()));
-            if let Some(host) = before.host.or((!authority.is_empty()).then_some(authority.as_bytes())) {
-                field(out, "X-Forwarded-Host", host);
-            }
-            out.extend_from_slice(b"X-Forwarded-Port: ");
-            match before.port {
-                Some(port) => out.extend_from_slice(port),
-                None => put_number(out, port),
-            }
-            out.extend_from_slice(b"\r\n");
+            by.write_after(&before, deciding, out);
         }
         if knobs.forwarded {
             list(out, "Forwarded", &before.forwarded);
-            write_forwarded(out, client, (authority, scheme));
+            write_forwarded(out, by.client, (deciding.head.request.authority, by.scheme));
         }
         if knobs.request_id {
             let made = world.rng.u128(..);
@@ -129,6 +106,57 @@ impl Http {
             let version = if exchange.traits.is_old { "1.0" } else { "1.1" };
             field(out, "Via", format!("{version} {via}").as_bytes());
         }
+    }
+}
+
+/// Who the client is, and how it came.
+pub(super) struct ForwardedBy {
+    client: IpAddr,
+    port: u16,
+    scheme: &'static str,
+    /// Whether it is believed what it says of clients before it.
+    pub(super) is_believed: bool,
+}
+
+impl ForwardedBy {
+    pub(super) fn of(exchange: &Exchange, session: &Session) -> Self {
+        let client = session.arrived.client().ip().to_canonical();
+        ForwardedBy {
+            client,
+            port: session.arrived.dialled().port(),
+            scheme: if session.secured.is_some() { "https" } else { "http" },
+            is_believed: exchange.http.knobs.trusted.iter().any(|network| network.contains(&client)),
+        }
+    }
+
+    /// What it says of clients before it, where it is believed.
+    fn before<'a>(&self, deciding: &Deciding<'a>) -> Before<'a> {
+        match self.is_believed {
+            true => Before::read(&deciding.head.request.fields),
+            false => Before::default(),
+        }
+    }
+
+    /// The fields that tell who the client is, by what name it asked, and how it came.
+    pub(super) fn write(&self, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+        self.write_after(&self.before(deciding), deciding, out);
+    }
+
+    fn write_after(&self, before: &Before<'_>, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+        let authority = deciding.head.request.authority;
+        list(out, "X-Forwarded-For", &before.x_forwarded_for);
+        put_address(out, self.client);
+        out.extend_from_slice(b"\r\n");
+        field(out, "X-Forwarded-Proto", before.proto.unwrap_or(self.scheme.as_bytes()));
+        if let Some(host) = before.host.or((!authority.is_empty()).then_some(authority.as_bytes())) {
+            field(out, "X-Forwarded-Host", host);
+        }
+        out.extend_from_slice(b"X-Forwarded-Port: ");
+        match before.port {
+            Some(port) => out.extend_from_slice(port),
+            None => put_number(out, self.port),
+        }
+        out.extend_from_slice(b"\r\n");
     }
 }
 

@@ -8,6 +8,7 @@ use kakei_config::{Name, OnChange, PathMatch, Redirect, Respond, Route};
 use kakei_wire::message::encode_path;
 use regex_automata::meta::Regex;
 
+use super::credentials::Users;
 use super::pattern;
 use crate::snapshot::Target;
 
@@ -38,6 +39,10 @@ pub struct Rule {
     pub(crate) path: Option<Template>,
     /// Whether the times of its requests are counted by themselves.
     pub(crate) is_timed: bool,
+    /// Who may pass by a password.
+    pub(super) users: Option<Users>,
+    /// The cluster of the service that says who may pass.
+    pub(super) service: Option<Arc<Target>>,
     regex: Option<Regex>,
 }
 
@@ -65,13 +70,19 @@ impl Rule {
             _ => Action::Split(spec.split.iter().map(|(cluster, weight)| (target(cluster), *weight)).collect()),
         };
         let (request, response) = (&spec.request, &spec.response);
+        // What only the service says of a client, no client says of itself.
+        let forward = spec.auth.forward.as_ref();
+        let removed = [&request.remove[..], forward.map_or(&[], |forward| &forward.copy)].concat();
+        let asked = |cluster: &Name| Target { on_change: OnChange::Keep, ..Target::clone(&target(cluster)) };
         Rule {
             route: route.cloned(),
             action,
-            request: Edits::new(&request.remove, &request.set, &request.add),
+            request: Edits::new(&removed, &request.set, &request.add),
             response: Edits::new(&response.remove, &response.set, &response.add),
             path: request.path.as_deref().map(Template::new),
             is_timed: false,
+            users: spec.auth.basic.as_ref().map(Users::compile),
+            service: forward.map(|forward| Arc::new(asked(&forward.cluster))),
             regex,
             spec: spec.clone(),
         }
@@ -124,6 +135,11 @@ impl Rule {
     pub fn admits(&self, client: IpAddr) -> bool {
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&client));
         !within(&self.spec.deny) && (self.spec.allow.is_empty() || within(&self.spec.allow))
+    }
+
+    /// Whether it asks who the client is.
+    pub fn is_guarded(&self) -> bool {
+        self.users.is_some() || self.service.is_some()
     }
 
     /// Whether it leads where that target does.

@@ -70,6 +70,7 @@ impl Http {
             sessions,
             idle,
             rates: self.rates.save(now),
+            next_job: self.credentials.next(),
         }
     }
 
@@ -123,6 +124,7 @@ impl Http {
             age: now - exchange.began,
             moved: now - exchange.moved,
             traits: exchange.traits,
+            guard: exchange.guard.as_ref().map(|held| (held.0.clone(), held.1 - now)),
             request_ended: exchange.request_ended,
             framing: [exchange.request_framing, exchange.response_framing],
             kept: exchange.kept.clone(),
@@ -165,6 +167,7 @@ impl Http {
     pub(crate) fn restore(&mut self, mut reading: Reading<'_>, state: HttpState) -> Result<(), RestoreError> {
         let contracts = Contracts::restore(reading.snapshot, state.contracts, state.rules);
         self.rates.restore(reading.now, state.rates);
+        self.credentials.go_on(state.next_job);
         for session in state.sessions {
             self.restore_session(&mut reading, &contracts, session)?;
         }
@@ -242,6 +245,7 @@ impl Http {
         let place = exchange.place();
         let is_sound = match exchange.phase {
             Phase::Deciding => false,
+            Phase::Guarded => exchange.is_held() && exchange.rule.is_some() && exchange.backend.is_none(),
             Phase::Queued => exchange.target.is_some() && exchange.tcp.is_some() && exchange.backend.is_none(),
             Phase::Connecting | Phase::Sent | Phase::Responding => place.is_some() && exchange.tcp.is_some(),
         };
@@ -253,6 +257,9 @@ impl Http {
         let (phase, cluster) = (exchange.phase, exchange.cluster);
         let id = self.exchanges.insert(exchange);
         self.sessions[session].exchange = Some(id);
+        if phase == Phase::Guarded {
+            self.anew.push(id);
+        }
         if let (Phase::Queued, Some(cluster)) = (phase, cluster) {
             self.queues.join(cluster, id);
         }
@@ -358,6 +365,7 @@ fn read_exchange(
         began: now.before(state.age),
         moved: now.before(state.moved),
         traits: state.traits,
+        guard: state.guard.map(|(guard, left)| Box::new((guard, now + left))),
         request_ended: state.request_ended,
         request_framing,
         response_framing,

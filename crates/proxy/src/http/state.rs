@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::Accepts;
 use super::exchange::{Framing, Phase, RequestId, Traits};
+use super::guard::Guard;
 use super::rate::{Permit, RateState};
 use super::session::Stage;
 use super::upstream::Reading;
@@ -32,6 +33,8 @@ pub(crate) struct HttpState {
     /// Of each backend, the one that was used last at the end.
     pub(super) idle: Vec<IdleState>,
     pub(super) rates: Vec<RateState>,
+    /// The number of the next question about a password.
+    pub(super) next_job: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +85,8 @@ pub(super) struct ExchangeState {
     pub(super) age: Duration,
     pub(super) moved: Duration,
     pub(super) traits: Traits,
+    /// What it waits for that may not pass yet; time left for that.
+    pub(super) guard: Option<(Guard, Duration)>,
     pub(super) request_ended: bool,
     /// Of the request, of the response.
     pub(super) framing: [Framing; 2],

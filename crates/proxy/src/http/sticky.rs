@@ -173,7 +173,7 @@ impl Http {
     /// The field that tells a client of its backend, where that is another one than its cookie names.
     pub(super) fn seat_line(&self, world: &World, now: Instant, id: ExchangeId) -> Vec<u8> {
         let exchange = &self.exchanges[id];
-        let Some((cluster, backend)) = exchange.place() else { return Vec::new() };
+        let Some((cluster, backend)) = exchange.place().filter(|_| !exchange.is_held()) else { return Vec::new() };
         let cluster = &world.clusters[cluster];
         let Some(seats) = &cluster.spec.seats else { return Vec::new() };
         // Its own had no room for it this once: it goes there again with its next request.

@@ -15,7 +15,7 @@ impl Http {
     /// The backend switches protocols, which the client must have asked for (RFC 9110 7.8).
     pub(super) fn switch(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, head: &ResponseHead<'_>) {
         let exchange = &mut self.exchanges[id];
-        if !exchange.traits.upgrades || head.response.fields.first(Known::Upgrade).is_none() {
+        if !exchange.traits.upgrades || exchange.is_held() || head.response.fields.first(Known::Upgrade).is_none() {
             return self.fail(world, tick, id, Fault::Malformed);
         }
         exchange.enter(Phase::Responding, tick.now);

@@ -218,7 +218,7 @@ impl Http {
         let Some(exchange) = upstream.exchange else { return };
         let exchange = &mut self.exchanges[exchange];
         exchange.moved = tick.now;
-        if !exchange.request_ended && matches!(exchange.phase, Phase::Sent | Phase::Responding) {
+        if !exchange.request_ended && !exchange.is_held() && matches!(exchange.phase, Phase::Sent | Phase::Responding) {
             self.sessions[exchange.session].set_credit(tick, true);
         }
     }

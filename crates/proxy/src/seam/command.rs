@@ -132,8 +132,8 @@ pub struct ConnectionView {
     pub response_bytes: u64,
     /// Bytes that wait in the worker, both directions.
     pub buffered: u64,
-    /// `preread`, `queued`, `connecting`, `established`, or `half_closed`; with HTTP `preread`, `idle`, `request`, `queued`,
-    /// `connecting`, `waiting`, `responding`, or `closing`.
+    /// `preread`, `queued`, `connecting`, `established`, or `half_closed`; with HTTP `preread`, `idle`, `request`, `authorizing`,
+    /// `queued`, `connecting`, `waiting`, `responding`, or `closing`.
     pub phase: String,
     /// HTTP: how many requests came by it, the one under way included; none: it doesn't speak HTTP.
     pub requests: Option<u32>,

@@ -19,6 +19,7 @@ mod command;
 mod inbox;
 mod stream;
 mod time;
+mod verify;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub use self::command::{BackendHealth, Command, ConnectionView, Filter, FlowView
 pub use self::inbox::{Gather, Inbox, Outbox, Span};
 pub use self::stream::{Accepted, Arrival, BrokenBy, Endpoint};
 pub use self::time::{Instant, Wall};
+pub use self::verify::{Job, Password, Verdict, Verify};
 use crate::record::Record;
 
 slotmap::new_key_type! {
@@ -150,6 +152,13 @@ pub enum Event {
         from: SocketId,
         /// How many reached the other stream.
         bytes: u64,
+    },
+    /// [`Op::Verify`] was carried out; each is answered by exactly one such event, whenever that may be.
+    Verified {
+        /// Which.
+        job: Job,
+        /// What was found out.
+        verdict: Verdict,
     },
     /// The control side asks for something; exactly one [`Op::Reply`] answers each ticket.
     Command {
@@ -310,6 +319,9 @@ pub enum Op {
         /// The id from now on.
         socket: SocketId,
     },
+    /// Find out beside the worker, which goes on meanwhile, whether a password is right. Answered by
+    /// [`Event::Verified`], also where as much is being found out as can be.
+    Verify(Box<Verify>),
     /// The answer to a command.
     Reply {
         /// Whose.

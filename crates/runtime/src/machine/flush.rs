@@ -76,6 +76,7 @@ impl Io {
                     self.flush_any(was, bytes);
                     self.adopt(was, socket);
                 }
+                Op::Verify(verify) => self.seat.ask(self.epoch, *verify, &desk.line),
                 Op::Reply { ticket, reply } => desk.reply(ticket, reply),
                 Op::Notice(notice) => {
                     self.stats.notices_dropped += u64::from(!desk.report(Report::Notice(notice)));
@@ -98,6 +99,12 @@ impl Io {
         self.forget_arrivals();
         self.stats.sockets = self.sockets.len() as u64;
         out.clear();
+    }
+
+    /// What was found out beside the worker is for its next step.
+    pub(super) fn take_answers(&mut self, desk: &Desk) {
+        let ours = desk.line.answers.take().into_iter().filter(|answer| answer.epoch == self.epoch);
+        self.backlog.extend(ours.map(|answer| Event::Verified { job: answer.job, verdict: answer.verdict }));
     }
 
     fn enqueue(&mut self, mut send: Send) {

@@ -34,6 +34,7 @@ pub(crate) use self::open::KEEPALIVE_INTERVAL;
 use self::pipe::Pipe;
 use self::sockets::Sockets;
 use self::write::Writer;
+use crate::beside::Seat;
 use crate::clock;
 use crate::front::FrontSocket;
 use crate::mailbox::{AGAIN, Desk, Report};
@@ -79,6 +80,10 @@ struct Io {
     /// Streams that were accepted, and those that were connected. Each of the former will need one of the latter.
     clients: u64,
     servers: u64,
+    /// Who finds out what takes milliseconds.
+    seat: Seat,
+    /// How many workers this machine had before this one.
+    epoch: u64,
 }
 
 /// Which bytes a step is lent.
@@ -114,7 +119,7 @@ pub(crate) struct Machine<W, F> {
 
 impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
     /// A machine on the thread that calls; the worker is made by `make`.
-    pub(crate) fn new(role: Role, make: F, desk: Desk) -> io::Result<Self> {
+    pub(crate) fn new(role: Role, make: F, desk: Desk, seat: Seat) -> io::Result<Self> {
         let epoll = Epoll::new(&desk.line.machine)?;
         let others = rustix::io::dup(&desk.line.machine)?.as_raw_fd() as u64;
         let io = Io {
@@ -134,6 +139,8 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             descriptors: Descriptors::new(others),
             clients: 0,
             servers: 0,
+            seat,
+            epoch: 0,
         };
         let worker = make(role);
         Ok(Machine { worker, make, role, io, desk, current: None, restarts: Restarts::default() })
@@ -191,6 +198,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             return Lent::Rests;
         }
         self.io.writing.rests.clear();
+        self.io.take_answers(&self.desk);
         let waiting = self.io.backlog.len().min(OTHER_EVENTS);
         events.extend(self.io.backlog.drain(..waiting));
         self.take_orders(events);

@@ -141,6 +141,8 @@ impl Io {
             }
         }
         self.backlog.clear();
+        // What it asked is answered to nobody.
+        self.epoch += 1;
         self.writing = Writer::default();
         (self.clients, self.servers) = (0, 0);
         self.forget_arrivals();

@@ -7,6 +7,7 @@ use fastrand::Rng;
 use kakei_proxy::limits::STREAM_READ;
 
 use super::documents::{ASIDE, FIXED, MARK, WEB};
+use super::guards::Claims;
 use super::message::{Body, Head, chunked, in_chunks, pattern, sized};
 
 /// One request.
@@ -21,6 +22,8 @@ pub(super) struct Ask {
     pub(super) expects: Expects,
     /// What some rate limits go by.
     pub(super) key: u64,
+    /// What it says of who it is, where that is asked.
+    pub(super) claims: Option<Claims>,
     pub(super) upgrades: bool,
     pub(super) body: usize,
     bytes: Vec<u8>,
@@ -42,7 +45,9 @@ pub(super) enum Expects {
 impl Expects {
     fn of(place: &'static str, method: &str, id: u64) -> Self {
         match (place, method) {
-            ("one" | "paced" | "few", _) | ("by-method", "GET" | "HEAD") => Expects::Cluster("one"),
+            ("one" | "paced" | "few" | "locked" | "vouched" | "both", _) | ("by-method", "GET" | "HEAD") => {
+                Expects::Cluster("one")
+            }
             ("two", _) => Expects::Cluster("two"),
             ("three", _) | ("by-method", "POST" | "PUT") => Expects::Cluster("three"),
             ("moved", _) => Expects::Elsewhere(format!("http://a.test/one/x?id={id}")),
@@ -65,7 +70,10 @@ impl Ask {
 
     /// Whether an error may be all that it gets.
     pub(super) fn may_be_refused(&self, status: u16) -> bool {
-        self.expects == Expects::Nothing && status == 404 || matches!(self.place, "paced" | "few") && status == 429
+        let may_get = self.claims.is_some_and(|claims| claims.may_get(status));
+        may_get
+            || self.expects == Expects::Nothing && status == 404
+            || matches!(self.place, "paced" | "few") && status == 429
     }
 
     pub(super) fn has_body(&self) -> bool {
@@ -121,14 +129,14 @@ impl fmt::Display for Client {
 }
 
 impl Client {
-    pub(super) fn new(first: u64, rng: &mut Rng, is_peaceful: bool) -> Self {
+    pub(super) fn new(first: u64, rng: &mut Rng, (is_peaceful, is_guarded): (bool, bool)) -> Self {
         let count = rng.u64(1..8);
         let closes_last = rng.bool();
         let port = if rng.u8(0..5) == 0 { ASIDE } else { WEB };
         let mut asks = Vec::new();
         for id in first..first + count {
             let is_last = id + 1 == first + count;
-            asks.push(ask(id, rng, (is_last, closes_last), port));
+            asks.push(ask(id, rng, (is_last, closes_last, is_guarded), port));
         }
         let whole: usize = asks.iter().map(|ask| ask.bytes.len()).sum();
         let gives_up = (!is_peaceful && rng.u8(0..6) == 0).then(|| rng.usize(0..whole + 2_000));
@@ -227,6 +235,9 @@ impl Client {
             return Ok(true);
         }
         if (100..200).contains(&status) {
+            if head.field("x-gate").is_some() {
+                return Err(format!("what a service says before its answer: {head:?}"));
+            }
             self.input.drain(..head.len);
             return Ok(true);
         }
@@ -241,6 +252,10 @@ impl Client {
         let Body::Whole(body, end) = body else { return Ok(false) };
         match head.field("x-echo") {
             Some(echo) => check(&ask, head, &body, echo)?,
+            None if head.field("x-gate").is_some() => {
+                check_gate(&ask, head, &body)?;
+                came.errors.push((ask.id, status));
+            }
             None if status >= 400 => came.errors.push((ask.id, status)),
             None => check_own(&ask, (head, status), &body)?,
         }
@@ -293,6 +308,16 @@ fn check(ask: &Ask, head: &Head, body: &[u8], echo: &str) -> Result<(), String> 
     Ok(())
 }
 
+/// An answer of a service must be about this request, and whole.
+fn check_gate(ask: &Ask, head: &Head, body: &[u8]) -> Result<(), String> {
+    let (by, len) = (head.field("x-gate"), head.field("x-len").and_then(|text| text.parse().ok()));
+    let is_whole = ask.method == "HEAD" || len.is_some_and(|len| body == pattern(ask.id ^ 0x6a7e, len));
+    match by == Some(&ask.id.to_string()) && is_whole && ask.claims.is_some() {
+        true => Ok(()),
+        false => Err(format!("request {} ({:?}) got of a service {head:?}", ask.id, ask.claims)),
+    }
+}
+
 /// An answer of the proxy's own must be what the document says.
 fn check_own(ask: &Ask, (head, status): (&Head, u16), body: &[u8]) -> Result<(), String> {
     let body_fits = |wanted: &str| ask.method == "HEAD" || body == wanted.as_bytes();
@@ -321,9 +346,17 @@ const PLACES: [&str; 14] = [
     "nowhere",
 ];
 
-fn ask(id: u64, rng: &mut Rng, (is_last, closes): (bool, bool), port: u16) -> Ask {
-    let place = if port == WEB { PLACES[rng.usize(0..PLACES.len())] } else { PLACES[rng.usize(0..8)] };
-    let upgrades = is_last && matches!(place, "one" | "two" | "three") && rng.u8(0..5) == 0;
+const GUARDED: [&str; 3] = ["locked", "vouched", "both"];
+
+fn ask(id: u64, rng: &mut Rng, (is_last, closes, is_guarded): (bool, bool, bool), port: u16) -> Ask {
+    let place = if is_guarded && port == WEB && rng.bool() {
+        GUARDED[rng.usize(0..GUARDED.len())]
+    } else if port == WEB {
+        PLACES[rng.usize(0..PLACES.len())]
+    } else {
+        PLACES[rng.usize(0..8)]
+    };
+    let upgrades = is_last && matches!(place, "one" | "two" | "three" | "locked" | "vouched") && rng.u8(0..5) == 0;
     let method = if upgrades { "GET" } else { ["GET", "GET", "HEAD", "POST", "PUT", "DELETE"][rng.usize(0..6)] };
     let has_body = matches!(method, "POST" | "PUT");
     let body = match rng.u8(0..6) {
@@ -331,12 +364,15 @@ fn ask(id: u64, rng: &mut Rng, (is_last, closes): (bool, bool), port: u16) -> As
         0 => 0,
         1..=3 => rng.usize(0..2_000),
         4 => rng.usize(0..30_000),
+        _ if GUARDED.contains(&place) => rng.usize(0..400_000),
         _ => rng.usize(0..90_000),
     };
     let key = rng.u64(0..2);
     let mut bytes = format!(
         "{method} /{place}/x?id={id} HTTP/1.1\r\nHost: a.test\r\nX-Id: {id}\r\nX-Size: {body}\r\nX-Key: {key}\r\n"
     );
+    let claims = Claims::draw(place, rng);
+    bytes.push_str(&claims.map(|claims| claims.write(place)).unwrap_or_default());
     if closes && is_last && !upgrades {
         bytes.push_str("Connection: close\r\n");
     }
@@ -359,5 +395,5 @@ fn ask(id: u64, rng: &mut Rng, (is_last, closes): (bool, bool), port: u16) -> As
         bytes.splice(0..0, *b"\r\n");
     }
     let expects = Expects::of(place, method, id);
-    Ask { id, method, is_aside: port == ASIDE, place, expects, key, upgrades, body, bytes }
+    Ask { id, method, is_aside: port == ASIDE, place, expects, key, claims, upgrades, body, bytes }
 }

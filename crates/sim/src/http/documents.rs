@@ -12,6 +12,8 @@ use kakei_config::{
     Retry, RetryOn, Route, RouteTimeouts, TcpKnobs,
 };
 
+use super::guards;
+
 /// The port of the listener that is always there, and of the one that comes and goes.
 pub(super) const WEB: u16 = 80;
 pub(super) const ASIDE: u16 = 81;
@@ -29,6 +31,7 @@ pub(super) fn cluster_of(address: SocketAddr) -> &'static str {
     match address.ip() {
         std::net::IpAddr::V4(v4) if v4.octets()[2] == 2 => "two",
         std::net::IpAddr::V4(v4) if v4.octets()[2] == 3 => "three",
+        std::net::IpAddr::V4(v4) if v4.octets()[2] == 4 => "gate",
         _ => "one",
     }
 }
@@ -74,6 +77,12 @@ pub(super) fn document(rng: &mut Rng, is_peaceful: bool) -> Document {
         clusters,
         ..Document::default()
     }
+}
+
+/// Have some routes ask who the client is.
+pub(super) fn guard(document: &mut Document, rng: &mut Rng, is_peaceful: bool) {
+    let of = (route("one", rng, is_peaceful), cluster(4, rng, is_peaceful));
+    guards::add(document, of, rng, is_peaceful);
 }
 
 /// Where a backend is down as soon as probes say so.

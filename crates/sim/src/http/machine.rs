@@ -10,6 +10,7 @@ use kakei_proxy::limits::STREAM_READ;
 use kakei_proxy::seam::{Accepted, Arrival, BrokenBy, Event, Instant, Op, OpenError, Outbox, SocketId};
 
 use super::client::Client;
+use super::guards::Passwords;
 use super::server::Server;
 use super::truth::Truth;
 use super::{HttpCounters, Scene};
@@ -53,6 +54,7 @@ pub(super) struct Machine {
     queue: VecDeque<Client>,
     arrivals: BTreeMap<Arrival, Client>,
     desk: Desk,
+    passwords: Passwords,
     is_peaceful: bool,
     calm: bool,
     next_port: u16,
@@ -79,6 +81,7 @@ impl Machine {
             arrivals: BTreeMap::new(),
             desk: Desk::default(),
             orphans: None,
+            passwords: Passwords::default(),
             is_peaceful,
             calm: false,
             next_port: 10_000,
@@ -86,8 +89,8 @@ impl Machine {
     }
 
     /// One more client wants to connect.
-    pub(super) fn invite(&mut self, truth: &mut Truth) {
-        let client = Client::new(truth.next_id(), &mut self.rng, self.is_peaceful);
+    pub(super) fn invite(&mut self, truth: &mut Truth, is_guarded: bool) {
+        let client = Client::new(truth.next_id(), &mut self.rng, (self.is_peaceful, is_guarded));
         truth.invite(&client);
         self.queue.push_back(client);
     }
@@ -117,6 +120,8 @@ impl Machine {
     pub(super) fn collect(&mut self, now: Instant, events: &mut Vec<Event>, scene: &mut Scene) {
         self.desk.clear(events);
         self.finish_connects(now, events, &mut scene.report.counters);
+        let verified = self.passwords.due(now).into_iter();
+        events.extend(verified.map(|(job, verdict)| Event::Verified { job, verdict }));
         self.accept(events);
         let mut ids: Vec<SocketId> = self.streams.keys().copied().collect();
         self.rng.shuffle(&mut ids);
@@ -300,6 +305,7 @@ impl Machine {
             }
             Peer::Server(server) => {
                 let seen = server.take(now, &bytes[..taken], truth.is_well(server.address))?;
+                report.counters.questions += server.take_questions();
                 if !seen.is_empty() {
                     stream.chosen = None;
                 }
@@ -403,6 +409,10 @@ impl Host for Machine {
                 Op::Notice(notice) => {
                     scene.truth.notice(now, self.index, notice);
                     Ok(())
+                }
+                Op::Verify(verify) => {
+                    scene.report.counters.passwords += 1;
+                    self.passwords.ask(now, verify, (&mut self.rng, self.is_peaceful || self.calm))
                 }
                 Op::Unbind { .. } | Op::Reply { .. } => Ok(()),
                 Op::OpenDatagram { .. } | Op::Send(_) => Err("asks for what isn't there".to_owned()),

@@ -5,6 +5,7 @@
 
 mod client;
 mod documents;
+mod guards;
 mod machine;
 mod message;
 mod rates;
@@ -67,6 +68,14 @@ pub struct HttpCounters {
     pub upgraded: u64,
     /// Requests that a backend saw more than once.
     pub repeated: u64,
+    /// Requests that had to say who their client is, and passed; and those that didn't pass for that.
+    pub passed: u64,
+    /// See above.
+    pub stopped: u64,
+    /// Questions that a service that says who may pass was asked.
+    pub questions: u64,
+    /// Passwords that were looked at.
+    pub passwords: u64,
 }
 
 impl HttpReport {
@@ -90,6 +99,8 @@ struct World {
     document: Document,
     snapshot: Arc<Snapshot>,
     scene: Scene,
+    /// What is taken away of the routes that ask who the client is, where there are any.
+    aside: Option<guards::Aside>,
 }
 
 /// What is around the workers' machines.
@@ -110,9 +121,21 @@ impl driven::Scene for Scene {
 
 /// The run of this seed.
 pub fn run_http(seed: u64) -> HttpReport {
+    run(seed, false)
+}
+
+/// The run of this seed with routes that ask who the client is: by a password, by a service, by both.
+pub fn run_http_guarded(seed: u64) -> HttpReport {
+    run(seed, true)
+}
+
+fn run(seed: u64, is_guarded: bool) -> HttpReport {
     let mut rng = Rng::with_seed(seed ^ 0x4774_7031);
     let is_peaceful = rng.u8(0..4) == 0;
-    let document = documents::document(&mut rng, is_peaceful);
+    let mut document = documents::document(&mut rng, is_peaceful);
+    if is_guarded {
+        documents::guard(&mut document, &mut rng, is_peaceful);
+    }
     let mut report = HttpReport { seed, ..HttpReport::default() };
     if let Err(errors) = kakei_config::check(&document) {
         report.violations.push(format!("the author wrote what can't be: {errors}"));
@@ -131,6 +154,7 @@ pub fn run_http(seed: u64) -> HttpReport {
         shared,
         snapshot,
         scene: Scene { truth: Truth::new(&document, shared.workers, is_peaceful), report },
+        aside: is_guarded.then(guards::Aside::default),
         document,
         rng,
     };
@@ -202,7 +226,7 @@ impl World {
     fn arrive(&mut self) {
         if self.rng.u8(0..8) == 0 && self.scene.report.counters.clients < 50 {
             let at = self.rng.usize(0..self.workers.len());
-            self.workers[at].host.invite(&mut self.scene.truth);
+            self.workers[at].host.invite(&mut self.scene.truth, self.aside.is_some());
             self.scene.report.counters.clients += 1;
         }
     }
@@ -213,7 +237,12 @@ impl World {
         }
         let HttpReport { seed, counters, .. } = &self.scene.report;
         // In some runs the second cluster goes, and comes back.
-        documents::edit(&mut self.document, &mut self.rng, (counters.changes + 1, seed % 8 == 6));
+        let how = (counters.changes + 1, seed % 8 == 6);
+        let is_peaceful = self.scene.truth.is_peaceful();
+        match &mut self.aside {
+            Some(aside) if self.rng.bool() => guards::edit(&mut self.document, aside, &mut self.rng, is_peaceful),
+            _ => documents::edit(&mut self.document, &mut self.rng, how),
+        }
         if let Err(errors) = kakei_config::check(&self.document) {
             self.scene.report.violations.push(format!("the author wrote what can't be: {errors}"));
             return;

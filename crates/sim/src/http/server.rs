@@ -9,6 +9,7 @@ use fastrand::Rng;
 use kakei_proxy::seam::Instant;
 
 use super::documents::{HEALTH, cluster_of};
+use super::guards;
 use super::message::{Body, Head, chunked, in_chunks, pattern, sized};
 
 /// A request that came whole.
@@ -44,6 +45,8 @@ pub(super) struct Server {
     pub(super) is_in_one: bool,
     pub(super) stalled: bool,
     is_peaceful: bool,
+    /// How often it was asked whether somebody may pass, since that was looked at.
+    questions: u64,
     rng: Rng,
 }
 
@@ -77,6 +80,7 @@ impl Server {
             is_in_one: false,
             stalled: rng.u8(0..20) == 0,
             is_peaceful,
+            questions: 0,
             rng,
         }
     }
@@ -152,6 +156,11 @@ impl Server {
                 self.say(is_well);
                 continue;
             }
+            if self.cluster == "gate" {
+                self.vouch(now, &head)?;
+                self.input.drain(..head.len);
+                continue;
+            }
             let number = |name: &str| head.field(name).and_then(|text| text.parse::<u64>().ok());
             let (Some(id), Some(size)) = (number("x-id"), number("x-size")) else {
                 return Err(format!("a request that nobody sent: {head:?}"));
@@ -197,11 +206,32 @@ impl Server {
         {
             return Err(format!("a request of another cluster: {}", head.line));
         }
+        let id = head.field("x-id").and_then(|id| id.parse().ok()).unwrap_or(0);
+        guards::judge(head, id)?;
         let forbidden = ["keep-alive", "proxy-connection", "te", "trailer"];
         match head.fields.iter().find(|(name, _)| forbidden.contains(&name.as_str())) {
             Some(field) => Err(format!("a field of another connection: {field:?}")),
             None => Ok(()),
         }
+    }
+
+    /// A question whether a request may pass: its ticket says that.
+    fn vouch(&mut self, now: Instant, head: &Head) -> Result<(), String> {
+        let id = head.field("x-id").and_then(|id| id.parse().ok()).ok_or("a question about nobody")?;
+        guards::judge_question(head, id)?;
+        if self.closes {
+            return Err(format!("a question about {id} came behind the announced end"));
+        }
+        self.questions += 1;
+        self.answer(now, head, id);
+        self.answered = false;
+        self.served += 1;
+        Ok(())
+    }
+
+    /// How often it was asked whether somebody may pass, since this was called last.
+    pub(super) fn take_questions(&mut self) -> u64 {
+        std::mem::take(&mut self.questions)
     }
 
     fn answer(&mut self, now: Instant, head: &Head, id: u64) {
@@ -214,12 +244,17 @@ impl Server {
             self.echoes = true;
             return;
         }
+        let is_gate = self.cluster == "gate";
         if self.rng.u8(0..6) == 0 {
-            self.output.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+            let whose = if is_gate { "X-Gate: 1\r\n" } else { "" };
+            self.output.extend_from_slice(format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n{whose}\r\n").as_bytes());
         }
         let is_head = head.line.starts_with("HEAD");
         let from = self.output.len();
-        self.respond(id, is_head);
+        match head.field("x-ticket") {
+            Some(ticket) if is_gate => self.rule(id, ticket),
+            _ => self.respond(id, is_head),
+        }
         if self.is_peaceful {
             return;
         }
@@ -248,16 +283,37 @@ impl Server {
         }
     }
 
-    fn respond(&mut self, id: u64, is_head: bool) {
-        let len = match self.rng.u8(0..7) {
+    fn len(&mut self) -> usize {
+        match self.rng.u8(0..7) {
             0 => 0,
             6 if self.rng.u8(0..6) == 0 => self.rng.usize(0..700_000),
             1..=3 => self.rng.usize(0..1_500),
             4 => self.rng.usize(0..40_000),
             _ => self.rng.usize(0..90_000),
-        };
+        }
+    }
+
+    fn respond(&mut self, id: u64, is_head: bool) {
+        let len = self.len();
         let body = pattern(id ^ 0xbeef, len);
         let head = format!("HTTP/1.1 200 OK\r\nX-Echo: {id}\r\nX-Cluster: {}\r\nX-Len: {len}\r\n", self.cluster);
+        self.write(head, body, is_head);
+    }
+
+    /// Whether somebody may pass.
+    fn rule(&mut self, id: u64, ticket: &str) {
+        let len = self.len();
+        let line = match ticket {
+            "good" => format!("200 OK\r\nX-Who: who-{id}\r\nConnection: x-other\r\nX-Other: 1"),
+            "bad" => "403 Forbidden".to_owned(),
+            _ => "302 Found\r\nLocation: http://login.test/".to_owned(),
+        };
+        let head = format!("HTTP/1.1 {line}\r\nX-Gate: {id}\r\nX-Len: {len}\r\n");
+        self.write(head, pattern(id ^ 0x6a7e, len), false);
+    }
+
+    fn write(&mut self, head: String, body: Vec<u8>, is_head: bool) {
+        let len = body.len();
         let announces = self.rng.u8(0..6) == 0;
         let (fields, content) = match self.rng.u8(0..4) {
             0 => ("Transfer-Encoding: chunked\r\n".to_owned(), in_chunks(&body, &mut self.rng)),

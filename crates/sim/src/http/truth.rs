@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use fastrand::Rng;
 use kakei_config::{Document, Name};
@@ -14,6 +15,7 @@ use kakei_proxy::stats::{BackendMetric, ListenerMetric, Stats};
 use super::HttpReport;
 use super::client::{Ask, Came, Client};
 use super::documents::{MARK, cluster_of};
+use super::guards;
 use super::machine::Machine;
 use super::rates::{Pass, Rates};
 use super::server::Seen;
@@ -28,6 +30,10 @@ pub(super) struct Truth {
     asked: BTreeMap<u64, (Ask, u32)>,
     records: u64,
     rates: Rates,
+    /// How long a service may be asked, where one is.
+    waits: Option<Duration>,
+    /// Whether the second user was there, since when.
+    second: Vec<(Instant, bool)>,
     /// Of which change the second cluster's route was since when.
     marks: Vec<(Instant, u64)>,
     /// Which clusters there are, and since when the second one is gone.
@@ -62,6 +68,8 @@ impl Truth {
             asked: BTreeMap::new(),
             records: 0,
             rates: Rates::new(document, workers),
+            waits: guards::waits(document),
+            second: vec![(Instant::ZERO, guards::has_second(document))],
             marks: vec![(Instant::ZERO, 0)],
             clusters: document.clusters.keys().cloned().collect(),
             gone: None,
@@ -92,11 +100,19 @@ impl Truth {
             true => self.gone = None,
             false => drop(self.gone.get_or_insert(now)),
         }
+        let has_second = guards::has_second(document);
+        if self.second.last().is_some_and(|(_, last)| *last != has_second) {
+            self.second.push((now, has_second));
+        }
         let set = document.routes.get(&Name::new("two")).map(|route| &route.response.set);
         let mark = set.and_then(|set| set.get(MARK)?.parse().ok()).unwrap_or(0);
         if self.marks.last().is_some_and(|(_, last)| *last != mark) {
             self.marks.push((now, mark));
         }
+    }
+
+    pub(super) fn is_peaceful(&self) -> bool {
+        self.is_peaceful
     }
 
     /// A backend of those that are probed may fall ill, or recover.
@@ -166,6 +182,12 @@ impl Truth {
             report.counters.seen += 1;
             report.counters.reused += u64::from(seen.reused);
             report.counters.repeated += u64::from(*times == 2);
+            if let Some(claims) = &ask.claims {
+                report.counters.passed += 1;
+                if claims.must_not_pass() {
+                    report.violations.push(format!("request {} passed with {claims:?}", seen.id));
+                }
+            }
             if *times > 1 && (!ask.is_idempotent() || self.is_peaceful) {
                 report.violations.push(format!("request {} ({}) was seen {times} times", seen.id, ask.method));
             }
@@ -179,7 +201,11 @@ impl Truth {
         self.marked.extend(came.marks.iter().copied());
         for (id, status) in &came.errors {
             let Some((ask, _)) = self.asked.get(id) else { continue };
+            if ask.claims.is_some_and(|claims| claims.cant_get(*status)) {
+                report.violations.push(format!("request {id} got {status} with {:?}", ask.claims));
+            }
             if ask.may_be_refused(*status) {
+                report.counters.stopped += u64::from(ask.claims.is_some());
                 report.counters.limited += u64::from(*status == 429);
                 continue;
             }
@@ -212,6 +238,14 @@ impl Truth {
         }
         let id = detail.target.split_once("id=").and_then(|(_, id)| id.parse::<u64>().ok());
         let Some((ask, _)) = id.and_then(|id| self.asked.get(&id)) else { return Ok(()) };
+        if let Some(claims) = &ask.claims {
+            let user = detail.user.as_deref();
+            let is_known = matches!(record.reason, CloseReason::Completed | CloseReason::Upgraded);
+            let is_wrong = is_known && user != Some(&claims.user(ask.id));
+            if is_wrong || record.reason == CloseReason::Unauthorized && user.is_some_and(|user| !claims.knows(user)) {
+                return Err(format!("says that {user:?} claimed {claims:?}: {record:?}"));
+            }
+        }
         self.began.insert(ask.id, record.admitted);
         let ended = record.admitted + record.duration;
         if record.reason == CloseReason::QueueTimeout
@@ -220,10 +254,15 @@ impl Truth {
         {
             return Err(format!("waited for a backend of a cluster that is gone: {record:?}"));
         }
-        if let Some(cluster) = record.cluster.clone().filter(|_| !detail.queued.is_zero() && detail.attempts == 1) {
+        // Who is held at a guard first comes to the queue later than it came to the proxy.
+        let goes_straight = ask.claims.is_none();
+        if let Some(cluster) =
+            record.cluster.clone().filter(|_| goes_straight && !detail.queued.is_zero() && detail.attempts == 1)
+        {
             let waited = (record.admitted, record.admitted + detail.queued);
             self.waited.entry((worker, cluster)).or_default().push(waited);
         }
+        self.check_time(record, detail.attempts)?;
         let (began, ended) = (record.admitted, record.admitted + record.duration);
         self.rates.pass(ask.place, Pass { worker, key: ask.key, began, ended, reason: record.reason });
         Ok(())
@@ -256,12 +295,40 @@ impl Truth {
         }
     }
 
+    /// Nobody waits longer for leave than may be, nor is told that nobody could be reached who was not tried.
+    fn check_time(&self, record: &Record, attempts: u32) -> Result<(), String> {
+        let waits = self.waits.filter(|_| record.route == Some("vouched".into()));
+        let is_late = waits.is_some_and(|waits| record.duration > waits + Duration::from_secs(4));
+        if is_late && record.reason == CloseReason::AuthUnavailable {
+            return Err(format!("waits too long: {record:?}"));
+        }
+        match record.reason == CloseReason::ConnectFailed && attempts == 0 {
+            true => Err(format!("tried nobody: {record:?}")),
+            false => Ok(()),
+        }
+    }
+
+    /// Who came as the second user was seen by a backend only if there was one when the request began.
+    fn check_second(&self, report: &mut HttpReport) {
+        let seen = self.asked.values().filter(|(ask, times)| *times > 0 && ask.claims.is_some());
+        for (ask, _) in seen.filter(|(ask, _)| ask.claims.is_some_and(|claims| claims.is_by_second())) {
+            let Some(began) = self.began.get(&ask.id) else { continue };
+            // At the instant of a change it may have been either.
+            let before = self.second.iter().rev().find(|(since, _)| since < began).is_some_and(|(_, there)| *there);
+            let then = self.second.iter().rev().find(|(since, _)| since <= began).is_some_and(|(_, there)| *there);
+            if !before && !then {
+                report.violations.push(format!("request {} passed as somebody who was no user", ask.id));
+            }
+        }
+    }
+
     /// What operators see.
     pub(super) fn views(&self, ops: &[Op], report: &mut HttpReport) {
         for op in ops {
             let Op::Reply { reply: Reply::Connections(views), .. } = op else { continue };
             for view in views {
-                if view.buffered > KEPT {
+                let kept = if view.phase == "authorizing" { HELD } else { KEPT };
+                if view.buffered > kept {
                     report.violations.push(format!("{} bytes are kept for one client: {view:?}", view.buffered));
                 }
             }
@@ -288,6 +355,7 @@ impl Truth {
             report.violations.push(format!("{requests} requests, of which {ended} ended"));
         }
         self.check_marks(report);
+        self.check_second(report);
         self.check_queues(report);
         self.rates.check(&mut report.violations);
     }
@@ -308,6 +376,9 @@ fn check_gauges(stats: &Stats, report: &mut HttpReport) {
         }
     }
 }
+
+/// The same of a request that may not pass yet: what was read with its head, and what of the answer before it was not taken.
+const HELD: u64 = 2 * STREAM_READ as u64 + (16 << 10);
 
 /// What a client's connection may have to keep: what it did not take, what wasn't looked at yet, what may be sent again,
 /// each about one read.

@@ -42,6 +42,7 @@ impl Machine {
                 | Op::Credit { .. }
                 | Op::Pipe { .. }
                 | Op::Unpipe { .. }
+                | Op::Verify(_)
                 | Op::Reset { .. } => effects.push(Effect::Misuse(format!("{op:?}, and there is no stream"))),
                 Op::Reply { ticket, reply } => effects.push(Effect::Reply(ticket, reply)),
                 Op::Notice(notice) => effects.push(Effect::Notice(notice)),
@@ -69,6 +70,7 @@ impl Machine {
                 | Event::Broken { .. }
                 | Event::Blocked { .. }
                 | Event::Drained { .. }
+                | Event::Verified { .. }
                 | Event::Piped { .. } => false,
                 Event::Command { .. } => true,
             };

@@ -415,6 +415,7 @@ impl Host for Machine {
                 Op::Adopt { was, socket } => self.adopt(*was, *socket),
                 Op::Record(record) => truth.record(now, record, actors, report),
                 Op::Unbind { .. } | Op::Reply { .. } | Op::Notice(_) => Ok(()),
+                Op::Verify(_) => Err("has a password looked at, and there is none".to_owned()),
                 Op::OpenDatagram { .. } | Op::Send(_) => Err("sends a datagram, and there is no UDP".to_owned()),
             };
             if let Err(wrong) = result {

@@ -18,6 +18,16 @@ pub struct ResponseHead<'a> {
     pub until_close: bool,
 }
 
+impl ResponseHead<'_> {
+    /// Whether its connection goes on after it, as far as it says (RFC 9112 9.3).
+    pub fn keeps(&self) -> bool {
+        match self.version {
+            Version::Http11 => !self.connection.close,
+            Version::Http10 => self.connection.keep_alive && !self.connection.close,
+        }
+    }
+}
+
 impl Heads {
     /// Reads a complete head of a response to a request of this method. A response to HEAD and one of status 1xx, 204
     /// or 304 has no body whatever its fields say, and so has one of status 2xx to CONNECT (RFC 9112 6.3).

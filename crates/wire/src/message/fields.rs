@@ -33,6 +33,11 @@ impl<'a> Fields<'a> {
         Fields { bytes, list }
     }
 
+    /// The bytes that they lie in: the whole head.
+    pub fn head(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Every field.
     pub fn iter(&self) -> impl Iterator<Item = &'a Field> + use<'a> {
         self.list.iter()

@@ -2,12 +2,14 @@
 //! its bytes into these and writes them out again. Nothing here knows how a message is framed on a connection.
 
 mod authority;
+mod basic;
 mod date;
 mod fields;
 mod path;
 mod trace;
 
 pub use self::authority::{Authority, WrongAuthority};
+pub use self::basic::Basic;
 pub use self::date::{DATE_LEN, civil, date};
 pub use self::fields::{Field, Fields, Known};
 pub use self::path::{WrongPath, encode as encode_path, normalise as normalise_path};

@@ -33,6 +33,8 @@ const LIBRARIES: &[(&str, &[&str], &str)] = &[
     ("nix", &["xtask"], "the program's system calls are the machine's own"),
     ("rustix", &["kakei-runtime", "kakei-control", "kakei", "xtask"], "system calls belong to the machine"),
     ("socket2", &["kakei-runtime", "kakei-control", "kakei", "xtask"], "sockets belong to the machine"),
+    ("argon2", &["kakei-runtime"], "what takes milliseconds is computed beside the workers"),
+    ("bcrypt", &["kakei-runtime"], "what takes milliseconds is computed beside the workers"),
     ("mio", &["kakei-runtime"], "readiness belongs to the machine"),
     ("io-uring", &["kakei-runtime"], "completion belongs to the machine"),
     ("rtrb", &["kakei-runtime", "kakei-control", "kakei"], "only threads need mailboxes"),

@@ -19,18 +19,36 @@ pub(in crate::schema) enum Role {
     Matched,
     /// It is changed in a message; with what to use instead of `host`.
     Changed(Option<&'static str>),
+    /// A service hears it, or says it.
+    Told,
 }
+
+/// Fields by which the proxy says who the client is and what it asks for.
+const ABOUT: [&str; 8] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-uri",
+    "via",
+];
 
 /// The name of a field, or what is wrong with it.
 fn name(text: &str, role: Role) -> Result<String, String> {
     let lower = text.to_ascii_lowercase();
     match role {
         _ if !is_token(text) => Err(format!("`{}` isn't the name of a field", quoted(text))),
-        Role::Changed(_) if OURS.contains(&&*lower) => Err(format!(
+        Role::Told if ABOUT.contains(&&*lower) => {
+            Err(format!("`{lower}` says who the client is or what it asks for, which the proxy does itself"))
+        }
+        Role::Told if lower == "host" => Err("`host` always goes along, and is changed by `request.host`".into()),
+        Role::Changed(_) | Role::Told if OURS.contains(&&*lower) => Err(format!(
             "`{lower}` says how a message is framed or what holds for one connection, which the proxy does itself"
         )),
         Role::Changed(Some(instead)) if lower == "host" => Err(format!("`host` is changed by `{instead}`")),
-        Role::Changed(_) => Ok(text.to_owned()),
+        Role::Changed(_) | Role::Told => Ok(text.to_owned()),
         Role::Matched => Ok(lower),
     }
 }

@@ -1,0 +1,283 @@
+//! Whether a password is the right one, as far as a worker knows it: what was found right lately is remembered under a
+//! keyed hash, everything else is asked of the machine, each question once for all who wait for it. Passwords are not
+//! kept. Decides nothing about requests.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use kakei_config::BasicAuth;
+use kakei_wire::message::Basic;
+
+use super::exchange::ExchangeId;
+use crate::hash::{Keyed, Seal};
+use crate::limits::{CREDENTIALS, CREDENTIALS_FOR, VERIFY_LOST, VERIFY_WAITERS, VERIFYING};
+use crate::seam::{Instant, Job, Op, Password, Verdict, Verify};
+use crate::world::Tick;
+
+/// What a credential is remembered by: a keyed hash of user, password and the password's hash.
+type Print = [u8; 32];
+
+/// The users of a route, ready to be looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct Users {
+    /// What a client is told that did not say who it is, as a line.
+    pub(super) challenge: String,
+    /// By name, in order.
+    users: Vec<(String, Arc<str>)>,
+}
+
+impl Users {
+    pub(super) fn compile(basic: &BasicAuth) -> Self {
+        Users {
+            challenge: format!("WWW-Authenticate: Basic realm=\"{}\", charset=\"UTF-8\"\r\n", basic.realm),
+            users: basic.users.iter().map(|(user, hash)| (user.clone(), hash.as_str().into())).collect(),
+        }
+    }
+
+    /// The hash that a user's password is compared with, and whether there is such a user. Where there isn't, it is
+    /// somebody else's, always the same: so nobody learns from the time that it takes who is a user.
+    fn find(&self, keyed: Keyed, user: &str) -> Option<(&Arc<str>, bool)> {
+        match self.users.binary_search_by(|(name, _)| name.as_str().cmp(user)) {
+            Ok(at) => Some((&self.users[at].1, true)),
+            Err(_) if self.users.is_empty() => None,
+            Err(_) => Some((&self.users[(keyed.hash_one(user) % self.users.len() as u64) as usize].1, false)),
+        }
+    }
+}
+
+/// What is known of a client's credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// They are right.
+    Right,
+    /// The machine is asked.
+    Asked,
+    /// As much is asked of it already as may be.
+    Busy,
+}
+
+/// A question that is under way.
+#[derive(Debug)]
+struct Asked {
+    job: Job,
+    since: Instant,
+    print: Print,
+    /// Whether there is such a user: nobody else is let in, whatever the answer is.
+    is_user: bool,
+    /// Those that wait for the answer. Some may be gone by now.
+    waiting: Vec<ExchangeId>,
+}
+
+/// What a worker knows of credentials.
+#[derive(Debug, Default)]
+pub(super) struct Credentials {
+    /// Made when it is needed first.
+    seal: Option<Seal>,
+    /// What was found right, and until when that counts.
+    right: BTreeMap<Print, Instant>,
+    /// The same in the order of their ends.
+    ends: VecDeque<(Instant, Print)>,
+    asked: Vec<Asked>,
+    /// The number of the next question.
+    next: u64,
+}
+
+impl Credentials {
+    /// Find out whether these are the credentials of a user. Who has to wait is told by [`Credentials::answer`].
+    pub(super) fn check(
+        &mut self,
+        (rng, keyed): (&mut fastrand::Rng, Keyed),
+        tick: &mut Tick<'_>,
+        (users, basic): (&Users, Basic),
+        id: ExchangeId,
+    ) -> Known {
+        let Some((hash, is_user)) = users.find(keyed, &basic.user) else { return Known::Busy };
+        let seal = self.seal.get_or_insert_with(|| {
+            let secret: Vec<u8> = (0..8).flat_map(|_| rng.u64(..).to_le_bytes()).collect();
+            Seal::of_secret(&secret)
+        });
+        let print = seal.of(&[hash.as_bytes(), basic.user.as_bytes(), &basic.password]);
+        self.forget_old(tick.now);
+        if is_user && self.right.contains_key(&print) {
+            return Known::Right;
+        }
+        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.print == print && asked.is_user == is_user) {
+            if asked.waiting.len() >= VERIFY_WAITERS {
+                return Known::Busy;
+            }
+            asked.waiting.push(id);
+            return Known::Asked;
+        }
+        if self.asked.len() >= VERIFYING {
+            return Known::Busy;
+        }
+        let job = Job(self.next);
+        self.next += 1;
+        self.asked.push(Asked { job, since: tick.now, print, is_user, waiting: vec![id] });
+        let password = Password(basic.password);
+        tick.ask(Op::Verify(Box::new(Verify { job, password, hash: Arc::clone(hash) })));
+        Known::Asked
+    }
+
+    /// The machine answers: who waited for that, and what it means for them; none: nobody does any more.
+    pub(super) fn answer(
+        &mut self,
+        now: Instant,
+        (job, verdict): (Job, Verdict),
+    ) -> Option<(Vec<ExchangeId>, Verdict)> {
+        let at = self.asked.iter().position(|asked| asked.job == job)?;
+        let asked = self.asked.swap_remove(at);
+        match (verdict, asked.is_user) {
+            (Verdict::Right, true) => {
+                self.remember(now, asked.print);
+                Some((asked.waiting, Verdict::Right))
+            }
+            (Verdict::Right, false) => Some((asked.waiting, Verdict::Wrong)),
+            (verdict, _) => Some((asked.waiting, verdict)),
+        }
+    }
+
+    fn remember(&mut self, now: Instant, print: Print) {
+        if self.right.len() >= CREDENTIALS
+            && let Some((_, oldest)) = self.ends.pop_front()
+        {
+            self.right.remove(&oldest);
+        }
+        let until = now + CREDENTIALS_FOR;
+        if self.right.insert(print, until).is_none() {
+            self.ends.push_back((until, print));
+        }
+    }
+
+    /// What was found right long ago is found out anew; what was never answered is waited for no longer.
+    fn forget_old(&mut self, now: Instant) {
+        while let Some((_, print)) = self.ends.pop_front_if(|(until, _)| *until <= now) {
+            self.right.remove(&print);
+        }
+        self.asked.retain(|asked| now - asked.since < VERIFY_LOST);
+    }
+
+    /// The number of the next question: a worker that is read back goes on with it, so that answers to the one before
+    /// are answers to nobody.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    pub(super) fn go_on(&mut self, next: u64) {
+        self.next = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seam::{Outbox, Wall};
+
+    struct Stand {
+        credentials: Credentials,
+        rng: fastrand::Rng,
+        keyed: Keyed,
+        now: Instant,
+        users: Users,
+    }
+
+    impl Stand {
+        fn new() -> Self {
+            let mut rng = fastrand::Rng::with_seed(7);
+            let users = [("ann", "$2b$a"), ("bob", "$2b$b")].map(|(user, hash)| (user.to_owned(), hash.to_owned()));
+            let users = Users::compile(&BasicAuth { realm: "r".into(), users: users.into() });
+            let keyed = Keyed::new(&mut rng);
+            Stand { credentials: Credentials::default(), keyed, rng, now: Instant::from_nanos(5), users }
+        }
+
+        /// What is known of them, and what is asked of the machine.
+        fn check(&mut self, user: &str, password: &str) -> (Known, Option<Verify>) {
+            let mut out = Outbox::default();
+            let mut tick = Tick { now: self.now, wall: Wall::default(), bytes: &[], out: &mut out };
+            let basic = Basic { user: user.into(), password: password.into() };
+            let Stand { credentials, rng, keyed, users, .. } = self;
+            let known = credentials.check((rng, *keyed), &mut tick, (users, basic), ExchangeId::default());
+            let asked = out.ops.into_iter().find_map(|op| match op {
+                Op::Verify(verify) => Some(*verify),
+                _ => None,
+            });
+            (known, asked)
+        }
+
+        fn answer(&mut self, job: Job, verdict: Verdict) -> Option<(usize, Verdict)> {
+            let answered = self.credentials.answer(self.now, (job, verdict))?;
+            Some((answered.0.len(), answered.1))
+        }
+    }
+
+    #[test]
+    fn what_was_found_right_counts_for_a_while_and_for_nothing_else() {
+        let mut stand = Stand::new();
+        let (known, asked) = stand.check("ann", "secret");
+        let asked = asked.unwrap();
+        assert_eq!((known, &*asked.hash, &asked.password.0[..]), (Known::Asked, "$2b$a", &b"secret"[..]));
+        // The same question is asked once.
+        assert_eq!(stand.check("ann", "secret"), (Known::Asked, None));
+        assert_eq!(stand.answer(asked.job, Verdict::Right), Some((2, Verdict::Right)));
+        assert_eq!(stand.answer(asked.job, Verdict::Right), None);
+        assert_eq!(stand.check("ann", "secret"), (Known::Right, None));
+        for (user, password) in [("ann", "secre"), ("ann", ""), ("bob", "secret"), ("eve", "secret")] {
+            let (known, asked) = stand.check(user, password);
+            assert!(known == Known::Asked && asked.is_some(), "{user} {password}");
+        }
+        // With another hash it is another password.
+        stand.users.users[0].1 = "$2b$c".into();
+        assert_eq!(stand.check("ann", "secret").0, Known::Asked);
+        stand.users.users[0].1 = "$2b$a".into();
+        assert_eq!(stand.check("ann", "secret").0, Known::Right);
+        stand.now = stand.now + CREDENTIALS_FOR;
+        assert_eq!(stand.check("ann", "secret").0, Known::Asked);
+    }
+
+    #[test]
+    fn who_is_no_user_is_let_in_by_no_password_and_takes_as_long() {
+        let mut stand = Stand::new();
+        for user in ["eve", "", "zoe", "Ann", "ann "] {
+            let (known, asked) = stand.check(user, "secret");
+            let asked = asked.unwrap();
+            assert!(known == Known::Asked && asked.hash.starts_with("$2b$"), "{user}");
+            // Even where it is the password of the one whose hash is used.
+            assert_eq!(stand.answer(asked.job, Verdict::Right), Some((1, Verdict::Wrong)));
+            assert_eq!(stand.check(user, "secret").0, Known::Asked, "{user}");
+        }
+    }
+
+    #[test]
+    fn a_user_who_waits_is_not_let_in_by_the_answer_about_somebody_else() {
+        let mut stand = Stand::new();
+        let (_, wrong) = stand.check("ann", "a");
+        let (_, right) = stand.check("ann", "b");
+        assert_eq!(stand.answer(right.unwrap().job, Verdict::Right), Some((1, Verdict::Right)));
+        assert_eq!(stand.answer(wrong.unwrap().job, Verdict::Wrong), Some((1, Verdict::Wrong)));
+        assert_eq!((stand.check("ann", "a").0, stand.check("ann", "b").0), (Known::Asked, Known::Right));
+    }
+
+    #[test]
+    fn everything_is_bounded() {
+        let mut stand = Stand::new();
+        let jobs: Vec<Job> = (0..VERIFYING).map(|at| stand.check("ann", &at.to_string()).1.unwrap().job).collect();
+        assert_eq!(stand.check("ann", "one more"), (Known::Busy, None));
+        assert_eq!(stand.answer(jobs[0], Verdict::Undone), Some((1, Verdict::Undone)));
+        assert_eq!(stand.check("ann", "one more").0, Known::Asked);
+        // What is never answered doesn't hold a place for ever.
+        stand.now = stand.now + VERIFY_LOST;
+        assert_eq!(stand.check("ann", "again").0, Known::Asked);
+        for at in 0..2 * CREDENTIALS {
+            let (_, asked) = stand.check("bob", &at.to_string());
+            stand.answer(asked.unwrap().job, Verdict::Right);
+        }
+        let Credentials { right, ends, .. } = &stand.credentials;
+        assert_eq!((right.len(), ends.len()), (CREDENTIALS, CREDENTIALS));
+        assert_eq!(stand.check("bob", &(2 * CREDENTIALS - 1).to_string()).0, Known::Right);
+        for _ in 0..VERIFY_WAITERS {
+            stand.check("bob", "the same");
+        }
+        assert_eq!(stand.check("bob", "the same"), (Known::Busy, None));
+    }
+}

@@ -1,0 +1,180 @@
+//! A service that is asked whether a request may pass: over the connections to its cluster, as if the request were the
+//! question (its queue, tries and deadlines are those of any request). 2xx lets the request pass, with the fields of
+//! the answer that its route names; every other answer goes to the client.
+
+use std::sync::Arc;
+
+use kakei_wire::http1::{Body, Connection, ResponseHead};
+use kakei_wire::message::{Field, Known, Length};
+
+use super::Http;
+use super::decide::{Deciding, Refused};
+use super::exchange::{ExchangeId, Framing, Phase};
+use super::guard::{Asking, UNAVAILABLE};
+use super::rewrite::{ForwardedBy, field};
+use super::rule::Rule;
+use super::upstream::{Reading, UpstreamId};
+use crate::limits::PASSED_OVER;
+use crate::snapshot::Target;
+use crate::world::{Tick, World};
+
+/// Fields that ask for a part of something, or for it under a condition: the question asks for something else.
+const CONDITIONS: [&str; 6] =
+    ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"];
+/// Fields by which a service hears what it is asked about: nobody but the proxy says these.
+const ABOUT: [&str; 2] = ["x-forwarded-method", "x-forwarded-uri"];
+
+impl Http {
+    /// Ask it.
+    pub(super) fn ask(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (service, deciding): (&Arc<Target>, &Deciding<'_>),
+    ) -> Result<(), Refused> {
+        let cluster = *world.cluster_names.get(&service.cluster).ok_or(UNAVAILABLE)?;
+        let mut question = self.buffer();
+        self.write_question(id, deciding, &mut question);
+        self.exchanges[id].kept = question;
+        self.aim(world, id, (cluster, service));
+        self.place(world, tick, id);
+        Ok(())
+    }
+
+    fn write_question(&self, id: ExchangeId, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+        let exchange = &self.exchanges[id];
+        let Some(rule) = &exchange.rule else { return };
+        let Some(forward) = &rule.spec.auth.forward else { return };
+        let request = &deciding.head.request;
+        let by = ForwardedBy::of(exchange, &self.sessions[exchange.session]);
+        out.extend_from_slice(format!("GET {} HTTP/1.1\r\n", forward.path).as_bytes());
+        field(out, "Host", request.authority.as_bytes());
+        field(out, "X-Forwarded-Method", request.method.as_bytes());
+        out.extend_from_slice(b"X-Forwarded-Uri: ");
+        out.extend_from_slice(if request.path.is_empty() { request.authority } else { request.path }.as_bytes());
+        if let Some(query) = request.query {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+        by.write(deciding, out);
+        let fields = &request.fields;
+        let goes = |field: &&Field| {
+            let name = fields.name(field);
+            let is_one_of = |names: &[&str]| names.iter().any(|one| name.eq_ignore_ascii_case(one.as_bytes()));
+            let is_wanted = forward.headers.is_empty()
+                || forward.headers.iter().any(|one| name.eq_ignore_ascii_case(one.as_bytes()));
+            let may_go = match field.known {
+                Some(Known::Host | Known::ContentLength | Known::Expect | Known::ProxyAuthorization) => false,
+                Some(Known::Forwarded | Known::XRequestId) => by.is_believed,
+                Some(Known::XForwardedFor | Known::XForwardedProto | Known::XForwardedHost | Known::XForwardedPort) => {
+                    false
+                }
+                Some(known) => !known.is_hop_by_hop(),
+                None => !is_one_of(&CONDITIONS) && !is_one_of(&ABOUT) && !Connection::names(fields, name),
+            };
+            is_wanted && may_go
+        };
+        for field in fields.iter().filter(goes) {
+            out.extend_from_slice(fields.lines(field, field));
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// A service's answer begins; whether it lets the request pass, or is one that goes to the client.
+    pub(super) fn hears_yes(&mut self, tick: &Tick<'_>, id: ExchangeId, head: &ResponseHead<'_>) -> bool {
+        let exchange = &mut self.exchanges[id];
+        let (Some(held), Some(rule)) = (&mut exchange.guard, &exchange.rule) else { return false };
+        if !(200..300).contains(&head.response.status) {
+            held.0.asking = Asking::Refused;
+            return false;
+        }
+        held.0.asking = Asking::Allowed;
+        held.0.lines = copied(rule, head);
+        let user = rule.spec.auth.forward.as_ref().and_then(|forward| forward.user.as_ref());
+        let user = user.and_then(|name| head.response.fields.named(name.as_bytes()).next());
+        if let (Some(detail), Some(user)) = (&mut exchange.detail, user) {
+            detail.user = Some(String::from_utf8_lossy(user).into_owned());
+        }
+        exchange.moved = tick.now;
+        true
+    }
+
+    /// The body of an answer that lets the request pass is read to its end, so that its connection can be used again.
+    pub(super) fn begin_passing_over(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        (upstream, id): (UpstreamId, ExchangeId),
+        (head, is_last): (&ResponseHead<'_>, bool),
+    ) {
+        self.begin_body(upstream, head);
+        if head.response.length == Length::None {
+            self.end_question(world, tick, id, is_last);
+        }
+    }
+
+    /// What follows a response's head.
+    pub(super) fn begin_body(&mut self, upstream: UpstreamId, head: &ResponseHead<'_>) {
+        let connection = &mut self.upstreams[upstream];
+        connection.keeps = head.keeps() && !head.until_close;
+        connection.body = Body::new(head.response.length, head.until_close);
+        connection.reading = Reading::Body;
+    }
+
+    /// A part of that body. One that is too long is not read to its end.
+    pub(super) fn pass_over(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, len: usize) {
+        let Some(held) = &mut self.exchanges[id].guard else { return };
+        held.0.passed_over += len as u64;
+        if held.0.passed_over > PASSED_OVER {
+            self.end_question(world, tick, id, false);
+        }
+    }
+
+    /// The request passes. What is known of the question is no more of it.
+    pub(super) fn end_question(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, is_clean: bool) {
+        if let Some(upstream) = self.exchanges[id].upstream.take() {
+            self.upstreams[upstream].body = Body::default();
+            self.give_up_upstream(world, tick, upstream, is_clean);
+        }
+        self.leave_backend(world, id);
+        let exchange = &mut self.exchanges[id];
+        exchange.enter(Phase::Deciding, tick.now);
+        (exchange.cluster, exchange.target, exchange.tcp) = (None, None, None);
+        (exchange.tries, exchange.interim, exchange.revived) = (0, 0, false);
+        exchange.tried.clear();
+        exchange.is_whole = true;
+        exchange.lapse.connect = None;
+        if let Some(detail) = &mut exchange.detail {
+            (detail.attempts, detail.reused) = (0, false);
+        }
+        let kept = std::mem::take(&mut exchange.kept);
+        self.recycle(kept);
+        self.let_pass(world, tick, id);
+    }
+
+    /// The client asked for a head and gets no more of the answer to the question, which was no HEAD.
+    pub(super) fn cut_answer(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
+        self.exchanges[id].response_framing = Framing::Plain;
+        self.end_response(world, tick, id, false);
+    }
+}
+
+/// The fields of an answer that go into the request: those that its route names, but for what it sets or takes out.
+fn copied(rule: &Rule, head: &ResponseHead<'_>) -> Vec<u8> {
+    let Some(forward) = &rule.spec.auth.forward else { return Vec::new() };
+    let (fields, edits) = (&head.response.fields, &rule.spec.request);
+    let is = |name: &[u8], one: &String| name.eq_ignore_ascii_case(one.as_bytes());
+    let mut lines = Vec::new();
+    for field in fields.iter() {
+        let name = fields.name(field);
+        let is_named = forward.copy.iter().any(|one| is(name, one));
+        let is_edited = edits.remove.iter().chain(edits.set.keys()).any(|one| is(name, one));
+        let is_of_connection = head.connection.names_others && Connection::names(fields, name);
+        if is_named && !is_edited && !is_of_connection {
+            lines.extend_from_slice(fields.lines(field, field));
+        }
+    }
+    lines
+}
