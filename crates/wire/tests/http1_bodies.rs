@@ -1,6 +1,6 @@
 //! A body that is written down in the middle and read back is read on as if nothing had happened.
 
-use kakei_wire::http1::{Body, Piece};
+use kakei_wire::http1::{Body, BodyError, Piece};
 use kakei_wire::message::Length;
 use proptest::prelude::*;
 
@@ -64,9 +64,33 @@ proptest! {
 }
 
 #[test]
+fn more_trailers_than_may_be_are_an_error_and_none_is_lost_without_a_word() {
+    for count in [0usize, 1, 63, 64, 65, 200] {
+        let trailers: String = (0..count).map(|at| format!("X-T{at}: {at}\r\n")).collect();
+        let text = format!("1\r\na\r\n0\r\n{trailers}\r\n");
+        let mut body = Body::new(Length::Unknown, false);
+        let (mut at, bytes) = (0, text.as_bytes());
+        let end = loop {
+            match body.next(bytes, at) {
+                Ok(Piece::Data { from, len }) => at = from + len,
+                other => break other,
+            }
+        };
+        let mut out = Vec::new();
+        body.write_trailers(&mut out);
+        if count > 64 {
+            assert_eq!((end, BodyError::TooManyTrailers.status()), (Err(BodyError::TooManyTrailers), 431));
+        } else {
+            assert_eq!((end, out), (Ok(Piece::End { at: bytes.len() }), trailers.into_bytes()), "{count}");
+        }
+    }
+}
+
+#[test]
 fn what_no_reading_comes_to_is_not_sound() {
     let body = |state: &str, left: u64| -> Body {
-        let text = format!(r#"{{"chunked":{{"state":{state},"left":{left},"extensions":0,"trailers":[]}}}}"#);
+        let text =
+            format!(r#"{{"chunked":{{"state":{state},"left":{left},"extensions":0,"trailers":[],"fields":0}}}}"#);
         serde_json::from_str(&text).expect("it is what a body is written as")
     };
     for (state, left, is_sound) in [

@@ -316,3 +316,56 @@ fn a_request_under_way_is_listed_with_its_route_and_phase() {
     let table = proxy.done(&["get", "connections"]);
     assert!(table.contains("ROUTE") && table.contains("GET shop/slow/x?y"), "{table}");
 }
+
+/// A backend that answers in chunks with so many trailers as the path says.
+fn trailing() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (mut asked, mut one) = (Vec::new(), [0]);
+            let is_whole =
+                |asked: &[u8]| asked.ends_with(b"\r\n\r\n") && asked.windows(5).any(|five| five == b"\r\n0\r\n");
+            while !is_whole(&asked) && stream.read(&mut one).is_ok_and(|count| count > 0) {
+                asked.push(one[0]);
+            }
+            if !is_whole(&asked) {
+                continue;
+            }
+            let head = String::from_utf8(asked).unwrap();
+            let count: usize = head.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+            let trailers: String = (0..count).map(|at| format!("X-T{at}: 1\r\n")).collect();
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n";
+            let _ = stream.write_all(format!("{head}{trailers}\r\n").as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn more_trailers_than_may_be_are_refused_and_written_down() {
+    let room = Room::new("http-trailers");
+    let text = document(&room, &[trailing()], "").replace("count = 2", "count = 1");
+    let proxy = Running::start(&room, &text);
+    let post = |of_request: usize, of_response: usize| {
+        let trailers: String = (0..of_request).map(|at| format!("X-T{at}: 1\r\n")).collect();
+        let head = format!(
+            "POST /{of_response} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+        let mut stream = connect(proxy.front());
+        stream.write_all(format!("{head}1\r\na\r\n0\r\n{trailers}\r\n").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        let is_whole = stream.read_to_end(&mut answer).is_ok();
+        (String::from_utf8(answer).unwrap(), is_whole)
+    };
+    let (answer, is_whole) = post(64, 64);
+    assert!(is_whole && answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("X-T63: 1\r\n\r\n"), "{answer}");
+    let (answer, _) = post(65, 0);
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let (answer, is_whole) = post(0, 65);
+    assert!(!is_whole && !answer.contains("X-T"), "what is broken off is not taken for the whole: {answer}");
+    let lines = json_lines(&room, 3);
+    let reasons: Vec<_> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["completed", "too_large", "bad_response"]);
+    assert_eq!(proxy.metrics().sum("kakei_requests_ended_total", "reason=\"bad_response\""), 1);
+}

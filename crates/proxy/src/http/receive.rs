@@ -1,6 +1,6 @@
 //! A client's bytes: a PROXY header, heads, bodies. Requests of one connection are taken one after the other.
 
-use kakei_wire::http1::{HeadError, Limits, Piece};
+use kakei_wire::http1::{BodyError, HeadError, Limits, Piece};
 use kakei_wire::proxy_protocol;
 
 use super::Http;
@@ -218,8 +218,12 @@ impl Http {
                 self.pass_request_end(tick, exchange);
                 Next::At(at)
             }
-            Err(_) => {
-                self.refuse(world, tick, exchange, (400, CloseReason::BadRequest));
+            Err(error) => {
+                let reason = match error {
+                    BodyError::TooManyTrailers => CloseReason::TooLarge,
+                    _ => CloseReason::BadRequest,
+                };
+                self.refuse(world, tick, exchange, (error.status(), reason));
                 Next::Drop
             }
         }

@@ -53,6 +53,7 @@ const STRICTER: &[(Why, &str)] = &[
     (Why::Body(BodyError::Size), "no blanks around a chunk's size, and at most 15 digits"),
     (Why::Body(BodyError::Extension), "at most 4 KiB of a body's extensions, and no control characters in them"),
     (Why::Body(BodyError::Trailers), "trailers are fields"),
+    (Why::Body(BodyError::TooManyTrailers), "at most 64 trailers"),
 ];
 
 /// What we don't read because the connection was to end, which hyper overlooks.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::chunked::{BodyError, Chunked, Found};
+use super::chunked::{BodyError, Chunked, Found, MAX_TRAILER_FIELDS};
 use crate::message::{Known, Length};
 
 /// A body that is being read. Written down, it is read on at the same byte.
@@ -101,7 +101,7 @@ impl Body {
         }
         let mut block = trailers.to_vec();
         block.extend_from_slice(b"\r\n");
-        let mut slots = [httparse::EMPTY_HEADER; 64];
+        let mut slots = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
         let Ok(httparse::Status::Complete((_, headers))) = httparse::parse_headers(&block, &mut slots) else { return };
         for header in headers {
             if Known::of(header.name.as_bytes()).is_none() && !header.name.eq_ignore_ascii_case("set-cookie") {

@@ -12,6 +12,8 @@ pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const MAX_EXTENSIONS: u32 = 4 << 10;
 /// Bytes of trailers.
 const MAX_TRAILERS: usize = 8 << 10;
+/// How many trailers.
+pub(super) const MAX_TRAILER_FIELDS: usize = 64;
 
 /// The trailers of a body, as they came: field lines, each with its CRLF; without the empty line.
 pub type TrailerBytes = Vec<u8>;
@@ -31,12 +33,25 @@ pub enum BodyError {
     /// Trailers that are malformed or too long.
     #[error("its trailers are malformed or too long")]
     Trailers,
+    /// It has more trailers than it may have.
+    #[error("it has too many trailers")]
+    TooManyTrailers,
     /// It ended before it was complete.
     #[error("it ended early")]
     Truncated,
     /// It is longer than it may be.
     #[error("it is too long")]
     TooLong,
+}
+
+impl BodyError {
+    /// The status that answers a request with it.
+    pub fn status(self) -> u16 {
+        match self {
+            BodyError::TooManyTrailers => 431,
+            _ => 400,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +83,8 @@ pub struct Chunked {
     left: u64,
     extensions: u32,
     trailers: TrailerBytes,
+    /// How many they are.
+    fields: usize,
 }
 
 /// What was found first in some bytes.
@@ -83,7 +100,7 @@ pub(super) enum Found {
 
 impl Default for Chunked {
     fn default() -> Self {
-        Chunked { state: State::Size(0), left: 0, extensions: 0, trailers: Vec::new() }
+        Chunked { state: State::Size(0), left: 0, extensions: 0, trailers: Vec::new(), fields: 0 }
     }
 }
 
@@ -151,6 +168,12 @@ impl Chunked {
 
     /// A trailer is a field like any other: a name that is a token, a colon right behind it, a value.
     fn trailer(&mut self, byte: u8) -> Result<State, BodyError> {
+        if self.state == State::Line {
+            self.fields += 1;
+            if self.fields > MAX_TRAILER_FIELDS {
+                return Err(BodyError::TooManyTrailers);
+            }
+        }
         let next = match (self.state, byte) {
             (State::Line | State::TrailerName, byte) if is_token_byte(byte) => State::TrailerName,
             (State::TrailerName, b':') => State::Trailer,
@@ -174,7 +197,7 @@ impl Chunked {
             _ => self.left == 0,
         };
         // 15 digits.
-        fits && self.left < 1 << 60 && self.trailers.len() <= MAX_TRAILERS + 1
+        fits && self.left < 1 << 60 && self.trailers.len() <= MAX_TRAILERS + 1 && self.fields <= MAX_TRAILER_FIELDS
     }
 
     /// What stood behind the last chunk; empty before the body has ended.
