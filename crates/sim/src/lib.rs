@@ -20,6 +20,7 @@ mod network;
 mod payload;
 pub mod profile;
 mod report;
+mod routing;
 pub mod smuggling;
 mod streams;
 mod world;
@@ -27,9 +28,10 @@ mod world;
 use fastrand::Rng;
 use kakei_config::Document;
 
-pub use self::http::{HttpCounters, HttpReport, run_http, run_http_guarded};
+pub use self::http::{Cuts, HttpCounters, HttpReport, drawn_cuts, run_http, run_http_guarded};
 pub use self::profile::Profile;
 pub use self::report::{Counters, Report, Violation};
+pub use self::routing::check_routes;
 pub use self::streams::{StreamCounters, StreamReport, run_streams};
 use self::world::World;
 

@@ -107,8 +107,10 @@ impl Http {
                 }
             }
             Stage::Introduction | Stage::Handshake | Stage::Idle | Stage::Head => session.set_credit(tick, true),
+            // All of it is here, also where there is nowhere to send it to yet: a client that goes is to be heard.
+            Stage::Waiting => session.set_credit(tick, true),
             // A body's pace is its backend's.
-            Stage::Body | Stage::Waiting | Stage::Closing => {}
+            Stage::Body | Stage::Closing => {}
         }
         self.arm_session(id);
     }

@@ -4,10 +4,12 @@
 //! one run. In a peaceful run nothing fails outside the proxy, so that nothing may fail at all.
 
 mod client;
+mod cuts;
 mod documents;
 mod guards;
 mod machine;
 mod message;
+mod nearly;
 mod rates;
 mod server;
 mod truth;
@@ -22,7 +24,9 @@ use kakei_proxy::seam::{Command, Event, Filter, Instant, Notice, Op, Ticket};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::worker::Role;
 
+pub use self::cuts::Cuts;
 use self::machine::Machine;
+pub use self::nearly::drawn as drawn_cuts;
 use self::truth::Truth;
 use crate::driven::{self, Driven, stats};
 
