@@ -11,7 +11,7 @@ cargo xtask COMMAND
   sim --seeds N      sweep the simulator over N seeds (the arguments of `kakei sim`)
   fuzz [--smoke]     run the fuzz targets, a minute each (with --smoke ten seconds)
   interop            Kakei against real programs: DNS servers, databases, TLS, browsers, other proxies (`--list`)
-  bench udp | tcp | http  side by side with other proxies (`bench tcp --help` says how)
+  bench udp | tcp | http | tls  side by side with other proxies (`bench tcp --help` says how)
   ci                 everything that runs before a merge (.ci/run)
 ";
 

@@ -56,7 +56,7 @@ pub struct ListenerTls {
     pub min_version: TlsVersion,
     /// The cipher suites, in the order of preference; empty: those that are thought safe.
     pub cipher_suites: Vec<CipherSuite>,
-    /// The protocols that may be agreed on, in the order of preference; empty: none over TCP, `http/1.1` over HTTP.
+    /// The protocols that may be agreed on, in the order of preference; empty: none over TCP, `http/1.1` and `http/1.0` over HTTP.
     pub alpn: Vec<String>,
     /// Time for a handshake.
     pub handshake_timeout: Duration,

@@ -33,7 +33,7 @@ pub(super) const LISTENER_TLS: Section<ListenerTls> = Section {
         field!(cipher_suites: ListOf { of: SUITE, filled: false },
             "those that may be agreed on, the preferred first; left out: all of them"),
         field!(alpn: ListOf { of: ProtocolName, filled: false },
-            "protocols that may be agreed on, the preferred first; left out: over TCP none is, over HTTP `http/1.1`"),
+            "protocols that may be agreed on, the preferred first; left out: over TCP none is, over HTTP `http/1.1` and `http/1.0`"),
         field!(handshake_timeout: Time { min: Duration::from_millis(1), max: LONGEST }, "how long a handshake may take"),
         field!(handshakes: Whole { min: 1, max: u32::MAX, zero: None },
             "handshakes under way at one time; a client that comes on top is refused as over a limit"),

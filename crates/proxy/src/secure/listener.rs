@@ -127,7 +127,7 @@ fn template(
     let alpn = spec.alpn.iter().map(|name| name.clone().into_bytes());
     config.alpn_protocols = alpn.collect();
     if is_http && config.alpn_protocols.is_empty() {
-        config.alpn_protocols.push(b"http/1.1".to_vec());
+        config.alpn_protocols.extend([b"http/1.1".to_vec(), b"http/1.0".to_vec()]);
     }
     match tickets {
         Some(keys) => config.ticketer = Arc::new(Ticketer(Arc::clone(keys))),

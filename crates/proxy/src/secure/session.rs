@@ -12,6 +12,9 @@ pub(super) struct Session {
     connection: ServerConnection,
     /// The peer said that it sends nothing more.
     pub(super) has_ended: bool,
+    /// That nothing more is written was said; and it was taken.
+    closing: bool,
+    closed: bool,
 }
 
 /// What was agreed on.
@@ -26,7 +29,7 @@ pub(super) struct Agreed {
 impl Session {
     /// Of a connection whose first message was taken in.
     pub(super) fn new(connection: ServerConnection) -> Self {
-        Session { connection, has_ended: false }
+        Session { connection, has_ended: false, closing: false, closed: false }
     }
 
     /// Take in what came; plaintext goes behind what is in `plain`. What stands behind the peer's end means nothing.
@@ -67,17 +70,20 @@ impl Session {
 
     /// Say that nothing more is written.
     pub(super) fn close(&mut self) {
+        self.closing = true;
         self.connection.send_close_notify();
     }
 
-    /// The records that were made.
+    /// The records that were made. The library answers what a peer says (a change of keys, what breaks the rules) behind
+    /// our own end too, where nothing may be written any more.
     pub(super) fn drain(&mut self, out: &mut Vec<u8>) {
-        while self.connection.wants_write() {
-            // A vector takes everything.
-            if self.connection.write_tls(out).is_err() {
-                return;
-            }
+        let start = out.len();
+        // A vector takes everything.
+        while self.connection.wants_write() && self.connection.write_tls(out).is_ok() {}
+        if self.closed {
+            out.truncate(start);
         }
+        self.closed = self.closing;
     }
 
     /// Whether records were made that nobody took yet.

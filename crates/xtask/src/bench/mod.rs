@@ -24,11 +24,12 @@ pub fn run(args: &[String]) -> Result<(), String> {
         Some("udp") => udp::run(rest),
         Some("tcp") => tcp::run(rest),
         Some("http") => http::run(rest),
+        Some("tls") => http::secured::run(rest),
         Some("bench-load") => udp::load::run(rest),
         Some("bench-echo") => udp::echo::run(rest),
         Some("bench-streams") => tcp::streams::run(rest),
         Some("bench-requests") => http::requests::run(rest),
-        _ => Err(format!("there is no benchmark `{}`; there are `udp`, `tcp` and `http`", args.join(" "))),
+        _ => Err(format!("there is no benchmark `{}`; there are `udp`, `tcp`, `http` and `tls`", args.join(" "))),
     }
 }
 

@@ -24,8 +24,8 @@ pub(super) trait Proxy: Peer {
     /// The helper that is clients and backend.
     const HELPER: &'static str;
 
-    /// What the helper is told of a load.
-    fn words(self, load: Self::Load) -> Vec<(&'static str, String)>;
+    /// What the helper is told of a load; `dir` is where files are that it may need.
+    fn words(self, load: Self::Load, dir: &Path) -> Vec<(&'static str, String)>;
     /// Write the configuration for a load; the program's arguments.
     fn configure(self, load: Self::Load, job: &Job<'_>) -> Result<Vec<String>, String>;
 }
@@ -69,7 +69,7 @@ struct Stand {
 
 impl Stand {
     fn start<P: Proxy>(tools: &Tools, peer: P, load: P::Load) -> Result<Stand, String> {
-        let mut streams = tools.helper(CORES.1, P::HELPER, &peer.words(load))?;
+        let mut streams = tools.helper(CORES.1, P::HELPER, &peer.words(load, &tools.dir))?;
         let said = streams.line()?;
         let port = said.strip_prefix("backend ").and_then(|port| port.parse().ok());
         let backend = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.ok_or("the backend has no port")?);
@@ -122,7 +122,7 @@ pub(super) fn measure<P: Proxy>(tools: &Tools, peer: P, load: P::Load, unit: Uni
 
 /// What clients and backend have counted.
 fn figures(counts: &Counts<'_>, unit: Unit) -> Figures {
-    let keys = ["units", "wrong", "lost", "unopened", "p50_ns", "p99_ns"];
+    let keys = ["units", "wrong", "lost", "unlike", "unopened", "p50_ns", "p99_ns"];
     let mut found: Figures = keys.into_iter().map(|key| (key, counts.get(key))).collect();
     let units = counts.get("units");
     let per_s = units / counts.get("seconds").max(1e-9);

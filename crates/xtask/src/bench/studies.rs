@@ -6,8 +6,6 @@ use super::report::{At, Column, Fault, Figures, Report};
 use super::say;
 use super::stand::{Proxy, Unit, idle, measure};
 
-/// Idle connections, where as many files may be open.
-const MANY: usize = 10_000;
 /// Idle connections of a smoke run.
 const FEW: usize = 200;
 /// Files that a process has open beside those of idle connections.
@@ -40,6 +38,8 @@ pub(super) const FAULTS: &[Fault] = &[
     ("wrong", 0.0, "changed what it carried"),
     ("lost", 0.0, "lost connections"),
     ("unopened", 0.0, "left connections without an answer"),
+    // A client that comes before the first ticket does can't go on from one.
+    ("unlike", 16.0, "made other handshakes than were wanted"),
     ("idle", 0.0, "carried nothing"),
 ];
 
@@ -81,28 +81,41 @@ pub(super) fn rounds<P: Proxy>(
     }
 }
 
-/// Resident memory before and after many connections were opened that then stay idle; a proxy has `files` open for each.
+/// Idle connections.
+#[derive(Clone, Copy)]
+pub(super) struct Crowd {
+    pub(super) name: &'static str,
+    /// How many, where as many files may be open.
+    pub(super) connections: usize,
+    /// How many files a proxy has open for each.
+    pub(super) files: usize,
+}
+
+/// The crowd of plain connections.
+pub(super) const CROWD: Crowd = Crowd { name: "memory-10000", connections: 10_000, files: 2 };
+
+/// Resident memory before and after many connections were opened that then stay idle.
 pub(super) fn memory<P: Proxy>(
     tools: &Tools,
     plan: &Plan<P>,
     report: &mut Report<P>,
-    files: usize,
+    crowd: Crowd,
     load: impl Fn(usize) -> P::Load,
 ) {
     if !plan.course.wants("memory", |_| false) {
         return;
     }
-    let most = tools.files.saturating_sub(OTHER_FILES) / files;
-    let connections = if plan.course.smoke { FEW } else { MANY.min(most) };
+    let most = tools.files.saturating_sub(OTHER_FILES) / crowd.files;
+    let connections = if plan.course.smoke { FEW } else { crowd.connections.min(most) };
     if connections == most {
-        report.note(format!("{} open files allow {most} idle connections, not {MANY}", tools.files));
+        report.note(format!("{} open files allow {most} idle connections, not {}", tools.files, crowd.connections));
     }
     // Coming to rest takes time, which a smoke run has for our own only.
     let is_wanted = |peer: &P| peer.program().is_some() && !plan.course.smoke;
     for round in 0..plan.course.rounds.min(3) {
         for peer in plan.peers.iter().copied().filter(|peer| peer.is_kakei() || is_wanted(peer)) {
             let done = idle(tools, peer, load(connections));
-            note(report, At { study: "memory", scenario: "memory-10000", round }, peer, done);
+            note(report, At { study: "memory", scenario: crowd.name, round }, peer, done);
         }
     }
 }
@@ -120,6 +133,7 @@ fn note<P: Peer>(report: &mut Report<P>, at: At<'_>, peer: P, done: Result<Figur
                 "busy",
                 "wrong",
                 "lost",
+                "unlike",
                 "unopened",
                 "rss_per_connection",
             ];

@@ -12,6 +12,7 @@ mod proxies;
 mod proxy_protocol;
 mod syslog;
 mod tcp;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,6 +50,8 @@ const NODE: Libraries = Libraries::Node;
 const PYTHON: Libraries = Libraries::Python;
 const CURL: Tool = tool("curl", "curl");
 const NGINX: Tool = tool("nginx", "libnginx-mod-stream");
+const TESTSSL: Tool = tool("testssl", "testssl.sh");
+const HEXDUMP: Tool = tool("hexdump", "bsdextrautils");
 
 /// What a check is given.
 struct Setting {
@@ -68,16 +71,22 @@ struct Check {
     needs: &'static [Tool],
     /// What it needs of registries; it is skipped where that can't be had.
     libraries: &'static [Libraries],
+    /// Whether it runs only where it is named.
+    asked_only: bool,
     /// Returns what was measured.
     run: fn(&Setting) -> Result<String, String>,
 }
 
 const fn check(name: &'static str, needs: &'static [Tool], run: fn(&Setting) -> Result<String, String>) -> Check {
-    Check { name, needs, libraries: &[], run }
+    Check { name, needs, libraries: &[], asked_only: false, run }
 }
 
 const fn with(libraries: &'static [Libraries], check: Check) -> Check {
     Check { libraries, ..check }
+}
+
+const fn asked_only(check: Check) -> Check {
+    Check { asked_only: true, ..check }
 }
 
 const CHECKS: &[Check] = &[
@@ -114,6 +123,13 @@ const CHECKS: &[Check] = &[
     with(&[PYTHON], check("http-uvicorn", &[], http::web::uvicorn)),
     with(&[NODE, PYTHON], check("http-websocket", &[], http::web::sockets)),
     with(&[PYTHON], check("http-live-change", &[], http::changes::survive)),
+    check("tls-openssl", &[OPENSSL], tls::handshakes::all),
+    check("tls-resumed", &[OPENSSL], tls::handshakes::resumed),
+    check("tls-curl", &[OPENSSL, CURL], tls::clients::curl),
+    check("tls-from-nginx", &[OPENSSL, NGINX], tls::proxies::from_nginx),
+    check("tls-from-haproxy", &[OPENSSL, HAPROXY], tls::proxies::from_haproxy),
+    check("tls-live-change", &[OPENSSL], tls::changes::replaced),
+    asked_only(check("tls-testssl", &[OPENSSL, TESTSSL, HEXDUMP], tls::grade::testssl)),
     check("generations-killed", &[], killed::survives),
     check("http-chromium", &[CHROMIUM, NGINX], http::chromium::page),
 ];
@@ -122,7 +138,7 @@ const CHECKS: &[Check] = &[
 const GIB: u64 = 10;
 
 const HELP: &str = "cargo xtask interop [--list] [--queries N] [--gib N] [CHECK…]\n\n\
-    Runs every check, or those whose names begin as given. KAKEI_BIN names another binary than the one that is built.\n";
+    Runs every check but tls-testssl, which takes a minute or two, or those whose names begin as given. KAKEI_BIN names another binary than the one that is built.\n";
 
 /// `cargo xtask interop`.
 pub fn run(args: &[String]) -> Result<String, String> {
@@ -136,8 +152,11 @@ pub fn run(args: &[String]) -> Result<String, String> {
             name => wanted.push(name),
         }
     }
-    let chosen: Vec<&Check> =
-        CHECKS.iter().filter(|check| wanted.is_empty() || wanted.iter().any(|w| check.name.starts_with(w))).collect();
+    let is_wanted = |check: &&Check| match wanted.is_empty() {
+        true => !check.asked_only,
+        false => wanted.iter().any(|w| check.name.starts_with(w)),
+    };
+    let chosen: Vec<&Check> = CHECKS.iter().filter(is_wanted).collect();
     if chosen.is_empty() {
         return Err(format!("no check is called {}; `--list` lists them", wanted.join(" ")));
     }

@@ -41,8 +41,8 @@ const LIBRARIES: &[(&str, &[&str], &str)] = &[
     ("clap", &["kakei"], "only the program has a command line"),
     (
         "rustls",
-        &["kakei-proxy", "kakei-control", "kakei-sim", "kakei"],
-        "TLS is the worker's layer; who starts a worker brings what computes",
+        &["kakei-proxy", "kakei-control", "kakei-sim", "kakei", "xtask"],
+        "TLS is the worker's layer; who starts a worker brings what computes, and who asks one speaks it",
     ),
     ("x509-parser", &["kakei-control"], "certificates are read and checked before a worker hears of them"),
 ];

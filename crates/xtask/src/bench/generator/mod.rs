@@ -4,6 +4,7 @@
 pub(super) mod messages;
 pub(super) mod net;
 pub(super) mod pattern;
+pub(super) mod secured;
 
 use std::io::BufRead;
 use std::net::SocketAddrV4;
@@ -13,6 +14,7 @@ use super::answer;
 use super::args::Words;
 use super::delays::Delays;
 use net::{Happened, Net, Slot};
+use secured::Sessions;
 
 /// How long a proxy may take until the first answer comes through it, and all connections to be open.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,10 +66,20 @@ pub(super) fn run<S: Shape>(
     first: impl Fn() -> S,
     work: impl FnOnce(&mut Net) -> Result<(), String>,
 ) -> Result<(), String> {
+    run_secured(None, first, work)
+}
+
+/// The same with clients that speak TLS by these sessions.
+pub(super) fn run_secured<S: Shape>(
+    sessions: Option<Sessions>,
+    first: impl Fn() -> S,
+    work: impl FnOnce(&mut Net) -> Result<(), String>,
+) -> Result<(), String> {
     let mut net = Net::new(0)?;
     answer(&format!("backend {}", net.port()?));
     let told = line()?;
     net.aim(told.trim().parse::<SocketAddrV4>().map_err(|_| format!("`{told}` is no address"))?);
+    net.secure(sessions);
     if !answered(&mut net, first) {
         answer("failed");
         return Ok(());
@@ -98,16 +110,17 @@ pub(super) fn load(net: &mut Net, mut shape: impl Shape, words: &Words) -> Resul
     drive(net, &mut shape, Instant::now() + PATIENCE, true);
     let unopened = u8::from(!shape.settled());
     drive(net, &mut shape, Instant::now() + Duration::from_millis(words.get("warm_ms")?), false);
-    let early = std::mem::take(shape.tally());
+    let (early, unlike) = (std::mem::take(shape.tally()), net.unlike());
     answer("start");
     let begun = Instant::now();
     drive(net, &mut shape, begun + Duration::from_millis(words.get("measure_ms")?), false);
     let seconds = begun.elapsed().as_secs_f64();
     let Tally { units, wrong, lost, delays } = shape.tally();
     answer(&format!(
-        "end units={units} wrong={} lost={} unopened={unopened} seconds={seconds} p50_ns={} p99_ns={}",
+        "end units={units} wrong={} lost={} unlike={} unopened={unopened} seconds={seconds} p50_ns={} p99_ns={}",
         *wrong + early.wrong,
         *lost + early.lost,
+        net.unlike() - unlike,
         delays.quantile(0.5),
         delays.quantile(0.99),
     ));

@@ -1,5 +1,6 @@
 //! The generator's sockets: clients that it connects, backends that it accepts, in one table and one epoll. Knows no load.
 
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+use super::secured::Sessions;
 
 /// The epoll token of the backend's listener.
 const LISTENER: u64 = u64::MAX;
@@ -51,6 +54,8 @@ pub(in crate::bench) struct Net {
     sockets: Vec<Option<OwnedFd>>,
     free: Vec<Slot>,
     events: Vec<Event>,
+    /// Where clients speak TLS.
+    sessions: Option<RefCell<Sessions>>,
 }
 
 impl Net {
@@ -70,7 +75,7 @@ impl Net {
         };
         let (listener, epoll) = listen().map_err(|e: Errno| format!("the backend's listener: {e}"))?;
         let events = Vec::with_capacity(EVENTS);
-        Ok(Net { epoll, listener, front: at, sockets: Vec::new(), free: Vec::new(), events })
+        Ok(Net { epoll, listener, front: at, sockets: Vec::new(), free: Vec::new(), events, sessions: None })
     }
 
     /// The port that the backend listens on.
@@ -84,14 +89,29 @@ impl Net {
         self.front = front;
     }
 
+    /// Have clients that are begun from now on speak TLS.
+    pub(super) fn secure(&mut self, sessions: Option<Sessions>) {
+        self.sessions = sessions.map(RefCell::new);
+    }
+
+    /// Handshakes so far that were others than wanted.
+    pub(super) fn unlike(&self) -> u64 {
+        self.sessions.as_ref().map_or(0, |sessions| sessions.borrow().unlike())
+    }
+
     /// Begin a client's connection.
     pub(in crate::bench) fn connect(&mut self, interest: EventFlags) -> Result<Slot, Errno> {
         let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, FLAGS, None)?;
         sockopt::set_tcp_nodelay(&fd, true)?;
         match rustix::net::connect(&fd, &self.front) {
-            Ok(()) | Err(Errno::INPROGRESS) => self.keep(fd, interest),
-            Err(error) => Err(error),
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error),
         }
+        let slot = self.keep(fd, interest)?;
+        if let Some(sessions) = &mut self.sessions {
+            sessions.get_mut().begin(slot);
+        }
+        Ok(slot)
     }
 
     /// Take one connection that waits at the backend.
@@ -114,6 +134,9 @@ impl Net {
         if self.sockets[slot].take().is_some() {
             self.free.push(slot);
         }
+        if let Some(sessions) = &mut self.sessions {
+            sessions.get_mut().end(slot);
+        }
     }
 
     /// Close every connection, those that wait to be accepted too.
@@ -123,29 +146,22 @@ impl Net {
     }
 
     pub(in crate::bench) fn read(&self, slot: Slot, into: &mut [u8]) -> Moved {
-        self.receive(slot, into, RecvFlags::empty())
-    }
-
-    /// Take up to `scratch.len()` bytes without looking at them: the kernel drops them uncopied.
-    pub(in crate::bench) fn discard(&self, slot: Slot, scratch: &mut [u8]) -> Moved {
-        self.receive(slot, scratch, RecvFlags::TRUNC)
-    }
-
-    fn receive(&self, slot: Slot, into: &mut [u8], flags: RecvFlags) -> Moved {
         let Some(fd) = &self.sockets[slot] else { return Moved::Wait };
-        match rustix::net::recv(fd, into, flags) {
-            Ok((_, 0)) => Moved::End,
-            Ok((_, n)) => Moved::Bytes(n),
-            Err(error) => stopped(error),
-        }
+        let secured = self.sessions.as_ref().and_then(|sessions| sessions.borrow_mut().read(slot, fd, into));
+        secured.unwrap_or_else(|| receive(fd, into))
+    }
+
+    /// Take up to `scratch.len()` bytes without looking at them: the kernel drops them uncopied, where they are plain.
+    pub(in crate::bench) fn discard(&self, slot: Slot, scratch: &mut [u8]) -> Moved {
+        let Some(fd) = &self.sockets[slot] else { return Moved::Wait };
+        let secured = self.sessions.as_ref().and_then(|sessions| sessions.borrow_mut().read(slot, fd, scratch));
+        secured.unwrap_or_else(|| receive_by(fd, scratch, RecvFlags::TRUNC))
     }
 
     pub(in crate::bench) fn write(&self, slot: Slot, bytes: &[u8]) -> Moved {
         let Some(fd) = &self.sockets[slot] else { return Moved::Wait };
-        match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
-            Ok(n) => Moved::Bytes(n),
-            Err(error) => stopped(error),
-        }
+        let secured = self.sessions.as_ref().and_then(|sessions| sessions.borrow_mut().write(slot, fd, bytes));
+        secured.unwrap_or_else(|| send(fd, bytes))
     }
 
     /// Wait for events, at most `time`; how many came.
@@ -161,6 +177,27 @@ impl Net {
             LISTENER => Happened::Arrived,
             slot => Happened::Ready(slot as Slot),
         }
+    }
+}
+
+/// Receive bytes as they are.
+pub(super) fn receive(fd: &OwnedFd, into: &mut [u8]) -> Moved {
+    receive_by(fd, into, RecvFlags::empty())
+}
+
+fn receive_by(fd: &OwnedFd, into: &mut [u8], flags: RecvFlags) -> Moved {
+    match rustix::net::recv(fd, into, flags) {
+        Ok((_, 0)) => Moved::End,
+        Ok((_, n)) => Moved::Bytes(n),
+        Err(error) => stopped(error),
+    }
+}
+
+/// Send bytes as they are.
+pub(super) fn send(fd: &OwnedFd, bytes: &[u8]) -> Moved {
+    match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
+        Ok(n) => Moved::Bytes(n),
+        Err(error) => stopped(error),
     }
 }
 

@@ -2,7 +2,9 @@
 //! It starts programs on loopback and ends them; it never touches a running proxy.
 
 pub(super) mod requests;
+pub(super) mod secured;
 
+mod certificate;
 mod peers;
 mod report;
 mod routes;

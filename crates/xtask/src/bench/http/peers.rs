@@ -1,9 +1,12 @@
 //! The proxies that are compared, and the configuration each is given for the same job.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
+use super::certificate::{CERTIFICATE, KEY, PAIR};
 use super::routes;
 use crate::bench::configs;
+use crate::bench::generator::secured::Handshakes;
 use crate::bench::programs::{self, Program};
 use crate::bench::stand::{Job, Proxy, Times};
 
@@ -56,6 +59,8 @@ pub(super) struct Load {
     pub(super) up: usize,
     /// By how many routes requests are told apart; 0: by none, all goes to one cluster.
     pub(super) routes: usize,
+    /// Whether clients speak TLS, and by which handshakes.
+    pub(super) tls: Option<Handshakes>,
     pub(super) times: Times,
 }
 
@@ -75,7 +80,12 @@ impl Proxy for Peer {
     type Load = Load;
     const HELPER: &'static str = "bench-requests";
 
-    fn words(self, load: Load) -> Vec<(&'static str, String)> {
+    fn words(self, load: Load, dir: &Path) -> Vec<(&'static str, String)> {
+        let tls = match load.tls {
+            None => "no",
+            Some(Handshakes::Full) => "full",
+            Some(Handshakes::Resumed) => "resumed",
+        };
         let own = [
             ("shape", load.shape.word().to_owned()),
             ("connections", load.connections.to_string()),
@@ -83,12 +93,15 @@ impl Proxy for Peer {
             ("up", load.up.to_string()),
             ("routes", load.routes.max(1).to_string()),
             ("named", programs::Peer::program(self).is_some().to_string()),
+            ("tls", tls.to_owned()),
+            ("certificate", dir.join(CERTIFICATE).display().to_string()),
         ];
         own.into_iter().chain(load.times.words()).collect()
     }
 
     /// All have one worker, connections to the backend that stay, one field that names the client (`kakei-full`: its own
-    /// five), no access log, no limit of requests of a connection, and give up what is idle for 120 s.
+    /// five), no access log, no limit of requests of a connection, and give up what is idle for 120 s. With TLS all have the
+    /// same certificate, tickets, and their own defaults besides; clients offer one suite and one key exchange.
     fn configure(self, load: Load, job: &Job<'_>) -> Result<Vec<String>, String> {
         let (program, text) = match self {
             Peer::Direct => return Ok(Vec::new()),
@@ -121,6 +134,7 @@ http = {{ idle_timeout = "120s" }}
 protocol = "http"
 bind = ["{front}"]
 {cluster}
+{tls}
 
 [listeners.bench.http]
 keep_alive = "120s"
@@ -130,7 +144,12 @@ keep_alive = "120s"
         front = job.front,
         backend = job.backend,
         cluster = if load.routes == 0 { "cluster = \"bench\"" } else { "" },
+        tls = if load.tls.is_some() { "tls = { certificates = [\"bench\"] }" } else { "" },
     );
+    if load.tls.is_some() {
+        let home = job.dir.display();
+        let _ = write!(text, "\n[certificates.bench]\nchain = \"{home}/{CERTIFICATE}\"\nkey = \"{home}/{KEY}\"\n");
+    }
     for route in 0..load.routes {
         let (host, path) = (routes::host(route), routes::path(route));
         let _ = write!(
@@ -161,7 +180,7 @@ defaults
   http-reuse always
 
 frontend front
-  bind {front} backlog 4096
+  bind {front} backlog 4096{tls}
   {leads}
 
 backend back
@@ -170,6 +189,10 @@ backend back
         connections = configs::haproxy_connections(job.files, 0),
         front = job.front,
         backend = job.backend,
+        tls = match load.tls {
+            None => String::new(),
+            Some(_) => format!(" ssl crt {}/{PAIR} alpn http/1.1", job.dir.display()),
+        },
         leads = match load.routes {
             0 => "default_backend back".to_owned(),
             _ => format!("use_backend %[base,map_beg({})]", map.display()),
@@ -178,9 +201,10 @@ backend back
 }
 
 fn nginx(load: Load, job: &Job<'_>) -> String {
+    let secured = if load.tls.is_some() { " ssl" } else { "" };
     let servers: String = match load.routes {
         0 => format!(
-            "  server {{\n    listen {} backlog=4096;\n    location / {{ proxy_pass http://back; }}\n  }}\n",
+            "  server {{\n    listen {}{secured} backlog=4096;\n    location / {{ proxy_pass http://back; }}\n  }}\n",
             job.front
         ),
         routes => routes::by_host(routes)
@@ -215,6 +239,7 @@ fn nginx(load: Load, job: &Job<'_>) -> String {
   proxy_set_header Host $http_host;
   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
   {connection}
+  {tls}
   upstream back {{
     server {backend} max_fails=0;
     keepalive 1024;
@@ -226,6 +251,13 @@ fn nginx(load: Load, job: &Job<'_>) -> String {
         start = configs::nginx(job.dir, (1, job.files), ""),
         dir = job.dir.display(),
         backend = job.backend,
+        tls = match load.tls {
+            None => String::new(),
+            Some(_) => format!(
+                "ssl_certificate {dir}/{CERTIFICATE};\n  ssl_certificate_key {dir}/{KEY};\n  ssl_protocols TLSv1.2 TLSv1.3;",
+                dir = job.dir.display()
+            ),
+        },
     )
 }
 
@@ -287,7 +319,7 @@ mod tests {
 
     fn load(routes: usize) -> Load {
         let times = Times { warm: Duration::ZERO, measure: Duration::ZERO };
-        Load { shape: Shape::Requests, connections: 1, down: 100, up: 0, routes, times }
+        Load { shape: Shape::Requests, connections: 1, down: 100, up: 0, routes, tls: None, times }
     }
 
     #[test]
@@ -303,6 +335,16 @@ mod tests {
             if let Err(problems) = kakei_config::parse_toml(&text) {
                 panic!("{}", problems.render("kakei.toml", &text, false));
             }
+        }
+    }
+
+    #[test]
+    fn with_tls_every_one_is_given_the_certificate() {
+        let (load, dir) = (Load { tls: Some(Handshakes::Full), ..load(0) }, Path::new("/tmp"));
+        let text = kakei(load, &job(dir), "");
+        assert!(kakei_config::parse_toml(&text).is_ok(), "{text}");
+        for text in [text, nginx(load, &job(dir)), haproxy(load, &job(dir)).unwrap()] {
+            assert!(text.contains(&format!("/tmp/{CERTIFICATE}")) || text.contains(&format!("/tmp/{PAIR}")), "{text}");
         }
     }
 }

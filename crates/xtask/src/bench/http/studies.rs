@@ -6,7 +6,7 @@ use super::peers::{Load, Peer, Shape};
 use crate::bench::ground::Tools;
 use crate::bench::programs::Peer as _;
 use crate::bench::stand::{Times, Unit};
-use crate::bench::studies::{Plan, Scenario, memory, rounds};
+use crate::bench::studies::{CROWD, Plan, Scenario, memory, rounds};
 
 type Report = crate::bench::report::Report<Peer>;
 
@@ -23,7 +23,15 @@ const MEDIUM: usize = 16 << 10;
 const LARGE: usize = 16 << 20;
 
 const fn load(shape: Shape, connections: usize, down: usize) -> Load {
-    Load { shape, connections, down, up: 0, routes: 0, times: Times { warm: Duration::ZERO, measure: Duration::ZERO } }
+    Load {
+        shape,
+        connections,
+        down,
+        up: 0,
+        routes: 0,
+        tls: None,
+        times: Times { warm: Duration::ZERO, measure: Duration::ZERO },
+    }
 }
 
 const fn routed(shape: Shape, routes: usize) -> Load {
@@ -71,7 +79,7 @@ pub(super) fn run(tools: &Tools, plan: &Plan<Peer>, report: &mut Report) {
     rounds(tools, plan, &wanted, report, |s, peer| s.study == ROUTES && peer.program().is_none());
     beside_one_route(report);
     // Kakei keeps a file for the backend of each client whether it needs one or not.
-    memory(tools, plan, report, 2, |connections| Load { connections, ..load(Shape::Idle, 0, SMALL) });
+    memory(tools, plan, report, CROWD, |connections| Load { connections, ..load(Shape::Idle, 0, SMALL) });
 }
 
 /// What a request costs with all routes, in parts of what it cost in the same round with one.

@@ -61,7 +61,7 @@ impl Proxy for Peer {
     type Load = Load;
     const HELPER: &'static str = "bench-streams";
 
-    fn words(self, load: Load) -> Vec<(&'static str, String)> {
+    fn words(self, load: Load, _dir: &std::path::Path) -> Vec<(&'static str, String)> {
         let own = [("shape", load.shape.word().to_owned()), ("connections", load.connections.to_string())];
         own.into_iter().chain(load.times.words()).collect()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::peers::{Load, Peer, Shape};
 use crate::bench::ground::Tools;
 use crate::bench::stand::{Times, Unit};
-use crate::bench::studies::{Plan, Scenario, memory, rounds};
+use crate::bench::studies::{CROWD, Plan, Scenario, memory, rounds};
 
 type Report = crate::bench::report::Report<Peer>;
 
@@ -37,5 +37,5 @@ pub(super) fn run(tools: &Tools, plan: &Plan<Peer>, report: &mut Report) {
         .collect();
     rounds(tools, plan, &wanted, report, |_, _| false);
     let times = Times { warm: Duration::ZERO, measure: Duration::ZERO };
-    memory(tools, plan, report, 2, |connections| Load { shape: Shape::Idle, connections, times });
+    memory(tools, plan, report, CROWD, |connections| Load { shape: Shape::Idle, connections, times });
 }

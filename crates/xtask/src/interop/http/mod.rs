@@ -5,7 +5,7 @@ pub(super) mod bulk;
 pub(super) mod changes;
 pub(super) mod chromium;
 pub(super) mod curl;
-mod origin;
+pub(super) mod origin;
 pub(super) mod proxies;
 pub(super) mod registry;
 pub(super) mod same;
@@ -26,7 +26,7 @@ fn document(port: u16, backend: &str, more: &str) -> String {
 }
 
 /// A connection of a client that reads answers.
-struct Client {
+pub(super) struct Client {
     stream: TcpStream,
     /// What came behind the answer before.
     rest: Vec<u8>,
@@ -34,8 +34,8 @@ struct Client {
 
 /// An answer.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     head: String,
     body: Vec<u8>,
 }
@@ -57,7 +57,7 @@ impl Client {
         connect(to).map(|stream| Client { stream, rest: Vec::new() })
     }
 
-    fn to(port: u16) -> Result<Client, String> {
+    pub(super) fn to(port: u16) -> Result<Client, String> {
         Client::connect(four(port))
     }
 
@@ -72,7 +72,7 @@ impl Client {
     }
 
     /// GET a path of a host.
-    fn get(&mut self, path: &str) -> Result<Answer, String> {
+    pub(super) fn get(&mut self, path: &str) -> Result<Answer, String> {
         self.ask("GET", &format!("{path} HTTP/1.1\r\nHost: site.example\r\n\r\n"))
     }
 

@@ -13,8 +13,8 @@ use super::super::net::serve;
 
 /// It lasts as long as the process: its threads wait for clients and cost nothing.
 #[derive(Clone)]
-pub(super) struct Origin {
-    pub(super) address: SocketAddr,
+pub(in super::super) struct Origin {
+    pub(in super::super) address: SocketAddr,
     notes: Arc<Notes>,
 }
 
@@ -26,7 +26,7 @@ struct Notes {
 }
 
 impl Origin {
-    pub(super) fn start() -> Result<Origin, String> {
+    pub(in super::super) fn start() -> Result<Origin, String> {
         let notes: Arc<Notes> = Arc::default();
         let shared = Arc::clone(&notes);
         let address = serve(move |stream| {
@@ -40,12 +40,12 @@ impl Origin {
     }
 
     /// How many connections it was asked on, and how many requests it saw.
-    pub(super) fn counts(&self) -> (usize, usize) {
+    pub(in super::super) fn counts(&self) -> (usize, usize) {
         (self.notes.connections.load(Ordering::Relaxed), self.notes.requests.load(Ordering::Relaxed))
     }
 
     /// An error where it was sent what no proxy may send.
-    pub(super) fn is_content(&self) -> Result<(), String> {
+    pub(in super::super) fn is_content(&self) -> Result<(), String> {
         let wrong = self.notes.wrong.lock().expect("nobody panics with it");
         match wrong.first() {
             None => Ok(()),
@@ -141,12 +141,12 @@ fn what_it_saw(seen: &Seen) -> String {
 }
 
 /// Bytes that tell where they stand.
-pub(super) fn pattern(length: usize) -> Vec<u8> {
+pub(in super::super) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8 ^ (at >> 10) as u8).collect()
 }
 
 /// A number that other bytes, or the same in another order, hardly have (FNV-1a).
-pub(super) fn sum(bytes: &[u8]) -> String {
+pub(in super::super) fn sum(bytes: &[u8]) -> String {
     let sum = bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));

@@ -19,7 +19,7 @@ const POOLED: usize = 12;
 const MIB: usize = 1 << 20;
 
 /// Words of nginx for who passes requests on, upgrades too.
-const PASS: &str = "    proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Connection $onward; \
+pub(in super::super) const PASS: &str = "    proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Connection $onward; \
                     proxy_set_header Upgrade $http_upgrade; proxy_request_buffering off; proxy_buffering off;\n";
 
 /// An nginx that passes requests on to `to` and keeps connections.
@@ -98,14 +98,14 @@ fn pooled(kakei: &Kakei) -> Result<(), String> {
 
 /// What the other proxy can do.
 #[derive(Clone, Copy)]
-struct Talents {
+pub(in super::super) struct Talents {
     /// It passes 103 on.
-    early: bool,
-    pipeline: bool,
+    pub(in super::super) early: bool,
+    pub(in super::super) pipeline: bool,
 }
 
 /// Everything that goes through both proxies; what was done.
-fn talk(port: u16, origin: &Origin, talents: Talents) -> Result<String, String> {
+pub(in super::super) fn talk(port: u16, origin: &Origin, talents: Talents) -> Result<String, String> {
     let mut client = Client::to(port)?;
     for turn in 0..MANY {
         let answer = client.get(&format!("/turn/{turn}")).map_err(|why| format!("turn {turn}: {why}"))?;

@@ -82,6 +82,7 @@ impl Client {
         common.tally.wrong += u64::from(!right);
         // Of what doesn't fit nobody knows where it ends.
         let Some(length) = length else { return Turn::Lost };
+        common.count_bytes(length);
         self.step = Step::Body(length);
         Turn::Next
     }
@@ -92,6 +93,7 @@ impl Client {
         let took = self.incoming.body(room, (net, slot), |bytes| is_part(expected, &id_of(self.number), at, bytes));
         let Took::This((n, right)) = took else { return Turn::without(&took) };
         common.tally.wrong += u64::from(!right);
+        common.count_bytes(n);
         self.step = Step::Body(at + n);
         Turn::Next
     }

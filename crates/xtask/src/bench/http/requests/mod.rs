@@ -7,11 +7,15 @@ mod incoming;
 mod outgoing;
 mod websocket;
 
+use std::path::Path;
+
 use crate::bench::args::Words;
 use crate::bench::generator::messages::Messages;
 use crate::bench::generator::net::{EDGES, Net, Slot};
 use crate::bench::generator::pattern::{CHUNK, Pattern};
+use crate::bench::generator::secured::{Handshakes, Sessions};
 use crate::bench::generator::{self, Ends, Shape, Tally, idle, load};
+use crate::bench::http::routes;
 use backend::Server;
 use client::Client;
 use incoming::Took;
@@ -21,7 +25,7 @@ use websocket::WebSocket;
 /// How many connections may be under way at a time.
 const UNDER_WAY: usize = 128;
 
-/// Run one load: `shape= connections= down= up= routes= named= warm_ms= measure_ms=`.
+/// Run one load: `shape= connections= down= up= routes= named= tls= certificate= warm_ms= measure_ms=`.
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let words = Words::read(args)?;
     let connections: usize = words.get("connections")?;
@@ -35,12 +39,24 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         _ => {
             // The first one comes by a connection that stays: a fresh one's end would say nothing of its answer.
             let one = || Requests::new(Terms { fresh: false, ..terms }, 1, false);
-            generator::run(one, |net| match shape.as_str() {
+            generator::run_secured(sessions(&words)?, one, |net| match shape.as_str() {
                 "idle" => idle(net, one(), connections),
                 _ => load(net, Requests::new(terms, connections, true), &words),
             })
         }
     }
+}
+
+/// The clients' TLS, where they are to speak it.
+fn sessions(words: &Words) -> Result<Option<Sessions>, String> {
+    let wanted = match words.get::<String>("tls")?.as_str() {
+        "no" => return Ok(None),
+        "full" => Handshakes::Full,
+        "resumed" => Handshakes::Resumed,
+        other => return Err(format!("there are no handshakes `{other}`")),
+    };
+    let certificate: String = words.get("certificate")?;
+    Sessions::new(wanted, &routes::host(0), Path::new(&certificate)).map(Some)
 }
 
 /// What clients and backend have agreed on.
@@ -73,12 +89,18 @@ impl Terms {
         })
     }
 
-    /// What an answer counts: a large body its bytes, whichever way it went.
+    /// What an answer counts: a large body of the request its bytes.
     fn weight(&self) -> u64 {
-        match self.up.max(self.down) {
+        match self.up {
+            _ if self.counts_bytes() => 0,
             large if large > CHUNK => large as u64,
             _ => 1,
         }
+    }
+
+    /// Whether what is counted are the bytes of answers, as they come.
+    fn counts_bytes(&self) -> bool {
+        self.down > CHUNK
     }
 }
 
@@ -132,6 +154,11 @@ impl Turn {
 }
 
 impl Common {
+    /// So much of an answer's body has come.
+    fn count_bytes(&mut self, n: usize) {
+        self.tally.units += if self.terms.counts_bytes() { n as u64 } else { 0 };
+    }
+
     /// The number of the next request.
     fn next(&mut self) -> u64 {
         self.asked += 1;
@@ -167,7 +194,8 @@ impl Shape for Requests {
 
     fn settled(&self) -> bool {
         // Fresh connections come and go, so that some are always being opened.
-        let opened = if self.common.terms.fresh { self.common.tally.units > 0 } else { self.common.opening == 0 };
+        let gone = self.common.tally.units >= self.wanted as u64;
+        let opened = if self.common.terms.fresh { gone } else { self.common.opening == 0 };
         opened && self.active == self.wanted
     }
 
