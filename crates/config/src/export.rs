@@ -58,9 +58,17 @@ impl Document {
     pub fn resolved(&self, answers: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> Document {
         let clusters = self.clusters.iter().map(|(name, cluster)| {
             let mut taken = BTreeSet::new();
-            let backends = cluster.backends.iter().flat_map(|backend| resolve(backend, answers));
-            let backends = backends.filter(|backend| taken.insert(backend.address.clone())).collect();
-            (name.clone(), Cluster { backends, ..cluster.clone() })
+            let mut tls = cluster.tls.clone();
+            let mut backends = Vec::new();
+            for backend in &cluster.backends {
+                let found = resolve(backend, answers).into_iter().filter(|one| taken.insert(one.address.clone()));
+                let at = backends.len();
+                backends.extend(found);
+                if let (Some(tls), BackendAddress::Host(host, _)) = (&mut tls, &backend.address) {
+                    tls.hosts.extend(backends[at..].iter().map(|one: &Backend| (one.name.clone(), Arc::clone(host))));
+                }
+            }
+            (name.clone(), Cluster { backends, tls, ..cluster.clone() })
         });
         Document { clusters: clusters.collect(), ..self.clone() }
     }
@@ -80,18 +88,23 @@ fn resolve(backend: &Backend, answers: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ClusterTls;
 
     #[test]
     fn a_host_is_as_many_backends_as_it_has_addresses() {
         let host = Backend { weight: 3, ..Backend::at(BackendAddress::Host("app.test".into(), 80)) };
         let unknown = Backend::at(BackendAddress::Host("gone.test".into(), 80));
         let plain = Backend::at(SocketAddr::from(([10, 0, 0, 2], 80)));
-        let cluster = Cluster { backends: vec![plain.clone(), host, unknown], ..Cluster::default() };
+        let tls = Some(ClusterTls::default());
+        let cluster = Cluster { backends: vec![plain.clone(), host, unknown], tls, ..Cluster::default() };
         let document = Document { clusters: [("c".into(), cluster)].into(), ..Document::default() };
         assert_eq!(document.hosts().len(), 2);
         let addresses = ["10.0.0.2", "10.0.0.1", "2001:db8::1"].map(|ip| ip.parse().unwrap()).to_vec();
         let resolved = document.resolved(&[("app.test".into(), addresses)].into());
         let backends = &resolved.clusters[&Name::new("c")].backends;
+        let hosts = &resolved.clusters[&Name::new("c")].tls.as_ref().unwrap().hosts;
+        assert_eq!(hosts.len(), 2, "the plain one has none: {hosts:?}");
+        assert_eq!(&*hosts[&Name::new("app.test:80@10.0.0.1")], "app.test");
         let names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
         assert_eq!(names, ["10.0.0.2:80", "app.test:80@10.0.0.1", "app.test:80@2001:db8::1"]);
         assert_eq!((backends[0].weight, backends[1].weight), (plain.weight, 3));

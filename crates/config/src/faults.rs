@@ -1,4 +1,4 @@
-//! Errors that were found in what a document names (a certificate's file), put to the place where it is named. What
+//! Errors that were found in what a document names (a certificate's file, a cluster's CA), put to the place where it is named. What
 //! counts as one is decided by whoever read it.
 
 use crate::diagnostics::{Collector, Diagnostic, Diagnostics};
@@ -10,9 +10,11 @@ use crate::tree::Node;
 /// Something wrong with what an option names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The certificate that it is about.
-    pub certificate: Name,
-    /// The option that names it: `chain` or `key`.
+    /// The kind of object that it is about, as the document has it: `certificates`.
+    pub section: &'static str,
+    /// The object.
+    pub name: Name,
+    /// The option that names it, with dots: `chain`, `tls.ca`.
     pub key: &'static str,
     /// What is wrong, in one sentence without its subject.
     pub message: String,
@@ -40,11 +42,13 @@ impl Diagnostics {
             None => Some(document.to_tree()),
         };
         for fault in faults {
-            let way = ["certificates", fault.certificate.as_str(), fault.key];
+            let way: Vec<&str> = [fault.section, fault.name.as_str()].into_iter().chain(fault.key.split('.')).collect();
             let node = tree.as_ref().and_then(|root| find(root, &way));
-            let message = format!("certificate `{}`: `{}`: {}", fault.certificate, fault.key, fault.message);
+            let kind = fault.section.trim_end_matches('s');
+            let message = format!("{kind} `{}`: `{}`: {}", fault.name, fault.key, fault.message);
             let span = node.map(|node| node.span.clone());
-            let diagnostic = problems.report(Diagnostic::new(message, pointer(&way.map(Step::Key)), span));
+            let steps: Vec<Step<'_>> = way.iter().map(|key| Step::Key(key)).collect();
+            let diagnostic = problems.report(Diagnostic::new(message, pointer(&steps), span));
             if let Some(help) = fault.help {
                 diagnostic.help(help);
             }

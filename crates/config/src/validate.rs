@@ -22,6 +22,7 @@ pub(crate) fn document(document: &Document, root: &Node, problems: &mut Collecto
     check.protocols();
     for (name, cluster) in &document.clusters {
         check.backends(name, cluster);
+        check.cluster_tls(name, cluster);
     }
 }
 
@@ -173,7 +174,7 @@ impl<'a> Check<'a, '_> {
         }
     }
 
-    /// A Unix socket takes no datagrams.
+    /// A Unix socket takes no datagrams, and none are spoken in TLS.
     fn unix_sockets(&mut self) {
         let document = self.document;
         let of_listeners =
@@ -186,6 +187,11 @@ impl<'a> Check<'a, '_> {
             .map(|(name, cluster)| (cluster, name))
             .collect();
         for (cluster, listener) in udp {
+            if document.clusters.get(cluster).is_some_and(|cluster| cluster.tls.is_some()) {
+                let message =
+                    format!("cluster `{cluster}`: `tls` is for TCP and HTTP, and listener `{listener}` speaks UDP");
+                self.report(message, &[Step::Key("clusters"), Step::Key(cluster.as_str()), Step::Key("tls")]);
+            }
             let backends =
                 document.clusters.get(cluster).into_iter().flat_map(|cluster| cluster.backends.iter().enumerate());
             for (n, _) in backends.filter(|(_, backend)| matches!(backend.address, BackendAddress::Unix(_))) {

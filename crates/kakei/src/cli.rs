@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Route(ObjectCommand),
     /// Add, change or remove a cluster of the running proxy.
     Cluster(ObjectCommand),
+    /// Add, replace or remove a certificate of the running proxy.
+    Certificate(CertificateCommand),
     /// The generations that ran: when, by whom, why, and what each changed.
     History(Ask),
     /// Simulate: whole workers in virtual time with clients, backends and faults, and checkers that know the truth.
@@ -356,6 +358,59 @@ pub(crate) enum ObjectVerb {
         unset: Vec<String>,
     },
     /// Remove one; what lives on it does what its policy says.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertificateCommand {
+    #[command(subcommand)]
+    pub(crate) verb: CertificateVerb,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
+}
+
+/// Where a certificate is.
+#[derive(Debug, Args)]
+pub(crate) struct CertificateFiles {
+    /// The file of the certificate, and behind it of those that vouch for it (PEM).
+    #[arg(value_name = "CHAIN")]
+    pub(crate) chain: PathBuf,
+    /// The file of its key (PEM).
+    #[arg(value_name = "KEY")]
+    pub(crate) key: PathBuf,
+    /// The file of what its issuer's responder said last (OCSP, DER).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ocsp: Option<PathBuf>,
+    /// Put what the files of chain and key hold now into the document, key included, in the place of their paths.
+    #[arg(long)]
+    pub(crate) inline: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertificateVerb {
+    /// Add one; refused where there is another one of this name.
+    Add {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        files: CertificateFiles,
+        /// A listener that shows it from now on; may stand several times.
+        #[arg(long, value_name = "NAME")]
+        listener: Vec<String>,
+    },
+    /// Put another one in its place: new handshakes get it, connections go on.
+    Replace {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        files: CertificateFiles,
+    },
+    /// Remove one, and take it from the listeners that show it. The last one of a listener stays.
     Remove {
         /// Its name.
         name: String,

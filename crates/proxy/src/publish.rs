@@ -39,11 +39,12 @@ impl Worker {
                 None => {
                     let key = self.world.clusters.insert(LiveCluster::new(Arc::clone(spec)));
                     self.world.cluster_names.insert(spec.name.clone(), key);
-                    (key, Reshaped { changed: true, removed: Vec::new() })
+                    (key, Reshaped { changed: true, ..Reshaped::default() })
                 }
             };
             self.settle_cluster_change(tick, key, reshaped);
         }
+        self.secure.forget_backends(&self.world);
     }
 
     /// Everything that follows from a change of a cluster.
@@ -53,6 +54,9 @@ impl Worker {
         }
         for backend in reshaped.removed {
             self.leave_backend(tick, (key, backend), true);
+        }
+        if reshaped.resecured {
+            self.http.retire_upstreams(&mut self.world, tick, key);
         }
         self.relays.stir();
         self.http.stir();

@@ -117,6 +117,9 @@ reasons! {
     TlsTooLong: Client, "tls_too_long", "Its TLS handshake had more bytes than one may have.";
     TlsTruncated: Client, "tls_truncated", "It ended without saying so in TLS: what came may not be all.";
     Misdirected: Client, "misdirected", "A request came to a host that the connection's certificate is not for.";
+    BackendTls: Backend, "backend_tls", "No TLS handshake with a backend came to an end, by as many attempts as there may be; or the backend broke the rules of TLS later.";
+    BackendTruncated: Backend, "backend_truncated", "The backend ended without saying so in TLS: what came may not be all.";
+    ClientCertificate: Client, "client_certificate", "The client showed no certificate where one is asked for, or one that does not count.";
 }
 
 /// What a flow or a connection was, for the access log. Byte counts never include PROXY protocol headers.
@@ -186,6 +189,15 @@ impl Detail {
             Detail::Exchange(detail) => detail.tls.as_deref(),
         }
     }
+
+    /// What TLS to the backend came to; none: it was spoken to without, or by a connection that was there already.
+    pub fn backend_tls(&self) -> Option<&TlsDetail> {
+        match self {
+            Detail::Flow { .. } => None,
+            Detail::Connection(detail) => detail.backend_tls.as_deref(),
+            Detail::Exchange(detail) => detail.backend_tls.as_deref(),
+        }
+    }
 }
 
 /// What only an exchange's record has.
@@ -223,6 +235,9 @@ pub struct ExchangeDetail {
     pub first_byte: Option<Duration>,
     /// What its client's connection agreed on in TLS; none: it came without.
     pub tls: Option<Arc<TlsDetail>>,
+    /// What was agreed on with the backend where a connection was opened in TLS, or why that came to nothing.
+    #[serde(default)]
+    pub backend_tls: Option<Arc<TlsDetail>>,
 }
 
 /// What only a connection's record has.
@@ -238,9 +253,12 @@ pub struct ConnectionDetail {
     pub connect: Option<Duration>,
     /// What was agreed on in TLS, or offered where that came to nothing; none: it came without.
     pub tls: Option<Arc<TlsDetail>>,
+    /// What was agreed on with the backend, or why that came to nothing; none: it is spoken to without.
+    #[serde(default)]
+    pub backend_tls: Option<Arc<TlsDetail>>,
 }
 
-/// What a client and the proxy agreed on in TLS; or what the client offered, where that came to nothing.
+/// What a peer and the proxy agreed on in TLS; or what the client offered, where that came to nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TlsDetail {
     /// `1.2` or `1.3`.
@@ -261,4 +279,18 @@ pub struct TlsDetail {
     pub offered_alpn: Vec<String>,
     /// Why the handshake failed, in words.
     pub error: Option<String>,
+    /// Whose certificate the client showed; none: it showed none.
+    #[serde(default)]
+    pub client: Option<Arc<ClientCertificate>>,
+}
+
+/// A client's certificate that somebody vouched for. All of it is printable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCertificate {
+    /// Whose it is, in the form of RFC 4514; empty: it doesn't say so.
+    pub subject: String,
+    /// Its alternative names, each with its kind, with commas between them.
+    pub names: String,
+    /// Its SHA-256, in hexadecimal digits.
+    pub fingerprint: String,
 }

@@ -87,7 +87,7 @@ impl Worker {
             connection_knobs: Once::default(),
         };
         let flows = self.datagrams.save(now, &mut table);
-        let is_plain = |socket| !self.secure.holds(socket);
+        let is_plain = |socket| self.is_plain(socket);
         let relays = self.relays.save(now, &mut table, is_plain);
         let http = self.http.save(world, now, &mut table, is_plain);
         let fronts = world.fronts().map(|(socket, front)| FrontState {

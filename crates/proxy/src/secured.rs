@@ -1,8 +1,9 @@
 //! Streams under TLS: what happens to them goes to the layer first, and what that makes of it to whoever the stream
 //! belongs to, as if there were no TLS. Composes; decides nothing.
 
+use crate::relay::Side;
 use crate::seam::{Gather, Op, Outbox, SocketId, Span};
-use crate::secure::{End, Told, Took};
+use crate::secure::{End, Opened, Told, Took};
 use crate::streams::Owner;
 use crate::worker::Worker;
 use crate::world::Tick;
@@ -69,11 +70,14 @@ impl Worker {
 
     fn pass_told(&mut self, tick: &mut Tick<'_>, socket: SocketId, told: Told) {
         let Told { opened, is_blocked, plain, end } = told;
-        if let Some(secured) = opened {
-            match self.owner(socket) {
-                Some(Owner::Relay(id, _)) => self.relays.handle_secured(&mut self.world, tick, id, &secured),
-                Some(Owner::Session(id)) => self.http.handle_secured(tick, id, secured),
-                Some(Owner::Upstream(_) | Owner::Probe(..)) | None => {}
+        if let Some(opened) = opened {
+            match (opened, self.owner(socket)) {
+                (Opened::Client(secured), Some(Owner::Relay(id, _))) => {
+                    self.relays.handle_secured(&mut self.world, tick, id, &secured);
+                }
+                (Opened::Client(secured), Some(Owner::Session(id))) => self.http.handle_secured(tick, id, secured),
+                (Opened::Client(_), _) | (_, None) => {}
+                (Opened::Backend(detail), Some(owner)) => self.pass_opened(tick, socket, (owner, Some(detail))),
             }
             if is_blocked && self.is_owned(socket) {
                 self.pass_blocked(tick, socket, Span::EMPTY);
@@ -91,17 +95,21 @@ impl Worker {
         match (end, self.owner(socket)) {
             (_, None) => {}
             (End::Closed | End::Gone, _) => self.pass_eof(tick, socket),
-            (End::Broken(reason), Some(Owner::Relay(id, _))) => {
-                self.relays.end(&mut self.world, tick, id, reason);
+            (End::Broken(reason, error), Some(Owner::Relay(id, side))) => {
+                self.relays.handle_cut(&mut self.world, tick, (id, side), (reason, error));
             }
-            (End::Broken(_), _) => self.pass_broken(tick, socket),
-            (End::Refused(reason, detail), Some(Owner::Relay(id, _))) => {
+            (End::Broken(reason, error), Some(Owner::Upstream(id))) => {
+                self.http.handle_upstream_cut(&mut self.world, tick, id, (reason, error));
+                self.settle_http(tick);
+            }
+            (End::Broken(..), _) => self.pass_broken(tick, socket),
+            (End::Refused(reason, detail), Some(Owner::Relay(id, Side::Client))) => {
                 self.relays.handle_unsecured(&mut self.world, tick, id, (reason, detail));
             }
             (End::Refused(reason, detail), Some(Owner::Session(id))) => {
                 self.http.handle_unsecured(&mut self.world, tick, id, (reason, detail));
             }
-            (End::Refused(..), Some(Owner::Upstream(_) | Owner::Probe(..))) => self.pass_broken(tick, socket),
+            (End::Refused(_, detail), Some(owner)) => self.pass_unsecured(tick, socket, (owner, detail)),
         }
     }
 

@@ -16,7 +16,7 @@ pub use crate::http::{Action, Decided, Imagined, Mismatch, Rule, Seats, Table, W
 use crate::limits::TIMED;
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};
-use crate::secure::{ListenerTls, Materials};
+use crate::secure::{ClusterTls, ListenerTls, Materials};
 use crate::state::{HttpContractState, RemovedState};
 use crate::stats::Series;
 
@@ -132,6 +132,8 @@ pub struct Cluster {
     pub health: Option<Health>,
     /// Time to full weight.
     pub slow_start: Duration,
+    /// TLS to the backends; none: they are spoken to without.
+    pub tls: Option<Arc<ClusterTls>>,
     /// Whether the times of requests to it are counted by themselves.
     pub is_timed: bool,
 }
@@ -205,6 +207,7 @@ impl Cluster {
             send_proxy_protocol,
             health: None,
             slow_start: Duration::ZERO,
+            tls: None,
             is_timed: false,
         }
     }
@@ -212,7 +215,7 @@ impl Cluster {
 
 impl Snapshot {
     /// Compile a validated document that asks for no TLS, or of which nobody wants any: a listener with TLS refuses
-    /// every client. Objects equal to those of `previous` are shared with it.
+    /// every client, and a cluster with TLS fails every connection. Objects equal to those of `previous` are shared with it.
     pub fn compile(document: &Document, generation: Generation, shared: Shared, previous: Option<&Snapshot>) -> Self {
         Snapshot::compile_with(document, generation, shared, previous, &Materials::default())
     }
@@ -235,8 +238,13 @@ impl Snapshot {
         let before = |name: &Name| Some(previous?.cluster(name)?.is_timed);
         let timed = timed(document.clusters.keys(), before);
         let clusters = document.clusters.iter().map(|(name, cluster)| {
-            let made = Cluster { is_timed: timed.contains(name), ..compile_cluster(name, cluster, shared) };
-            reuse(previous.and_then(|p| p.cluster(name)), made)
+            let old = previous.and_then(|p| p.cluster(name));
+            let tls = cluster.tls.as_ref().map(|spec| {
+                let made = ClusterTls::compile(spec, &cluster.backends, materials);
+                reuse(old.and_then(|old| old.tls.as_ref()), made)
+            });
+            let made = Cluster { is_timed: timed.contains(name), tls, ..compile_cluster(name, cluster, shared) };
+            reuse(old, made)
         });
         let records = document.access_log.to.is_some();
         Snapshot { generation, shared, records, listeners: listeners.collect(), clusters: clusters.collect() }
@@ -375,6 +383,7 @@ fn compile_cluster(name: &Name, cluster: &kakei_config::Cluster, shared: Shared)
         send_proxy_protocol: cluster.send_proxy_protocol,
         health: cluster.health.clone(),
         slow_start: cluster.slow_start,
+        tls: None,
         is_timed: false,
     }
 }

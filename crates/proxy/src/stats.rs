@@ -129,7 +129,7 @@ metrics! {
 
 metrics! {
     /// Labelled by cluster and backend.
-    BackendMetric [17] {
+    BackendMetric [21] {
         FlowsOpened: Counter, "kakei_backend_flows_opened", "Flows that this backend was chosen for.";
         FlowsLive: Gauge, "kakei_backend_flows_live", "Flows alive on this backend.";
         DatagramsSent: Counter, "kakei_backend_sent_datagrams", "Datagrams sent to the backend.";
@@ -147,6 +147,10 @@ metrics! {
         RequestsLive: Gauge, "kakei_backend_requests_live", "HTTP requests under way on this backend.";
         Reused: Counter, "kakei_backend_reused_connections", "HTTP requests that took a connection that was there already.";
         Retries: Counter, "kakei_backend_retries", "HTTP requests that were tried again after this backend failed them.";
+        Handshakes12: Counter, "kakei_backend_tls12_handshakes", "TLS handshakes with the backend that ended with version 1.2, those of health checks included.";
+        Handshakes13: Counter, "kakei_backend_tls13_handshakes", "TLS handshakes with the backend that ended with version 1.3, those of health checks included.";
+        HandshakesResumed: Counter, "kakei_backend_tls_resumed_handshakes", "Those of them that went on from an earlier one.";
+        HandshakesFailed: Counter, "kakei_backend_tls_failed_handshakes", "TLS handshakes with the backend that came to nothing, those of health checks included.";
     }
 }
 

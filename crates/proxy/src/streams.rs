@@ -1,10 +1,15 @@
 //! What happens to streams: to the relay or the health check that it belongs to. Composes; decides nothing.
 
+use std::sync::Arc;
+
 use crate::arrival;
 use crate::cluster::{BackendKey, ClusterKey};
+use crate::health::Check;
 use crate::http::{SessionId, UpstreamId};
+use crate::record::TlsDetail;
 use crate::relay::{Due, RelayId, Side};
 use crate::seam::{Accepted, OpenError, SocketId, Span};
+use crate::secure::Way;
 use crate::stats::{ListenerMetric, WorkerMetric};
 use crate::worker::Worker;
 use crate::world::{Socket, Tick};
@@ -19,16 +24,21 @@ pub(crate) enum Owner {
 
 impl Worker {
     pub(crate) fn owner(&mut self, socket: SocketId) -> Option<Owner> {
+        let owner = self.owner_of(socket);
+        if owner.is_none() {
+            self.world.values[WorkerMetric::StaleEvents] += 1;
+        }
+        owner
+    }
+
+    fn owner_of(&self, socket: SocketId) -> Option<Owner> {
         match self.world.sockets.get(socket) {
             Some(&Socket::Client(id)) => Some(Owner::Relay(id, Side::Client)),
             Some(&Socket::Backend(id)) => Some(Owner::Relay(id, Side::Backend)),
             Some(&Socket::Session(id)) => Some(Owner::Session(id)),
             Some(&Socket::Upstream(id)) => Some(Owner::Upstream(id)),
             Some(&Socket::Probe { cluster, probe }) => Some(Owner::Probe(cluster, probe)),
-            Some(Socket::Front(_) | Socket::Flow(_) | Socket::Shared { .. }) | None => {
-                self.world.values[WorkerMetric::StaleEvents] += 1;
-                None
-            }
+            Some(Socket::Front(_) | Socket::Flow(_) | Socket::Shared { .. }) | None => None,
         }
     }
 
@@ -49,7 +59,8 @@ impl Worker {
     /// What HTTP left to be done: connections that are relays from now on, backends that failed.
     pub(crate) fn settle_http(&mut self, tick: &mut Tick<'_>) {
         for joined in self.http.take_upgraded() {
-            self.relays.adopt(&mut self.world, tick, joined);
+            let says_end = [joined.backend, joined.client].map(|socket| self.secure.holds(socket));
+            self.relays.adopt(&mut self.world, tick, joined, says_end);
         }
         for place in self.http.take_failures() {
             if self.world.clusters.get(place.0).is_some_and(|cluster| cluster.backends.contains_key(place.1)) {
@@ -58,9 +69,88 @@ impl Worker {
         }
     }
 
-    /// A connection to an HTTP backend is open.
-    pub(crate) fn handle_upstream_opened(&mut self, tick: &mut Tick<'_>, id: UpstreamId) {
-        self.http.handle_upstream_opened(&mut self.world, tick, id);
+    /// A stream to a backend is open. Where its cluster says so TLS comes first, and then whoever it belongs to is told.
+    pub(crate) fn handle_stream_opened(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
+        let Some(owner) = self.owner(socket) else { return };
+        match self.way_of(&owner) {
+            Some(way) => self.secure.dial(&self.world, tick.wall, socket, way),
+            None => self.pass_opened(tick, socket, (owner, None)),
+        }
+    }
+
+    /// Where a stream leads that is to be under TLS.
+    fn way_of(&self, owner: &Owner) -> Option<Way> {
+        let (place, is_http) = match *owner {
+            Owner::Relay(id, Side::Backend) => (self.relays.backend_of(id)?, false),
+            Owner::Upstream(id) => (self.http.place_of(id)?, true),
+            Owner::Probe(cluster, probe) => {
+                let checker = &self.world.clusters.get(cluster)?.probing.checker;
+                let probe = checker.probe(probe).filter(|probe| checker.speaks_tls(probe.check))?;
+                ((cluster, probe.backend), probe.check == Check::Http)
+            }
+            Owner::Relay(_, Side::Client) | Owner::Session(_) => return None,
+        };
+        self.world.clusters.get(place.0)?.spec.tls.as_ref()?;
+        let mut introduction = Vec::new();
+        match *owner {
+            Owner::Relay(id, _) => self.relays.write_introduction(&self.world, id, &mut introduction),
+            Owner::Upstream(id) => self.http.write_introduction(&self.world, id, &mut introduction),
+            Owner::Session(_) | Owner::Probe(..) => {}
+        }
+        Some(Way { place, is_http, introduction })
+    }
+
+    /// Whether a stream can be written down: TLS can't, also where it is still to begin.
+    pub(crate) fn is_plain(&self, socket: SocketId) -> bool {
+        let leads_to_tls = |owner: Owner| self.way_of(&owner).is_some();
+        !self.secure.holds(socket) && !self.owner_of(socket).is_some_and(leads_to_tls)
+    }
+
+    /// A stream to a backend is of use; with what was agreed on in TLS, where that came first.
+    pub(crate) fn pass_opened(
+        &mut self,
+        tick: &mut Tick<'_>,
+        socket: SocketId,
+        (owner, detail): (Owner, Option<Arc<TlsDetail>>),
+    ) {
+        let is_introduced = detail.is_some();
+        match owner {
+            Owner::Relay(id, Side::Backend) => {
+                detail.into_iter().for_each(|detail| self.relays.handle_backend_secured(id, detail));
+                if let Some(place) = self.relays.backend_of(id) {
+                    self.note_connected(place);
+                }
+                self.relays.handle_opened(&mut self.world, tick, (id, socket), is_introduced);
+            }
+            Owner::Upstream(id) => {
+                detail.into_iter().for_each(|detail| self.http.handle_upstream_secured(id, detail));
+                self.http.handle_upstream_opened(&mut self.world, tick, id, is_introduced);
+            }
+            Owner::Probe(cluster, probe) => self.handle_probe_opened(tick, (cluster, probe), socket),
+            Owner::Relay(_, Side::Client) | Owner::Session(_) => {}
+        }
+    }
+
+    /// No TLS came about on a stream to a backend, which is as bad as if it could not be opened.
+    pub(crate) fn pass_unsecured(
+        &mut self,
+        tick: &mut Tick<'_>,
+        socket: SocketId,
+        (owner, detail): (Owner, Arc<TlsDetail>),
+    ) {
+        match owner {
+            Owner::Relay(id, _) => {
+                self.note_failed_place(tick, id);
+                self.world.close(tick, socket);
+                self.relays.handle_backend_unsecured(&mut self.world, tick, id, detail);
+            }
+            Owner::Upstream(id) => {
+                self.http.handle_upstream_unsecured(&mut self.world, tick, id, detail);
+                self.settle_http(tick);
+            }
+            Owner::Probe(cluster, probe) => self.handle_probe_failed(tick, (cluster, probe), OpenError::Unreachable),
+            Owner::Session(_) => {}
+        }
     }
 
     /// It could not be opened.
@@ -169,14 +259,6 @@ impl Worker {
         if let Some(Owner::Relay(id, side)) = self.owner(from) {
             self.relays.handle_piped(&mut self.world, tick, (id, side), bytes);
         }
-    }
-
-    /// A relay's stream to its backend is open.
-    pub(crate) fn handle_connected(&mut self, tick: &mut Tick<'_>, id: RelayId, socket: SocketId) {
-        if let Some(place) = self.relays.backend_of(id) {
-            self.note_connected(place);
-        }
-        self.relays.handle_opened(&mut self.world, tick, id, socket);
     }
 
     /// It could not be opened. A lack of our own says nothing about the backend.

@@ -174,10 +174,10 @@ impl Worker {
                 let waiting = world.clusters[cluster].pools[usize::from(v6)].handle_opened(seat);
                 waiting.into_iter().for_each(|id| datagrams.handle_opened(world, tick, id, socket));
             }
-            Some(&mut Socket::Backend(id)) => self.handle_connected(tick, id, socket),
-            Some(&mut Socket::Upstream(id)) => self.handle_upstream_opened(tick, id),
+            Some(Socket::Backend(_) | Socket::Upstream(_) | Socket::Probe { .. }) => {
+                self.handle_stream_opened(tick, socket);
+            }
             Some(Socket::Client(_) | Socket::Session(_)) => {}
-            Some(&mut Socket::Probe { cluster, probe }) => self.handle_probe_opened(tick, (cluster, probe), socket),
             None => world.values[WorkerMetric::StaleEvents] += 1,
         }
     }

@@ -376,6 +376,9 @@ pub struct HttpCheck {
     pub body_prefix: Option<String>,
     /// The port probed; none: the backend's own.
     pub port: Option<u16>,
+    /// Whether it speaks the cluster's TLS; none: unless it has a port of its own.
+    #[serde(default)]
+    pub tls: Option<bool>,
 }
 
 impl Default for HttpCheck {
@@ -388,6 +391,7 @@ impl Default for HttpCheck {
             status: vec![StatusRange { from: 200, to: 399 }],
             body_prefix: None,
             port: None,
+            tls: None,
         }
     }
 }

@@ -310,6 +310,9 @@ pub struct Route {
     pub auth: Auth,
     /// How much may pass.
     pub rate_limits: Vec<RateLimit>,
+    /// Whether a client must have shown a certificate; none: what the listener says.
+    #[serde(default)]
+    pub client_certificates: Option<ClientCertificateMode>,
     /// Client networks that may pass; empty: all.
     pub allow: Vec<IpNet>,
     /// Client networks that may not pass; looked at first.
@@ -346,6 +349,7 @@ impl Default for Route {
             retry: Retry::default(),
             auth: Auth::default(),
             rate_limits: Vec::new(),
+            client_certificates: None,
             allow: Vec::new(),
             deny: Vec::new(),
             upgrade: true,
@@ -438,6 +442,9 @@ pub struct Cluster {
     pub health: Option<Health>,
     /// How long a backend that came up takes to reach its full weight; zero: at once.
     pub slow_start: Duration,
+    /// TLS to the backends; none: they are spoken to without.
+    #[serde(default)]
+    pub tls: Option<ClusterTls>,
 }
 
 impl Backend {
@@ -755,6 +762,9 @@ pub struct TcpCheck {
     pub expect: Option<Expect>,
     /// The port probed; none: the backend's own. Nothing on a Unix socket.
     pub port: Option<u16>,
+    /// Whether it speaks the cluster's TLS; none: unless it has a port of its own.
+    #[serde(default)]
+    pub tls: Option<bool>,
 }
 
 /// Count what goes wrong with live traffic: ICMP errors, connections that can't be opened, responses.

@@ -1,7 +1,9 @@
-//! What only TLS has: certificates, and what a listener holds its clients to before they may speak. Plain data, as the
+//! What only TLS has: certificates, what a listener holds its clients to before they may speak, and a cluster its backends. Plain data, as the
 //! rest of the model; files are named here and read elsewhere.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,8 @@ pub struct Certificate {
     pub chain: Pem,
     /// The private key of the first of them.
     pub key: Pem,
+    /// The file of what its issuer's responder said of it last (OCSP), in DER; none: clients ask it themselves.
+    pub ocsp: Option<String>,
 }
 
 /// A file in PEM, or the text of one.
@@ -64,6 +68,31 @@ pub struct ListenerTls {
     pub handshakes: u32,
     /// Whether clients get tickets by which a later handshake is shorter.
     pub tickets: bool,
+    /// What clients are asked to prove by who they are; none: nothing.
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Whose certificates clients may show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientCertificates {
+    /// Whether a client must show one.
+    pub mode: ClientCertificateMode,
+    /// Who must vouch for them.
+    pub ca: Pem,
+    /// Lists of those that count no longer.
+    pub crls: Vec<Pem>,
+}
+
+/// Whether a client must show a certificate. One that is shown must be good in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificateMode {
+    /// It may.
+    Optional,
+    /// It must.
+    #[default]
+    Required,
 }
 
 impl Default for ListenerTls {
@@ -77,6 +106,44 @@ impl Default for ListenerTls {
             handshake_timeout: Duration::from_secs(10),
             handshakes: 10_000,
             tickets: true,
+            client_certificates: None,
+        }
+    }
+}
+
+/// TLS to the backends of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClusterTls {
+    /// Who must vouch for backends; none: whoever the system trusts.
+    pub ca: Option<Pem>,
+    /// What a backend must prove to be, a host name or an address, and is asked for; none: what its address is written
+    /// as.
+    pub server_name: Option<String>,
+    /// Whether a backend has to prove anything.
+    pub verify: bool,
+    /// What the proxy proves by who it is, where a backend asks for it.
+    pub certificate: Option<Name>,
+    /// The oldest version.
+    pub min_version: TlsVersion,
+    /// The protocols that connections without HTTP offer.
+    pub alpn: Vec<String>,
+    /// What backends that were written as a host name are called, by their names. Nothing that is written in a document:
+    /// [`Document::resolved`](crate::Document::resolved) says it.
+    #[serde(skip)]
+    pub hosts: BTreeMap<Name, Arc<str>>,
+}
+
+impl Default for ClusterTls {
+    fn default() -> Self {
+        ClusterTls {
+            ca: None,
+            server_name: None,
+            verify: true,
+            certificate: None,
+            min_version: TlsVersion::Tls12,
+            alpn: Vec::new(),
+            hosts: BTreeMap::new(),
         }
     }
 }

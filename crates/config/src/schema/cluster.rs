@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::health::HEALTH;
 use super::http::HTTP_KNOBS;
 use super::streams::{AfterChange, Whereabouts};
+use super::tls::CLUSTER_TLS;
 use super::values::{Flag, LONGEST, Time, TimeOrNone, UNLIMITED, Whole, Words, mismatch, text, wrong_name};
 use super::{At, Codec, ListOf, Maybe, Section, Sparse, Table, field, independent};
 use crate::bounds::MAX_WEIGHT;
@@ -49,6 +50,7 @@ pub(super) const CLUSTER: Section<Cluster> = Section {
         field!(tcp: Table(&TCP_KNOBS), "what connections to this cluster are held to"),
         field!(http: Sparse(Table(&HTTP_KNOBS)), "what connections that carry requests are held to besides"),
         field!(send_proxy_protocol: STREAM_PROXY_PROTOCOL, "TCP and HTTP: the PROXY protocol header that a connection to a backend begins with"),
+        field!(tls: Maybe(Table(&CLUSTER_TLS)), "TCP and HTTP: backends are spoken to in TLS, and have to prove who they are; left out: they are spoken to without"),
         field!(health: Maybe(Table(&HEALTH)), "how backends are found up or down; left out: all count as up"),
         field!(slow_start: Time { min: Duration::ZERO, max: LONGEST },
             "how long a backend that came up takes to reach its full weight; 0s: at once"),

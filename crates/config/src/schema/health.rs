@@ -147,6 +147,7 @@ pub(super) const TCP: Section<TcpCheck> = Section {
         send_in::<TcpCheck, true>("the same as text"),
         field!(expect: Maybe(Expected), "what must come back, or begin what comes back; left out: that it opens is enough"),
         field!(port: PORT, "the port probed; left out: the backend's own"),
+        field!(tls: Maybe(Flag), "whether it speaks the cluster's TLS, if that has any; left out: unless it has a `port` of its own"),
     ],
     later: &[],
     finish: |_, at, problems| {

@@ -8,7 +8,7 @@ use super::http::{
 };
 use super::network::{Address, Network};
 use super::streams::{AfterChange, ProtocolName, ServerNameOf};
-use super::tls::LISTENER_TLS;
+use super::tls::{CLIENT_CERTIFICATE_MODE, LISTENER_TLS};
 use super::values::{Flag, LONGEST, Reference, Size, Time, UNLIMITED, Whole, Words};
 use super::{ListOf, Maybe, Section, Sparse, Table, field, independent};
 use crate::bounds::MAX_DATAGRAM_BYTES;
@@ -100,6 +100,8 @@ pub(super) const ROUTE: Section<Route> = Section {
         field!(retry: Sparse(Table(&RETRY)), "when a request is tried again on another backend"),
         field!(auth: Sparse(Table(&AUTH)), "who may pass; left out: everybody"),
         field!(rate_limits: Sparse(ListOf { of: Table(&RATE_LIMIT), filled: false }), "how much may pass; over one of them a request is answered by 429"),
+        field!(client_certificates: Maybe(CLIENT_CERTIFICATE_MODE),
+            "`required`: who shows no certificate gets 403, where the listener's `tls` asks for one and doesn't insist; left out: what the listener says"),
         field!(allow: Sparse(ListOf { of: Network, filled: false }), "client networks that may pass; left out: all"),
         field!(deny: Sparse(ListOf { of: Network, filled: false }), "client networks that may not pass; looked at before `allow`"),
         field!(upgrade: Flag, "whether a request may become a connection by `Upgrade` (WebSocket)"),

@@ -8,7 +8,7 @@ use super::http::{
 };
 use super::listener::{LIMITS, LISTENER, PROXY_PROTOCOL, ROUTE};
 use super::sections::{ACCESS_LOG, ADMIN, DOCUMENT, WORKERS};
-use super::tls::{CERTIFICATE, LISTENER_TLS};
+use super::tls::{CERTIFICATE, CLIENT_CERTIFICATES, CLUSTER_TLS, LISTENER_TLS};
 use super::{Field, Section};
 use crate::tree::Value;
 
@@ -24,6 +24,7 @@ pub fn reference() -> String {
         table("`limits` of a listener", &LIMITS),
         table("`proxy_protocol` of a listener", &PROXY_PROTOCOL),
         table("`tls` of a listener", &LISTENER_TLS),
+        table("`tls.client_certificates` of a listener", &CLIENT_CERTIFICATES),
         table("`http` of a listener", &HTTP_LISTENER),
         table("`errors` of a listener's `http`, and of a route", &ERRORS),
         table("`[routes.NAME]`", &ROUTE),
@@ -42,6 +43,7 @@ pub fn reference() -> String {
         table("`udp` of a cluster", &KNOBS),
         table("`http` of a cluster", &HTTP_KNOBS),
         table("`http.sticky` of a cluster", &STICKY),
+        table("`tls` of a cluster", &CLUSTER_TLS),
         table("`health` of a cluster", &HEALTH),
         table("`health.udp`", &UDP),
         table("`health.tcp`", &TCP),

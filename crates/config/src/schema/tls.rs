@@ -1,12 +1,14 @@
-//! The options of TLS: certificates, and what a listener holds its clients to.
+//! The options of TLS: certificates, what a listener holds its clients to, and a cluster its backends.
 
 use std::time::Duration;
 
-use super::streams::ProtocolName;
+use super::streams::{ProtocolName, wrong_host};
 use super::values::{Flag, LONGEST, Reference, Time, Whole, Words, text};
-use super::{At, Codec, ListOf, Maybe, Section, field, independent};
-use crate::diagnostics::Collector;
-use crate::model::{Certificate, CipherSuite, ListenerTls, Pem, TlsVersion};
+use super::{At, Codec, ListOf, Maybe, Section, Table, field, independent};
+use crate::diagnostics::{Collector, quoted};
+use crate::model::{
+    Certificate, CipherSuite, ClientCertificateMode, ClientCertificates, ClusterTls, ListenerTls, Pem, TlsVersion,
+};
 use crate::tree::Value;
 
 const VERSION: Words<TlsVersion> = Words { of: &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)], later: &[] };
@@ -17,8 +19,10 @@ pub(super) const CERTIFICATE: Section<Certificate> = Section {
     fields: &[
         field!(chain: PemOf, "the certificate, and behind it those that vouch for it, without the root", required),
         field!(key: PemOf, "the private key of the first of them", required),
+        field!(ocsp: Maybe(super::values::Path { what: "a file's path", longest: 4_096 }),
+            "a file with the answer of its issuer's responder (OCSP, in DER), shown to clients that ask for it; left out: they get none"),
     ],
-    later: &[("ocsp", "OCSP staples")],
+    later: &[],
     finish: independent,
 };
 
@@ -38,8 +42,9 @@ pub(super) const LISTENER_TLS: Section<ListenerTls> = Section {
         field!(handshakes: Whole { min: 1, max: u32::MAX, zero: None },
             "handshakes under way at one time; a client that comes on top is refused as over a limit"),
         field!(tickets: Flag, "whether clients get tickets by which a later handshake is shorter"),
+        field!(client_certificates: Maybe(Table(&CLIENT_CERTIFICATES)), "clients are asked to prove who they are; left out: nobody is"),
     ],
-    later: &[("client_auth", "client certificates")],
+    later: &[],
     finish: |tls, at, problems| {
         let suites = &tls.cipher_suites;
         let usable = |version| tls.min_version <= version && suites.iter().any(|suite| suite.is_of(version));
@@ -48,6 +53,69 @@ pub(super) const LISTENER_TLS: Section<ListenerTls> = Section {
         }
     },
 };
+
+pub(super) const CLIENT_CERTIFICATES: Section<ClientCertificates> = Section {
+    blank: ClientCertificates::default,
+    fields: &[
+        field!(mode: CLIENT_CERTIFICATE_MODE, "whether a client must show a certificate, or may; one that is shown must be good in either case"),
+        field!(ca: PemOf, "the certificates of those who may vouch for clients", required),
+        field!(crls: ListOf { of: PemOf, filled: false }, "revocation lists; with any of them, a client whose issuer has none is refused"),
+    ],
+    later: &[],
+    finish: independent,
+};
+
+pub(super) const CLIENT_CERTIFICATE_MODE: Words<ClientCertificateMode> = Words {
+    of: &[("optional", ClientCertificateMode::Optional), ("required", ClientCertificateMode::Required)],
+    later: &[],
+};
+
+pub(super) const CLUSTER_TLS: Section<ClusterTls> = Section {
+    blank: ClusterTls::default,
+    fields: &[
+        field!(ca: Maybe(PemOf), "the certificates of those who may vouch for a backend; left out: those that the system trusts"),
+        field!(server_name: Maybe(ServerNameText),
+            "what a backend must prove to be, and is asked for; left out: the host name or the address that it is written with"),
+        field!(verify: Flag, "whether a backend has to prove who it is; `false` is for tests: whoever is in the way can read and change everything"),
+        field!(certificate: Maybe(Reference("certificate")), "what the proxy proves by who it is, where a backend asks for it; left out: nothing"),
+        field!(min_version: VERSION, "the oldest version that is spoken"),
+        field!(alpn: ListOf { of: ProtocolName, filled: false },
+            "protocols that connections of TCP listeners offer, the preferred first; those that carry requests always offer `http/1.1`"),
+    ],
+    later: &[],
+    finish: |tls, at, problems| {
+        if !tls.verify && tls.ca.is_some() {
+            let message = format!("{}: with `verify = false` nobody looks at `ca`", at.subject());
+            at.report_key(message, problems).help("leave out one of the two");
+        }
+    },
+};
+
+/// A host name, or an address.
+struct ServerNameText;
+
+impl Codec for ServerNameText {
+    type Of = String;
+
+    fn describe(&self) -> String {
+        "host name or address".into()
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<String> {
+        let written = text(at, "a host name like \"app.example.com\", or an address", problems)?;
+        let name = written.strip_suffix('.').unwrap_or(written);
+        let is_address = name.parse::<std::net::IpAddr>().is_ok();
+        if let Some(wrong) = wrong_host(name).filter(|_| !is_address) {
+            at.report(format!("{}: `{}` {wrong}", at.subject(), quoted(written)), problems);
+            return None;
+        }
+        Some(name.to_ascii_lowercase())
+    }
+
+    fn write(&self, value: &String) -> Option<Value> {
+        Some(Value::text(value))
+    }
+}
 
 /// The longest text of a file in PEM that is written in the document, and the longest file.
 const LONGEST_PEM: usize = 1 << 20;

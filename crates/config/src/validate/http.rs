@@ -61,6 +61,7 @@ impl<'a> Check<'a, '_> {
     /// A route of an HTTP listener.
     pub(super) fn http_route(&mut self, name: &Name, route: &Route) {
         let way = |key| [Step::Key("routes"), Step::Key(name.as_str()), Step::Key(key)];
+        self.asks_for_certificates(name, route);
         for (key, given) in [("sni", !route.sni.is_empty()), ("alpn", !route.alpn.is_empty())] {
             if given {
                 let message = format!("route `{name}`: `{key}` belongs to TLS passthrough on a TCP listener");
@@ -198,6 +199,7 @@ fn http_options(route: &Route) -> impl Iterator<Item = &'static str> {
         ("retry", route.retry != fresh.retry),
         ("auth", route.auth != fresh.auth),
         ("rate_limits", !route.rate_limits.is_empty()),
+        ("client_certificates", route.client_certificates.is_some()),
         ("allow", !route.allow.is_empty()),
         ("deny", !route.deny.is_empty()),
         ("upgrade", route.upgrade != fresh.upgrade),

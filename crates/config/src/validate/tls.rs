@@ -1,7 +1,8 @@
-//! What TLS of a listener asks of other objects: certificates that exist, a protocol that comes over streams.
+//! What TLS of a listener or a cluster asks of other objects: certificates that exist, a protocol that comes over streams,
+//! backends that can be asked for by name.
 
 use super::Check;
-use crate::model::{Listener, Name, Protocol};
+use crate::model::{BackendAddress, ClientCertificateMode, Cluster, Listener, Name, Protocol, Route};
 use crate::schema::Step;
 
 impl Check<'_, '_> {
@@ -26,6 +27,43 @@ impl Check<'_, '_> {
             for (n, _) in tls.alpn.iter().enumerate().filter(|(_, protocol)| *protocol != "http/1.1") {
                 let message = format!("listener `{name}`: HTTP is spoken as `http/1.1` only");
                 self.report(message, &way(&[Step::Key("alpn"), Step::Item(n)]));
+            }
+        }
+    }
+
+    /// A route can only insist on what its listener asks for.
+    pub(super) fn asks_for_certificates(&mut self, name: &Name, route: &Route) {
+        let tls = self.document.listeners.get(&route.listener).and_then(|listener| listener.tls.as_ref());
+        let of_listener = tls.and_then(|tls| tls.client_certificates.as_ref()).map(|clients| clients.mode);
+        let (message, help) = match (route.client_certificates, of_listener) {
+            (Some(_), None) => (
+                format!("route `{name}`: listener `{}` asks nobody for a certificate", route.listener),
+                "give its `tls` `client_certificates` with `mode = \"optional\"`",
+            ),
+            (Some(ClientCertificateMode::Optional), Some(ClientCertificateMode::Required)) => (
+                format!("route `{name}`: listener `{}` lets nobody in without a certificate", route.listener),
+                "let the listener say `optional`, and the other routes `required`",
+            ),
+            _ => return,
+        };
+        let way = [Step::Key("routes"), Step::Key(name.as_str()), Step::Key("client_certificates")];
+        self.report(message, &way).help(help);
+    }
+
+    pub(super) fn cluster_tls(&mut self, name: &Name, cluster: &Cluster) {
+        let Some(tls) = &cluster.tls else { return };
+        let way = |key| [Step::Key("clusters"), Step::Key(name.as_str()), Step::Key("tls"), Step::Key(key)];
+        if let Some(certificate) = &tls.certificate {
+            self.exists("certificate", certificate, &way("certificate"));
+        }
+        if tls.server_name.is_some() {
+            return;
+        }
+        for (n, backend) in cluster.backends.iter().enumerate() {
+            if matches!(backend.address, BackendAddress::Unix(_)) {
+                let message = format!("cluster `{name}`: a Unix socket has no name that could be asked for in TLS");
+                let way = [Step::Key("clusters"), Step::Key(name.as_str()), Step::Key("backends"), Step::Item(n)];
+                self.report(message, &way).help("say in `tls.server_name` what the backend must prove to be");
             }
         }
     }

@@ -92,8 +92,8 @@ pub(super) fn statuses(least: usize) -> impl Strategy<Value = Vec<StatusRange>> 
 pub(super) fn check() -> impl Strategy<Value = HttpCheck> {
     let method = select(vec!["GET", "OPTIONS", "X-PROBE"]).prop_map(str::to_owned);
     let request = (method, target(), option::of(authority()), btree_map(field(), value(), 0..3));
-    (request, statuses(1), option::of("[ -~é]{1,9}"), option::of(1u16..)).prop_map(
-        |((method, path, host, headers), status, body_prefix, port)| HttpCheck {
+    (request, statuses(1), option::of("[ -~é]{1,9}"), option::of(1u16..), option::of(any::<bool>())).prop_map(
+        |((method, path, host, headers), status, body_prefix, port, tls)| HttpCheck {
             method,
             path,
             host,
@@ -101,6 +101,7 @@ pub(super) fn check() -> impl Strategy<Value = HttpCheck> {
             status,
             body_prefix,
             port,
+            tls,
         },
     )
 }

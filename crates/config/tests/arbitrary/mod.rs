@@ -24,6 +24,8 @@ pub(crate) const SEEDS: &[&str] = &[
     include_str!("../errors/http-values.toml"),
     include_str!("../errors/http-routes.toml"),
     include_str!("../errors/tls.toml"),
+    include_str!("../errors/tls-backends.toml"),
+    include_str!("../errors/tls-clients.toml"),
 ];
 
 pub(super) fn name() -> impl Strategy<Value = Name> {
@@ -207,8 +209,8 @@ fn health() -> impl Strategy<Value = Health> {
     let udp = (payload(), expect, port()).prop_map(|(send, expect, port)| UdpCheck { send, expect, port });
     let expected =
         || prop_oneof![Just(Expect::Any), payload().prop_map(Expect::Exact), payload().prop_map(Expect::Prefix)];
-    let tcp =
-        (payload(), option::of(expected()), port()).prop_map(|(send, expect, port)| TcpCheck { send, expect, port });
+    let tcp = (payload(), option::of(expected()), port(), option::of(any::<bool>()))
+        .prop_map(|(send, expect, port, tls)| TcpCheck { send, expect, port, tls });
     let passive =
         (1u32..=1_000, time(1), http::statuses(0), option::of(time(1))).prop_map(|(fall, eject, status, latency)| {
             PassiveCheck { fall, eject, eject_max: eject.max(Duration::from_secs(300)), status, latency }
@@ -242,7 +244,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         |(balance, mut backends, (udp, tcp, http, send_proxy_protocol), health, slow_start)| {
             let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
             backends.retain(|backend| names.insert(backend.name.clone()) && addresses.insert(backend.address.clone()));
-            Cluster { balance, backends, udp, tcp, http, send_proxy_protocol, health, slow_start }
+            Cluster { balance, backends, udp, tcp, http, send_proxy_protocol, health, slow_start, tls: None }
         },
     )
 }
@@ -256,10 +258,10 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
     let routes = vec((name(), any::<usize>(), any::<usize>(), vec(network(), 1..4), http::route()), 0..4);
     let default_clusters = vec(option::of(any::<usize>()), 4);
     let objects = (named(listener()), named(cluster()), routes, default_clusters);
-    let secure = (named(tls::certificate()), vec(option::of(tls::listener()), 4));
+    let secure = (named(tls::certificate()), vec(option::of(tls::listener()), 4), vec(option::of(tls::cluster()), 4));
     (admin(), workers(), access_log(), objects, secure).prop_map(|(admin, workers, access_log, objects, secure)| {
         let (listeners, clusters, routes, default_clusters) = objects;
-        let (certificates, tls) = secure;
+        let (certificates, tls, to_backends) = secure;
         let names: Vec<Name> = certificates.keys().cloned().collect();
         let routed = BTreeMap::new();
         let mut document = Document { admin, workers, access_log, listeners, clusters, certificates, routes: routed };
@@ -267,6 +269,7 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
             listener.tls = tls.and_then(|tls| tls::connected(tls, listener.protocol, &names));
         }
         connect(&mut document, routes, &default_clusters);
+        tls::connect(&mut document, to_backends, &names);
         document
     })
 }

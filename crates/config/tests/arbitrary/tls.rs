@@ -1,16 +1,20 @@
-//! Arbitrary certificates and TLS of listeners.
+//! Arbitrary certificates and TLS of listeners and clusters.
 
 use kakei_config::*;
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-pub(super) fn certificate() -> impl Strategy<Value = Certificate> {
+fn pem() -> impl Strategy<Value = Pem> {
     let file = || "[a-z/.]{1,20}".prop_map(Pem::File);
     let text =
         || "[A-Z]{1,9}".prop_map(|kind| Pem::Text(format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n")));
-    let pem = || prop_oneof![3 => file(), 1 => text()];
-    (pem(), pem()).prop_map(|(chain, key)| Certificate { chain, key })
+    prop_oneof![3 => file(), 1 => text()]
+}
+
+pub(super) fn certificate() -> impl Strategy<Value = Certificate> {
+    (pem(), pem(), option::of("[a-z/.]{1,20}")).prop_map(|(chain, key, ocsp)| Certificate { chain, key, ocsp })
 }
 
 /// Its certificates are named by [`connected`].
@@ -18,7 +22,10 @@ pub(super) fn listener() -> impl Strategy<Value = ListenerTls> {
     let suites = subsequence(CipherSuite::ALL.map(|(_, suite)| suite).to_vec(), 0..=9);
     let version = select(vec![TlsVersion::Tls12, TlsVersion::Tls13]);
     let alpn = vec("[a-z0-9/.]{1,20}", 0..3);
-    (suites, version, alpn, super::time(1), 1u32.., any::<bool>()).prop_map(|parts| ListenerTls {
+    let mode = select(vec![ClientCertificateMode::Optional, ClientCertificateMode::Required]);
+    let clients = (mode, pem(), vec(pem(), 0..3)).prop_map(|(mode, ca, crls)| ClientCertificates { mode, ca, crls });
+    let parts = (suites, version, alpn, super::time(1), 1u32.., any::<bool>(), option::of(clients));
+    parts.prop_map(|parts| ListenerTls {
         certificates: Vec::new(),
         default: None,
         // What can't be spoken at all would be refused.
@@ -28,7 +35,46 @@ pub(super) fn listener() -> impl Strategy<Value = ListenerTls> {
         handshake_timeout: parts.3,
         handshakes: parts.4,
         tickets: parts.5,
+        client_certificates: parts.6,
     })
+}
+
+/// Its certificate, if it is to have one, is chosen by [`connect`].
+pub(super) fn cluster() -> impl Strategy<Value = ClusterTls> {
+    let version = select(vec![TlsVersion::Tls12, TlsVersion::Tls13]);
+    let name =
+        prop_oneof!["[a-z]{1,9}(\\.[a-z]{1,9}){0,2}", Just("192.0.2.7".to_owned()), Just("2001:db8::1".to_owned())];
+    let alpn = vec("[a-z0-9/.]{1,20}", 0..3);
+    (option::of(pem()), option::of(name), any::<bool>(), any::<bool>(), version, alpn).prop_map(
+        |(ca, server_name, verify, has_certificate, min_version, alpn)| ClusterTls {
+            ca: ca.filter(|_| verify),
+            server_name,
+            verify,
+            certificate: has_certificate.then(|| "".into()),
+            min_version,
+            alpn,
+            ..ClusterTls::default()
+        },
+    )
+}
+
+/// Give clusters that have nothing to do with UDP their TLS.
+pub(super) fn connect(document: &mut Document, all: Vec<Option<ClusterTls>>, names: &[Name]) {
+    let is_udp = |name: &Name| document.listeners.get(name).is_some_and(|l| l.protocol == Protocol::Udp);
+    let of_listeners = document.listeners.iter().filter_map(|(name, l)| Some((name, l.cluster.clone()?)));
+    let of_routes = document.routes.values().filter_map(|route| Some((&route.listener, route.cluster.clone()?)));
+    let udp: Vec<Name> =
+        of_listeners.chain(of_routes).filter(|(name, _)| is_udp(name)).map(|(_, cluster)| cluster).collect();
+    for ((name, cluster), tls) in document.clusters.iter_mut().zip(all).filter(|((name, _), _)| !udp.contains(name)) {
+        cluster.tls = tls.map(|tls| ClusterTls {
+            certificate: tls
+                .certificate
+                .as_ref()
+                .and_then(|_| names.get(name.as_str().len() % names.len().max(1)))
+                .cloned(),
+            ..tls
+        });
+    }
 }
 
 /// The same with some of these certificates; none where there are none.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use kakei_proxy::record::{ConnectionDetail, Detail, ExchangeDetail, Record, TlsDetail};
+use kakei_proxy::record::{ClientCertificate, ConnectionDetail, Detail, ExchangeDetail, Record, TlsDetail};
 
 use crate::wall;
 
@@ -41,6 +41,10 @@ pub(super) enum Of {
     Secured,
     /// Of those whose TLS came to nothing.
     Refused,
+    /// Of those whose client showed a certificate.
+    Shown,
+    /// Of those whose backend was spoken to in TLS, on a connection that was opened for them.
+    Backend,
 }
 
 /// A field.
@@ -60,6 +64,8 @@ impl Field {
             Of::Requests => matches!(detail, Detail::Exchange(_)),
             Of::Streams => !matches!(detail, Detail::Flow { .. }),
             Of::Secured => detail.tls().is_some(),
+            Of::Shown => detail.tls().is_some_and(|tls| tls.client.is_some()),
+            Of::Backend => detail.backend_tls().is_some(),
             Of::Refused => detail.tls().is_some_and(|tls| tls.error.is_some()),
         }
     }
@@ -110,9 +116,17 @@ fields! {
     Secured "tls_alpn": |line| or_none(tls(line).and_then(|of| of.alpn.as_deref()), Value::Sent);
     Secured "tls_resumed": |line| or_none(tls(line), |of| Value::Flag(of.resumed));
     Secured "tls_certificate": |line| or_none(tls(line).and_then(|of| of.certificate.as_ref()), |name| word(name.as_str()));
+    Shown "tls_client_subject": |line| or_none(client(line), |of| Value::Sent(&of.subject));
+    Shown "tls_client_names": |line| or_none(client(line), |of| Value::Sent(&of.names));
+    Shown "tls_client_fingerprint": |line| or_none(client(line), |of| word(&of.fingerprint));
     Refused "tls_error": |line| or_none(tls(line).and_then(|of| of.error.as_deref()), Value::Sent);
     Refused "tls_offered_versions": |line| offered(tls(line).map(|of| &*of.offered_versions));
     Refused "tls_offered_alpn": |line| offered(tls(line).map(|of| &*of.offered_alpn));
+    Backend "backend_tls_version": |line| or_none(backend_tls(line).and_then(|of| of.version.as_deref()), word);
+    Backend "backend_tls_cipher": |line| or_none(backend_tls(line).and_then(|of| of.cipher.as_deref()), word);
+    Backend "backend_tls_alpn": |line| or_none(backend_tls(line).and_then(|of| of.alpn.as_deref()), Value::Sent);
+    Backend "backend_tls_resumed": |line| or_none(backend_tls(line), |of| Value::Flag(of.resumed));
+    Backend "backend_tls_error": |line| or_none(backend_tls(line).and_then(|of| of.error.as_deref()), Value::Sent);
 }
 
 pub(super) fn method<'a>(line: &'a Line<'_>) -> Value<'a> {
@@ -163,6 +177,14 @@ fn connection<'a>(line: &Line<'a>) -> Option<&'a ConnectionDetail> {
 
 fn tls<'a>(line: &Line<'a>) -> Option<&'a TlsDetail> {
     line.record.detail.tls()
+}
+
+fn client<'a>(line: &Line<'a>) -> Option<&'a ClientCertificate> {
+    tls(line).and_then(|of| of.client.as_deref())
+}
+
+fn backend_tls<'a>(line: &Line<'a>) -> Option<&'a TlsDetail> {
+    line.record.detail.backend_tls()
 }
 
 /// A list of what a client offered.

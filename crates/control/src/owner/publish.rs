@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kakei_config::{Admin, Diagnostics, Document, Name};
+use kakei_config::{Admin, Diagnostics, Document};
 use kakei_proxy::seam::BindKey;
 use kakei_proxy::snapshot::{Generation, Snapshot};
 use tracing::{error, info};
@@ -43,8 +43,10 @@ impl Owner {
         let loaded = self.load(&document, Purpose::Change)?;
         let mut outcome = Outcome { generation: running, applied: false, ..Outcome::default() };
         outcome.changes = diff.iter().flat_map(kakei_config::Change::lines).collect();
-        let renewed = |name: &Name| format!("certificate {name}: its files hold another one");
-        outcome.changes.extend(loaded.renewed.iter().map(renewed));
+        outcome.changes.extend(loaded.renewed);
+        if is_whole || outcome.changes.iter().any(|change| change.contains("tls")) {
+            outcome.warnings = loaded.warnings;
+        }
         outcome.drift = if is_whole { self.drift(&diff) } else { Vec::new() };
         if change.dry_run {
             outcome.touches = self.touches(&diff, &document).await;
@@ -181,7 +183,7 @@ impl Owner {
     /// Session tickets are sealed by a new key: the same generation, with other keys.
     pub(super) fn rotate_tickets(&mut self) {
         let mut certificates = self.certificates.clone();
-        certificates.rotate();
+        certificates.rotate(SystemTime::now());
         if let Err(refusal) = self.republish(certificates) {
             error!("a new key for session tickets could not be published: {refusal}");
         }

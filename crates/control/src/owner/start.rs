@@ -147,7 +147,7 @@ where
         WorkerCount::Fixed(count) => count,
         WorkerCount::Auto => std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16),
     };
-    let pin = document.workers.pin;
+    let (pin, state) = (document.workers.pin, document.admin.state.clone());
     let mut store = match &document.admin.state {
         Some(directory) => Store::open(directory)?,
         None => Store::in_memory(),
@@ -162,6 +162,7 @@ where
     let log = LogWriter::start(records).map_err(StartError::Thread)?;
     let shared = Shared { workers, balance_seed: seed };
     let view = View::new(Document::default(), Generation(0), shared);
+    let (certificates, age) = Certificates::within(state.as_deref(), SystemTime::now());
     let owner = Owner {
         engine,
         bell,
@@ -172,8 +173,8 @@ where
         store,
         pending: None,
         names: Names::start(),
-        certificates: Certificates::default(),
-        rotation: rotation(),
+        certificates,
+        rotation: rotation(age),
         expiry: expiry::daily(),
         watchers: watch::Sender::new(Arc::new(view.clone())),
         view,
@@ -185,9 +186,10 @@ where
 }
 
 /// When session tickets get a new key: half as often as one may be kept, since the last key but one goes then.
-fn rotation() -> tokio::time::Interval {
+/// Those that are there may be old already.
+fn rotation(age: Duration) -> tokio::time::Interval {
     let period = Duration::from_secs(u64::from(LIFETIME) / 2);
-    tokio::time::interval_at(tokio::time::Instant::now() + period, period)
+    tokio::time::interval_at(tokio::time::Instant::now() + period.saturating_sub(age), period)
 }
 
 /// Where the first generation comes from.

@@ -188,7 +188,12 @@ pub(super) fn backend(command: &BackendCommand) -> Result<(), Failure> {
 }
 
 /// Ask for a change under these terms.
-fn change(ask: &Ask, terms: &Terms, (method, path): (&str, &str), body: Option<String>) -> Result<(), Failure> {
+pub(super) fn change(
+    ask: &Ask,
+    terms: &Terms,
+    (method, path): (&str, &str),
+    body: Option<String>,
+) -> Result<(), Failure> {
     let mut request = Request::new(method, under(terms, path));
     request.body = body.as_ref().map(|body| ("application/json", body.as_bytes()));
     request.if_match = terms.if_generation;

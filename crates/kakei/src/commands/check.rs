@@ -11,13 +11,14 @@ pub(super) fn check(check: &Check) -> Result<(), Failure> {
     if check.output.output == Format::Json {
         let parsed = source.whole();
         let errors = parsed.as_ref().err().map_or_else(|| json!([]), |errors| errors.to_json());
-        say::out(&format!("{}\n", json!({"valid": parsed.is_ok(), "errors": errors})));
+        let warnings = parsed.as_ref().map_or(&[][..], |(_, warnings)| warnings);
+        say::out(&format!("{}\n", json!({"valid": parsed.is_ok(), "errors": errors, "warnings": warnings})));
         return match parsed {
             Ok(_) => Ok(()),
             Err(_) => Err(Failure::drawn(String::new())),
         };
     }
-    let document = source.whole().map_err(|errors| source.drawn(&errors))?;
+    let (document, warnings) = source.whole().map_err(|errors| source.drawn(&errors))?;
     let backends: usize = document.clusters.values().map(|cluster| cluster.backends.len()).sum();
     say::out(&format!(
         "{} is valid: {}, {}, {}, {}\n",
@@ -27,6 +28,7 @@ pub(super) fn check(check: &Check) -> Result<(), Failure> {
         count(document.clusters.len(), "cluster"),
         count(backends, "backend")
     ));
+    warnings.iter().for_each(|warning| say::err(&format!("warning: {warning}\n")));
     Ok(())
 }
 

@@ -50,12 +50,12 @@ impl Source {
         self.parse().map_err(|errors| self.drawn(&errors))
     }
 
-    /// The document, and that the certificates which it names are what they should be.
-    pub(crate) fn whole(&self) -> Result<Document, config::Diagnostics> {
+    /// The document, that the certificates which it names are what they should be, and what is to be said of them.
+    pub(crate) fn whole(&self) -> Result<(Document, Vec<String>), config::Diagnostics> {
         let document = self.parse()?;
         let written = if self.json { Written::Json(&self.text) } else { Written::Toml(&self.text) };
-        kakei::control::certificates::check(&document, Some(written))?;
-        Ok(document)
+        let warnings = kakei::control::certificates::check(&document, Some(written))?;
+        Ok((document, warnings))
     }
 
     /// Errors drawn for standard error.

@@ -1,6 +1,7 @@
 //! Each command in its own words: what it asks, what it prints. The running proxy is reached by its API only.
 
 mod ask;
+mod certificate;
 mod change;
 mod check;
 mod document;
@@ -42,6 +43,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Listener(object) => change::object("listener", &object),
         Command::Route(object) => change::object("route", &object),
         Command::Cluster(object) => change::object("cluster", &object),
+        Command::Certificate(certificate) => certificate::certificate(&certificate),
         Command::Get(get) => ask::get(&get),
         Command::Status(ask) => ask::status(&ask),
         Command::Explain(explain) => explain::explain(&explain),

@@ -26,4 +26,8 @@ mod streams;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod tls_backends;
+#[cfg(test)]
+mod tls_clients;
+#[cfg(test)]
 mod traffic;

@@ -17,19 +17,19 @@ use serde_json::Value;
 use crate::harness::{Room, Running, eventually, kakei};
 
 /// Who vouches for the certificates of a test.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
+pub(crate) struct Authority {
+    pub(crate) issuer: Issuer<'static, KeyPair>,
+    pub(crate) pem: String,
 }
 
 /// A certificate as its files hold it.
-struct Made {
-    chain: String,
-    key: String,
+pub(crate) struct Made {
+    pub(crate) chain: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, "the test's authority");
@@ -38,7 +38,7 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), pem }
     }
 
-    fn make(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Made {
+    pub(crate) fn make(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Made {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, "a server");
@@ -51,18 +51,18 @@ impl Authority {
 
 impl Made {
     /// Put to files; the document's text that names them.
-    fn put(&self, room: &Room, name: &str) -> String {
+    pub(crate) fn put(&self, room: &Room, name: &str) -> String {
         let chain = room.write(&format!("{name}.pem"), &self.chain);
         let key = room.write(&format!("{name}.key"), &self.key);
         format!("[certificates.{name}]\nchain = {chain:?}\nkey = {key:?}\n")
     }
 
-    fn der(&self) -> CertificateDer<'static> {
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.chain.as_bytes()).unwrap()
     }
 }
 
-type Stream = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 fn config(authority: &Authority, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
@@ -72,7 +72,7 @@ fn config(authority: &Authority, versions: &[&'static SupportedProtocolVersion])
     builder.with_root_certificates(roots).with_no_client_auth()
 }
 
-fn connect(front: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> std::io::Result<Stream> {
+pub(crate) fn connect(front: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> std::io::Result<Stream> {
     let socket = TcpStream::connect(front).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -89,7 +89,7 @@ fn refused(front: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> String 
 }
 
 /// An answer with a body of known length.
-fn get(stream: &mut Stream, host: &str, path: &str) -> (String, String) {
+pub(crate) fn get(stream: &mut Stream, host: &str, path: &str) -> (String, String) {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
     let (mut head, mut one) = (Vec::new(), [0; 1]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -104,7 +104,7 @@ fn get(stream: &mut Stream, host: &str, path: &str) -> (String, String) {
 }
 
 /// A backend that sends back what it gets, and ends when its client does.
-fn echo() -> SocketAddr {
+pub(crate) fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -124,7 +124,7 @@ fn echo() -> SocketAddr {
 }
 
 /// A backend that answers with the head that it saw.
-fn mirror() -> SocketAddr {
+pub(crate) fn mirror() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -145,7 +145,7 @@ fn mirror() -> SocketAddr {
     address
 }
 
-fn document(room: &Room, (protocol, backend): (&str, SocketAddr), tls: &str, more: &str) -> String {
+pub(crate) fn document(room: &Room, (protocol, backend): (&str, SocketAddr), tls: &str, more: &str) -> String {
     let (socket, log) = (room.path("k.sock"), room.path("access.log"));
     format!(
         "[admin]\nsocket = {socket:?}\n[workers]\ncount = 3\n[access_log]\nto = {log:?}\n\
@@ -155,7 +155,7 @@ fn document(room: &Room, (protocol, backend): (&str, SocketAddr), tls: &str, mor
 }
 
 /// The line of the access log with this reason.
-fn line(room: &Room, reason: &str) -> Value {
+pub(crate) fn line(room: &Room, reason: &str) -> Value {
     eventually(reason, || {
         let log = std::fs::read_to_string(room.path("access.log")).ok()?;
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -286,6 +286,71 @@ fn later_handshakes_are_shorter_in_every_worker() {
         }
     }
     assert_eq!(running.metrics().sum("kakei_tls_resumed_handshakes_total", ""), 22);
+}
+
+#[test]
+fn tickets_outlive_the_process() {
+    let (room, authority) = (Room::new("tls-restart"), Authority::new());
+    let more = authority.make(&["echo.test"], |_| {}).put(&room, "echo");
+    let state = room.path("state");
+    let text = document(&room, ("tcp", echo()), "certificates = [\"echo\"]", &more);
+    let text = text.replace("[admin]\n", &format!("[admin]\nstate = {state:?}\n"));
+    let mut config = config(&authority, &[&rustls::version::TLS13]);
+    config.resumption = Resumption::in_memory_sessions(64);
+    let config = Arc::new(config);
+    let kind = |running: &Running| {
+        let mut stream = connect(running.front(), "echo.test", &config).unwrap();
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        stream.conn.handshake_kind().unwrap()
+    };
+    let running = Running::start(&room, &text);
+    assert_ne!(kind(&running), HandshakeKind::Resumed);
+    running.kill();
+    let running = Running::start(&room, &text);
+    assert_eq!(kind(&running), HandshakeKind::Resumed);
+    running.kill();
+    let kept = std::fs::read_to_string(state.join("tickets")).unwrap();
+    std::fs::write(state.join("tickets"), &kept[..kept.len() / 2]).unwrap();
+    let running = Running::start(&room, &text);
+    assert_ne!(kind(&running), HandshakeKind::Resumed);
+    running.signal("TERM");
+    let (_, said) = running.end();
+    assert!(said.contains("the file is damaged: there are new ones"), "{said}");
+}
+
+#[test]
+fn certificates_come_and_go_by_commands() {
+    let (room, authority) = (Room::new("tls-verbs"), Authority::new());
+    let (one, two) = (authority.make(&["one.test"], |_| {}), authority.make(&["two.test"], |_| {}));
+    let text = document(&room, ("tcp", echo()), "certificates = [\"one\"]", &one.put(&room, "one"));
+    let running = Running::start(&room, &text);
+    let mut config = config(&authority, &[&rustls::version::TLS13]);
+    config.resumption = Resumption::disabled();
+    let config = Arc::new(config);
+    let shown = |name: &str| {
+        let stream = connect(running.front(), name, &config).map_err(|error| error.to_string())?;
+        Ok::<_, String>(stream.conn.peer_certificates().unwrap()[0].clone())
+    };
+    two.put(&room, "two");
+    let file = |name: &str| room.path(name).to_str().unwrap().to_owned();
+    running.done(&["certificate", "add", "two", &file("two.pem"), &file("two.key"), "--listener", "front"]);
+    assert_eq!(shown("two.test").unwrap(), two.der());
+    assert_eq!(running.json(&["get", "certificates"])[1]["listeners"][0], "front");
+    let other = authority.make(&["two.test"], |_| {});
+    other.put(&room, "other");
+    let refused = running.ask(&["certificate", "replace", "two", &file("other.pem"), &file("two.key")]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("it is not the key of"), "{told}");
+    running.done(&["certificate", "replace", "two", &file("other.pem"), &file("other.key"), "--inline"]);
+    assert_eq!(shown("two.test").unwrap(), other.der());
+    running.done(&["certificate", "remove", "two"]);
+    assert!(shown("two.test").unwrap_err().contains("UnrecognisedName"));
+    let refused = running.ask(&["certificate", "remove", "one"]);
+    assert!(!refused.status.success(), "a listener shows something");
+    let refused = running.ask(&["certificate", "replace", "none", &file("other.pem"), &file("other.key")]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("there is no certificate"));
+    assert_eq!(shown("one.test").unwrap(), one.der());
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub(crate) struct LiveCluster {
 pub(crate) struct Reshaped {
     /// Whether anything is other than before.
     pub(crate) changed: bool,
+    /// Whether backends are spoken to in another TLS, or without from now on.
+    pub(crate) resecured: bool,
     pub(crate) removed: Vec<BackendKey>,
 }
 
@@ -95,8 +97,9 @@ impl LiveCluster {
             self.members.clear();
         }
         self.removed = false;
+        let resecured = self.spec.tls.as_ref().map(Arc::as_ptr) != spec.tls.as_ref().map(Arc::as_ptr);
         self.spec = spec;
-        let reshaped = Reshaped { changed: true, removed: self.retire_backends() };
+        let reshaped = Reshaped { changed: true, resecured, removed: self.retire_backends() };
         self.adopt_backends(now);
         self.rebuild(now);
         reshaped
@@ -107,7 +110,7 @@ impl LiveCluster {
         self.removed = true;
         let gone = Cluster { backends: Vec::new(), health: None, ..Cluster::clone(&self.spec) };
         self.spec = Arc::new(gone);
-        let reshaped = Reshaped { changed: true, removed: self.retire_backends() };
+        let reshaped = Reshaped { changed: true, resecured: false, removed: self.retire_backends() };
         self.rebuild(now);
         reshaped
     }

@@ -207,6 +207,17 @@ impl<K: Copy + Ord> Checker<K> {
         self.health.as_ref().and_then(|health| health.tcp.as_ref()).is_some_and(|tcp| tcp.expect.is_some())
     }
 
+    /// Whether such a check speaks the TLS of its cluster: one that has a port of its own does if it says so.
+    pub fn speaks_tls(&self, check: Check) -> bool {
+        let Some(health) = &self.health else { return false };
+        let of = |tls: Option<bool>, port: Option<u16>| tls.unwrap_or(port.is_none());
+        match check {
+            Check::Udp => false,
+            Check::Tcp => health.tcp.as_ref().is_some_and(|check| of(check.tls, check.port)),
+            Check::Http => health.http.as_ref().is_some_and(|check| of(check.tls, check.port)),
+        }
+    }
+
     /// What is asked of a backend that is probed by HTTP.
     pub fn request(&self, probe: &Probe<K>) -> Vec<u8> {
         let check = self.health.as_ref().and_then(|health| health.http.as_ref());

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use kakei_config::ClientCertificateMode;
 use kakei_wire::http1::{Body, RequestHead, Version};
 use kakei_wire::message::{self, Known, Length, Trace};
 
@@ -140,6 +141,10 @@ impl Http {
         let client = self.sessions[exchange.session].arrived.client().ip();
         if !rule.admits(client) {
             return Err((403, CloseReason::Denied));
+        }
+        let insists = spec.client_certificates == Some(ClientCertificateMode::Required);
+        if insists && self.sessions[exchange.session].shown().is_none() {
+            return Err((403, CloseReason::ClientCertificate));
         }
         if exchange.traits.is_connect && !spec.connect {
             return Err((405, CloseReason::NotAllowed));

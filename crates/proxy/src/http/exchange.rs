@@ -13,7 +13,7 @@ use super::rule::Rule;
 use super::session::SessionId;
 use super::upstream::UpstreamId;
 use crate::cluster::{BackendKey, ClusterKey};
-use crate::record::ExchangeDetail;
+use crate::record::{CloseReason, ExchangeDetail};
 use crate::seam::Instant;
 use crate::snapshot::{HttpListener, Target};
 use crate::stats::Lapse;
@@ -117,6 +117,8 @@ pub(crate) struct Exchange {
     /// Backends that failed it.
     pub(super) tried: Vec<BackendKey>,
     pub(super) tries: u32,
+    /// What was wrong with the last of them, where that has a name of its own.
+    pub(super) failed: Option<CloseReason>,
     /// It was sent again because a connection that was reused turned out to be dead.
     pub(super) revived: bool,
     /// Interim responses that were passed on.
@@ -164,6 +166,7 @@ impl Exchange {
             status: 0,
             tried: Vec::new(),
             tries: 0,
+            failed: None,
             revived: false,
             interim: 0,
             sticky: None,

@@ -39,7 +39,11 @@ impl Http {
             }
             Choice::Backend(backend) => self.assign(world, tick, id, (cluster, backend)),
             Choice::Full => self.enqueue(world, tick, id),
-            Choice::Exhausted => self.refuse(world, tick, id, (502, CloseReason::ConnectFailed)),
+            Choice::Exhausted => {
+                let is_tls = self.exchanges[id].failed == Some(CloseReason::BackendTls);
+                let reason = if is_tls { CloseReason::BackendTls } else { CloseReason::ConnectFailed };
+                self.refuse(world, tick, id, (502, reason));
+            }
             Choice::Nobody => self.refuse(world, tick, id, (503, CloseReason::NoBackend)),
         }
     }
@@ -121,8 +125,23 @@ impl Http {
         self.arm_session(session);
     }
 
-    /// The connection to the backend is open.
-    pub(crate) fn handle_upstream_opened(&mut self, world: &mut World, tick: &mut Tick<'_>, id: UpstreamId) {
+    /// The PROXY header that the connection begins with.
+    pub(crate) fn write_introduction(&self, world: &World, id: UpstreamId, out: &mut Vec<u8>) {
+        let Some(upstream) = self.upstreams.get(id) else { return };
+        let Some(exchange) = upstream.exchange.and_then(|exchange| self.exchanges.get(exchange)) else { return };
+        let version = world.clusters[upstream.place.0].spec.send_proxy_protocol;
+        let arrived = &self.sessions[exchange.session].arrived;
+        client::write_proxy_header(version, (arrived.client(), arrived.dialled()), &[], out);
+    }
+
+    /// The connection to the backend is open: its PROXY header goes first, where that didn't go before.
+    pub(crate) fn handle_upstream_opened(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: UpstreamId,
+        is_introduced: bool,
+    ) {
         let Some(upstream) = self.upstreams.get_mut(id) else { return };
         let place = upstream.place;
         upstream.opened = tick.now;
@@ -130,16 +149,17 @@ impl Http {
         if self.exchanges[exchange].phase != Phase::Connecting {
             return;
         }
-        let version = world.clusters[place.0].spec.send_proxy_protocol;
-        if version != StreamProxyProtocol::Off {
+        if world.clusters[place.0].spec.send_proxy_protocol != StreamProxyProtocol::Off {
             // It speaks for this client from now on, and for nobody else.
             self.upstreams[id].is_private = true;
-            let arrived = &self.sessions[self.exchanges[exchange].session].arrived;
-            let (client, dialled) = (arrived.client(), arrived.dialled());
             let start = tick.out.bytes.len() as u32;
-            client::write_proxy_header(version, (client, dialled), &[], &mut tick.out.bytes);
+            if !is_introduced {
+                self.write_introduction(world, id, &mut tick.out.bytes);
+            }
             let head = Span { start, len: tick.out.bytes.len() as u32 - start };
-            self.upstreams[id].write(tick, Gather { head, body: Span::EMPTY });
+            if head.len > 0 {
+                self.upstreams[id].write(tick, Gather { head, body: Span::EMPTY });
+            }
         }
         let waited = tick.now - self.exchanges[exchange].since;
         self.exchanges[exchange].lapse.connect = Some(waited);

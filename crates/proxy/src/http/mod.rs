@@ -98,6 +98,11 @@ impl Http {
         !self.resume.is_empty() || !self.anew.is_empty() || !self.sweeps.is_empty() || self.queues.has_more_to_serve()
     }
 
+    /// The backend that a connection leads to.
+    pub(crate) fn place_of(&self, id: UpstreamId) -> Option<(ClusterKey, BackendKey)> {
+        self.upstreams.get(id).map(|upstream| upstream.place)
+    }
+
     /// Who takes work may have changed.
     pub(crate) fn stir(&mut self) {
         self.queues.stir();

@@ -11,7 +11,7 @@ use super::Http;
 use super::decide::{Deciding, Refused};
 use super::exchange::{ExchangeId, Framing, Phase};
 use super::guard::{Asking, UNAVAILABLE};
-use super::rewrite::{ForwardedBy, field};
+use super::rewrite::{ForwardedBy, field, write_certificate};
 use super::rule::Rule;
 use super::upstream::{Reading, UpstreamId};
 use crate::limits::PASSED_OVER;
@@ -59,6 +59,9 @@ impl Http {
         }
         out.extend_from_slice(b"\r\n");
         by.write(deciding, out);
+        let session = &self.sessions[exchange.session];
+        write_certificate(session, out);
+        let is_proved = session.shown().is_some();
         let fields = &request.fields;
         let goes = |field: &&Field| {
             let name = fields.name(field);
@@ -71,6 +74,7 @@ impl Http {
                 Some(Known::XForwardedFor | Known::XForwardedProto | Known::XForwardedHost | Known::XForwardedPort) => {
                     false
                 }
+                Some(known) if known.is_client_certificate() => by.is_believed && !is_proved,
                 Some(known) => !known.is_hop_by_hop(),
                 None => !is_one_of(&CONDITIONS) && !is_one_of(&ABOUT) && !Connection::names(fields, name),
             };

@@ -274,11 +274,22 @@ impl Http {
 
     /// The backend's connection broke.
     pub(crate) fn handle_upstream_broken(&mut self, world: &mut World, tick: &mut Tick<'_>, id: UpstreamId) {
+        self.lose_upstream(world, tick, id, (CloseReason::BackendReset, Fault::Reset));
+    }
+
+    /// The backend's connection is of no use any more, in the middle of a response or before it.
+    pub(super) fn lose_upstream(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: UpstreamId,
+        (reason, fault): (CloseReason, Fault),
+    ) {
         let Some(upstream) = self.upstreams.get(id) else { return };
         match (upstream.exchange, upstream.reading) {
             (None, _) => self.discard_idle(world, tick, id),
-            (Some(exchange), Reading::Body) => self.break_off(world, tick, exchange, CloseReason::BackendReset),
-            (Some(exchange), Reading::Head) => self.fail(world, tick, exchange, Fault::Reset),
+            (Some(exchange), Reading::Body) => self.break_off(world, tick, exchange, reason),
+            (Some(exchange), Reading::Head) => self.fail(world, tick, exchange, fault),
         }
     }
 

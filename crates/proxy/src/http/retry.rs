@@ -14,10 +14,14 @@ use crate::world::{Tick, World};
 pub(super) enum Fault {
     /// The backend can't be connected to.
     Connect,
+    /// The backend can't be spoken to in TLS.
+    Secure,
     /// We can't open a connection: that says nothing about the backend.
     Lack,
     /// The backend broke the connection before its response began.
     Reset,
+    /// The same by what TLS says of it.
+    Cut(CloseReason),
     /// Its response did not begin in time.
     Timeout,
     /// Its response was malformed.
@@ -30,6 +34,8 @@ impl Fault {
     fn reason(self) -> CloseReason {
         match self {
             Fault::Connect => CloseReason::ConnectFailed,
+            Fault::Secure => CloseReason::BackendTls,
+            Fault::Cut(reason) => reason,
             Fault::Lack => CloseReason::Aborted,
             Fault::Reset => CloseReason::BackendReset,
             Fault::Timeout => CloseReason::ResponseTimeout,
@@ -37,11 +43,15 @@ impl Fault {
         }
     }
 
+    fn is_reset(self) -> bool {
+        matches!(self, Fault::Reset | Fault::Cut(_))
+    }
+
     /// Whether a route that says this asks for another try.
     fn is_named_by(self, on: RetryOn) -> bool {
         match on {
-            RetryOn::Connect => self == Fault::Connect,
-            RetryOn::Reset => self == Fault::Reset,
+            RetryOn::Connect => matches!(self, Fault::Connect | Fault::Secure),
+            RetryOn::Reset => self.is_reset(),
             RetryOn::Timeout => self == Fault::Timeout,
             RetryOn::Status(status) => self == Fault::Status(status),
         }
@@ -58,7 +68,7 @@ impl Http {
             && let Some(connection) = self.upstreams.get(upstream)
         {
             said_something = exchange.interim > 0 || connection.reading_has_begun();
-            is_stale = fault == Fault::Reset && connection.requests > 1 && !said_something;
+            is_stale = fault.is_reset() && connection.requests > 1 && !said_something;
             self.close_upstream(world, tick, upstream);
         }
         self.leave_backend(world, id);
@@ -68,7 +78,7 @@ impl Http {
             exchange.enter(Phase::Deciding, tick.now);
             return self.place(world, tick, id);
         }
-        if let (Some((cluster, backend)), Fault::Connect | Fault::Lack) = (place, fault)
+        if let (Some((cluster, backend)), Fault::Connect | Fault::Secure | Fault::Lack) = (place, fault)
             && let Some(live) = world.clusters[cluster].backends.get_mut(backend)
         {
             live.values[BackendMetric::ConnectFailures] += 1;
@@ -83,6 +93,7 @@ impl Http {
                     live.values[BackendMetric::Retries] += 1;
                 }
                 exchange.tried.push(place.1);
+                exchange.failed = Some(fault.reason());
                 exchange.enter(Phase::Deciding, tick.now);
                 return self.place(world, tick, id);
             }
@@ -143,7 +154,7 @@ impl Exchange {
     fn may_be_sent_again(&self, fault: Fault) -> bool {
         match fault {
             // Nothing was sent.
-            Fault::Connect => true,
+            Fault::Connect | Fault::Secure => true,
             _ => self.is_idempotent() && self.is_whole && (!self.traits.upgrades || self.is_question()),
         }
     }

@@ -49,6 +49,7 @@ impl Http {
         }
         let knobs = &exchange.http.knobs;
         let believed = ForwardedBy::of(exchange, &self.sessions[exchange.session]).is_believed;
+        let is_proved = self.sessions[exchange.session].shown().is_some();
         let edits = &rule.request;
         let trace = trace(&request.fields);
         copy_fields(&request.fields, edits, &deciding.head.connection, out, |known| match known {
@@ -62,6 +63,8 @@ impl Http {
             Known::ProxyAuthorization => false,
             // One that can't be read is not passed on, nor what stands beside it: W3C Trace Context, alternative processing.
             Known::Traceparent | Known::Tracestate => trace != Trace::Wrong,
+            // Who somebody is is only believed where nobody knows better.
+            known if known.is_client_certificate() => believed && !is_proved,
             known => !known.is_hop_by_hop(),
         });
         self.introduce_client(world, id, deciding, out);
@@ -93,6 +96,7 @@ impl Http {
             list(out, "Forwarded", &before.forwarded);
             write_forwarded(out, by.client, (deciding.head.request.authority, by.scheme));
         }
+        write_certificate(&self.sessions[exchange.session], out);
         if knobs.request_id {
             let made = world.rng.u128(..);
             let given = before.request_id.map(|given| RequestId::Given(String::from_utf8_lossy(given).into_owned()));
@@ -172,6 +176,19 @@ impl<'a> Before<'a> {
             port: one(Known::XForwardedPort),
             request_id: one(Known::XRequestId),
         }
+    }
+}
+
+/// Whose certificate the client showed.
+pub(super) fn write_certificate(session: &Session, out: &mut Vec<u8>) {
+    let Some(shown) = session.shown() else { return };
+    let parts = [
+        ("X-Client-Cert-Subject", &shown.subject),
+        ("X-Client-Cert-San", &shown.names),
+        ("X-Client-Cert-Fingerprint", &shown.fingerprint),
+    ];
+    for (name, value) in parts.into_iter().filter(|(_, value)| !value.is_empty()) {
+        field(out, name, value.as_bytes());
     }
 }
 

@@ -54,10 +54,15 @@ impl Http {
         let waits = |id: &ExchangeId| self.exchanges.get(*id).is_some_and(|exchange| exchange.phase == Phase::Queued);
         let waiting = self.queues.order().filter(waits).map(|id| self.exchanges[id].session);
         let others = self.sessions.iter().filter(|(_, session)| !session.exchange.as_ref().is_some_and(waits));
-        let all = waiting.chain(others.map(|(id, _)| id)).filter(|id| is_plain(self.sessions[*id].socket));
+        let upstream = |id: &SessionId| {
+            let exchange = self.exchanges.get(self.sessions[*id].exchange?)?;
+            self.upstreams.get(exchange.upstream?).map(|upstream| upstream.socket)
+        };
+        let all_plain = |id: &SessionId| is_plain(self.sessions[*id].socket) && upstream(id).is_none_or(&is_plain);
+        let all = waiting.chain(others.map(|(id, _)| id)).filter(all_plain);
         let sessions = all.map(|id| self.save_session(world, &mut writing, id));
         let sessions = sessions.collect();
-        let idle = self.save_idle(world, &mut writing);
+        let idle = self.save_idle(world, &mut writing, &is_plain);
         let contracts = writing.contracts.all.iter().map(|contract| save_contract(contract));
         let rules = writing.rules.all.iter().map(|rule| RuleState {
             route: rule.route.clone(),
@@ -149,11 +154,16 @@ impl Http {
     }
 
     /// Backends' connections that wait for a request.
-    fn save_idle(&self, world: &World, writing: &mut Writing<'_>) -> Vec<IdleState> {
+    fn save_idle(
+        &self,
+        world: &World,
+        writing: &mut Writing<'_>,
+        is_plain: impl Fn(SocketId) -> bool,
+    ) -> Vec<IdleState> {
         let mut all = Vec::new();
         for (key, cluster) in &world.clusters {
             for (backend, live) in &cluster.backends {
-                for socket in &live.idle {
+                for socket in live.idle.iter().filter(|socket| is_plain(**socket)) {
                     let Some(&Socket::Upstream(id)) = world.sockets.get(*socket) else { continue };
                     let (cluster, backend) = writing.table.backend(key, backend);
                     all.push(IdleState { cluster, backend, upstream: save_upstream(writing.now, &self.upstreams[id]) });
@@ -374,6 +384,7 @@ fn read_exchange(
         status: state.status,
         tried: state.tried.into_iter().map(backend).collect::<Result<_, _>>()?,
         tries: state.tries,
+        failed: None,
         revived: state.revived,
         interim: state.interim,
         sticky: state.sticky.map(backend).transpose()?,

@@ -1,9 +1,12 @@
-//! What TLS below a client's connection has to say: it may be used from now on, or never; and which hosts it is for.
+//! What TLS below a connection has to say: it may be used from now on, or never, or not any more; and which hosts a
+//! client's is for.
 
 use std::sync::Arc;
 
 use super::Http;
+use super::retry::Fault;
 use super::session::{SessionId, Stage};
+use super::upstream::UpstreamId;
 use crate::record::{CloseReason, ConnectionDetail, Detail, TlsDetail};
 use crate::seam::Op;
 use crate::secure::Secured;
@@ -38,6 +41,51 @@ impl Http {
         }
         world.listeners[session.arrived.listener].connection_closes.0[reason as usize] += 1;
         self.end_session(world, tick, id, None);
+    }
+
+    /// The handshake with a backend is over: its connection is of use from now on.
+    pub(crate) fn handle_upstream_secured(&mut self, id: UpstreamId, detail: Arc<TlsDetail>) {
+        self.note_upstream(id, |known| *known = Some(detail));
+    }
+
+    /// The handshake with a backend came to nothing.
+    pub(crate) fn handle_upstream_unsecured(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: UpstreamId,
+        detail: Arc<TlsDetail>,
+    ) {
+        self.note_upstream(id, |known| *known = Some(detail));
+        match self.upstreams.get(id).and_then(|upstream| upstream.exchange) {
+            Some(exchange) => self.fail(world, tick, exchange, Fault::Secure),
+            None => self.close_upstream(world, tick, id),
+        }
+    }
+
+    /// A backend's connection is of no use any more: the backend broke the rules, or went without a word.
+    pub(crate) fn handle_upstream_cut(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: UpstreamId,
+        (reason, error): (CloseReason, Option<String>),
+    ) {
+        if error.is_some() {
+            self.note_upstream(id, |known| {
+                let detail = known.as_deref().cloned().unwrap_or_default();
+                *known = Some(Arc::new(TlsDetail { error, ..detail }));
+            });
+        }
+        self.lose_upstream(world, tick, id, (reason, Fault::Cut(reason)));
+    }
+
+    fn note_upstream(&mut self, id: UpstreamId, note: impl FnOnce(&mut Option<Arc<TlsDetail>>)) {
+        let exchange = self.upstreams.get(id).and_then(|upstream| upstream.exchange);
+        let exchange = exchange.and_then(|exchange| self.exchanges.get_mut(exchange));
+        if let Some(detail) = exchange.and_then(|exchange| exchange.detail.as_mut()) {
+            note(&mut detail.backend_tls);
+        }
     }
 
     /// Whether a request to this host may come by this connection: a certificate that isn't for it proved nothing

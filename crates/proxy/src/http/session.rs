@@ -10,6 +10,7 @@ use super::Http;
 use super::exchange::ExchangeId;
 use crate::arrival::Arrived;
 use crate::change::Drain;
+use crate::record::ClientCertificate;
 use crate::seam::{Gather, Instant, Op, SocketId, Span};
 use crate::secure::Secured;
 use crate::timers::TimerKey;
@@ -74,6 +75,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// The certificate that its client showed.
+    pub(super) fn shown(&self) -> Option<&ClientCertificate> {
+        self.secured.as_ref()?.detail.client.as_deref()
+    }
+
     pub(super) fn new(socket: SocketId, arrived: Arrived, stage: Stage) -> Self {
         let at = arrived.at;
         Session {

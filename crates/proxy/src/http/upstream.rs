@@ -48,7 +48,7 @@ pub(crate) struct Upstream {
     pub(super) credit: bool,
     /// Whether the backend said that it goes on after this response.
     pub(super) keeps: bool,
-    /// It speaks for one client only.
+    /// It speaks for one client only, or is not to be used again for another reason.
     pub(super) is_private: bool,
     /// The armed deadline, and the instant it is armed for.
     pub(super) timer: Option<(TimerKey, Instant)>,
@@ -161,6 +161,19 @@ impl Http {
             idle.remove(at);
         }
         self.close_upstream(world, tick, id);
+    }
+
+    /// What backends of that cluster have to prove is another thing from now on: no connection of before carries a
+    /// further request.
+    pub(crate) fn retire_upstreams(&mut self, world: &mut World, tick: &mut Tick<'_>, cluster: ClusterKey) {
+        let all = self.upstreams.iter_mut().filter(|(_, upstream)| upstream.place.0 == cluster);
+        let waiting = all.filter_map(|(id, upstream)| {
+            upstream.is_private = true;
+            upstream.exchange.is_none().then_some(id)
+        });
+        for id in waiting.collect::<Vec<_>>() {
+            self.discard_idle(world, tick, id);
+        }
     }
 
     /// No request will ever come again: connections that wait for one are of no more use.

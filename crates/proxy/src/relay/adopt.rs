@@ -9,8 +9,9 @@ use crate::unsent::Unsent;
 use crate::world::{Socket, Tick, World};
 
 impl Relays {
-    /// Take over two streams, with what was read of them and not passed on.
-    pub(crate) fn adopt(&mut self, world: &mut World, tick: &mut Tick<'_>, joined: Joined) {
+    /// Take over two streams, with what was read of them and not passed on; and whether the end of either direction, the
+    /// client's first, is told by bytes.
+    pub(crate) fn adopt(&mut self, world: &mut World, tick: &mut Tick<'_>, joined: Joined, says_end: [bool; 2]) {
         let Joined { arrived, client, backend, place, .. } = joined;
         let mut relay = Relay::new(arrived.at, arrived.listener, (arrived.peer, arrived.local));
         relay.set_socket(Side::Client, client);
@@ -22,6 +23,8 @@ impl Relays {
         relay.knobs = Some(joined.knobs);
         (relay.cluster, relay.backend) = (Some(place.0), Some(place.1));
         relay.detail.attempts = 1;
+        relay.lane_mut(Side::Client).says_end = says_end[0];
+        relay.lane_mut(Side::Backend).says_end = says_end[1];
         self.restless += usize::from(relay.minds_its_route());
         let live = &mut world.clusters[place.0].backends[place.1];
         live.take(relay.minds_its_backend());

@@ -55,7 +55,10 @@ impl Relays {
             }
             Choice::Backend(backend) => self.connect(world, tick, id, backend),
             Choice::Full => self.enqueue(world, tick, id),
-            Choice::Exhausted => self.end(world, tick, id, CloseReason::ConnectFailed),
+            Choice::Exhausted => {
+                let failed = self.relays[id].opening.as_ref().and_then(|opening| opening.failed);
+                self.end(world, tick, id, failed.unwrap_or(CloseReason::ConnectFailed));
+            }
             Choice::Nobody => self.end(world, tick, id, CloseReason::NoBackend),
         }
     }
@@ -117,18 +120,34 @@ impl Relays {
         self.arm(world, id);
     }
 
-    /// The stream to the backend is open: what the client sent so far goes there, behind the PROXY header.
-    pub(crate) fn handle_opened(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId, socket: SocketId) {
+    /// The PROXY header that the stream to the backend begins with.
+    pub(crate) fn write_introduction(&self, world: &World, id: RelayId, out: &mut Vec<u8>) {
+        let Some(relay) = self.relays.get(id) else { return };
+        let Some(cluster) = relay.cluster.and_then(|cluster| world.clusters.get(cluster)) else { return };
+        let tlvs =
+            relay.opening.as_ref().map_or(&[][..], |opening| &opening.buffer[opening.tlvs_at..opening.payload_at]);
+        let version = cluster.spec.send_proxy_protocol;
+        client::write_proxy_header(version, (relay.client(), relay.dialled()), tlvs, out);
+    }
+
+    /// The stream to the backend is open: what the client sent so far goes there, behind the PROXY header where that
+    /// didn't go before.
+    pub(crate) fn handle_opened(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        (id, socket): (RelayId, SocketId),
+        is_introduced: bool,
+    ) {
         let step = self.step;
-        let Some(relay) = self.relays.get_mut(id) else { return };
-        let (Phase::Connecting, Some(cluster)) = (relay.phase, relay.cluster) else { return };
+        let head = Span { start: tick.out.bytes.len() as u32, len: 0 };
+        if !is_introduced {
+            self.write_introduction(world, id, &mut tick.out.bytes);
+        }
+        let Some(relay) = self.relays.get_mut(id).filter(|relay| relay.phase == Phase::Connecting) else { return };
         relay.detail.connect = Some(tick.now - relay.since);
         (relay.phase, relay.since, relay.moved) = (Phase::Established, tick.now, tick.now);
         let opening = relay.opening.take().unwrap_or_default();
-        let head = Span { start: tick.out.bytes.len() as u32, len: 0 };
-        let version = world.clusters[cluster].spec.send_proxy_protocol;
-        let tlvs = &opening.buffer[opening.tlvs_at..opening.payload_at];
-        client::write_proxy_header(version, (relay.client(), relay.dialled()), tlvs, &mut tick.out.bytes);
         let payload = &opening.buffer[opening.payload_at..];
         tick.out.bytes.extend_from_slice(payload);
         let head = Span { len: tick.out.bytes.len() as u32 - head.start, ..head };
@@ -159,21 +178,35 @@ impl Relays {
         id: RelayId,
         error: Option<OpenError>,
     ) {
+        let lacks = error == Some(OpenError::NoDescriptors);
+        self.connect_elsewhere(world, tick, id, (CloseReason::ConnectFailed, !lacks));
+    }
+
+    /// The attempt came to nothing, and its stream is gone.
+    pub(super) fn connect_elsewhere(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: RelayId,
+        (reason, may_retry): (CloseReason, bool),
+    ) {
         let Some(relay) = self.relays.get_mut(id) else { return };
         let (Phase::Connecting, Some(cluster), Some(backend)) = (relay.phase, relay.cluster, relay.backend) else {
             // A stream that a restored worker could not take over.
             return self.handle_broken(world, tick, (id, Side::Backend));
         };
         relay.set_socket(Side::Backend, SocketId::default());
-        relay.opening.get_or_insert_default().tried.push(backend);
+        let opening = relay.opening.get_or_insert_default();
+        opening.tried.push(backend);
+        opening.failed = Some(reason);
         let attempts = relay.knobs.as_ref().map_or(1, |knobs| knobs.attempts);
-        let may_retry = relay.detail.attempts < attempts && error != Some(OpenError::NoDescriptors);
+        let may_retry = relay.detail.attempts < attempts && may_retry;
         world.clusters[cluster].backends[backend].values[BackendMetric::ConnectFailures] += 1;
         self.leave_backend(world, id);
         if may_retry && !world.clusters[cluster].removed {
             self.place(world, tick, id);
         } else {
-            self.end(world, tick, id, CloseReason::ConnectFailed);
+            self.end(world, tick, id, reason);
         }
         world.settle_backend(cluster, backend);
     }

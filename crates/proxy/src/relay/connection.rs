@@ -11,7 +11,7 @@ use crate::change::Drain;
 use crate::client::Believed;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::listener::ListenerKey;
-use crate::record::ConnectionDetail;
+use crate::record::{CloseReason, ConnectionDetail};
 use crate::seam::{Instant, SocketId};
 use crate::snapshot::Target;
 use crate::timers::TimerKey;
@@ -99,6 +99,8 @@ pub(crate) struct Lane {
     pub(crate) mode: Mode,
     /// The step of the last write.
     pub(crate) written: u32,
+    /// Whether its end is told by bytes below, in TLS.
+    pub(crate) says_end: bool,
 }
 
 /// How far the end of a direction has come.
@@ -147,6 +149,9 @@ pub(crate) struct Opening {
     /// Backends that could not be connected to.
     #[serde(skip)]
     pub(crate) tried: Vec<BackendKey>,
+    /// What was wrong with the last of them, where that has a name of its own.
+    #[serde(skip)]
+    pub(crate) failed: Option<CloseReason>,
 }
 
 impl Relay {

@@ -72,6 +72,7 @@ fn manner(relay: &Relay, side: Side, reason: CloseReason) -> Manner {
         | CloseReason::TlsClientAlert
         | CloseReason::TlsError
         | CloseReason::TlsTooLong
+        | CloseReason::ClientCertificate
         | CloseReason::ClientHello
             if relay.phase == Phase::Preread =>
         {

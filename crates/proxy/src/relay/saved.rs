@@ -63,7 +63,7 @@ impl Relays {
         }
         for (side, lane) in [Side::Client, Side::Backend].into_iter().zip(state.lanes) {
             let LaneState { bytes, rest, ending, mode } = lane;
-            *relay.lane_mut(side) = Lane { bytes, rest, ending, mode, written: self.step };
+            *relay.lane_mut(side) = Lane { bytes, rest, ending, mode, written: self.step, says_end: false };
         }
         self.enter(world, known, relay, [Some(state.client), state.server])
     }

@@ -154,13 +154,14 @@ impl Relays {
         let relay = &mut self.relays[id];
         relay.moved = tick.now;
         relay.lane_mut(from).ending = Ending::Passed;
+        if relay.lane(from).says_end {
+            relay.lane_mut(from).written = step;
+        }
         if relay.lane(from.other()).ending != Ending::Passed {
             let to = relay.socket(from.other());
             return tick.ask(Op::Shutdown { socket: to });
         }
-        // To a client under TLS the end itself is bytes.
-        let says_so = from == Side::Backend && relay.detail.tls.is_some();
-        let may_block = says_so || [from, from.other()].into_iter().any(|side| relay.lane(side).written == step);
+        let may_block = [from, from.other()].into_iter().any(|side| relay.lane(side).written == step);
         if may_block {
             let to = relay.socket(from.other());
             tick.ask(Op::Shutdown { socket: to });

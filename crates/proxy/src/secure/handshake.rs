@@ -1,4 +1,4 @@
-//! Until a stream may be used: a PROXY header in plain, the client's first message, the handshake. Bounded in bytes and
+//! Until a stream may be used: a PROXY header in plain, the client's first message or ours, the handshake. Bounded in bytes and
 //! time here, in number by the listener, in work for each step by the queue: streams that may be used already go first.
 
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use kakei_wire::proxy_protocol;
 use rustls::Error;
 use rustls::server::{AcceptedAlert, Acceptor};
 
+use super::client;
 use super::session::Session;
-use super::stream::{Handshake, Stage, Stream, offer};
-use super::{Certificate, End, ListenerTls, Secure, Secured, Told};
+use super::stream::{Handshake, Peer, Stage, Stream, offer};
+use super::{Certificate, End, ListenerTls, Opened, Secure, Secured, Told};
 use crate::limits::{HANDSHAKE_BYTES, HANDSHAKES_PER_STEP};
 use crate::listener::ListenerKey;
-use crate::record::{CloseReason, TlsDetail};
+use crate::record::{ClientCertificate, CloseReason, TlsDetail};
 use crate::seam::{Instant, Op, SocketId, Wall};
-use crate::stats::ListenerMetric;
+use crate::stats::{BackendMetric, ListenerMetric};
 use crate::world::{Due, Tick, World};
 
 /// Why a handshake comes to nothing.
@@ -50,7 +51,8 @@ impl Secure {
         let live = &mut world.listeners[listener];
         live.values[ListenerMetric::HandshakesLive] += 1;
         let within = if expects_header { live.spec.preread_timeout } else { tls.spec.handshake_timeout };
-        let mut stream = Stream::new(listener, tls, expects_header);
+        let stage = if expects_header { Stage::Introduction } else { Stage::Hello };
+        let mut stream = Stream::new(Peer::Client(listener, tls), stage);
         stream.timer = Some(world.timers.arm(now + within, Due::Handshake(socket)));
         self.streams.insert(socket, Box::new(stream));
     }
@@ -76,8 +78,8 @@ impl Secure {
             };
             header = Some(stream.input.drain(..len).collect());
             stream.stage = Stage::Hello;
-            if let Some(timer) = stream.timer {
-                world.timers.rearm(timer, now + stream.tls.spec.handshake_timeout, Due::Handshake(socket));
+            if let (Some(timer), Peer::Client(_, tls)) = (stream.timer, &stream.peer) {
+                world.timers.rearm(timer, now + tls.spec.handshake_timeout, Due::Handshake(socket));
             }
         }
         if !stream.is_queued && !stream.input.is_empty() {
@@ -123,39 +125,38 @@ impl Secure {
         self.dirty.push(socket);
         match went {
             Err(failure) => told.end = Some(self.refuse(world, socket, failure)),
-            Ok(false) if self.streams[socket].taken > HANDSHAKE_BYTES => {
+            Ok(false) if stream.taken > HANDSHAKE_BYTES => {
                 let error = format!("it is not over after {HANDSHAKE_BYTES} bytes");
                 let failure = Failure::new(CloseReason::TlsTooLong, &error);
                 told.end = Some(self.refuse(world, socket, failure));
             }
             Ok(false) => {}
-            Ok(true) => self.open(world, socket, &mut told),
+            Ok(true) => match stream.shown(tick.wall) {
+                Ok(shown) => self.open(world, socket, shown, &mut told),
+                Err(failure) => told.end = Some(self.refuse(world, socket, failure)),
+            },
         }
         told
     }
 
     /// The handshake is over.
-    fn open(&mut self, world: &mut World, socket: SocketId, told: &mut Told) {
+    fn open(&mut self, world: &mut World, socket: SocketId, shown: Option<Arc<ClientCertificate>>, told: &mut Told) {
         self.leave_opening(world, socket);
         let stream = &mut self.streams[socket];
-        let Stage::Handshake(handshake) = std::mem::replace(&mut stream.stage, Stage::Ended) else { return };
-        let Handshake { session, hello, certificate } = *handshake;
-        let agreed = session.agreed();
-        let values = &mut world.listeners[stream.listener].values;
-        let version = if agreed.version == "1.3" { ListenerMetric::Handshakes13 } else { ListenerMetric::Handshakes12 };
-        values[version] += 1;
-        values[ListenerMetric::HandshakesResumed] += u64::from(agreed.resumed);
-        let detail = TlsDetail {
-            version: Some(agreed.version.to_owned()),
-            cipher: agreed.cipher,
-            sni: hello.server_name,
-            alpn: agreed.alpn.as_ref().map(|name| name.escape_ascii().to_string()),
-            resumed: agreed.resumed,
-            certificate: Some(certificate.name.clone()),
-            ..TlsDetail::default()
+        let (session, opened) = match std::mem::replace(&mut stream.stage, Stage::Ended) {
+            Stage::Handshake(handshake) => {
+                let Handshake { session, hello, certificate } = *handshake;
+                let secured = secured(&session, (hello, shown), certificate);
+                (session, Opened::Client(Arc::new(secured)))
+            }
+            Stage::Dialled(session) => {
+                let detail = agreed(&session);
+                (*session, Opened::Backend(Arc::new(detail)))
+            }
+            _ => return,
         };
-        let alpn = agreed.alpn.map_or(hello.alpn, |agreed| vec![agreed]);
-        told.opened = Some(Arc::new(Secured { detail: Arc::new(detail), certificate, alpn }));
+        count(world, &stream.peer, &opened);
+        told.opened = Some(opened);
         told.is_blocked = stream.is_blocked;
         if session.has_ended {
             told.end = Some(End::Closed);
@@ -168,7 +169,7 @@ impl Secure {
     fn refuse(&mut self, world: &mut World, socket: SocketId, failure: Failure) -> End {
         self.leave_opening(world, socket);
         let stream = &mut self.streams[socket];
-        world.listeners[stream.listener].values[ListenerMetric::HandshakesFailed] += 1;
+        count_failed(world, &stream.peer);
         let mut detail = match (&stream.stage, failure.offer) {
             (Stage::Handshake(handshake), _) => offer(&handshake.hello),
             (_, offer) => offer.map(|offer| *offer).unwrap_or_default(),
@@ -176,7 +177,7 @@ impl Secure {
         detail.error = Some(failure.error);
         stream.end();
         stream.output.extend_from_slice(&failure.says);
-        End::Refused(failure.reason, Arc::new(detail))
+        End::Refused(stream.reason(failure.reason), Arc::new(detail))
     }
 
     /// The time for it is over.
@@ -196,19 +197,23 @@ impl Secure {
     /// The client went, or ends its direction, before it was through.
     pub(super) fn leave_early(&mut self, world: &mut World, socket: SocketId) -> End {
         let stream = &self.streams[socket];
-        if stream.taken == 0 && stream.input.is_empty() {
-            self.leave_opening(world, socket);
-            self.streams[socket].end();
-            return End::Gone;
-        }
-        self.refuse(world, socket, Failure::new(CloseReason::ClientGone, "the client went before it was over"))
+        let error = match stream.peer {
+            Peer::Backend(_) => "the backend went before it was over",
+            Peer::Client(..) if stream.taken == 0 && stream.input.is_empty() => {
+                self.leave_opening(world, socket);
+                self.streams[socket].end();
+                return End::Gone;
+            }
+            Peer::Client(..) => "the client went before it was over",
+        };
+        self.refuse(world, socket, Failure::new(CloseReason::ClientGone, error))
     }
 
     /// It no longer counts among those that are under way. Its listener may have gone with it in this step.
     pub(super) fn leave_opening(&mut self, world: &mut World, socket: SocketId) {
         let stream = &mut self.streams[socket];
-        if stream.is_opening()
-            && let Some(listener) = world.listeners.get_mut(stream.listener)
+        if let (true, Peer::Client(listener, _)) = (stream.is_opening(), &stream.peer)
+            && let Some(listener) = world.listeners.get_mut(*listener)
         {
             listener.values[ListenerMetric::HandshakesLive] -= 1;
         }
@@ -221,7 +226,14 @@ impl Secure {
 impl Stream {
     /// Whether the handshake is over, after what came.
     fn advance(&mut self, wall: Wall, plain: &mut Vec<u8>) -> Result<bool, Failure> {
-        if matches!(self.stage, Stage::Hello) {
+        if let Stage::Dialling(dial) = &mut self.stage {
+            let Some(dial) = dial.take() else {
+                return Err(Failure::new(CloseReason::TlsError, "there is nothing to speak it by"));
+            };
+            self.stage = Stage::Dialled(Box::new(dial.begin().map_err(|error| failed(&error))?));
+        }
+        let peer = self.peer.clone();
+        if let (Stage::Hello, Peer::Client(_, tls)) = (&self.stage, &peer) {
             let hello = match client_hello::parse(&self.input) {
                 Ok(Reading::More) => {
                     // It is looked at again as a whole.
@@ -229,23 +241,41 @@ impl Stream {
                     return Ok(false);
                 }
                 Ok(Reading::Hello(hello)) => hello,
-                Ok(Reading::NotTls) => return Err(no_tls(&self.input, self.tls.is_http)),
+                Ok(Reading::NotTls) => return Err(no_tls(&self.input, tls.is_http)),
                 Err(error) => return Err(bad_hello(error)),
             };
-            let begun = self.begin(wall, &hello);
+            let begun = self.begin(wall, &hello, tls);
             let (session, certificate) =
                 begun.map_err(|failure| Failure { offer: Some(Box::new(offer(&hello))), ..failure })?;
             self.stage = Stage::Handshake(Box::new(Handshake { session, hello, certificate }));
         }
-        let Stage::Handshake(handshake) = &mut self.stage else { return Ok(false) };
         let input = std::mem::take(&mut self.input);
-        handshake.session.take(&input, plain).map_err(|error| failed(&error))?;
-        Ok(!handshake.session.is_handshaking())
+        let Some(session) = self.any_session() else { return Ok(false) };
+        session.take(&input, plain).map_err(|error| failed(&error))?;
+        Ok(!session.is_handshaking())
+    }
+
+    /// The certificate that a client showed. That it was good when a session began doesn't mean that it still is.
+    fn shown(&mut self, wall: Wall) -> Result<Option<Arc<ClientCertificate>>, Failure> {
+        let (Stage::Handshake(handshake), Peer::Client(_, tls)) = (&self.stage, &self.peer) else { return Ok(None) };
+        let Some(der) = handshake.session.shown() else { return Ok(None) };
+        match client::describe(der, &tls.sha256, wall) {
+            (shown, true) => Ok(Some(shown)),
+            (_, false) => {
+                let error = "the certificate that its session began with has expired";
+                Err(Failure::new(CloseReason::ClientCertificate, error))
+            }
+        }
     }
 
     /// The client's first message is there: who it is answered by. What stands behind it is left.
-    fn begin(&mut self, wall: Wall, hello: &ClientHello) -> Result<(Session, Arc<Certificate>), Failure> {
-        if !self.tls.speaks(&hello.versions) {
+    fn begin(
+        &mut self,
+        wall: Wall,
+        hello: &ClientHello,
+        tls: &ListenerTls,
+    ) -> Result<(Session, Arc<Certificate>), Failure> {
+        if !tls.speaks(&hello.versions) {
             return Err(Failure {
                 says: alert(PROTOCOL_VERSION),
                 ..Failure::new(CloseReason::TlsNoCommon, "it offers only versions that are not spoken")
@@ -262,13 +292,13 @@ impl Stream {
             }
         };
         let name = hello.server_name.as_deref();
-        let Some(certificate) = self.tls.choose(name, &accepted.client_hello()).cloned() else {
+        let Some(certificate) = tls.choose(name, &accepted.client_hello()).cloned() else {
             return Err(Failure {
                 says: alert(UNRECOGNIZED_NAME),
                 ..Failure::new(CloseReason::TlsUnknownName, "no certificate is for that name")
             });
         };
-        let Some(config) = self.tls.config(&certificate, wall) else {
+        let Some(config) = tls.config(&certificate, wall) else {
             return Err(Failure {
                 says: alert(INTERNAL_ERROR),
                 ..Failure::new(CloseReason::TlsError, "there is nothing to speak it by")
@@ -276,13 +306,69 @@ impl Stream {
         };
         let connection = accepted.into_connection(config).map_err(told)?;
         self.input = rest.to_vec();
-        Ok((Session::new(connection), certificate))
+        Ok((Session::new(connection.into()), certificate))
     }
 }
 
 impl Failure {
     fn new(reason: CloseReason, error: &str) -> Self {
         Failure { reason, error: error.to_owned(), says: Vec::new(), offer: None }
+    }
+}
+
+/// What a handshake came to.
+fn agreed(session: &Session) -> TlsDetail {
+    let agreed = session.agreed();
+    TlsDetail {
+        version: Some(agreed.version.to_owned()),
+        cipher: agreed.cipher,
+        alpn: agreed.alpn.as_ref().map(|name| name.escape_ascii().to_string()),
+        resumed: agreed.resumed,
+        ..TlsDetail::default()
+    }
+}
+
+/// The same with a client.
+fn secured(
+    session: &Session,
+    (hello, client): (ClientHello, Option<Arc<ClientCertificate>>),
+    certificate: Arc<Certificate>,
+) -> Secured {
+    let name = Some(certificate.name.clone());
+    let detail = TlsDetail { sni: hello.server_name, certificate: name, client, ..agreed(session) };
+    let alpn = session.agreed().alpn.map_or(hello.alpn, |agreed| vec![agreed]);
+    Secured { detail: Arc::new(detail), certificate, alpn }
+}
+
+fn count(world: &mut World, peer: &Peer, opened: &Opened) {
+    let detail = match opened {
+        Opened::Client(secured) => &secured.detail,
+        Opened::Backend(detail) => detail,
+    };
+    let is_new = detail.version.as_deref() == Some("1.3");
+    match peer {
+        Peer::Client(listener, _) => {
+            let values = &mut world.listeners[*listener].values;
+            values[if is_new { ListenerMetric::Handshakes13 } else { ListenerMetric::Handshakes12 }] += 1;
+            values[ListenerMetric::HandshakesResumed] += u64::from(detail.resumed);
+        }
+        Peer::Backend((cluster, backend)) => {
+            if let Some(live) = world.clusters.get_mut(*cluster).and_then(|of| of.backends.get_mut(*backend)) {
+                live.values[if is_new { BackendMetric::Handshakes13 } else { BackendMetric::Handshakes12 }] += 1;
+                live.values[BackendMetric::HandshakesResumed] += u64::from(detail.resumed);
+            }
+        }
+    }
+}
+
+fn count_failed(world: &mut World, peer: &Peer) {
+    match peer {
+        Peer::Client(listener, _) => world.listeners[*listener].values[ListenerMetric::HandshakesFailed] += 1,
+        Peer::Backend((cluster, backend)) => {
+            if let Some(live) = world.clusters.get_mut(*cluster).and_then(|of| of.backends.get_mut(*backend)) {
+                live.values[BackendMetric::HandshakesFailed] += 1;
+            }
+        }
     }
 }
 
@@ -310,6 +396,7 @@ fn failed(error: &Error) -> Failure {
     let reason = match error {
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => CloseReason::TlsNoCommon,
         Error::AlertReceived(_) => CloseReason::TlsClientAlert,
+        Error::NoCertificatesPresented | Error::InvalidCertificate(_) => CloseReason::ClientCertificate,
         _ => CloseReason::TlsError,
     };
     Failure::new(reason, &error.to_string())

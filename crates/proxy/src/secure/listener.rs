@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kakei_config::{CipherSuite, Name, TlsVersion};
+use blake2::{Blake2s256, Digest};
+use kakei_config::{CipherSuite, ClientCertificateMode, ClientCertificates, Name, Pem, TlsVersion};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::UnixTime;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
+use rustls::pki_types::{CertificateRevocationListDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
-use rustls::{SupportedProtocolVersion, version};
+use rustls::{RootCertStore, SupportedProtocolVersion, version};
 
 use super::certificate::Certificate;
+use super::client::Sha256;
 use super::shelf::Shelf;
-use super::tickets::{TicketKeys, Ticketer};
+use super::tickets::{Realm, TicketKeys, Ticketer};
 use crate::seam::Wall;
 
 /// What a document names and doesn't hold: whoever compiles it brings it along.
@@ -26,7 +29,14 @@ pub struct Materials {
     pub certificates: BTreeMap<Name, Arc<Certificate>>,
     /// What session tickets are sealed by; none: there are no tickets.
     pub tickets: Option<Arc<TicketKeys>>,
+    /// Who may vouch for others, by how the document names them; without a name: whoever the system trusts.
+    pub trusted: BTreeMap<Option<Pem>, Arc<RootCertStore>>,
+    /// Lists of certificates that count no longer, by how the document names them.
+    pub revoked: BTreeMap<Pem, Revoked>,
 }
+
+/// Lists of certificates that count no longer, as one file holds them.
+pub type Revoked = Arc<Vec<CertificateRevocationListDer<'static>>>;
 
 /// See the module's words.
 #[derive(Clone, Debug)]
@@ -42,8 +52,28 @@ pub struct ListenerTls {
     default: Option<Arc<Certificate>>,
     shelf: Shelf,
     tickets: Option<Arc<TicketKeys>>,
+    /// Who clients have to be vouched for by; none: nobody, or there is nothing to ask.
+    clients: Option<Clients>,
+    /// What fingerprints of clients are made by.
+    pub(super) sha256: Sha256,
     /// What every handshake begins with; none: it can't be spoken.
     template: Option<Arc<ServerConfig>>,
+}
+
+/// Who may vouch for clients, and who counts no longer.
+#[derive(Clone, Debug)]
+struct Clients {
+    trusted: Arc<RootCertStore>,
+    revoked: Vec<Revoked>,
+}
+
+impl PartialEq for Clients {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Revoked, &Revoked)| Arc::ptr_eq(a, b);
+        Arc::ptr_eq(&self.trusted, &other.trusted)
+            && self.revoked.len() == other.revoked.len()
+            && self.revoked.iter().zip(&other.revoked).all(same)
+    }
 }
 
 impl PartialEq for ListenerTls {
@@ -51,7 +81,7 @@ impl PartialEq for ListenerTls {
     fn eq(&self, other: &Self) -> bool {
         let same = |(a, b): (&Arc<Certificate>, &Arc<Certificate>)| Arc::ptr_eq(a, b);
         (&self.spec, self.is_http, self.handshakes) == (&other.spec, other.is_http, other.handshakes)
-            && self.tickets == other.tickets
+            && (&self.tickets, &self.clients) == (&other.tickets, &other.clients)
             && self.certificates.len() == other.certificates.len()
             && self.certificates.iter().zip(&other.certificates).all(same)
     }
@@ -69,8 +99,13 @@ impl ListenerTls {
         let mut certificates: Vec<Arc<Certificate>> = spec.certificates.iter().filter_map(named).collect();
         certificates.extend(default.iter().filter(|name| !spec.certificates.contains(&name.name)).cloned());
         let tickets = materials.tickets.clone().filter(|_| spec.tickets);
+        let clients = spec.client_certificates.as_ref().and_then(|asked| Clients::of(asked, materials));
+        let provider = materials.provider.as_ref();
+        let template = provider.and_then(|provider| template(spec, provider, is_http, (&tickets, &clients)));
         ListenerTls {
-            template: materials.provider.as_ref().and_then(|provider| template(spec, provider, is_http, &tickets)),
+            template,
+            sha256: provider.map(|provider| Sha256::of(provider)).unwrap_or_default(),
+            clients,
             shelf: Shelf::of(&certificates),
             handshakes: spec.handshakes.div_ceil(u32::from(workers.max(1))),
             spec: spec.clone(),
@@ -107,8 +142,14 @@ fn template(
     spec: &kakei_config::ListenerTls,
     provider: &Arc<CryptoProvider>,
     is_http: bool,
-    tickets: &Option<Arc<TicketKeys>>,
+    (tickets, clients): (&Option<Arc<TicketKeys>>, &Option<Clients>),
 ) -> Option<Arc<ServerConfig>> {
+    let verifier = match (&spec.client_certificates, clients) {
+        (None, _) => WebPkiClientVerifier::no_client_auth(),
+        // Whoever asks for a lock must not get an open door.
+        (Some(_), None) => return None,
+        (Some(asked), Some(clients)) => clients.verifier(asked.mode, provider)?,
+    };
     let mut provider = CryptoProvider::clone(provider);
     if !spec.cipher_suites.is_empty() {
         let known = provider.cipher_suites.clone();
@@ -121,7 +162,7 @@ fn template(
     };
     let builder = ServerConfig::builder_with_details(Arc::new(provider), Arc::new(At(Wall::default())));
     let builder = builder.with_protocol_versions(versions).ok()?;
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Nobody));
+    let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(Nobody));
     config.ignore_client_order = !spec.cipher_suites.is_empty();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     let alpn = spec.alpn.iter().map(|name| name.clone().into_bytes());
@@ -130,10 +171,50 @@ fn template(
         config.alpn_protocols.extend([b"http/1.1".to_vec(), b"http/1.0".to_vec()]);
     }
     match tickets {
-        Some(keys) => config.ticketer = Arc::new(Ticketer(Arc::clone(keys))),
+        Some(keys) => config.ticketer = Arc::new(Ticketer(Arc::clone(keys), realm(spec, clients))),
         None => config.send_tls13_tickets = 0,
     }
     Some(Arc::new(config))
+}
+
+impl Clients {
+    /// None where something isn't there: then nobody may come in.
+    fn of(asked: &ClientCertificates, materials: &Materials) -> Option<Self> {
+        let trusted = materials.trusted.get(&Some(asked.ca.clone()))?;
+        let revoked = asked.crls.iter().map(|named| materials.revoked.get(named).cloned());
+        Some(Clients { trusted: Arc::clone(trusted), revoked: revoked.collect::<Option<_>>()? })
+    }
+
+    fn verifier(
+        &self,
+        mode: ClientCertificateMode,
+        provider: &Arc<CryptoProvider>,
+    ) -> Option<Arc<dyn ClientCertVerifier>> {
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.trusted), Arc::clone(provider));
+        let lists = self.revoked.iter().flat_map(|lists| lists.iter().cloned());
+        let builder = builder.with_crls(lists).only_check_end_entity_revocation();
+        let builder = match mode {
+            ClientCertificateMode::Optional => builder.allow_unauthenticated(),
+            ClientCertificateMode::Required => builder,
+        };
+        builder.build().ok()
+    }
+}
+
+/// Tells tickets apart by what clients had to prove for them.
+fn realm(spec: &kakei_config::ListenerTls, clients: &Option<Clients>) -> Realm {
+    let mut hash = Blake2s256::new();
+    if let (Some(asked), Some(clients)) = (&spec.client_certificates, clients) {
+        hash.update([1, u8::from(asked.mode == ClientCertificateMode::Required)]);
+        for root in &clients.trusted.roots {
+            hash.update(&root.subject);
+            hash.update(&root.subject_public_key_info);
+        }
+        clients.revoked.iter().flat_map(|lists| lists.iter()).for_each(|list| hash.update(list));
+    }
+    let mut realm = Realm::default();
+    realm.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+    realm
 }
 
 /// A suite's number in IANA's registry.
@@ -173,7 +254,7 @@ impl ResolvesServerCert for Only {
 
 /// A moment: a handshake is short.
 #[derive(Debug)]
-struct At(Wall);
+pub(super) struct At(pub(super) Wall);
 
 impl TimeProvider for At {
     fn current_time(&self) -> Option<UnixTime> {

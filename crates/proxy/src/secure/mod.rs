@@ -1,9 +1,13 @@
 //! TLS, between the machine's bytes and whoever a stream belongs to: those never know of it. Read in this order:
-//! `certificate` and `shelf` (who a listener is), `tickets`, `listener` (its TLS, compiled), `session` (rustls, as bytes
-//! in and out), `stream` (a stream under TLS), `handshake` (until it may be used), `receive` (from then on), `seal` (what
-//! is written to it becomes records). Knows nothing of relays, requests and routes.
+//! `certificate` and `shelf` (who a listener is), `tickets`, `listener` and `cluster` (their TLS, compiled), `session`
+//! (rustls, as bytes in and out), `client` (whose certificate a client showed), `stream` (a stream under TLS), `dial` (where a backend's begins), `handshake` (until it
+//! may be used), `receive` (from then on), `seal` (what is written to it becomes records). Knows nothing of relays,
+//! requests and routes.
 
 mod certificate;
+mod client;
+mod cluster;
+mod dial;
 mod handshake;
 mod listener;
 mod receive;
@@ -13,16 +17,20 @@ mod shelf;
 mod stream;
 mod tickets;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use slotmap::SecondaryMap;
 
 pub use self::certificate::{Certificate, KeyKind};
-pub use self::listener::{ListenerTls, Materials};
+pub use self::cluster::ClusterTls;
+use self::dial::Known;
+pub(crate) use self::dial::Way;
+pub use self::listener::{ListenerTls, Materials, Revoked};
 pub(crate) use self::receive::Took;
 use self::stream::Stream;
 pub use self::tickets::{LIFETIME, TicketKeys};
+use crate::cluster::{BackendKey, ClusterKey};
 use crate::record::{CloseReason, TlsDetail};
 use crate::seam::{Op, SocketId};
 
@@ -34,10 +42,19 @@ pub(crate) struct Secure {
     queue: VecDeque<SocketId>,
     /// Those with records that were made and not asked to be written yet.
     dirty: Vec<SocketId>,
+    /// Backends that handshakes were begun with.
+    known: BTreeMap<(ClusterKey, BackendKey), Known>,
     /// Room for what comes out of one stream at a time.
     plain: Vec<u8>,
     /// Room for a step's operations.
     ops: Vec<Op>,
+}
+
+/// Whose handshake is over.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Client(Arc<Secured>),
+    Backend(Arc<TlsDetail>),
 }
 
 /// What a stream turned out to be, once its handshake was over.
@@ -55,7 +72,7 @@ pub(crate) struct Secured {
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     /// Its handshake is over.
-    pub(crate) opened: Option<Arc<Secured>>,
+    pub(crate) opened: Option<Opened>,
     /// It takes nothing for now.
     pub(crate) is_blocked: bool,
     /// What came.
@@ -69,8 +86,8 @@ pub(crate) struct Told {
 pub(crate) enum End {
     /// The peer sends nothing more, and said so.
     Closed,
-    /// The peer went, and what came may not be all.
-    Broken(CloseReason),
+    /// The peer went, and what came may not be all; with what is wrong in words, where there are any.
+    Broken(CloseReason, Option<String>),
     /// It never came to be of use. Its peer was told why, as far as it would understand.
     Refused(CloseReason, Arc<TlsDetail>),
     /// It never came to be of use, and nothing was begun.

@@ -25,15 +25,14 @@ impl Secure {
         let Some(session) = stream.session().filter(|session| !session.has_ended) else { return Took::Nothing };
         let mut told = Told { plain: std::mem::take(&mut self.plain), ..Told::default() };
         let took = session.take(bytes, &mut told.plain);
-        if took.is_err() {
-            told.end = Some(End::Broken(CloseReason::TlsError));
-        } else if session.has_ended {
+        if session.has_ended {
             told.end = Some(End::Closed);
         }
         if session.owes() {
             self.dirty.push(socket);
         }
-        if took.is_err() {
+        if let Err(error) = took {
+            told.end = Some(End::Broken(stream.reason(CloseReason::TlsError), Some(error.to_string())));
             stream.end();
         }
         Took::Told(told)
@@ -45,8 +44,8 @@ impl Secure {
         if stream.is_opening() {
             return Some(self.leave_early(world, socket));
         }
-        let session = stream.session()?;
-        (!session.has_ended).then_some(End::Broken(CloseReason::TlsTruncated))
+        let has_ended = stream.session()?.has_ended;
+        (!has_ended).then(|| End::Broken(stream.reason(CloseReason::TlsTruncated), None))
     }
 
     /// The stream is dead. Whether whoever it belongs to is to be told of that as it is.

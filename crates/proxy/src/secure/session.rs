@@ -3,13 +3,12 @@
 
 use std::io::{IoSlice, Read, Write};
 
-use rustls::server::ServerConnection;
-use rustls::{CipherSuite, Error, HandshakeKind, ProtocolVersion};
+use rustls::{CipherSuite, Connection, Error, HandshakeKind, ProtocolVersion};
 
 /// See the module's words.
 #[derive(Debug)]
 pub(super) struct Session {
-    connection: ServerConnection,
+    connection: Connection,
     /// The peer said that it sends nothing more.
     pub(super) has_ended: bool,
     /// That nothing more is written was said; and it was taken.
@@ -27,8 +26,8 @@ pub(super) struct Agreed {
 }
 
 impl Session {
-    /// Of a connection whose first message was taken in.
-    pub(super) fn new(connection: ServerConnection) -> Self {
+    /// Of a connection whose first message was taken in, or is to be written.
+    pub(super) fn new(connection: Connection) -> Self {
         Session { connection, has_ended: false, closing: false, closed: false }
     }
 
@@ -94,6 +93,11 @@ impl Session {
     /// Whether it may not be used yet.
     pub(super) fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    /// The certificate that the peer showed.
+    pub(super) fn shown(&self) -> Option<&[u8]> {
+        self.connection.peer_certificates()?.first().map(|der| &**der)
     }
 
     /// What was agreed on, as far as that has come.

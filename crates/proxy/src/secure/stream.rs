@@ -5,18 +5,18 @@ use std::sync::Arc;
 use kakei_wire::client_hello::ClientHello;
 
 use super::certificate::Certificate;
+use super::dial::Dial;
 use super::listener::ListenerTls;
 use super::session::Session;
+use crate::cluster::{BackendKey, ClusterKey};
 use crate::listener::ListenerKey;
-use crate::record::TlsDetail;
+use crate::record::{CloseReason, TlsDetail};
 use crate::timers::TimerKey;
 
 /// See the module's words.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) listener: ListenerKey,
-    /// What it is held to: what its listener had when the client came.
-    pub(super) tls: Arc<ListenerTls>,
+    pub(super) peer: Peer,
     pub(super) stage: Stage,
     /// What came and waits for its turn.
     pub(super) input: Vec<u8>,
@@ -34,6 +34,15 @@ pub(super) struct Stream {
     pub(super) timer: Option<TimerKey>,
 }
 
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub(super) enum Peer {
+    /// A client of this listener, held to what that had when it came.
+    Client(ListenerKey, Arc<ListenerTls>),
+    /// This backend.
+    Backend((ClusterKey, BackendKey)),
+}
+
 /// How far a stream has come.
 #[derive(Debug)]
 pub(super) enum Stage {
@@ -43,6 +52,10 @@ pub(super) enum Stage {
     Hello,
     /// A handshake is under way.
     Handshake(Box<Handshake>),
+    /// A handshake with a backend is to be begun; none: there is nothing to speak it by.
+    Dialling(Option<Box<Dial>>),
+    /// It was begun.
+    Dialled(Box<Session>),
     /// It may be used.
     Open(Box<Session>),
     /// It is of no more use, but what it owes is still to be written.
@@ -60,11 +73,10 @@ pub(super) struct Handshake {
 }
 
 impl Stream {
-    pub(super) fn new(listener: ListenerKey, tls: Arc<ListenerTls>, expects_header: bool) -> Self {
+    pub(super) fn new(peer: Peer, stage: Stage) -> Self {
         Stream {
-            listener,
-            tls,
-            stage: if expects_header { Stage::Introduction } else { Stage::Hello },
+            peer,
+            stage,
             input: Vec::new(),
             output: Vec::new(),
             taken: 0,
@@ -77,7 +89,7 @@ impl Stream {
 
     /// Whether it may neither be used nor is of no more use.
     pub(super) fn is_opening(&self) -> bool {
-        matches!(self.stage, Stage::Introduction | Stage::Hello | Stage::Handshake(_))
+        !matches!(self.stage, Stage::Open(_) | Stage::Ended)
     }
 
     /// The session, once it may be used.
@@ -92,8 +104,17 @@ impl Stream {
     pub(super) fn any_session(&mut self) -> Option<&mut Session> {
         match &mut self.stage {
             Stage::Handshake(handshake) => Some(&mut handshake.session),
-            Stage::Open(session) => Some(session),
-            Stage::Introduction | Stage::Hello | Stage::Ended => None,
+            Stage::Open(session) | Stage::Dialled(session) => Some(session),
+            Stage::Introduction | Stage::Hello | Stage::Dialling(_) | Stage::Ended => None,
+        }
+    }
+
+    /// What an end of that kind is called, by whose it is.
+    pub(super) fn reason(&self, of_client: CloseReason) -> CloseReason {
+        match (&self.peer, of_client) {
+            (Peer::Client(..), reason) => reason,
+            (Peer::Backend(_), CloseReason::TlsTruncated) => CloseReason::BackendTruncated,
+            (Peer::Backend(_), _) => CloseReason::BackendTls,
         }
     }
 

@@ -15,6 +15,8 @@ use rustls::{ContentType, ProtocolVersion, SupportedCipherSuite};
 pub const LIFETIME: u32 = 24 * 3600;
 /// A key's name, which a ticket begins with.
 const NAME: usize = 16;
+/// What it seals by.
+const SECRET: usize = 32;
 /// What makes each ticket's sealing its own.
 const NONCE: usize = 12;
 /// A record's head, which the provider puts before what it seals.
@@ -24,7 +26,7 @@ const RECORD_HEAD: usize = 5;
 #[derive(Clone, PartialEq, Eq)]
 struct Key {
     name: [u8; NAME],
-    secret: [u8; 32],
+    secret: [u8; SECRET],
 }
 
 /// The keys: tickets are sealed by the newest and opened by those before it too.
@@ -42,7 +44,7 @@ impl TicketKeys {
             SupportedCipherSuite::Tls13(suite) => Some(suite.aead_alg),
             SupportedCipherSuite::Tls12(_) => None,
         });
-        let aead = suites.into_iter().find(|aead| aead.key_len() == 32)?;
+        let aead = suites.into_iter().find(|aead| aead.key_len() == SECRET)?;
         let random = provider.secure_random;
         Some(Arc::new(TicketKeys { keys: vec![Key::new(random)?], aead, random }))
     }
@@ -52,6 +54,18 @@ impl TicketKeys {
         let newest = self.keys.first().cloned();
         let keys = [Some(Key::new(self.random)?), newest].into_iter().flatten().collect();
         Some(Arc::new(TicketKeys { keys, ..self.clone() }))
+    }
+
+    /// Them, the newest first, each as its name and its secret: to be kept where nobody else can read it.
+    pub fn to_parts(&self) -> Vec<([u8; NAME], [u8; SECRET])> {
+        self.keys.iter().map(|key| (key.name, key.secret)).collect()
+    }
+
+    /// Of what was kept. None where that is nothing, or the provider has nothing to seal with.
+    pub fn of_parts(provider: &CryptoProvider, parts: &[([u8; NAME], [u8; SECRET])]) -> Option<Arc<Self>> {
+        let fresh = TicketKeys::new(provider)?;
+        let keys: Vec<Key> = parts.iter().map(|&(name, secret)| Key { name, secret }).collect();
+        (!keys.is_empty()).then(|| Arc::new(TicketKeys { keys, ..TicketKeys::clone(&fresh) }))
     }
 
     fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
@@ -81,7 +95,7 @@ impl TicketKeys {
 
 impl Key {
     fn new(random: &dyn SecureRandom) -> Option<Self> {
-        let mut key = Key { name: [0; NAME], secret: [0; 32] };
+        let mut key = Key { name: [0; NAME], secret: [0; SECRET] };
         random.fill(&mut key.name).ok()?;
         random.fill(&mut key.secret).ok()?;
         Some(key)
@@ -101,9 +115,13 @@ impl fmt::Debug for TicketKeys {
     }
 }
 
+/// What a listener's tickets begin with inside: those of others, and of before it held clients to something else, are none
+/// of its own, since a session that is resumed asks for nobody's certificate.
+pub(super) type Realm = [u8; 16];
+
 /// What rustls asks.
 #[derive(Debug)]
-pub(super) struct Ticketer(pub(super) Arc<TicketKeys>);
+pub(super) struct Ticketer(pub(super) Arc<TicketKeys>, pub(super) Realm);
 
 impl ProducesTickets for Ticketer {
     fn enabled(&self) -> bool {
@@ -115,10 +133,11 @@ impl ProducesTickets for Ticketer {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.0.seal(plain)
+        self.0.seal(&[&self.1, plain].concat())
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        self.0.open(ticket)
+        let plain = self.0.open(ticket)?;
+        plain.strip_prefix(&self.1).map(<[u8]>::to_vec)
     }
 }

@@ -196,7 +196,7 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Told {
 impl Run {
     fn publish(&mut self, number: usize, document: &Document, tickets: Option<Arc<TicketKeys>>) {
         let certificates = [("echo".into(), certificate(number % CERTIFICATES.len()))].into();
-        let materials = Materials { provider: Some(provider()), certificates, tickets };
+        let materials = Materials { provider: Some(provider()), certificates, tickets, ..Materials::default() };
         let old = self.snapshot.as_deref();
         let snapshot = Snapshot::compile_with(document, Generation(number as u64 + 1), SHARED, old, &materials);
         self.snapshot = Some(Arc::new(snapshot));

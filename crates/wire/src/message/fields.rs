@@ -134,6 +134,11 @@ known! {
     Date: "date",
     Traceparent: "traceparent",
     Tracestate: "tracestate",
+    ClientCert: "client-cert",
+    ClientCertChain: "client-cert-chain",
+    XClientCertSubject: "x-client-cert-subject",
+    XClientCertSan: "x-client-cert-san",
+    XClientCertFingerprint: "x-client-cert-fingerprint",
 }
 
 /// The lengths of the names above: most names of a message have another one, and are looked at no further.
@@ -154,7 +159,9 @@ impl Known {
         }
         let candidates: &[Known] = match name.first()?.to_ascii_lowercase() {
             b'a' => &[Known::Accept, Known::Authorization],
-            b'c' => &[Known::Connection, Known::Cookie, Known::ContentLength],
+            b'c' => {
+                &[Known::Connection, Known::Cookie, Known::ContentLength, Known::ClientCert, Known::ClientCertChain]
+            }
             b'd' => &[Known::Date],
             b'e' => &[Known::Expect],
             b'f' => &[Known::Forwarded],
@@ -170,10 +177,25 @@ impl Known {
                 Known::XForwardedHost,
                 Known::XForwardedPort,
                 Known::XRequestId,
+                Known::XClientCertSubject,
+                Known::XClientCertSan,
+                Known::XClientCertFingerprint,
             ],
             _ => return None,
         };
         candidates.iter().copied().find(|known| name.eq_ignore_ascii_case(known.name().as_bytes()))
+    }
+
+    /// Whether it says who vouched for whom in TLS: RFC 9440, and what this proxy says itself.
+    pub fn is_client_certificate(self) -> bool {
+        matches!(
+            self,
+            Known::ClientCert
+                | Known::ClientCertChain
+                | Known::XClientCertSubject
+                | Known::XClientCertSan
+                | Known::XClientCertFingerprint
+        )
     }
 
     /// Whether it is about one connection and never goes on to the next (RFC 9110 7.6.1, and what older clients send).

@@ -62,6 +62,7 @@ pub(in crate::schema) const HTTP_CHECK: Section<HttpCheck> = Section {
         field!(status: ListOf { of: Statuses, filled: true }, "the response's status where all is well"),
         field!(body_prefix: Maybe(PREFIX), "how its body must begin; left out: whatever it is"),
         field!(port: PORT, "the port probed; left out: the backend's own"),
+        field!(tls: Maybe(Flag), "whether it speaks the cluster's TLS, if that has any; left out: unless it has a `port` of its own"),
     ],
     later: &[],
     finish: |check, at, problems| {
