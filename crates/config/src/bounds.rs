@@ -1,7 +1,7 @@
 //! Every bound of this crate, so that no document costs more than its length. Nothing here is about traffic.
 
 /// The longest document that is read, in bytes.
-pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
+pub const MAX_DOCUMENT_BYTES: usize = 128 << 20;
 
 /// How many diagnostics are kept; further ones are counted only.
 pub const MAX_DIAGNOSTICS: usize = 100;

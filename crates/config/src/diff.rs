@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostics::{Collector, Diagnostics};
 use crate::model::{Backend, Cluster, Document, Name};
+use crate::objects::Objects;
 use crate::schema::Object;
 use crate::tree::{Entry, Node, Value};
 
@@ -187,15 +188,44 @@ pub fn amend(change: &Change, document: &mut Document) -> Result<(), ApplyError>
     }
 }
 
-fn objects<T: Diffed>(kind: Kind, a: &BTreeMap<Name, T>, b: &BTreeMap<Name, T>, changes: &mut Vec<Change>) {
-    let removed = a.keys().filter(|name| !b.contains_key(*name));
-    changes.extend(removed.map(|name| Change::Removed { kind, name: name.clone() }));
-    for (name, after) in b {
-        match a.get(name) {
-            Some(before) => changes.extend(changed(kind, name, before, after)),
-            None => changes.push(Change::Added { kind, name: name.clone(), value: after.write() }),
+/// Gives a name an object, whatever had it before; none: it is to have none. A section is never without one.
+///
+/// # Errors
+/// When the object can't be read, or when there is none to take out.
+pub fn put(kind: Kind, name: &Name, value: Option<&Node>, document: &mut Document) -> Result<(), ApplyError> {
+    let Some(value) = value else {
+        return amend(&Change::Removed { kind, name: name.clone() }, document);
+    };
+    fn put_in<T: Object>(
+        objects: &mut Objects<T>,
+        (kind, name): (Kind, &Name),
+        value: &Node,
+    ) -> Result<(), ApplyError> {
+        objects.insert_shared(name.clone(), std::sync::Arc::new(read(value, kind, name)?));
+        Ok(())
+    }
+    match kind {
+        Kind::Admin => document.admin = read(value, kind, name)?,
+        Kind::Workers => document.workers = read(value, kind, name)?,
+        Kind::AccessLog => document.access_log = read(value, kind, name)?,
+        Kind::Listener => put_in(&mut document.listeners, (kind, name), value)?,
+        Kind::Route => put_in(&mut document.routes, (kind, name), value)?,
+        Kind::Cluster => put_in(&mut document.clusters, (kind, name), value)?,
+        Kind::Certificate => put_in(&mut document.certificates, (kind, name), value)?,
+    }
+    Ok(())
+}
+
+fn objects<T: Diffed>(kind: Kind, a: &Objects<T>, b: &Objects<T>, changes: &mut Vec<Change>) {
+    let mut others = Vec::new();
+    for (name, before, after) in a.differences(b) {
+        match (before, after) {
+            (Some(before), Some(after)) => others.extend(changed(kind, name, &**before, &**after)),
+            (None, Some(after)) => others.push(Change::Added { kind, name: name.clone(), value: after.write() }),
+            (_, None) => changes.push(Change::Removed { kind, name: name.clone() }),
         }
     }
+    changes.append(&mut others);
 }
 
 fn changed<T: Diffed>(kind: Kind, name: &Name, a: &T, b: &T) -> Option<Change> {
@@ -346,7 +376,7 @@ fn is_table(node: &Node) -> bool {
     matches!(node.value, Value::Table(_))
 }
 
-fn change_in<T: Diffed>(change: &Change, objects: &mut BTreeMap<Name, T>) -> Result<(), ApplyError> {
+fn change_in<T: Diffed>(change: &Change, objects: &mut Objects<T>) -> Result<(), ApplyError> {
     let (kind, name) = (change.kind(), change.name().clone());
     match change {
         Change::Added { value, .. } => match objects.contains_key(&name) {

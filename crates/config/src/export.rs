@@ -1,12 +1,14 @@
 //! The document written down: canonical text that reads back as the same document. One tree serves both syntaxes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::diff::Kind;
 use crate::model::{Backend, BackendAddress, Cluster, Document, Name};
+use crate::objects::Objects;
 use crate::schema::{self, Object};
+use crate::sorted::Sorted;
 use crate::tree::Node;
 
 impl Document {
@@ -44,37 +46,113 @@ impl Document {
 
     /// The host names that stand in the place of backends' addresses.
     pub fn hosts(&self) -> BTreeSet<Arc<str>> {
-        let backends = self.clusters.values().flat_map(|cluster| &cluster.backends);
-        let hosts = backends.filter_map(|backend| match &backend.address {
-            BackendAddress::Host(host, _) => Some(Arc::clone(host)),
-            BackendAddress::Ip(_) | BackendAddress::Unix(_) => None,
-        });
-        hosts.collect()
+        self.clusters.values().flat_map(hosts).cloned().collect()
+    }
+
+    /// Every object that has a name.
+    pub fn names(&self) -> impl Iterator<Item = (Kind, &Name)> {
+        let listeners = self.listeners.keys().map(|name| (Kind::Listener, name));
+        let routes = self.routes.keys().map(|name| (Kind::Route, name));
+        let clusters = self.clusters.keys().map(|name| (Kind::Cluster, name));
+        listeners.chain(routes).chain(clusters).chain(self.certificates.keys().map(|name| (Kind::Certificate, name)))
+    }
+
+    /// Every object and section, by kind and name, and each as a tree of its own once it is asked for.
+    pub fn objects(&self) -> impl Iterator<Item = (Kind, Name, Node)> {
+        fn of<T: Object>(kind: Kind, objects: &Objects<T>) -> impl Iterator<Item = (Kind, Name, Node)> {
+            objects.iter().map(move |(name, object)| (kind, name.clone(), object.write()))
+        }
+        let sections = [Kind::Admin, Kind::Workers, Kind::AccessLog].into_iter();
+        let sections = sections.filter_map(|kind| Some((kind, Name::default(), self.object(kind, &Name::default())?)));
+        let listeners = of(Kind::Listener, &self.listeners).chain(of(Kind::Route, &self.routes));
+        let clusters = of(Kind::Cluster, &self.clusters).chain(of(Kind::Certificate, &self.certificates));
+        sections.chain(listeners).chain(clusters)
+    }
+}
+
+/// The addresses of hosts.
+pub type Answers = Sorted<Arc<str>, Vec<IpAddr>>;
+
+/// A document with addresses in the place of host names, and what it takes to go over to the next one.
+#[derive(Clone, Debug, Default)]
+pub struct Resolved {
+    /// The clusters as they are written.
+    written: Objects<Cluster>,
+    answers: Answers,
+    /// Hosts, and the clusters that have them.
+    users: Sorted<(Arc<str>, Name), ()>,
+    document: Document,
+}
+
+impl Resolved {
+    /// The document, resolved.
+    pub fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// Whether other host names stand in it.
+    pub fn has_hosts_of(&self, other: &Resolved) -> bool {
+        self.users.is_same(&other.users)
     }
 
     /// The document with a backend for each address of a host name in the place of the one that has the name. It is
     /// called `NAME@ADDRESS`, whether there are more or not, so that what it is called doesn't change with the others.
-    /// A host name without addresses is no backend.
-    pub fn resolved(&self, answers: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> Document {
-        let clusters = self.clusters.iter().map(|(name, cluster)| {
-            let mut taken = BTreeSet::new();
-            let mut tls = cluster.tls.clone();
-            let mut backends = Vec::new();
-            for backend in &cluster.backends {
-                let found = resolve(backend, answers).into_iter().filter(|one| taken.insert(one.address.clone()));
-                let at = backends.len();
-                backends.extend(found);
-                if let (Some(tls), BackendAddress::Host(host, _)) = (&mut tls, &backend.address) {
-                    tls.hosts.extend(backends[at..].iter().map(|one: &Backend| (one.name.clone(), Arc::clone(host))));
-                }
+    /// A host name without addresses is no backend. It costs what is other than in this one.
+    pub fn next(&self, document: &Document, answers: &Answers) -> Self {
+        let mut users = self.users.clone();
+        let mut changed = BTreeSet::new();
+        for (name, before, after) in self.written.differences(&document.clusters) {
+            changed.insert(name.clone());
+            for host in before.into_iter().flat_map(|cluster| hosts(cluster)) {
+                users.remove(&(Arc::clone(host), name.clone()));
             }
-            (name.clone(), Cluster { backends, tls, ..cluster.clone() })
-        });
-        Document { clusters: clusters.collect(), ..self.clone() }
+            for host in after.into_iter().flat_map(|cluster| hosts(cluster)) {
+                users.insert((Arc::clone(host), name.clone()), ());
+            }
+        }
+        for (host, ..) in self.answers.differences(answers).filter(|(_, before, after)| before != after) {
+            let from = users.from(&(Arc::clone(host), Name::default()));
+            changed.extend(from.take_while(|((of, _), ())| of == host).map(|((_, name), ())| name.clone()));
+        }
+        let mut clusters = self.document.clusters.clone();
+        for name in changed {
+            match document.clusters.shared(&name) {
+                None => drop(clusters.remove_shared(&name)),
+                Some(cluster) if hosts(cluster).next().is_none() => {
+                    clusters.insert_shared(name, Arc::clone(cluster));
+                }
+                Some(cluster) => drop(clusters.insert_shared(name, Arc::new(resolve_in(cluster, answers)))),
+            }
+        }
+        let (written, answers) = (document.clusters.clone(), answers.clone());
+        Resolved { written, answers, users, document: Document { clusters, ..document.clone() } }
     }
 }
 
-fn resolve(backend: &Backend, answers: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> Vec<Backend> {
+/// The host names of a cluster's backends.
+fn hosts(cluster: &Cluster) -> impl Iterator<Item = &Arc<str>> {
+    cluster.backends.iter().filter_map(|backend| match &backend.address {
+        BackendAddress::Host(host, _) => Some(host),
+        BackendAddress::Ip(_) | BackendAddress::Unix(_) => None,
+    })
+}
+
+fn resolve_in(cluster: &Cluster, answers: &Answers) -> Cluster {
+    let mut taken = BTreeSet::new();
+    let mut tls = cluster.tls.clone();
+    let mut backends = Vec::new();
+    for backend in &cluster.backends {
+        let found = resolve(backend, answers).into_iter().filter(|one| taken.insert(one.address.clone()));
+        let at = backends.len();
+        backends.extend(found);
+        if let (Some(tls), BackendAddress::Host(host, _)) = (&mut tls, &backend.address) {
+            tls.hosts.extend(backends[at..].iter().map(|one: &Backend| (one.name.clone(), Arc::clone(host))));
+        }
+    }
+    Cluster { backends, tls, ..cluster.clone() }
+}
+
+fn resolve(backend: &Backend, answers: &Answers) -> Vec<Backend> {
     let BackendAddress::Host(host, port) = &backend.address else { return vec![backend.clone()] };
     let addresses: BTreeSet<IpAddr> = answers.get(host).into_iter().flatten().copied().collect();
     let named = addresses.into_iter().map(|ip| Backend {
@@ -100,13 +178,21 @@ mod tests {
         let document = Document { clusters: [("c".into(), cluster)].into(), ..Document::default() };
         assert_eq!(document.hosts().len(), 2);
         let addresses = ["10.0.0.2", "10.0.0.1", "2001:db8::1"].map(|ip| ip.parse().unwrap()).to_vec();
-        let resolved = document.resolved(&[("app.test".into(), addresses)].into());
-        let backends = &resolved.clusters[&Name::new("c")].backends;
-        let hosts = &resolved.clusters[&Name::new("c")].tls.as_ref().unwrap().hosts;
+        let answers: Answers = [("app.test".into(), addresses)].into_iter().collect();
+        let unknown = Resolved::default().next(&document, &Answers::default());
+        let resolved = unknown.next(&document, &answers);
+        assert!(resolved.has_hosts_of(&unknown) && !resolved.has_hosts_of(&Resolved::default()));
+        assert_eq!(unknown.document().clusters[&Name::new("c")].backends, std::slice::from_ref(&plain));
+        let backends = &resolved.document().clusters[&Name::new("c")].backends;
+        let hosts = &resolved.document().clusters[&Name::new("c")].tls.as_ref().unwrap().hosts;
         assert_eq!(hosts.len(), 2, "the plain one has none: {hosts:?}");
         assert_eq!(&*hosts[&Name::new("app.test:80@10.0.0.1")], "app.test");
         let names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
         assert_eq!(names, ["10.0.0.2:80", "app.test:80@10.0.0.1", "app.test:80@2001:db8::1"]);
         assert_eq!((backends[0].weight, backends[1].weight), (plain.weight, 3));
+        let without = Document { clusters: [("d".into(), Cluster::default())].into(), ..Document::default() };
+        let gone = resolved.next(&without, &answers);
+        assert_eq!(gone.document(), &without);
+        assert!(gone.next(&document, &answers).document() == resolved.document());
     }
 }

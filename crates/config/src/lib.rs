@@ -7,22 +7,29 @@
 //! concerns several objects, and `diagnostics` says what is wrong. Every error is collected, not only the first.
 
 mod bounds;
+mod checked;
 mod diagnostics;
 mod diff;
 mod export;
 mod faults;
 pub mod model;
+mod objects;
 mod reading;
 mod schema;
+mod sorted;
 mod tree;
 mod validate;
 
 pub use bounds::{MAX_DIAGNOSTICS, MAX_DOCUMENT_BYTES};
+pub use checked::Checked;
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Position, Related};
-pub use diff::{ApplyError, BackendChange, Change, Edit, FieldChange, Kind, amend, apply, diff};
+pub use diff::{ApplyError, BackendChange, Change, Edit, FieldChange, Kind, amend, apply, diff, put};
+pub use export::{Answers, Resolved};
 pub use faults::{Fault, Written};
 pub use model::*;
+pub use objects::{Differing, Each, Objects};
 pub use schema::reference;
+pub use sorted::{Difference, Differences, Iter, Sorted};
 pub use tree::{Entry, Node, Value};
 
 use std::time::Duration;

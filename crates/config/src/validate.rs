@@ -4,6 +4,8 @@
 mod http;
 mod tls;
 
+pub(crate) use self::http::overlaps;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostics::{Collector, Diagnostic, quoted};

@@ -64,6 +64,6 @@ fn errors_are_counted_even_where_they_are_not_kept() {
 #[test]
 fn a_document_that_is_too_long_is_refused_unread() {
     let text = "#".repeat(kakei_config::MAX_DOCUMENT_BYTES + 1);
-    assert!(parse_toml(&text).unwrap_err().to_string().contains("16777216"));
-    assert!(parse_json(&text).unwrap_err().to_string().contains("16777216"));
+    assert!(parse_toml(&text).unwrap_err().to_string().contains("134217728"));
+    assert!(parse_json(&text).unwrap_err().to_string().contains("134217728"));
 }

@@ -4,7 +4,7 @@
 mod arbitrary;
 
 use arbitrary::{SEEDS, document, relatives};
-use kakei_config::{Diagnostics, Document, apply, check, diff, parse_json, parse_toml};
+use kakei_config::*;
 use proptest::prelude::*;
 
 /// What every reader of errors relies on, whatever the text was.
@@ -109,4 +109,108 @@ proptest! {
         let text: String = chars.into_iter().collect();
         sound(&text, parse_json(&text))?;
     }
+}
+
+/// Something that a change may do to a document, for better or worse.
+#[derive(Clone, Copy, Debug)]
+struct Stroke {
+    what: u8,
+    at: prop::sample::Index,
+    other: prop::sample::Index,
+}
+
+fn stroke() -> impl Strategy<Value = Stroke> {
+    (0u8..14, any::<prop::sample::Index>(), any::<prop::sample::Index>()).prop_map(|(what, at, other)| Stroke {
+        what,
+        at,
+        other,
+    })
+}
+
+fn pick<T: Clone>(objects: &Objects<T>, at: prop::sample::Index) -> Option<Name> {
+    (!objects.is_empty()).then(|| objects.keys().nth(at.index(objects.len())).cloned()).flatten()
+}
+
+/// The document after this stroke; other objects come from `store`.
+fn stricken(document: &Document, store: &Document, Stroke { what, at, other }: Stroke) -> Option<Document> {
+    let mut next = document.clone();
+    match what {
+        0 => drop(next.routes.remove(&pick(&next.routes, at)?)?),
+        1 => drop(next.clusters.remove(&pick(&next.clusters, at)?)?),
+        2 => drop(next.listeners.remove(&pick(&next.listeners, at)?)?),
+        3 => drop(next.certificates.remove(&pick(&next.certificates, at)?)?),
+        4 => {
+            let route = next.routes[&pick(&next.routes, at)?].clone();
+            next.routes.insert("copy".into(), route);
+        }
+        5 => {
+            let name = pick(&next.routes, at)?;
+            next.routes.get_mut(&name)?.cluster = Some(pick(&next.clusters, other).unwrap_or_else(|| "missing".into()));
+        }
+        6 => {
+            let (name, listener) = (pick(&next.routes, at)?, pick(&next.listeners, other)?);
+            next.routes.get_mut(&name)?.listener = listener;
+        }
+        7 | 8 => {
+            let name = pick(&next.listeners, at)?;
+            let listener = next.listeners.get_mut(&name)?;
+            listener.protocol = match (listener.protocol, what) {
+                (Protocol::Udp, 7) | (Protocol::Http, _) => Protocol::Tcp,
+                (Protocol::Udp, _) | (Protocol::Tcp, 7) => Protocol::Http,
+                (Protocol::Tcp, _) => Protocol::Udp,
+            };
+        }
+        9 => {
+            let (name, bind) =
+                (pick(&next.listeners, at)?, next.listeners[&pick(&next.listeners, other)?].bind.clone());
+            next.listeners.get_mut(&name)?.bind.extend(bind.first());
+        }
+        10 => {
+            let name = pick(&next.clusters, at)?;
+            let backend = Backend::at(BackendAddress::Unix("/run/local.sock".into()));
+            next.clusters.get_mut(&name)?.backends.push(backend);
+        }
+        11 => {
+            let name = pick(&store.listeners, at)?;
+            next.listeners.insert(name.clone(), store.listeners[&name].clone());
+        }
+        12 => {
+            let name = pick(&store.routes, at)?;
+            let listener = pick(&next.listeners, other)?;
+            next.routes.insert(name.clone(), Route { listener, ..store.routes[&name].clone() });
+        }
+        _ => {
+            let name = pick(&store.clusters, at)?;
+            next.clusters.insert(name.clone(), store.clusters[&name].clone());
+        }
+    }
+    Some(next)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+    #[test]
+    fn a_change_is_judged_as_the_whole_document_is(
+        document in document(), store in document(), strokes in proptest::collection::vec(vec_of_strokes(), 1..12)
+    ) {
+        let mut runs = Checked::of_valid(document);
+        for strokes in strokes {
+            let start = Some(runs.document().clone());
+            let next = strokes.into_iter().fold(start, |next, stroke| {
+                let next = next?;
+                Some(stricken(&next, &store, stroke).unwrap_or(next))
+            });
+            let next = next.unwrap_or_default();
+            match (runs.next(next.clone()), check(&next)) {
+                (Ok(then), Ok(())) => runs = then,
+                (Err(found), Err(wrong)) => prop_assert_eq!(found, wrong),
+                (found, wrong) => prop_assert!(false, "{:?} and {:?}", found.map(|_| ()), wrong),
+            }
+        }
+    }
+}
+
+fn vec_of_strokes() -> impl Strategy<Value = Vec<Stroke>> {
+    proptest::collection::vec(stroke(), 1..3)
 }

@@ -168,18 +168,12 @@ fn new_backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Backend, D:
 }
 
 fn put(document: &mut Document, (kind, name): (Kind, Name), value: &serde_json::Value) -> Result<(), Refusal> {
-    let there = document.object(kind, &name).is_some();
-    let removed = there.then(|| kakei_config::Change::Removed { kind, name: name.clone() });
-    let added = kakei_config::Change::Added { kind, name: name.clone(), value: Value::from(value).into() };
-    for change in removed.iter().chain([&added]) {
-        kakei_config::amend(change, document).map_err(|error| match error {
-            kakei_config::ApplyError::Invalid { diagnostics, .. } => {
-                Refusal::Invalid(diagnostics.under(&[kind.key(), name.as_str()]))
-            }
-            error => Refusal::BadRequest(error.to_string()),
-        })?;
-    }
-    Ok(())
+    kakei_config::put(kind, &name, Some(&Value::from(value).into()), document).map_err(|error| match error {
+        kakei_config::ApplyError::Invalid { diagnostics, .. } => {
+            Refusal::Invalid(diagnostics.under(&[kind.key(), name.as_str()]))
+        }
+        error => Refusal::BadRequest(error.to_string()),
+    })
 }
 
 /// RFC 7396: tables are merged, null takes out, everything else takes the place of what was there.

@@ -244,7 +244,7 @@ fn find_listener(view: &View, protocol: Protocol, local: SocketAddr) -> Option<&
         IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
     };
-    let listeners = || view.snapshot.listeners.iter().map(|listener| &**listener);
+    let listeners = || view.snapshot.listeners.values();
     let exact = listeners().find(|listener| bound(listener, local));
     exact.or_else(|| listeners().find(|listener| bound(listener, SocketAddr::new(wildcard, local.port()))))
 }

@@ -1,16 +1,14 @@
 //! What the probing worker found, so that it can be told again: to a worker that started afresh, after a new
 //! generation, and to whoever asks. Decides nothing.
 
-use std::collections::BTreeMap;
-
-use kakei_config::Name;
+use kakei_config::{Name, Sorted};
 use kakei_proxy::seam::BackendHealth;
-use kakei_proxy::snapshot::Snapshot;
+use kakei_proxy::snapshot::{Backend, Snapshot};
 
 /// The last verdict about each backend that is checked actively.
 #[derive(Clone, Debug, Default)]
 pub struct HealthView {
-    verdicts: BTreeMap<(Name, Name), BackendHealth>,
+    verdicts: Sorted<(Name, Name), BackendHealth>,
 }
 
 impl HealthView {
@@ -20,17 +18,30 @@ impl HealthView {
         self.verdicts.insert(key, verdict.clone()).is_none_or(|old| old != verdict)
     }
 
-    /// Forget verdicts about backends that this generation does not have, at that address.
-    pub fn retain(&mut self, snapshot: &Snapshot) {
-        self.verdicts.retain(|(cluster, name), verdict| {
-            let Some(cluster) = snapshot.cluster(cluster) else { return false };
-            cluster.health.is_some() && cluster.backends.iter().any(|b| b.name == *name && b.address == verdict.address)
-        });
+    /// Forget verdicts about backends of these clusters that this generation does not have, at that address.
+    pub fn retain<'a>(&mut self, snapshot: &Snapshot, clusters: impl IntoIterator<Item = &'a Name>) {
+        for name in clusters {
+            let cluster = snapshot.cluster(name).filter(|cluster| cluster.health.is_some());
+            let stays = |verdict: &BackendHealth| {
+                let is_it = |b: &Backend| b.name == verdict.backend && b.address == verdict.address;
+                cluster.is_some_and(|cluster| cluster.backends.iter().any(is_it))
+            };
+            let gone: Vec<Name> = self.of(name).filter(|verdict| !stays(verdict)).map(|v| v.backend.clone()).collect();
+            for backend in gone {
+                self.verdicts.remove(&(name.clone(), backend));
+            }
+        }
     }
 
     /// Every verdict.
     pub fn all(&self) -> impl Iterator<Item = &BackendHealth> {
-        self.verdicts.values()
+        self.verdicts.iter().map(|(_, verdict)| verdict)
+    }
+
+    /// Those about backends of a cluster.
+    pub fn of(&self, cluster: &Name) -> impl Iterator<Item = &BackendHealth> {
+        let from = self.verdicts.from(&(cluster.clone(), Name::default()));
+        from.take_while(move |((of, _), _)| of == cluster).map(|(_, verdict)| verdict)
     }
 
     /// Whether this backend is up by what the probing worker said; none where it has said nothing.

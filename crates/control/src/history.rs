@@ -2,12 +2,24 @@
 //! [`crate::store`].
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use kakei_proxy::snapshot::Generation;
 use serde::{Deserialize, Serialize};
 
 /// How many generations are remembered, and can be gone back to.
 pub const GENERATIONS_KEPT: usize = 64;
+
+/// How many changes of one generation are written down one by one.
+pub const CHANGES_TOLD: usize = 1_000;
+
+/// What is written down of the changes of a generation: all, or the first ones and how many more there are.
+pub fn told(mut changes: Vec<String>) -> Vec<String> {
+    let more = changes.len().saturating_sub(CHANGES_TOLD);
+    changes.truncate(CHANGES_TOLD);
+    changes.extend((more > 0).then(|| format!("and {more} more")));
+    changes
+}
 
 /// One generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +46,7 @@ pub struct Entry {
 /// The newest generations, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Arc<Entry>>,
 }
 
 impl History {
@@ -43,17 +55,17 @@ impl History {
         if self.entries.len() == GENERATIONS_KEPT {
             self.entries.pop_front();
         }
-        self.entries.push_back(entry);
+        self.entries.push_back(Arc::new(entry));
     }
 
     /// What is remembered, oldest first.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> + DoubleEndedIterator {
-        self.entries.iter()
+        self.entries.iter().map(|entry| &**entry)
     }
 
     /// What is known of the newest one.
     pub fn newest_mut(&mut self) -> Option<&mut Entry> {
-        self.entries.back_mut()
+        self.entries.back_mut().map(Arc::make_mut)
     }
 }
 

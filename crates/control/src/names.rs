@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
+use kakei_config::Answers;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -34,7 +35,7 @@ type Looked = Result<(Vec<IpAddr>, Duration), String>;
 pub(crate) struct Names {
     wanted: watch::Sender<BTreeSet<Arc<str>>>,
     answers: mpsc::Receiver<Answer>,
-    known: BTreeMap<Arc<str>, Vec<IpAddr>>,
+    known: Answers,
 }
 
 impl Names {
@@ -60,17 +61,17 @@ impl Names {
         let (wanted, wishes) = watch::channel(BTreeSet::new());
         let (sender, answers) = mpsc::channel(QUEUE);
         tokio::spawn(keep_looking(wishes, sender, look_up));
-        Names { wanted, answers, known: BTreeMap::new() }
+        Names { wanted, answers, known: Answers::default() }
     }
 
     /// What is known.
-    pub(crate) fn known(&self) -> &BTreeMap<Arc<str>, Vec<IpAddr>> {
+    pub(crate) fn known(&self) -> &Answers {
         &self.known
     }
 
     /// From now on these names count.
     pub(crate) fn want(&mut self, hosts: BTreeSet<Arc<str>>) {
-        self.known.retain(|host, _| hosts.contains(host));
+        self.forget(&hosts);
         self.wanted.send_if_modified(|wanted| {
             let differs = *wanted != hosts;
             *wanted = hosts;
@@ -89,7 +90,7 @@ impl Names {
     /// Wait for a first answer about every name, for a bounded time.
     pub(crate) async fn first(&mut self) {
         let until = async {
-            while self.wanted.borrow().iter().any(|host| !self.known.contains_key(host)) {
+            while self.wanted.borrow().iter().any(|host| self.known.get(host).is_none()) {
                 self.changed().await;
             }
         };
@@ -105,8 +106,17 @@ impl Names {
         while let Ok((host, addresses)) = self.answers.try_recv() {
             self.known.insert(host, addresses);
         }
-        let wanted = self.wanted.borrow();
-        self.known.retain(|host, _| wanted.contains(host));
+        let wanted = self.wanted.borrow().clone();
+        self.forget(&wanted);
+    }
+
+    /// Forget what is known of others than these.
+    fn forget(&mut self, hosts: &BTreeSet<Arc<str>>) {
+        let gone: Vec<Arc<str>> =
+            self.known.iter().map(|(host, _)| host).filter(|host| !hosts.contains(*host)).cloned().collect();
+        for host in gone {
+            self.known.remove(&host);
+        }
     }
 }
 
@@ -226,10 +236,10 @@ mod tests {
             let host: Arc<str> = "app.test".into();
             names.want([Arc::clone(&host)].into());
             names.first().await;
-            assert_eq!(names.known()[&host], addresses(&["10.0.0.1", "10.0.0.2"]));
+            assert_eq!(names.known().get(&host), Some(&addresses(&["10.0.0.1", "10.0.0.2"])));
             // The failure between the two changes nothing.
             names.changed().await;
-            assert_eq!(names.known()[&host], addresses(&["10.0.0.3"]));
+            assert_eq!(names.known().get(&host), Some(&addresses(&["10.0.0.3"])));
             names.want(BTreeSet::new());
             assert!(names.known().is_empty());
         });

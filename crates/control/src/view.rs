@@ -29,7 +29,7 @@ pub struct View {
     /// The generations so far.
     pub history: History,
     /// Where each bind really is: port 0 resolved.
-    pub locals: BTreeMap<BindKey, SocketAddr>,
+    pub locals: Arc<BTreeMap<BindKey, SocketAddr>>,
     /// Whether the process drains.
     pub draining: bool,
     /// Workers whose thread has ended for good, which none should.
@@ -57,7 +57,7 @@ impl View {
             acknowledged: false,
             health: HealthView::default(),
             history: History::default(),
-            locals: BTreeMap::new(),
+            locals: Arc::default(),
             draining: false,
             stopped: BTreeSet::new(),
             workers: shared.workers,

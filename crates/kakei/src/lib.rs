@@ -76,7 +76,7 @@ impl Builder {
     /// Start the workers and wait until each runs the document.
     pub fn start(self) -> Result<Proxy, Error> {
         let seed = self.seed.unwrap_or_else(random_seed);
-        let options = Options { document: self.document, origin: "library", seed };
+        let options = Options { document: self.document, origin: "library", seed, last: false };
         let control = Control::start(options)?;
         Ok(Proxy { handle: control.handle(), control: Some(control) })
     }

@@ -154,7 +154,7 @@ fn ready_line(view: &View) -> String {
     let listeners: Vec<String> = view
         .snapshot
         .listeners
-        .iter()
+        .values()
         .map(|listener| {
             let locals: Vec<String> = view.local_addrs(&listener.binds).iter().map(ToString::to_string).collect();
             format!("{} on {}", listener.name, locals.join(" and "))

@@ -28,6 +28,7 @@ pub mod state;
 pub mod stats;
 mod streams;
 mod timers;
+mod trie;
 mod unsent;
 mod waiting;
 pub mod worker;

@@ -26,14 +26,14 @@ impl Worker {
     }
 
     fn publish_clusters(&mut self, tick: &mut Tick<'_>, snapshot: &Snapshot) {
-        let known: Vec<_> = self.world.cluster_names.iter().map(|(name, key)| (name.clone(), *key)).collect();
-        for (name, key) in known {
-            if snapshot.cluster(&name).is_none() && !self.world.clusters[key].removed {
-                let reshaped = self.world.clusters[key].remove(tick.now);
-                self.settle_cluster_change(tick, key, reshaped);
-            }
+        let running = std::mem::replace(&mut self.world.running, snapshot.clusters.clone());
+        let differing: Vec<_> = running.differences(&snapshot.clusters).collect();
+        for (name, ..) in differing.iter().filter(|(_, _, after)| after.is_none()) {
+            let Some(&key) = self.world.cluster_names.get(name) else { continue };
+            let reshaped = self.world.clusters[key].remove(tick.now);
+            self.settle_cluster_change(tick, key, reshaped);
         }
-        for spec in &snapshot.clusters {
+        for spec in differing.into_iter().filter_map(|(_, _, after)| after) {
             let (key, reshaped) = match self.world.cluster_names.get(&spec.name) {
                 Some(&key) => (key, self.world.clusters[key].reshape(tick.now, Arc::clone(spec))),
                 None => {
@@ -78,7 +78,7 @@ impl Worker {
             world.listeners.iter().filter(|(_, live)| gone(live)).map(|(key, _)| key).collect();
         let names: BTreeMap<_, _> = world.listeners.iter().map(|(key, live)| (live.spec.name.clone(), key)).collect();
         let mut wanted: BTreeMap<BindKey, ListenerKey> = BTreeMap::new();
-        for spec in &snapshot.listeners {
+        for (_, spec) in snapshot.listeners.iter_shared() {
             let key = match names.get(&spec.name) {
                 Some(&key) => {
                     let live = &mut world.listeners[key];

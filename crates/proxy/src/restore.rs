@@ -109,6 +109,8 @@ impl Worker {
         for cluster in &state.clusters {
             restore_cluster(world, now, &mut known, (cluster, snapshot))?;
         }
+        let running = world.clusters.values().filter(|cluster| !cluster.removed);
+        world.running = running.map(|cluster| (cluster.spec.name.clone(), Arc::clone(&cluster.spec))).collect();
         for flow in state.flows {
             worker.datagrams.restore(world, now, &mut known, flow)?;
         }

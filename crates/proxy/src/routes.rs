@@ -1,19 +1,19 @@
-//! Where a listener's clients go: by server name, offered protocol and source network. Compiled once for each
-//! generation; looks nothing up elsewhere and knows no connection.
+//! Where a listener's clients go: by server name, offered protocol and source network. A generation's are made of those
+//! before it and of the routes that are other than there. Looks nothing up elsewhere and knows no connection.
 //!
 //! Of the routes that match, the most specific wins, whatever the order of the document: an exact server name, then
 //! the longer wildcard, then any; then one that names protocols; then the longest source network. Two that ask for
 //! exactly the same are refused when the document is validated.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use ipnet::IpNet;
-use kakei_config::{Document, Name, ServerName};
+use kakei_config::{Name, Route, ServerName, Sorted};
 
 use crate::snapshot::Target;
+use crate::trie::Trie;
 
 /// What is known of a client when it is routed.
 #[derive(Clone, Copy, Debug)]
@@ -56,15 +56,38 @@ struct Entry {
     target: Arc<Target>,
 }
 
-/// The routes of one listener.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The routes of one listener. Copies share what they have in common.
+#[derive(Clone, Debug, Default)]
 pub struct Routes {
-    exact: HashMap<Arc<str>, Vec<Entry>, FixedState>,
+    known: Sorted<Name, Known>,
+    exact: Trie<Arc<str>, Vec<Entry>>,
     /// By what stands behind `*.`.
-    under: HashMap<Arc<str>, Vec<Entry>, FixedState>,
-    any: Vec<Entry>,
-    reads_hello: bool,
+    under: Trie<Arc<str>, Vec<Entry>>,
+    any: Arc<Vec<Entry>>,
+    /// How many of them ask for what only a ClientHello says.
+    hello: usize,
 }
+
+/// A route, and where it leads.
+#[derive(Clone, Debug)]
+struct Known {
+    spec: Arc<Route>,
+    target: Arc<Target>,
+}
+
+impl PartialEq for Routes {
+    /// Everything else follows from the routes.
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(_, a, b): (&Name, Option<&Known>, Option<&Known>)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(&a.spec, &b.spec) || a.spec == b.spec,
+            _ => false,
+        };
+        self.known.len() == other.known.len() && self.known.differences(&other.known).all(same)
+    }
+}
+
+/// A route as it is from now on; none: it is gone.
+pub(crate) type Turned<'a> = (&'a Name, Option<&'a Arc<Route>>);
 
 impl Entry {
     fn matches(&self, asked: &Asked<'_>) -> bool {
@@ -80,39 +103,62 @@ impl Entry {
 }
 
 impl Routes {
-    /// The routes of a validated document that refine this listener.
-    pub(crate) fn compile(listener: &Name, document: &Document) -> Self {
-        let mut routes = Routes::default();
-        for (name, route) in document.routes.iter().filter(|(_, route)| route.listener == *listener) {
-            // Validation sees to it that only routes of HTTP listeners have none.
-            let Some(cluster) = route.cluster.clone() else { continue };
-            let target = Target { route: Some(name.clone()), cluster, on_change: route.on_change };
-            let target = Arc::new(target);
-            routes.reads_hello |= !route.sni.is_empty() || !route.alpn.is_empty();
-            for entry in entries(&route.alpn, &route.source, &target) {
-                for sni in &route.sni {
-                    routes.at(sni).push(entry.clone());
-                }
-                if route.sni.is_empty() {
-                    routes.any.push(entry);
-                }
+    /// Go over to routes that are other than before.
+    pub(crate) fn turn(&mut self, turned: &[Turned<'_>]) {
+        let mut touched: BTreeSet<Option<ServerName>> = BTreeSet::new();
+        for &(name, after) in turned {
+            // Validation sees to it that only routes of HTTP listeners have no cluster.
+            let after = after.and_then(|spec| Some((spec, spec.cluster.clone()?)));
+            let known = after.map(|(spec, cluster)| {
+                let target = Target { route: Some(name.clone()), cluster, on_change: spec.on_change };
+                Known { spec: Arc::clone(spec), target: Arc::new(target) }
+            });
+            if let Some(known) = &known {
+                self.hello += usize::from(asks_hello(&known.spec));
+                touched.extend(names(&known.spec));
+                self.add(known);
+            }
+            let before = match known {
+                Some(known) => self.known.insert(name.clone(), known),
+                None => self.known.remove(name),
+            };
+            if let Some(before) = before {
+                self.hello -= usize::from(asks_hello(&before.spec));
+                touched.extend(names(&before.spec));
             }
         }
-        let lists = routes.exact.values_mut().chain(routes.under.values_mut()).chain([&mut routes.any]);
-        lists.for_each(|list| list.sort_by_cached_key(Entry::order));
-        routes
+        touched.iter().for_each(|sni| self.settle(sni.as_ref()));
     }
 
-    fn at(&mut self, sni: &ServerName) -> &mut Vec<Entry> {
+    fn add(&mut self, known: &Known) {
+        let entries = entries(&known.spec.alpn, &known.spec.source, &known.target);
+        for sni in names(&known.spec) {
+            self.change(sni.as_ref(), |list| list.extend(entries.iter().cloned()));
+        }
+    }
+
+    /// Put a list in order, without what is no route any more.
+    fn settle(&mut self, sni: Option<&ServerName>) {
+        let known = self.known.clone();
+        let current = |target: &Target| Some(&known.get(target.route.as_ref()?)?.target);
+        self.change(sni, |list| {
+            list.retain(|entry| current(&entry.target).is_some_and(|target| Arc::ptr_eq(target, &entry.target)));
+            list.sort_by_cached_key(Entry::order);
+        });
+    }
+
+    /// Change the list of a server name.
+    fn change(&mut self, sni: Option<&ServerName>, change: impl FnOnce(&mut Vec<Entry>)) {
         match sni {
-            ServerName::Exact(name) => self.exact.entry(Arc::clone(name)).or_default(),
-            ServerName::Under(suffix) => self.under.entry(Arc::clone(suffix)).or_default(),
+            Some(ServerName::Exact(name)) => self.exact.change(name, change, Vec::is_empty),
+            Some(ServerName::Under(suffix)) => self.under.change(suffix, change, Vec::is_empty),
+            None => change(Arc::make_mut(&mut self.any)),
         }
     }
 
     /// The most specific route that matches.
     pub fn find<'a>(&'a self, asked: &Asked<'a>) -> Option<&'a Arc<Target>> {
-        let lists = asked.sni.into_iter().flat_map(|sni| self.named(sni)).chain([&self.any]);
+        let lists = asked.sni.into_iter().flat_map(|sni| self.named(sni)).chain([&*self.any]);
         lists.flatten().find(|entry| entry.matches(asked)).map(|entry| &entry.target)
     }
 
@@ -124,7 +170,7 @@ impl Routes {
 
     /// Whether any of them asks for what only a ClientHello says.
     pub fn reads_hello(&self) -> bool {
-        self.reads_hello
+        self.hello > 0
     }
 
     /// Every way to match one of them, in the order in which they are looked at: what `explain` shows.
@@ -138,7 +184,7 @@ impl Routes {
             Some(ServerName::Under(suffix)) => (1, usize::MAX - suffix.len(), Some(Arc::clone(suffix))),
             None => (2, 0, None),
         });
-        lists.push((None, &self.any));
+        lists.push((None, &*self.any));
         let each = lists.into_iter().flat_map(|(sni, list)| {
             let named = sni.as_ref().is_none_or(|name| asked.sni.is_some_and(|sni| name.covers(sni)));
             list.iter().map(move |entry| Considered {
@@ -154,9 +200,18 @@ impl Routes {
 
     /// Whether a route leads where that one did.
     pub(crate) fn leads_to(&self, target: &Target) -> bool {
-        let lists = self.exact.values().chain(self.under.values()).chain([&self.any]);
-        lists.flatten().any(|entry| *entry.target == *target)
+        let known = target.route.as_ref().and_then(|name| self.known.get(name));
+        known.is_some_and(|known| *known.target == *target)
     }
+}
+
+/// The server names that a route asks for; none: any.
+fn names(spec: &Route) -> impl Iterator<Item = Option<ServerName>> {
+    spec.sni.iter().cloned().map(Some).chain(spec.sni.is_empty().then_some(None))
+}
+
+fn asks_hello(spec: &Route) -> bool {
+    !spec.sni.is_empty() || !spec.alpn.is_empty()
 }
 
 /// The ways to match that a route's protocols and networks make, each with each.
@@ -179,7 +234,7 @@ fn entries(alpn: &[String], source: &[IpNet], target: &Arc<Target>) -> Vec<Entry
 
 #[cfg(test)]
 mod tests {
-    use kakei_config::Route;
+    use kakei_config::Objects;
     use proptest::prelude::*;
 
     use super::*;
@@ -229,18 +284,26 @@ mod tests {
         #[test]
         fn the_most_specific_route_wins(
             routes in proptest::collection::vec(route(), 0..8),
+            before in proptest::collection::vec(proptest::option::of(route()), 0..10),
             sni in proptest::option::of(0..NAMES.len()),
             alpn in proptest::collection::vec(0..PROTOCOLS.len(), 0..2),
             source in prop_oneof![Just("192.0.2.1"), Just("192.0.2.200"), Just("2001:db8::1"), Just("198.51.100.1")],
         ) {
-            let named = routes.iter().enumerate().map(|(n, route)| (Name::new(format!("r{n}")), route.clone()));
-            let document = Document { routes: named.collect(), ..Document::default() };
-            let table = Routes::compile(&"l".into(), &document);
+            let named = |(n, route): (usize, &Route)| (Name::new(format!("r{n}")), route.clone());
+            let after: Objects<Route> = routes.iter().enumerate().map(named).collect();
+            // Some routes are as they were before, the others other ones, or new.
+            let before = before.iter().enumerate().filter_map(|(n, route)| Some(named((n, route.as_ref().or(routes.get(n))?))));
+            let before: Objects<Route> = before.collect();
+            let mut table = Routes::default();
+            for (old, new) in [(&Objects::default(), &before), (&before, &after)] {
+                table.turn(&old.differences(new).map(|(name, _, after)| (name, after)).collect::<Vec<_>>());
+            }
+            prop_assert_eq!(table.reads_hello(), after.values().any(asks_hello));
             let alpn: Vec<Vec<u8>> = alpn.into_iter().map(|at| PROTOCOLS[at].as_bytes().to_vec()).collect();
             let asked = Asked { source: source.parse().unwrap(), sni: sni.map(|at| NAMES[at]), alpn: &alpn };
-            let best = document.routes.values().filter_map(|route| rank(route, &asked)).max();
+            let best = after.values().filter_map(|route| rank(route, &asked)).max();
             let found = table.find(&asked).map(|target| target.route.clone().unwrap());
-            let found_rank = found.as_ref().map(|name| rank(&document.routes[name], &asked).expect("it matches"));
+            let found_rank = found.as_ref().map(|name| rank(&after[name], &asked).expect("it matches"));
             prop_assert_eq!(found_rank, best);
             let considered = table.considered(asked);
             let first = considered.iter().find(|entry| entry.matches).map(|entry| entry.target.route.clone().unwrap());
@@ -256,8 +319,8 @@ mod tests {
             cluster: Some("c".into()),
             ..Route::default()
         };
-        let document = Document { routes: [("r".into(), route)].into(), ..Document::default() };
-        let table = Routes::compile(&"l".into(), &document);
+        let mut table = Routes::default();
+        table.turn(&[(&"r".into(), Some(&Arc::new(route)))]);
         let found = |sni| {
             let asked = Asked { sni: Some(sni), ..Asked::source("192.0.2.1".parse().unwrap()) };
             table.find(&asked).is_some()

@@ -2,13 +2,14 @@
 //!
 //! Objects that a change does not touch are the same `Arc`s as in the generation before it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use kakei_config::{
-    Balance, Document, Health, HttpKnobs, Limits, Name, OnChange, Protocol, StreamProxyProtocol, TcpKnobs, UdpKnobs,
+    Balance, Document, Health, HttpKnobs, Limits, Name, Objects, OnChange, Protocol, Route, StreamProxyProtocol,
+    TcpKnobs, UdpKnobs,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,10 +44,24 @@ pub struct Snapshot {
     pub shared: Shared,
     /// Whether ended flows leave an access-log record.
     pub records: bool,
-    /// Listeners in the order of their names.
-    pub listeners: Vec<Arc<Listener>>,
-    /// Clusters in the order of their names.
-    pub clusters: Vec<Arc<Cluster>>,
+    /// What it was compiled from.
+    pub document: Document,
+    /// Listeners by name.
+    pub listeners: Objects<Listener>,
+    /// Clusters by name.
+    pub clusters: Objects<Cluster>,
+    /// How many routes and clusters are counted one by one.
+    timed: Timed,
+    /// The clusters whose backends are spoken to in TLS.
+    secured: Objects<()>,
+}
+
+/// The objects whose requests' times are counted by themselves: those that were, and of those that are new as many as may
+/// be. So none loses what was counted of it while it is there, and all workers count the same ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Timed {
+    routes: usize,
+    clusters: usize,
 }
 
 /// A listener, ready to be looked up.
@@ -215,7 +230,8 @@ impl Cluster {
 
 impl Snapshot {
     /// Compile a validated document that asks for no TLS, or of which nobody wants any: a listener with TLS refuses
-    /// every client, and a cluster with TLS fails every connection. Objects equal to those of `previous` are shared with it.
+    /// every client, and a cluster with TLS fails every connection. It costs what of `previous` has changed; the rest is
+    /// shared with it.
     pub fn compile(document: &Document, generation: Generation, shared: Shared, previous: Option<&Snapshot>) -> Self {
         Snapshot::compile_with(document, generation, shared, previous, &Materials::default())
     }
@@ -228,69 +244,158 @@ impl Snapshot {
         previous: Option<&Snapshot>,
         materials: &Materials,
     ) -> Self {
-        let routes = timed_routes(document, previous);
-        let listeners = document.listeners.iter().map(|(name, listener)| {
-            let old = previous.and_then(|p| p.listener(name)).map(|old| &**old);
-            let made = compile_listener((name, listener), (document, shared), (materials, old), &routes);
-            let old = previous.and_then(|p| p.listener(name));
-            reuse(old, made)
-        });
-        let before = |name: &Name| Some(previous?.cluster(name)?.is_timed);
-        let timed = timed(document.clusters.keys(), before);
-        let clusters = document.clusters.iter().map(|(name, cluster)| {
-            let old = previous.and_then(|p| p.cluster(name));
+        let nothing = Snapshot::nothing(shared);
+        let base = previous.filter(|previous| previous.shared == shared).unwrap_or(&nothing);
+        let records = document.access_log.to.is_some();
+        let mut snapshot = Snapshot { generation, records, document: document.clone(), ..base.clone() };
+        snapshot.turn_clusters(base, materials);
+        snapshot.turn_listeners(base, materials);
+        snapshot
+    }
+
+    /// What the first one is compiled from.
+    fn nothing(shared: Shared) -> Self {
+        Snapshot {
+            generation: Generation(0),
+            shared,
+            records: false,
+            document: Document::default(),
+            listeners: Objects::default(),
+            clusters: Objects::default(),
+            secured: Objects::default(),
+            timed: Timed::default(),
+        }
+    }
+
+    fn turn_clusters(&mut self, base: &Snapshot, materials: &Materials) {
+        let document = self.document.clone();
+        let differing = base.document.clusters.differences(&document.clusters);
+        let mut turned: BTreeMap<&Name, _> = differing.map(|(name, _, after)| (name, after)).collect();
+        // Who vouches for backends, and what the proxy shows them, may be others.
+        for (name, ()) in &base.secured {
+            turned.entry(name).or_insert_with(|| document.clusters.shared(name));
+        }
+        for (name, _) in turned.iter().filter(|(_, after)| after.is_none()) {
+            let gone = self.clusters.remove_shared(name);
+            self.timed.clusters -= usize::from(gone.is_some_and(|gone| gone.is_timed));
+            self.secured.remove(name);
+        }
+        for (name, after) in turned {
+            let Some(cluster) = after else { continue };
+            let old = base.cluster(name);
+            let is_timed = old.map_or_else(|| admit(&mut self.timed.clusters, name), |old| old.is_timed);
             let tls = cluster.tls.as_ref().map(|spec| {
                 let made = ClusterTls::compile(spec, &cluster.backends, materials);
                 reuse(old.and_then(|old| old.tls.as_ref()), made)
             });
-            let made = Cluster { is_timed: timed.contains(name), tls, ..compile_cluster(name, cluster, shared) };
-            reuse(old, made)
-        });
-        let records = document.access_log.to.is_some();
-        Snapshot { generation, shared, records, listeners: listeners.collect(), clusters: clusters.collect() }
+            match tls {
+                Some(_) => drop(self.secured.insert(name.clone(), ())),
+                None => drop(self.secured.remove(name)),
+            }
+            let made = Cluster { is_timed, tls, ..compile_cluster(name, cluster, self.shared) };
+            self.clusters.insert_shared(name.clone(), reuse(old, made));
+        }
+    }
+
+    fn turn_listeners(&mut self, base: &Snapshot, materials: &Materials) {
+        let document = self.document.clone();
+        let mut turning = Turning::of(&base.document, &document);
+        let table = |name: &Name| base.listener(name).and_then(|old| Some(&old.http.as_ref()?.table));
+        for name in turning.gone.iter().chain(&turning.anew) {
+            let rules = table(name).into_iter().flat_map(Table::rules);
+            self.timed.routes -= rules.filter(|rule| rule.is_timed).count();
+        }
+        for (name, turned) in turning.turned.iter().filter(|(name, _)| !turning.anew.contains(*name)) {
+            let Some(table) = table(name).filter(|_| document.listeners.contains_key(name)) else { continue };
+            let gone = turned.iter().filter(|(name, after)| after.is_none() && is_timed(table, name));
+            self.timed.routes -= gone.count();
+        }
+        turning.gone.iter().for_each(|name| drop(self.listeners.remove_shared(name)));
+        // Certificates and the keys of tickets may be other ones.
+        let secure = document.listeners.iter().filter(|(_, listener)| listener.tls.is_some());
+        for (name, _) in secure {
+            turning.turned.entry(name).or_default();
+        }
+        for (name, turned) in &turning.turned {
+            let Some(listener) = document.listeners.get(name) else { continue };
+            let old = base.listener(name);
+            let kept = old.filter(|_| !turning.anew.contains(name)).map(|old| &**old);
+            let made = compile_listener((name, listener), self.shared, (materials, kept), (turned, &mut self.timed));
+            self.listeners.insert_shared((*name).clone(), reuse(old, made));
+        }
     }
 
     /// The listener of that name.
     pub fn listener(&self, name: &Name) -> Option<&Arc<Listener>> {
-        self.listeners.binary_search_by(|l| l.name.cmp(name)).ok().map(|at| &self.listeners[at])
+        self.listeners.shared(name)
     }
 
     /// The cluster of that name.
     pub fn cluster(&self, name: &Name) -> Option<&Arc<Cluster>> {
-        self.clusters.binary_search_by(|c| c.name.cmp(name)).ok().map(|at| &self.clusters[at])
+        self.clusters.shared(name)
     }
 
     /// Every address that is bound, each once.
     pub fn binds(&self) -> impl Iterator<Item = BindKey> + '_ {
-        self.listeners.iter().flat_map(|listener| listener.binds.iter().copied())
+        self.listeners.values().flat_map(|listener| listener.binds.iter().copied())
     }
 }
 
-/// The objects whose requests' times are counted by themselves: those that were, and of those that are new as many as may
-/// be. So none loses what was counted of it while it is there, and all workers count the same ones.
-fn timed<'a>(names: impl Iterator<Item = &'a Name>, before: impl Fn(&Name) -> Option<bool>) -> BTreeSet<&'a Name> {
-    let (mut timed, mut new) = (BTreeSet::new(), Vec::new());
-    for name in names.filter(|name| name.as_str() != Series::OTHER) {
-        match before(name) {
-            Some(true) => drop(timed.insert(name)),
-            Some(false) => {}
-            None if new.len() < TIMED => new.push(name),
-            None => {}
+/// Whether the times of one that is new are counted by themselves.
+fn admit(timed: &mut usize, name: &Name) -> bool {
+    let has_room = *timed < TIMED && name.as_str() != Series::OTHER;
+    *timed += usize::from(has_room);
+    has_room
+}
+
+fn is_timed(table: &Table, name: &Name) -> bool {
+    table.rule(name).is_some_and(|rule| rule.is_timed)
+}
+
+/// What of the listeners and their routes is other than before.
+struct Turning<'a> {
+    /// Listeners that are compiled again, and those of their routes that are other than before.
+    turned: BTreeMap<&'a Name, Vec<Turned<'a>>>,
+    /// Those of them that begin with nothing: the routes are all there are.
+    anew: BTreeSet<&'a Name>,
+    /// Listeners that are no more.
+    gone: Vec<&'a Name>,
+}
+
+/// A route as it is from now on; none: it is gone.
+type Turned<'a> = (&'a Name, Option<&'a Arc<Route>>);
+
+impl<'a> Turning<'a> {
+    fn of(old: &'a Document, new: &'a Document) -> Self {
+        let (mut turned, mut anew, mut gone): (BTreeMap<&Name, Vec<Turned<'_>>>, BTreeSet<_>, Vec<_>) =
+            Default::default();
+        for (name, before, after) in old.listeners.differences(&new.listeners) {
+            let Some(after) = after else {
+                gone.push(name);
+                continue;
+            };
+            turned.entry(name).or_default();
+            if before.is_none_or(|before| before.protocol != after.protocol) {
+                anew.insert(name);
+            }
         }
+        for (name, before, after) in old.routes.differences(&new.routes) {
+            let place = after.map(|route| &route.listener);
+            let left = before.map(|route| &route.listener).filter(|before| Some(*before) != place);
+            for (listener, after) in
+                left.map(|listener| (listener, None)).into_iter().chain(place.map(|at| (at, after)))
+            {
+                turned.entry(listener).or_default().push((name, after));
+            }
+        }
+        if !anew.is_empty() {
+            turned.iter_mut().filter(|(name, _)| anew.contains(*name)).for_each(|(_, turned)| turned.clear());
+            for (name, route) in new.routes.iter_shared().filter(|(_, route)| anew.contains(&route.listener)) {
+                turned.entry(&route.listener).or_default().push((name, Some(route)));
+            }
+        }
+        Turning { turned, anew, gone }
     }
-    let room = TIMED.saturating_sub(timed.len());
-    timed.extend(new.into_iter().take(room));
-    timed
-}
-
-fn timed_routes<'a>(document: &'a Document, previous: Option<&Snapshot>) -> BTreeSet<&'a Name> {
-    let is_http = |name: &Name| document.listeners.get(name).is_some_and(|of| of.protocol == Protocol::Http);
-    let routes = document.routes.iter().filter(|(_, route)| is_http(&route.listener));
-    let before = |name: &Name| {
-        let listener = &document.routes.get(name)?.listener;
-        Some(previous?.listener(listener)?.http.as_ref()?.table.rule(name)?.is_timed)
-    };
-    timed(routes.map(|(name, _)| name), before)
 }
 
 /// The old object where it equals the new one.
@@ -303,25 +408,36 @@ fn reuse<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
 
 fn compile_listener(
     (name, listener): (&Name, &kakei_config::Listener),
-    (document, shared): (&Document, Shared),
+    shared: Shared,
     (materials, previous): (&Materials, Option<&Listener>),
-    timed: &BTreeSet<&Name>,
+    (turned, timed): (&[Turned<'_>], &mut Timed),
 ) -> Listener {
     let transport = match listener.protocol {
         Protocol::Udp => Transport::Udp,
         Protocol::Tcp | Protocol::Http => Transport::Tcp,
     };
     let is_http = listener.protocol == Protocol::Http;
+    let mut routes = previous.map(|old| old.routes.clone()).unwrap_or_default();
     let http = is_http.then(|| {
         let old = previous.and_then(|old| old.http.as_ref());
+        let mut table = old.map(|old| old.table.clone()).unwrap_or_default();
+        let turned = turned.iter().map(|&(name, after)| {
+            let known = table.rule(name).map(|rule| rule.is_timed);
+            (name, after.map(|route| (route, known.unwrap_or_else(|| admit(&mut timed.routes, name)))))
+        });
+        let turned: Vec<_> = turned.collect();
+        table.turn(&turned);
         let made = HttpListener {
             knobs: listener.http.clone(),
-            table: Table::compile(name, document, old.map(|old| &old.table), timed),
+            table,
             default: listener.cluster.clone().map(|cluster| Arc::new(Rule::default_of(cluster))),
             workers: shared.workers,
         };
         reuse(old, made)
     });
+    if !is_http {
+        routes.turn(turned);
+    }
     let tls = listener.tls.as_ref().map(|spec| {
         let made = ListenerTls::compile(spec, materials, is_http, shared.workers);
         reuse(previous.and_then(|old| old.tls.as_ref()), made)
@@ -335,7 +451,7 @@ fn compile_listener(
         trusted: listener.proxy_protocol.trusted.clone(),
         preread_timeout: listener.preread_timeout,
         drain_timeout: listener.drain_timeout,
-        routes: if is_http { Routes::default() } else { Routes::compile(name, document) },
+        routes,
         http,
         tls,
         reads_hello: false,
@@ -390,7 +506,7 @@ fn compile_cluster(name: &Name, cluster: &kakei_config::Cluster, shared: Shared)
 
 #[cfg(test)]
 mod tests {
-    use kakei_config::{PathMatch, Respond, Route};
+    use kakei_config::{PathMatch, Respond};
 
     use super::*;
 
@@ -409,7 +525,7 @@ mod tests {
     }
 
     fn timed_of(snapshot: &Snapshot) -> BTreeSet<Name> {
-        let http = snapshot.listeners[0].http.as_ref().unwrap();
+        let http = snapshot.listener(&"web".into()).unwrap().http.as_ref().unwrap();
         http.table.rules().filter(|rule| rule.is_timed).filter_map(|rule| rule.route.clone()).collect()
     }
 

@@ -1,8 +1,8 @@
 //! What every protocol of a worker shares: listeners, clusters, sockets, deadlines, randomness. No flow is kept here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kakei_config::Name;
+use kakei_config::{Name, Objects};
 use slotmap::SlotMap;
 
 use crate::cluster::{BackendKey, ClusterKey, LiveCluster, Seat};
@@ -13,6 +13,7 @@ use crate::http::{SessionId, UpstreamId};
 use crate::listener::{Front, ListenerKey, LiveListener};
 use crate::relay::RelayId;
 use crate::seam::{Instant, Op, Outbox, SocketId, Wall};
+use crate::snapshot::Cluster;
 use crate::stats::{Times, Values, WorkerMetric};
 use crate::timers::Timers;
 
@@ -86,7 +87,9 @@ pub(crate) struct World {
     pub(crate) cluster_names: BTreeMap<Name, ClusterKey>,
     /// Removed clusters that nothing lives on any more: forgotten at the end of the step, so that no key that somebody
     /// holds in it loses what it stands for.
-    vacant: Vec<ClusterKey>,
+    vacant: BTreeSet<ClusterKey>,
+    /// The clusters of the generation that runs: the next one is compared with it.
+    pub(crate) running: Objects<Cluster>,
     pub(crate) sockets: SlotMap<SocketId, Socket>,
     /// The few of them that are fronts, so that nobody looks for them among those of flows.
     fronts: Vec<SocketId>,
@@ -108,7 +111,8 @@ impl World {
             listeners: SlotMap::with_key(),
             clusters: SlotMap::with_key(),
             cluster_names: BTreeMap::new(),
-            vacant: Vec::new(),
+            vacant: BTreeSet::new(),
+            running: Objects::default(),
             sockets: SlotMap::with_key(),
             fronts: Vec::new(),
             timers: Timers::new(),
@@ -206,8 +210,8 @@ impl World {
 
     /// Have a removed cluster forgotten that nothing lives on.
     pub(crate) fn settle_cluster(&mut self, key: ClusterKey) {
-        if self.clusters.get(key).is_some_and(LiveCluster::is_gone) && !self.vacant.contains(&key) {
-            self.vacant.push(key);
+        if self.clusters.get(key).is_some_and(LiveCluster::is_gone) {
+            self.vacant.insert(key);
         }
     }
 
@@ -215,7 +219,7 @@ impl World {
     pub(crate) fn forget_clusters(&mut self, is_waited_for: impl Fn(ClusterKey) -> bool) {
         for key in std::mem::take(&mut self.vacant) {
             if is_waited_for(key) {
-                self.vacant.push(key);
+                self.vacant.insert(key);
             } else if self.clusters.get(key).is_some_and(LiveCluster::is_gone)
                 && let Some(cluster) = self.clusters.remove(key)
             {

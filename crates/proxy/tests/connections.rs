@@ -595,7 +595,7 @@ fn a_removed_listener_lets_its_connections_end_in_time_and_a_returned_one_keeps_
     for comes_back in [false, true] {
         let with = plain();
         let mut without = plain();
-        without.listeners.clear();
+        without.listeners = Objects::default();
         let mut bench = Bench::new(&with);
         let pair = bench.join("198.51.100.1:4000");
         let ops = bench.publish(&without);

@@ -27,6 +27,7 @@ mod world;
 
 use fastrand::Rng;
 use kakei_config::Document;
+use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 
 pub use self::http::{Cuts, HttpCounters, HttpReport, drawn_cuts, run_http, run_http_guarded};
 pub use self::profile::Profile;
@@ -70,6 +71,15 @@ fn only_datagrams(document: &Document) -> Document {
     document.listeners.retain(|_, listener| listener.protocol == kakei_config::Protocol::Udp);
     document.routes.retain(|_, route| document.listeners.contains_key(&route.listener));
     document
+}
+
+/// A generation as the control side makes it, of the one before. That it is what it would be without one is checked each
+/// time.
+fn compile(document: &Document, generation: Generation, shared: Shared, previous: Option<&Snapshot>) -> Snapshot {
+    let snapshot = Snapshot::compile(document, generation, shared, previous);
+    let alone = Snapshot::compile(document, generation, shared, None);
+    assert_eq!(snapshot, alone, "a generation doesn't depend on the one that it was made of");
+    snapshot
 }
 
 /// What a clock on the wall says at a moment of a simulation.

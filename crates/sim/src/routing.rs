@@ -93,7 +93,8 @@ pub fn check_routes(data: &[u8]) -> Result<usize, String> {
     let third = Snapshot::compile(&document, Generation(3), shared, Some(&between));
     let requests: Vec<Request> = (0..24).map(|_| request(&mut script)).collect();
     for (document, snapshot) in [(&document, &first), (&without, &between), (&document, &third)] {
-        let http = snapshot.listeners.first().and_then(|listener| listener.http.as_ref()).ok_or("no listener")?;
+        let http =
+            snapshot.listeners.values().next().and_then(|listener| listener.http.as_ref()).ok_or("no listener")?;
         requests.iter().try_for_each(|request| compare(document, http, request))?;
     }
     Ok(requests.len())

@@ -12,6 +12,7 @@ cargo xtask COMMAND
   fuzz [--smoke]     run the fuzz targets, a minute each (with --smoke ten seconds)
   interop            Kakei against real programs: DNS servers, databases, TLS, browsers, other proxies (`--list`)
   bench udp | tcp | http | tls  side by side with other proxies (`bench tcp --help` says how)
+  bench reconfigure  what a change costs, by how much there is that it doesn't change
   ci                 everything that runs before a merge (.ci/run)
 ";
 

@@ -17,6 +17,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::objects::Objects;
+
 pub use self::http::*;
 pub use self::tls::*;
 
@@ -71,14 +73,14 @@ pub struct Document {
     /// Where access-log records go, and how they are written.
     pub access_log: AccessLog,
     /// What listens, by name.
-    pub listeners: BTreeMap<Name, Listener>,
+    pub listeners: Objects<Listener>,
     /// What refines a listener, by name.
-    pub routes: BTreeMap<Name, Route>,
+    pub routes: Objects<Route>,
     /// Groups of backends, by name.
-    pub clusters: BTreeMap<Name, Cluster>,
+    pub clusters: Objects<Cluster>,
     /// What listeners prove by who they are, by name.
     #[serde(default)]
-    pub certificates: BTreeMap<Name, Certificate>,
+    pub certificates: Objects<Certificate>,
 }
 
 /// The operator's side door.

@@ -19,7 +19,7 @@ mod streams;
 mod tls;
 
 pub(crate) use at::{At, Step, pointer, subject};
-pub(crate) use http::ACTIONS;
+pub(crate) use http::{ACTIONS, patterns_bytes};
 pub use reference::reference;
 pub(crate) use sections::{Object, document, write_document};
 pub(crate) use values::read_duration;

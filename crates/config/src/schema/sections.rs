@@ -1,7 +1,5 @@
 //! The document as a whole: its plain sections and its objects by name.
 
-use std::collections::BTreeMap;
-
 use super::cluster::CLUSTER;
 use super::listener::{LISTENER, ROUTE};
 use super::network::Address;
@@ -11,6 +9,7 @@ use super::{At, Codec, Maybe, Section, Table, field, independent, values};
 use crate::bounds::MAX_WORKERS;
 use crate::diagnostics::Collector;
 use crate::model::{AccessLog, Admin, Cluster, Document, Listener, LogFormat, Name, Route, WorkerCount, Workers};
+use crate::objects::Objects;
 use crate::tree::{Entry, Node, Value};
 
 const FORMAT: Words<LogFormat> = Words {
@@ -29,10 +28,10 @@ pub(super) const DOCUMENT: Section<Document> = Section {
         field!(admin: Table(&ADMIN), "the operator's side door"),
         field!(workers: Table(&WORKERS), "the threads of the data plane; changing them needs a restart"),
         field!(access_log: Table(&ACCESS_LOG), "one record for each flow, connection and request"),
-        field!(listeners: Objects(&LISTENER), "what listens, by name"),
-        field!(routes: Objects(&ROUTE), "what refines a listener, by name"),
-        field!(clusters: Objects(&CLUSTER), "groups of backends, by name"),
-        field!(certificates: Objects(&CERTIFICATE), "what listeners prove by who they are, by name"),
+        field!(listeners: ByName(&LISTENER), "what listens, by name"),
+        field!(routes: ByName(&ROUTE), "what refines a listener, by name"),
+        field!(clusters: ByName(&CLUSTER), "groups of backends, by name"),
+        field!(certificates: ByName(&CERTIFICATE), "what listeners prove by who they are, by name"),
     ],
     later: &[],
     finish: independent,
@@ -122,10 +121,10 @@ objects!(
 objects!(crate::model::Backend = super::cluster::BACKEND);
 
 /// Objects of one kind by name.
-struct Objects<T: 'static>(&'static Section<T>);
+struct ByName<T: 'static>(&'static Section<T>);
 
-impl<T> Codec for Objects<T> {
-    type Of = BTreeMap<Name, T>;
+impl<T> Codec for ByName<T> {
+    type Of = Objects<T>;
 
     fn describe(&self) -> String {
         "a table for each name".into()
@@ -137,16 +136,16 @@ impl<T> Codec for Objects<T> {
             mismatch(at, "a table", problems);
             return None;
         };
-        let mut objects = BTreeMap::new();
+        let mut objects: Vec<(Name, T)> = Vec::with_capacity(entries.len());
         for entry in entries {
             let here = at.entry(entry);
             let object = self.0.fill(&here, problems).0;
             match wrong_name(entry.name(), NAME_SIGNS) {
                 Some(wrong) => drop(here.report_key(format!("{}: {wrong}", here.subject()), problems)),
-                None => drop(objects.insert(Name::new(entry.name()), object)),
+                None => objects.push((Name::new(entry.name()), object)),
             }
         }
-        Some(objects)
+        Some(objects.into_iter().collect())
     }
 
     fn write(&self, value: &Self::Of) -> Option<Value> {

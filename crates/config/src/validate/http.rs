@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{Check, Spot, each};
 use crate::bounds::MAX_OVERLAPS;
 use crate::diagnostics::Diagnostic;
-use crate::model::{HttpListener, Name, PathMatch, Protocol, Route, ServerName, ValueMatch};
+use crate::model::{Document, HttpListener, Name, PathMatch, Protocol, Route, ServerName, ValueMatch};
 use crate::schema::{ACTIONS, Step};
 use crate::tree::Value;
 
@@ -109,19 +109,11 @@ impl<'a> Check<'a, '_> {
 
     /// No two routes of an HTTP listener match exactly the same.
     pub(super) fn http_matches(&mut self) {
-        let document = self.document;
-        let is_http = |name: &Name| document.listeners.get(name).is_some_and(|of| of.protocol == Protocol::Http);
-        let routes: Vec<Named<'_>> = document.routes.iter().filter(|(_, route)| is_http(&route.listener)).collect();
+        let routes = http_routes(self.document);
         self.once("host", routes.iter().map(|(name, route)| (*name, &route.host[..])));
         self.once("method", routes.iter().map(|(name, route)| (*name, &route.method[..])));
         self.once("source", routes.iter().map(|(name, route)| (*name, &route.source[..])));
-        let mut alike: BTreeMap<Alike<'_>, Vec<Named<'_>>> = BTreeMap::new();
-        for (name, route) in routes {
-            let key = (&route.listener, &route.path, &route.headers, &route.query);
-            alike.entry(key).or_default().push((name, route));
-        }
-        let mut overlaps = Overlaps::default();
-        alike.values().for_each(|routes| overlaps.of_hosts(routes));
+        let overlaps = Overlaps::of(routes);
         for ((first, second), what) in overlaps.found {
             self.same(first, second, &what);
         }
@@ -181,6 +173,17 @@ impl<'a> Check<'a, '_> {
     }
 }
 
+fn http_routes(document: &Document) -> Vec<Named<'_>> {
+    let is_http = |name: &Name| document.listeners.get(name).is_some_and(|of| of.protocol == Protocol::Http);
+    document.routes.iter().filter(|(_, route)| is_http(&route.listener)).collect()
+}
+
+/// How many hosts, methods and sources of routes that have a host in common are compared with each other: of a document,
+/// as many as of its parts together, where each has all the routes that have a host in common with one of its own.
+pub(crate) fn overlaps(document: &Document) -> usize {
+    Overlaps::of(http_routes(document)).steps
+}
+
 /// The options that only HTTP has and that say something. Defaults may be written out, as in an exported document.
 fn http_options(route: &Route) -> impl Iterator<Item = &'static str> {
     let fresh = Route::default();
@@ -225,32 +228,42 @@ struct Overlaps<'a> {
 }
 
 impl<'a> Overlaps<'a> {
-    fn of_hosts(&mut self, routes: &[Named<'a>]) {
-        for (host, routes) in self.shared(routes, |route| &route.host) {
-            for (method, routes) in self.shared(&routes, |route| &route.method) {
-                for (source, routes) in self.shared(&routes, |route| &route.source) {
-                    self.keep(&routes, (host, method, source));
-                }
+    fn of(routes: Vec<Named<'a>>) -> Self {
+        let mut alike: BTreeMap<Alike<'_>, Vec<Named<'_>>> = BTreeMap::new();
+        for (name, route) in routes {
+            let key = (&route.listener, &route.path, &route.headers, &route.query);
+            alike.entry(key).or_default().push((name, route));
+        }
+        let mut overlaps = Overlaps::default();
+        for routes in alike.values() {
+            for (host, routes) in shared(routes, |route| &route.host) {
+                overlaps.of_host(host, &routes);
+            }
+        }
+        overlaps
+    }
+
+    fn of_host(&mut self, host: Option<&'a ServerName>, routes: &[Named<'a>]) {
+        if !self.step(routes, |route| &route.method) {
+            return;
+        }
+        for (method, routes) in shared(routes, |route| &route.method) {
+            if !self.step(&routes, |route| &route.source) {
+                return;
+            }
+            for (source, routes) in shared(&routes, |route| &route.source) {
+                self.keep(&routes, (host, method, source));
             }
         }
     }
 
-    /// The items of a list that several routes have, each with these.
-    fn shared<T: Ord>(
-        &mut self,
-        routes: &[Named<'a>],
-        list: fn(&Route) -> &Vec<T>,
-    ) -> Vec<(Option<&'a T>, Vec<Named<'a>>)> {
-        if routes.len() < 2 || self.steps > MAX_OVERLAPS {
-            return Vec::new();
+    /// Count what a look at this list of each costs. Whether there is room for it.
+    fn step<T: 'a>(&mut self, routes: &[Named<'a>], list: fn(&Route) -> &Vec<T>) -> bool {
+        let has_room = self.steps <= MAX_OVERLAPS;
+        if has_room {
+            self.steps += routes.iter().map(|(_, route)| list(route).len().max(1)).sum::<usize>();
         }
-        let mut by: BTreeMap<Option<&T>, Vec<Named<'_>>> = BTreeMap::new();
-        for (name, route) in routes {
-            let items = each(list(route));
-            self.steps += items.len();
-            items.into_iter().for_each(|(_, item)| by.entry(item).or_default().push((*name, *route)));
-        }
-        by.into_iter().filter(|(_, routes)| routes.len() > 1).collect()
+        has_room
     }
 
     fn keep(
@@ -271,4 +284,16 @@ impl<'a> Overlaps<'a> {
             });
         }
     }
+}
+
+/// The items of a list that several routes have, each with these.
+fn shared<'a, T: Ord>(routes: &[Named<'a>], list: fn(&Route) -> &Vec<T>) -> Vec<(Option<&'a T>, Vec<Named<'a>>)> {
+    if routes.len() < 2 {
+        return Vec::new();
+    }
+    let mut by: BTreeMap<Option<&T>, Vec<Named<'_>>> = BTreeMap::new();
+    for (name, route) in routes {
+        each(list(route)).into_iter().for_each(|(_, item)| by.entry(item).or_default().push((*name, *route)));
+    }
+    by.into_iter().filter(|(_, routes)| routes.len() > 1).collect()
 }

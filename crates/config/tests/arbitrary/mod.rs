@@ -3,7 +3,7 @@
 mod http;
 mod tls;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
@@ -249,7 +249,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     )
 }
 
-fn named<T: std::fmt::Debug>(of: impl Strategy<Value = T>) -> impl Strategy<Value = BTreeMap<Name, T>> {
+fn named<T: std::fmt::Debug + Clone>(of: impl Strategy<Value = T>) -> impl Strategy<Value = Objects<T>> {
     vec((name(), of), 0..4).prop_map(|objects| objects.into_iter().collect())
 }
 
@@ -263,7 +263,7 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
         let (listeners, clusters, routes, default_clusters) = objects;
         let (certificates, tls, to_backends) = secure;
         let names: Vec<Name> = certificates.keys().cloned().collect();
-        let routed = BTreeMap::new();
+        let routed = Objects::default();
         let mut document = Document { admin, workers, access_log, listeners, clusters, certificates, routes: routed };
         for (listener, tls) in document.listeners.values_mut().zip(tls) {
             listener.tls = tls.and_then(|tls| tls::connected(tls, listener.protocol, &names));

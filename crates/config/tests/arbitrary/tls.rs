@@ -65,15 +65,11 @@ pub(super) fn connect(document: &mut Document, all: Vec<Option<ClusterTls>>, nam
     let of_routes = document.routes.values().filter_map(|route| Some((&route.listener, route.cluster.clone()?)));
     let udp: Vec<Name> =
         of_listeners.chain(of_routes).filter(|(name, _)| is_udp(name)).map(|(_, cluster)| cluster).collect();
-    for ((name, cluster), tls) in document.clusters.iter_mut().zip(all).filter(|((name, _), _)| !udp.contains(name)) {
-        cluster.tls = tls.map(|tls| ClusterTls {
-            certificate: tls
-                .certificate
-                .as_ref()
-                .and_then(|_| names.get(name.as_str().len() % names.len().max(1)))
-                .cloned(),
-            ..tls
-        });
+    let others: Vec<Name> = document.clusters.keys().filter(|name| !udp.contains(name)).cloned().collect();
+    for (name, tls) in others.iter().zip(all) {
+        let Some(cluster) = document.clusters.get_mut(name) else { continue };
+        let named = || names.get(name.as_str().len() % names.len().max(1)).cloned();
+        cluster.tls = tls.map(|tls| ClusterTls { certificate: tls.certificate.as_ref().and_then(|_| named()), ..tls });
     }
 }
 

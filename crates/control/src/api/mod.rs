@@ -23,7 +23,7 @@ use crate::handle::Handle;
 use crate::metrics;
 
 /// The longest request body.
-pub const MAX_BODY: usize = 16 << 20;
+pub const MAX_BODY: usize = kakei_config::MAX_DOCUMENT_BYTES;
 /// Time in which a request, its body included, must be answered.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 

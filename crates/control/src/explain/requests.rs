@@ -62,7 +62,7 @@ pub struct Edits {
 /// The listener that a request without an address comes by: the one that is named, the only one that speaks HTTP, or the
 /// only one of these at the URL's port. Otherwise what is to be said to the operator.
 pub(super) fn listener_of<'a>(view: &'a View, question: &Question) -> Result<&'a Listener, String> {
-    let all: Vec<&Listener> = view.snapshot.listeners.iter().map(|listener| &**listener).collect();
+    let all: Vec<&Listener> = view.snapshot.listeners.values().collect();
     let speaks: Vec<&Listener> = all.into_iter().filter(|listener| listener.http.is_some()).collect();
     if let Some(name) = &question.listener {
         let found = speaks.iter().find(|listener| listener.name == *name);
@@ -141,7 +141,7 @@ pub(super) fn follow(answer: &mut Explanation, http: &HttpListener, question: &Q
 
 fn requested((method, url): (&str, &str), decided: &Decided) -> Requested {
     let rule = decided.rule.as_deref();
-    let (spec, action) = (rule.map(|rule| &rule.spec), rule.map(Rule::action));
+    let (spec, action) = (rule.map(|rule| &*rule.spec), rule.map(Rule::action));
     let own = match action {
         Some(Action::Redirect(redirect)) => Some(redirect.status),
         Some(Action::Respond(respond)) => Some(respond.status),

@@ -1,9 +1,8 @@
 //! What was changed at run time beside the operator's document, so that nobody loses it unawares.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use kakei_config::Change as Difference;
+use kakei_config::{Change as Difference, Document};
 use tracing::error;
 
 use super::Owner;
@@ -11,17 +10,16 @@ use super::Owner;
 impl Owner {
     /// The operator's whole document runs from now on: it is what later changes at run time are told apart from.
     pub(super) fn apply_whole(&mut self) -> Option<String> {
-        self.applied = Some(Arc::clone(&self.view.document));
+        self.applied = Some(Document::clone(&self.view.document));
         let error = self.store.keep_applied(&self.view.document).err()?;
         error!("{error}; after a restart, changes at run time can't be told from the document's");
         Some(error.to_string())
     }
 
     /// Which of these differences take back what was changed at run time since a whole document was applied last.
-    pub(super) fn drift(&self, differences: &[Difference]) -> Vec<String> {
-        let Some(applied) = self.applied.as_ref().filter(|applied| !Arc::ptr_eq(applied, &self.view.document)) else {
-            return Vec::new();
-        };
+    pub(super) fn drift(&mut self, differences: &[Difference]) -> Vec<String> {
+        self.applied = self.applied.take().or_else(|| self.store.applied());
+        let Some(applied) = &self.applied else { return Vec::new() };
         let since = kakei_config::diff(applied, &self.view.document);
         let changed: BTreeSet<_> = since.iter().map(|change| (change.kind(), change.name())).collect();
         let lost = differences.iter().filter(|change| changed.contains(&(change.kind(), change.name())));

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kakei_config::Document;
+use kakei_config::{Checked, Document, Name, Resolved};
 use kakei_proxy::seam::{BackendHealth, Command, ConnectionView, Filter, FlowView, Notice, Reply};
 use kakei_proxy::secure::Certificate;
 use kakei_proxy::snapshot::Generation;
@@ -53,8 +53,14 @@ struct Owner {
     store: Store,
     /// The generation that waits to be confirmed.
     pending: Option<pending::Pending>,
-    /// The whole document that was applied last, before what was changed of it at run time.
-    applied: Option<Arc<Document>>,
+    /// The whole document that was applied last, before what was changed of it at run time; none: the store may have it.
+    applied: Option<Document>,
+    /// The document that runs, with what it takes to judge changes of it.
+    checked: Checked,
+    /// The same with addresses in the place of host names.
+    resolved: Resolved,
+    /// The clusters that are other ones since what runs was published.
+    turned: Vec<Name>,
     /// What backends' host names stand for.
     names: Names,
     /// What listeners show, and what session tickets are sealed by.
@@ -218,6 +224,16 @@ impl Owner {
         self.tell_health(worker);
         if self.drain.is_some() {
             self.tell(worker, Command::Drain { within: None });
+        }
+    }
+
+    /// Tell the workers what is known of the health of clusters that are other ones now. The probing one knows it.
+    fn tell_health_of_turned(&mut self) {
+        let turned = std::mem::take(&mut self.turned);
+        let verdicts = turned.iter().flat_map(|name| self.view.health.of(name));
+        let verdicts: Vec<BackendHealth> = verdicts.cloned().collect();
+        for verdict in verdicts {
+            (1..self.view.workers).for_each(|worker| self.tell(worker, Command::Health(verdict.clone())));
         }
     }
 

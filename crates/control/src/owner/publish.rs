@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kakei_config::{Admin, Diagnostics, Document};
+use kakei_config::{Admin, Checked, Diagnostics, Document};
 use kakei_proxy::seam::BindKey;
 use kakei_proxy::snapshot::{Generation, Snapshot};
 use tracing::{error, info};
@@ -13,7 +13,7 @@ use super::{Owner, joined};
 use crate::certificates::{Certificates, Loaded, Purpose};
 use crate::events::What as Happened;
 use crate::handle::{Change, Outcome, What};
-use crate::history::Entry;
+use crate::history::{self, Entry};
 use crate::refusal::Refusal;
 
 /// Time in which every worker must have gone over to a new generation.
@@ -34,7 +34,8 @@ impl Owner {
         }
         self.mind_pending(&change)?;
         let is_whole = matches!(change.what, What::Document(_));
-        let document = self.meant(change.what)?;
+        let checked = self.meant(change.what)?;
+        let document = checked.document().clone();
         let fixed = needs_restart(&self.view.document, &document);
         if !fixed.is_empty() {
             return Err(Refusal::NeedsRestart(fixed));
@@ -58,14 +59,15 @@ impl Owner {
             return Err(Refusal::Draining);
         }
         outcome.generation = self.store.next();
-        let entry = change.asked.entry(outcome.generation, outcome.changes.clone(), change.confirm);
+        let changes = history::told(outcome.changes.clone());
+        let entry = change.asked.entry(outcome.generation, changes.clone(), change.confirm);
         let before = Arc::clone(&self.view.document);
         let keep = Keep { entry: &entry, changes: &diff };
-        self.publish(document, outcome.generation, loaded.certificates, Some(keep))?;
-        info!("generation {}, asked for by {}: {}", outcome.generation.0, change.asked, outcome.changes.join("; "));
+        self.publish(checked, outcome.generation, loaded.certificates, Some(keep))?;
+        info!("generation {}, asked for by {}: {}", outcome.generation.0, change.asked, changes.join("; "));
         self.await_confirmation(&entry, change.confirm, before).await;
         outcome.confirm_by = entry.confirm_by;
-        let (asked, changes) = (change.asked.to_string(), outcome.changes.clone());
+        let asked = change.asked.to_string();
         self.acknowledge(Some(entry)).await?;
         self.events.say(Happened::Generation { generation: outcome.generation, asked, changes });
         outcome.applied = true;
@@ -76,7 +78,7 @@ impl Owner {
     }
 
     /// The document that a change means, checked.
-    fn meant(&mut self, what: What) -> Result<Document, Refusal> {
+    fn meant(&mut self, what: What) -> Result<Checked, Refusal> {
         let mut document = match what {
             What::Document(document) => *document,
             What::Edits(edits) => {
@@ -93,8 +95,7 @@ impl Owner {
             What::TakenBack(before) => Document::clone(&before),
         };
         inherit(&self.view.document.admin, &mut document.admin);
-        kakei_config::check(&document).map_err(Refusal::Invalid)?;
-        Ok(document)
+        self.checked.next(document).map_err(Refusal::Invalid)
     }
 
     /// What a generation was.
@@ -109,20 +110,16 @@ impl Owner {
     /// Everything that can be refused happens before the first worker hears of it.
     pub(super) fn publish(
         &mut self,
-        document: Document,
+        checked: Checked,
         generation: Generation,
         certificates: Certificates,
         keep: Option<Keep<'_>>,
     ) -> Result<(), Refusal> {
-        let old = &self.view.snapshot;
-        let document = Arc::new(document);
-        let hosts = document.hosts();
-        let resolved = match hosts.is_empty() {
-            true => Arc::clone(&document),
-            false => Arc::new(document.resolved(self.names.known())),
-        };
+        let old = Arc::clone(&self.view.snapshot);
+        let document = Arc::new(checked.document().clone());
+        let resolved = self.resolved.next(&document, self.names.known());
         let materials = certificates.materials();
-        let snapshot = Snapshot::compile_with(&resolved, generation, old.shared, Some(old), &materials);
+        let snapshot = Snapshot::compile_with(resolved.document(), generation, old.shared, Some(&old), &materials);
         let snapshot = Arc::new(snapshot);
         let binds: Vec<BindKey> = snapshot.binds().collect();
         let prepared = self.engine.prepare(&binds).map_err(|error| Refusal::Bind(error.to_string()))?;
@@ -133,12 +130,18 @@ impl Owner {
             self.forget(generation, keep.is_some());
             return Err(refusal);
         }
-        self.view.locals = binds.into_iter().filter_map(|bind| Some((bind, self.engine.local_addr(bind)?))).collect();
-        self.view.health.retain(&snapshot);
+        let locals = binds.into_iter().filter_map(|bind| Some((bind, self.engine.local_addr(bind)?)));
+        self.view.locals = Arc::new(locals.collect());
+        self.turned = old.clusters.differences(&snapshot.clusters).map(|(name, ..)| name.clone()).collect();
+        self.view.health.retain(&snapshot, &self.turned);
         self.view.snapshot = snapshot;
         self.view.document = document;
-        self.view.resolved = resolved;
-        self.names.want(hosts);
+        self.view.resolved = Arc::new(resolved.document().clone());
+        if !resolved.has_hosts_of(&self.resolved) {
+            self.names.want(self.view.document.hosts());
+        }
+        self.resolved = resolved;
+        self.checked = checked;
         self.view.certificates = certificates.all().cloned().collect();
         self.certificates = certificates;
         self.view.acknowledged = false;
@@ -190,9 +193,9 @@ impl Owner {
     }
 
     fn republish(&mut self, certificates: Certificates) -> Result<(), Refusal> {
-        let (document, generation) = (Document::clone(&self.view.document), self.view.generation());
+        let (checked, generation) = (self.checked.clone(), self.view.generation());
         let published = match self.drain {
-            None => self.publish(document, generation, certificates, None),
+            None => self.publish(checked, generation, certificates, None),
             Some(_) => Ok(()),
         };
         self.show();
@@ -210,7 +213,7 @@ impl Owner {
         let generation = self.view.generation();
         self.wait_acknowledged(PUBLISH_TIME).await;
         // The probing worker knows itself; the others may have got a backend that an older verdict is about.
-        (1..self.view.workers).for_each(|worker| self.tell_health(worker));
+        self.tell_health_of_turned();
         self.counts.changes += 1;
         entry.into_iter().for_each(|entry| self.view.history.push(entry));
         self.show();
@@ -236,7 +239,7 @@ impl Owner {
 }
 
 /// An absent `admin` key has no opinion, since the command line may have given what runs: it stays what it is.
-fn inherit(running: &Admin, next: &mut Admin) {
+pub(super) fn inherit(running: &Admin, next: &mut Admin) {
     next.socket = next.socket.take().or_else(|| running.socket.clone());
     next.metrics = next.metrics.or(running.metrics);
     next.state = next.state.take().or_else(|| running.state.clone());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use kakei_config::{Document, WorkerCount};
+use kakei_config::{Admin, Checked, Document, Resolved, WorkerCount};
 use kakei_proxy::secure::LIFETIME;
 use kakei_proxy::snapshot::{Generation, Shared};
 use kakei_proxy::worker::{Role, Worker};
@@ -14,14 +14,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::ask::Bell;
-use super::publish::Keep;
+use super::publish::{Keep, inherit};
 use super::{Counts, Owner, expiry};
 use crate::access_log::LogWriter;
 use crate::api;
 use crate::certificates::{Certificates, Purpose};
 use crate::events::Events;
 use crate::handle::{Asked, Handle, Request};
-use crate::history::Entry;
+use crate::history::{self, Entry};
 use crate::names::Names;
 use crate::refusal::Refusal;
 use crate::serve::{self, Door, DoorError};
@@ -43,6 +43,8 @@ pub struct Options {
     pub origin: &'static str,
     /// Seeds everything random, and keys the balancers' hashes.
     pub seed: u64,
+    /// It shall do what the state directory holds, and the document says no more than its `[admin]` keys.
+    pub last: bool,
 }
 
 /// Why a proxy could not be started.
@@ -57,6 +59,9 @@ pub enum StartError {
     /// The state directory can't be used.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// The state directory holds nothing that could run.
+    #[error("the state directory {0} holds no document that could run")]
+    NothingKept(String),
     /// The machine could not be started.
     #[error("the workers can't be started: {0}")]
     Engine(String),
@@ -106,11 +111,11 @@ impl Control {
 type Ready = oneshot::Sender<Result<Handle, StartError>>;
 
 async fn live(options: Options, ready: Ready) {
-    let doors = options.document.admin.clone();
     let (requests, queue) = mpsc::channel::<Request>(QUEUE);
     let begun = async {
         let mut owner = begin(options, Worker::new)?;
         let handle = Handle { requests, view: owner.0.watchers.subscribe(), events: owner.0.events.clone() };
+        let doors = owner.1.doors.clone();
         let door = doors.socket.as_deref().map(|path| Door::open(path.as_ref())).transpose()?;
         let metrics = match doors.metrics {
             Some(address) => Some(serve::bind_metrics(address).await?),
@@ -142,19 +147,24 @@ where
     W: Step,
     F: Fn(Role) -> W + Clone + Send + 'static,
 {
-    let Options { document, origin, seed } = options;
-    let workers = match document.workers.count {
-        WorkerCount::Fixed(count) => count,
-        WorkerCount::Auto => std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16),
-    };
-    let (pin, state) = (document.workers.pin, document.admin.state.clone());
+    let Options { document, origin, seed, last } = options;
     let mut store = match &document.admin.state {
         Some(directory) => Store::open(directory)?,
         None => Store::in_memory(),
     };
     let found = store.load()?;
     found.skipped.iter().for_each(|skipped| warn!("left out of the state: {skipped}"));
-    let first = First::of(document, origin, &mut store, found)?;
+    let checked = match last {
+        true => kept(&found, document.admin)?,
+        false => Checked::of_valid(document),
+    };
+    let document = checked.document();
+    let workers = match document.workers.count {
+        WorkerCount::Fixed(count) => count,
+        WorkerCount::Auto => std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16),
+    };
+    let (pin, state) = (document.workers.pin, document.admin.state.clone());
+    let first = First::of(checked, origin, &mut store, found)?;
     let config = EngineConfig { workers, pin, seed, records: RECORDS };
     let mut engine = Engine::start_with(config, make).map_err(|error| StartError::Engine(error.to_string()))?;
     let bell = Bell::of(&engine).map_err(StartError::Thread)?;
@@ -169,7 +179,10 @@ where
         next_ticket: 0,
         running: vec![Generation(0); usize::from(workers)],
         log,
-        applied: store.applied().map(Arc::new),
+        applied: None,
+        checked: Checked::default(),
+        resolved: Resolved::default(),
+        turned: Vec::new(),
         store,
         pending: None,
         names: Names::start(),
@@ -183,6 +196,18 @@ where
         counts: Counts::default(),
     };
     Ok((owner, first))
+}
+
+/// What ran last, with these keys of its `[admin]` section.
+fn kept(found: &Found, mut admin: Admin) -> Result<Checked, StartError> {
+    let directory = admin.state.clone().unwrap_or_default();
+    let nothing = move || StartError::NothingKept(directory.clone());
+    let (entry, document) = found.last.clone().ok_or_else(&nothing)?;
+    inherit(&document.admin, &mut admin);
+    Checked::default().next(Document { admin, ..document }).map_err(|errors| {
+        warn!("the document of generation {} is not valid: {errors}", entry.generation.0);
+        nothing()
+    })
 }
 
 /// When session tickets get a new key: half as often as one may be kept, since the last key but one goes then.
@@ -204,7 +229,7 @@ enum Origin {
 
 /// What runs first.
 pub(super) struct First {
-    document: Document,
+    checked: Checked,
     generation: Generation,
     asked: Asked,
     from: Origin,
@@ -212,23 +237,26 @@ pub(super) struct First {
     entries: Vec<Entry>,
     /// What was kept last; none: nothing was.
     last: Option<Document>,
+    /// What is asked for beside it.
+    doors: Admin,
 }
 
 impl First {
     /// The document that was asked for, under the number that it has already where it is what ran last. One that was
     /// never confirmed in its time gives way to what ran before it.
-    fn of(document: Document, origin: &'static str, store: &mut Store, found: Found) -> Result<Self, StoreError> {
+    fn of(checked: Checked, origin: &'static str, store: &mut Store, found: Found) -> Result<Self, StoreError> {
         let (entries, generation) = (found.entries, store.next());
         let asked = Asked { origin, ..Asked::default() };
         let before = entries.iter().nth_back(1).map(|entry| entry.generation);
-        let fresh = First { document, generation, asked, from: Origin::Asked, entries, last: None };
+        let doors = checked.document().admin.clone();
+        let fresh = First { checked, generation, asked, from: Origin::Asked, entries, last: None, doors };
         let Some((entry, last)) = found.last else { return Ok(fresh) };
-        if fresh.document != last {
+        if *fresh.checked.document() != last {
             return Ok(First { last: Some(last), ..fresh });
         }
         let fresh = First { last: Some(last), ..fresh };
         let before = match before.filter(|_| entry.confirm_by.is_some()) {
-            Some(before) => store.document(before)?,
+            Some(before) => store.document(before)?.and_then(|before| Checked::default().next(before).ok()),
             None => None,
         };
         let left = entry.confirm_by.unwrap_or_default().saturating_sub(wall::unix_seconds(SystemTime::now()));
@@ -238,10 +266,10 @@ impl First {
                 let message = format!("generation {} was not confirmed in its time", entry.generation.0);
                 warn!("{message}: what ran before it runs again");
                 let asked = Asked { origin: "rollback", by: None, message: Some(message) };
-                Ok(First { document: before, asked, from: Origin::TakenBack, ..fresh })
+                Ok(First { checked: before, asked, from: Origin::TakenBack, ..fresh })
             }
             (Some(before), left) => {
-                let waits = Box::new((entry.clone(), Duration::from_secs(left), before));
+                let waits = Box::new((entry.clone(), Duration::from_secs(left), before.document().clone()));
                 Ok(First { generation: entry.generation, from: Origin::Kept(Some(waits)), ..fresh })
             }
         }
@@ -250,21 +278,26 @@ impl First {
 
 impl Owner {
     pub(super) async fn publish_first(&mut self, first: First) -> Result<(), StartError> {
-        let last = first.last.unwrap_or_default();
-        let diff = kakei_config::diff(&last, &first.document);
-        let changes: Vec<String> = diff.iter().flat_map(kakei_config::Change::lines).collect();
+        let document = first.checked.document();
+        // Where nothing was kept all of it is new, and written whole.
+        let diff = first.last.as_ref().map(|last| kakei_config::diff(last, document));
+        let changes = match &diff {
+            Some(diff) => history::told(diff.iter().flat_map(kakei_config::Change::lines).collect()),
+            None => history::told(document.names().map(|(kind, name)| format!("{kind} {name}: added")).collect()),
+        };
+        let diff = diff.unwrap_or_default();
         if let (Some(newest), Origin::Asked) = (first.entries.last(), &first.from) {
             let (number, changes) = (newest.generation.0, changes.join("; "));
             warn!("the document is not what ran last (generation {number}, `kakei rollback {number}`): {changes}");
         }
-        self.names.want(first.document.hosts());
+        self.names.want(document.hosts());
         self.names.first().await;
-        let loaded = self.load(&first.document, Purpose::Start).map_err(StartError::Refused)?;
+        let loaded = self.load(document, Purpose::Start).map_err(StartError::Refused)?;
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
         let entry = first.asked.entry(first.generation, changes, None);
         let entry = (!matches!(first.from, Origin::Kept(_))).then_some(entry);
         let keep = entry.as_ref().map(|entry| Keep { entry, changes: &diff });
-        self.publish(first.document, first.generation, loaded.certificates, keep).map_err(StartError::Refused)?;
+        self.publish(first.checked, first.generation, loaded.certificates, keep).map_err(StartError::Refused)?;
         first.entries.into_iter().for_each(|entry| self.view.history.push(entry));
         self.acknowledge(entry).await.map_err(StartError::Refused)?;
         match first.from {

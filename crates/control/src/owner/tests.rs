@@ -49,7 +49,7 @@ fn document(backend: &str) -> kakei_config::Document {
 fn play<T>(panics_at: u64, scene: impl AsyncFnOnce(Handle) -> T) -> T {
     let plan = Arc::new(Plan { panics_at, ..Plan::default() });
     let make = move |role: Role| Fragile { worker: Worker::new(role), index: role.index, plan: Arc::clone(&plan) };
-    let options = Options { document: document("127.0.0.1:9"), origin: "start", seed: 1 };
+    let options = Options { document: document("127.0.0.1:9"), origin: "start", seed: 1, last: false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (mut owner, first) = begin(options, make).unwrap();

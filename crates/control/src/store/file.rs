@@ -1,44 +1,53 @@
-//! One generation as text: what is known of it, and its document or what of it differs. Touches no file.
+//! One generation as text: a line that says what is known of it, one for each object of its document, or of those of them
+//! that differ from the generation before, and a last one that says how many these are. Touches no file.
 
-use kakei_config::{Change, Document, Kind, Name};
+use kakei_config::{Change, Document, Kind, Name, Node};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::history::Entry;
 
 /// The version of the file's schema.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// Digits of a number in a file's name: as many as the longest has, so that names stand in the order of numbers.
 const DIGITS: usize = 20;
 
 /// A generation as it is written.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Written {
-    #[serde(flatten)]
+#[derive(Debug)]
+pub(super) struct Written<'a> {
     pub(super) entry: Entry,
-    #[serde(flatten)]
-    pub(super) content: Content,
+    /// Whether the objects are all there are; otherwise they stand in the place of those of the generation before that have
+    /// the same names.
+    pub(super) is_whole: bool,
+    /// A line for each.
+    objects: &'a str,
 }
 
-/// What a generation's document is.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Content {
-    /// This.
-    Document(Value),
-    /// That of the generation before, with these objects in the place of those that have the same names.
-    Objects(Vec<Object>),
+/// The first line.
+#[derive(Serialize, Deserialize)]
+struct Head<E> {
+    schema: u32,
+    whole: bool,
+    #[serde(flatten)]
+    entry: E,
 }
 
 /// An object as it is from now on.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Object {
+struct Object<N, V> {
     kind: Kind,
     /// Empty for sections.
-    name: Name,
+    name: N,
     /// None: it is gone.
-    value: Option<Value>,
+    value: Option<V>,
+}
+
+/// The last line.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tail {
+    objects: usize,
 }
 
 #[derive(Deserialize)]
@@ -46,28 +55,83 @@ struct Version {
     schema: u32,
 }
 
-#[derive(Serialize)]
-struct Versioned<'a> {
-    schema: u32,
-    #[serde(flatten)]
-    written: &'a Written,
-}
-
-impl Written {
-    /// The text, or what is wrong with it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |error: serde_json::Error| format!("it is damaged, or not the proxy's ({error})");
-        let Version { schema } = serde_json::from_str(text).map_err(wrong)?;
+impl<'a> Written<'a> {
+    /// What is written, or what is wrong with it. The objects are looked at when they are asked for.
+    pub(super) fn parse(text: &'a str) -> Result<Self, String> {
+        let (head, objects) = text.split_once('\n').ok_or("it is damaged, or not the proxy's (it has one line)")?;
+        let Version { schema } = serde_json::from_str(head).map_err(damaged)?;
         if schema != SCHEMA {
             return Err(format!("its schema is {schema}, this program knows {SCHEMA}"));
         }
-        serde_json::from_str(text).map_err(wrong)
+        let Head { whole, entry, .. } = serde_json::from_str(head).map_err(damaged)?;
+        Ok(Written { entry, is_whole: whole, objects })
     }
 
-    pub(super) fn to_text(&self) -> String {
-        let whole = Versioned { schema: SCHEMA, written: self };
-        serde_json::to_string(&whole).expect("its keys are strings") + "\n"
+    /// The document, made of the one before.
+    pub(super) fn onto(&self, before: Document) -> Result<Document, String> {
+        read(self.objects, if self.is_whole { Document::default() } else { before })
     }
+
+    /// The same with this known of it.
+    pub(super) fn with(&self, entry: &Entry) -> String {
+        head(entry, self.is_whole) + self.objects
+    }
+}
+
+/// A generation that is a whole document.
+pub(super) fn whole(entry: &Entry, document: &Document) -> String {
+    head(entry, true) + &lines(document)
+}
+
+/// A generation that differs in these objects from the one before.
+pub(super) fn difference(entry: &Entry, changes: &[Change], document: &Document) -> String {
+    let object = |change: &Change| {
+        let (kind, name) = (change.kind(), change.name().clone());
+        let value = document.object(kind, &name);
+        (kind, name, value)
+    };
+    head(entry, false) + &write(changes.iter().map(object))
+}
+
+/// A whole document, a line for each of its objects.
+pub(super) fn lines(document: &Document) -> String {
+    write(document.objects().map(|(kind, name, value)| (kind, name, Some(value))))
+}
+
+fn head(entry: &Entry, whole: bool) -> String {
+    line(&Head { schema: SCHEMA, whole, entry })
+}
+
+fn write(objects: impl Iterator<Item = (Kind, Name, Option<Node>)>) -> String {
+    let (mut text, mut count) = (String::new(), 0);
+    for (kind, name, value) in objects {
+        text.push_str(&line(&Object { kind, name, value }));
+        count += 1;
+    }
+    text + &line(&Tail { objects: count })
+}
+
+fn line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("its keys are strings") + "\n"
+}
+
+/// A document with the objects of these lines in the place of its own; or what is wrong with them.
+pub(super) fn read(lines: &str, mut document: Document) -> Result<Document, String> {
+    let all = lines.strip_suffix('\n').ok_or("it is damaged: its end is missing")?;
+    let (objects, tail) = all.rsplit_once('\n').unwrap_or(("", all));
+    let Tail { objects: count } = serde_json::from_str(tail).map_err(damaged)?;
+    let mut found = 0;
+    for line in objects.lines() {
+        let Object::<Name, Value> { kind, name, value } = serde_json::from_str(line).map_err(damaged)?;
+        let value = value.map(|value| Node::from(kakei_config::Value::from(&value)));
+        kakei_config::put(kind, &name, value.as_ref(), &mut document).map_err(|error| error.to_string())?;
+        found += 1;
+    }
+    if found == count { Ok(document) } else { Err(format!("it is damaged: {found} of {count} objects are there")) }
+}
+
+fn damaged(error: serde_json::Error) -> String {
+    format!("it is damaged, or not the proxy's ({error})")
 }
 
 /// The name of a generation's file.
@@ -79,38 +143,4 @@ pub(super) fn name(number: u64) -> String {
 pub(super) fn number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".json").filter(|digits| digits.len() == DIGITS)?;
     digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())?
-}
-
-/// What of a document these changes are about, as it is now.
-pub(super) fn objects(changes: &[Change], document: &Document) -> Vec<Object> {
-    let object = |change: &Change| {
-        let (kind, name) = (change.kind(), change.name().clone());
-        let value = document.object(kind, &name).map(|node| node.value.to_json());
-        Object { kind, name, value }
-    };
-    changes.iter().map(object).collect()
-}
-
-/// Put objects into a document that was written as JSON.
-pub(super) fn overlay(document: &mut Value, objects: Vec<Object>) {
-    for Object { kind, name, value } in objects {
-        if name.as_str().is_empty() {
-            put(document, kind.key(), value);
-            continue;
-        }
-        if document.get(kind.key()).is_none() {
-            put(document, kind.key(), Some(Value::Object(Map::new())));
-        }
-        if let Some(all) = document.get_mut(kind.key()) {
-            put(all, name.as_str(), value);
-        }
-    }
-}
-
-fn put(table: &mut Value, key: &str, value: Option<Value>) {
-    let Value::Object(table) = table else { return };
-    match value {
-        Some(value) => drop(table.insert(key.to_owned(), value)),
-        None => drop(table.remove(key)),
-    }
 }

@@ -7,15 +7,14 @@
 mod file;
 mod medium;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use kakei_config::{Change, Document};
 use kakei_proxy::snapshot::Generation;
-use serde_json::Value;
 
-use self::file::{Content, Written};
+use self::file::Written;
 use self::medium::Medium;
 use crate::history::{Entry, GENERATIONS_KEPT};
 
@@ -30,8 +29,10 @@ const APPLIED: &str = "applied.json";
 #[derive(Debug)]
 pub struct Store {
     medium: Medium,
-    /// Those that have a file, and whether it holds a whole document.
-    files: BTreeMap<u64, bool>,
+    /// Those that have a file.
+    files: BTreeSet<u64>,
+    /// Those of them that hold a whole document.
+    wholes: BTreeSet<u64>,
     /// The newest whole one that differences build on; none: the next one is written whole.
     base: Option<Base>,
 }
@@ -89,20 +90,21 @@ impl Store {
             }
             Err(error) => return Err(StoreError::Io { path, doing: "written", error }),
         };
-        Ok(Store { medium, files: BTreeMap::new(), base: None })
+        Ok(Store { medium, files: BTreeSet::new(), wholes: BTreeSet::new(), base: None })
     }
 
     /// A store that lives as long as the process.
     pub fn in_memory() -> Self {
-        Store { medium: Medium::Memory(BTreeMap::new()), files: BTreeMap::new(), base: None }
+        let medium = Medium::Memory(BTreeMap::new());
+        Store { medium, files: BTreeSet::new(), wholes: BTreeSet::new(), base: None }
     }
 
     /// The number that the next generation may have: above all that have a file, readable or not.
     pub fn next(&self) -> Generation {
-        Generation(self.files.keys().next_back().map_or(0, |newest| *newest) + 1)
+        Generation(self.files.last().map_or(0, |newest| *newest) + 1)
     }
 
-    /// Read back what is kept.
+    /// Read back what is kept. Each object of a document is one that can be; whether they go together isn't looked at.
     ///
     /// # Errors
     /// When the directory can't be read. A file that can't be used is no error: it is named in what is found.
@@ -122,14 +124,10 @@ impl Store {
     fn read(&mut self, until: u64) -> Result<Found, StoreError> {
         let names = self.medium.names().map_err(|error| self.failed("read", "", error))?;
         let mut found = Found::default();
-        let mut standing: Option<(u64, Value)> = None;
-        let mut newest = None;
-        for name in names {
+        let mut standing: Option<(u64, Document)> = None;
+        for name in names.into_iter().filter(|name| name != APPLIED) {
             let path = self.medium.path(&name);
             let mut skip = |why: &str| found.skipped.push(format!("{}: {why}", path.display()));
-            if name == APPLIED {
-                continue;
-            }
             let Some(number) = file::number(&name) else {
                 skip("it is none of the proxy's files");
                 continue;
@@ -137,47 +135,33 @@ impl Store {
             if number > until {
                 break;
             }
-            self.files.entry(number).or_insert(false);
-            let written =
-                match self.medium.read(&name).map_err(|error| error.to_string()).and_then(|text| Written::parse(&text))
-                {
-                    Ok(written) if written.entry.generation.0 == number => written,
-                    Ok(_) => {
-                        skip("it holds another generation than its name says");
-                        continue;
-                    }
-                    Err(why) => {
-                        skip(&why);
-                        continue;
-                    }
-                };
-            match (written.content, &mut standing) {
-                (Content::Document(document), _) => {
-                    self.files.insert(number, true);
+            self.files.insert(number);
+            let before = standing.as_ref().filter(|(before, _)| *before + 1 == number).map(|(_, document)| document);
+            match self.read_one(number, before) {
+                Ok((entry, is_whole, document)) => {
+                    self.wholes.extend(is_whole.then_some(number));
                     standing = Some((number, document));
+                    found.entries.push(entry);
                 }
-                (Content::Objects(objects), Some((before, document))) if *before + 1 == number => {
-                    file::overlay(document, objects);
-                    *before = number;
-                }
-                (Content::Objects(_), _) => {
-                    skip("it holds what differs from the generation before, and that can't be read");
-                    continue;
-                }
-            }
-            newest = Some(written.entry.clone());
-            found.entries.push(written.entry);
-        }
-        if let (Some((number, document)), Some(entry)) = (standing, newest) {
-            match kakei_config::parse_json(&document.to_string()) {
-                Ok(document) => found.last = Some((entry, document)),
-                Err(errors) => {
-                    let path = self.medium.path(&file::name(number));
-                    found.skipped.push(format!("{}: its document is not valid: {errors}", path.display()));
-                }
+                Err(why) => skip(&why),
             }
         }
+        found.last = found.entries.last().cloned().zip(standing.map(|(_, document)| document));
         Ok(found)
+    }
+
+    /// A generation: what is known of it, whether it is kept whole, and its document, which may be made of the one before.
+    fn read_one(&self, number: u64, before: Option<&Document>) -> Result<(Entry, bool, Document), String> {
+        let text = self.medium.read(&file::name(number)).map_err(|error| error.to_string())?;
+        let written = Written::parse(&text)?;
+        if written.entry.generation.0 != number {
+            return Err("it holds another generation than its name says".to_owned());
+        }
+        if before.is_none() && !written.is_whole {
+            return Err("it holds what differs from the generation before, and that can't be read".to_owned());
+        }
+        let document = written.onto(before.cloned().unwrap_or_default())?;
+        Ok((written.entry, written.is_whole, document))
     }
 
     /// Keep a generation, which is `changes` from the one before. When it returns, it survives a power cut; with an error,
@@ -191,18 +175,18 @@ impl Store {
             let most = base.whole.max(SMALL);
             base.newest + 1 == number && base.differences < most && base.count < DIFFERENCES
         });
-        let content = match differs {
-            Some(_) => Content::Objects(file::objects(changes, document)),
-            None => Content::Document(document.to_json_value()),
+        let text = match differs {
+            Some(_) => file::difference(entry, changes, document),
+            None => file::whole(entry, document),
         };
-        let text = Written { entry: entry.clone(), content }.to_text();
         let (name, size) = (file::name(number), text.len());
         if let Err(error) = self.medium.write(&name, text) {
             // It may be there without being sure to stay: it must not be read as what was acknowledged.
             let _ = self.medium.remove(&name);
             return Err(self.failed("written", &name, error));
         }
-        self.files.insert(number, differs.is_none());
+        self.files.insert(number);
+        self.wholes.extend(differs.is_none().then_some(number));
         self.base = Some(match differs {
             Some(base) => Base { newest: number, differences: base.differences + size, count: base.count + 1, ..base },
             None => Base { newest: number, whole: size, differences: 0, count: 0 },
@@ -221,6 +205,7 @@ impl Store {
         let removed = self.medium.remove(&name).and_then(|()| self.medium.settle());
         removed.map_err(|error| self.failed("written", &name, error))?;
         self.files.remove(&generation.0);
+        self.wholes.remove(&generation.0);
         Ok(())
     }
 
@@ -233,7 +218,7 @@ impl Store {
         let text = self.medium.read(&name).map_err(|error| self.failed("read", &name, error))?;
         let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
         let written = Written::parse(&text).map_err(|why| self.failed("read", &name, damaged(why)))?;
-        let text = Written { entry: entry.clone(), ..written }.to_text();
+        let text = written.with(entry);
         self.medium.write(&name, text).map_err(|error| self.failed("written", &name, error))
     }
 
@@ -242,23 +227,23 @@ impl Store {
     /// # Errors
     /// When the file can't be written.
     pub fn keep_applied(&mut self, document: &Document) -> Result<(), StoreError> {
-        let text = document.to_json_value().to_string() + "\n";
-        self.medium.write(APPLIED, text).map_err(|error| self.failed("written", APPLIED, error))
+        self.medium.write(APPLIED, file::lines(document)).map_err(|error| self.failed("written", APPLIED, error))
     }
 
     /// The whole document that was applied last; none where that isn't known.
     pub fn applied(&self) -> Option<Document> {
-        kakei_config::parse_json(&self.medium.read(APPLIED).ok()?).ok()
+        file::read(&self.medium.read(APPLIED).ok()?, Document::default()).ok()
     }
 
     /// Forget the oldest, where more are kept than are promised.
     fn prune(&mut self) {
-        let Some((&oldest, _)) = self.files.iter().nth_back(GENERATIONS_KEPT - 1) else { return };
+        let Some(&oldest) = self.files.iter().nth_back(GENERATIONS_KEPT - 1) else { return };
         // Those above it build on it.
-        let base = self.files.range(..=oldest).rev().find(|(_, whole)| **whole).map(|(number, _)| *number);
-        let Some(base) = base else { return };
+        let base = self.wholes.range(..=oldest).next_back();
+        let Some(&base) = base.filter(|base| self.files.first() < Some(base)) else { return };
         let kept = self.files.split_off(&base);
-        for number in std::mem::replace(&mut self.files, kept).into_keys() {
+        self.wholes = self.wholes.split_off(&base);
+        for number in std::mem::replace(&mut self.files, kept) {
             // One that stays is pruned with the next start's.
             let _ = self.medium.remove(&file::name(number));
         }

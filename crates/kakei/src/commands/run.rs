@@ -1,11 +1,11 @@
 //! `kakei run` and `serve`: from a document to a proxy in the foreground.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kakei::config::{self, AccessLog, Admin, Backend, Cluster, Document, Listener, UdpKnobs, WorkerCount, Workers};
-use kakei::control::store::Store;
+use kakei::config::{
+    self, AccessLog, Admin, Backend, Cluster, Document, Listener, Objects, UdpKnobs, WorkerCount, Workers,
+};
 use kakei::control::{Control, Options, Refusal, StartError};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{debug, warn};
@@ -23,31 +23,28 @@ pub(super) fn run(run: Run) -> Result<(), Failure> {
         Some(path) => Source::read(path)?.document()?,
         None => kept(run.state.as_deref().unwrap_or(DEFAULT_STATE))?,
     };
+    let last = run.config.is_none();
     let admin = AdminGiven { socket: run.socket, state: run.state };
     admin.overlay(&mut document);
     // Standard input can be read only once.
     let file = run.config.filter(|path| path.as_os_str() != "-");
-    go(document, file, admin)
+    go(Options { document, origin: "start", seed: kakei::random_seed(), last }, file, admin)
 }
 
-/// The document that ran last.
+/// What stands in for the document that ran last: where that is kept.
 fn kept(directory: &str) -> Result<Document, Failure> {
-    let nothing = || {
-        Failure::usage(format!(
-            "there is nothing to run: give a document with -c FILE, or a state directory that holds one with --state DIR \
-             ({directory} has none)"
-        ))
-    };
     if !Path::new(directory).is_dir() {
-        return Err(nothing());
+        return Err(nothing(directory));
     }
-    let found = Store::open(directory).and_then(|mut store| store.load()).map_err(Failure::refused)?;
-    let Some((_, mut document)) = found.last else {
-        found.skipped.iter().for_each(|skipped| warn!("left out of the state: {skipped}"));
-        return Err(nothing());
-    };
-    document.admin.state = Some(directory.to_owned());
-    Ok(document)
+    let admin = Admin { state: Some(directory.to_owned()), ..Admin::default() };
+    Ok(Document { admin, ..Document::default() })
+}
+
+fn nothing(directory: &str) -> Failure {
+    Failure::usage(format!(
+        "there is nothing to run: give a document with -c FILE, or a state directory that holds one with --state DIR \
+         ({directory} has none)"
+    ))
 }
 
 /// What the command line says about the side doors: it goes before what a document says.
@@ -67,7 +64,8 @@ impl AdminGiven {
 pub(super) fn serve(serve: Serve) -> Result<(), Failure> {
     let document = serve_document(serve)?;
     config::check(&document).map_err(|errors| Failure::usage(errors.to_string()))?;
-    go(document, None, AdminGiven::default())
+    let options = Options { document, origin: "start", seed: kakei::random_seed(), last: false };
+    go(options, None, AdminGiven::default())
 }
 
 fn serve_document(serve: Serve) -> Result<Document, Failure> {
@@ -100,19 +98,18 @@ fn serve_document(serve: Serve) -> Result<Document, Failure> {
         admin: Admin { socket: serve.socket, metrics: serve.metrics, state: None },
         workers: Workers { count: serve.workers.map_or(WorkerCount::Auto, WorkerCount::Fixed), pin: false },
         access_log: AccessLog { to: serve.access_log, ..AccessLog::default() },
-        listeners: BTreeMap::from([("front".into(), listener)]),
-        routes: BTreeMap::new(),
-        clusters: BTreeMap::from([("backends".into(), cluster)]),
-        certificates: BTreeMap::new(),
+        listeners: [("front".into(), listener)].into(),
+        routes: Objects::default(),
+        clusters: [("backends".into(), cluster)].into(),
+        certificates: Objects::default(),
     })
 }
 
-fn go(document: Document, file: Option<PathBuf>, admin: AdminGiven) -> Result<(), Failure> {
+fn go(options: Options, file: Option<PathBuf>, admin: AdminGiven) -> Result<(), Failure> {
     raise_descriptors();
     // Before anything runs, so that no signal finds its default action.
     let signals =
         supervise::Signals::catch().map_err(|error| Failure::refused(format!("signals can't be caught: {error}")))?;
-    let options = Options { document, origin: "start", seed: kakei::random_seed() };
     let control = Control::start(options).map_err(refused)?;
     supervise::Supervisor::new(control, file, admin).run(signals)
 }
@@ -121,6 +118,7 @@ fn go(document: Document, file: Option<PathBuf>, admin: AdminGiven) -> Result<()
 fn refused(error: StartError) -> Failure {
     match error {
         StartError::Refused(Refusal::Invalid(errors)) => Failure::drawn(format!("{errors}\n")),
+        StartError::NothingKept(directory) => nothing(&directory),
         error => Failure::refused(error),
     }
 }

@@ -69,7 +69,7 @@ impl LiveCluster {
         let mut cluster = LiveCluster {
             balancer,
             removed: false,
-            backends: SlotMap::with_key(),
+            backends: SlotMap::with_capacity_and_key(spec.backends.len()),
             members: Vec::new(),
             pools: [Pool::new(), Pool::new()],
             probing: Probing::default(),

@@ -160,7 +160,8 @@ mod tests {
             ..Document::default()
         };
         let shared = Shared { workers: 1, balance_seed: 0 };
-        Arc::clone(Snapshot::compile(&document, Generation(1), shared, None).listeners[0].http.as_ref().unwrap())
+        let snapshot = Snapshot::compile(&document, Generation(1), shared, None);
+        Arc::clone(snapshot.listeners.values().next().unwrap().http.as_ref().unwrap())
     }
 
     fn decide(method: &str, url: &str, fields: &[(&str, &str)]) -> Decided {

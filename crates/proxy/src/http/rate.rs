@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     fn rule(limits: Vec<RateLimit>) -> Rule {
-        Rule::compile(Some(&"r".into()), &Route { rate_limits: limits, ..Route::default() })
+        Rule::compile(Some(&"r".into()), Route { rate_limits: limits, ..Route::default() })
     }
 
     fn admitted(rates: &mut Rates, rule: &Rule, ms: u64, client: &str) -> Result<Vec<Permit>, Duration> {

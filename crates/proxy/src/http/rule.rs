@@ -31,7 +31,7 @@ pub struct Rule {
     /// Which; none: what the listener does with everything else.
     pub route: Option<Name>,
     /// As the operator wrote it.
-    pub spec: Route,
+    pub spec: Arc<Route>,
     pub(crate) action: Action,
     pub(crate) request: Edits,
     pub(crate) response: Edits,
@@ -49,13 +49,16 @@ pub struct Rule {
 impl PartialEq for Rule {
     /// Everything else follows from these.
     fn eq(&self, other: &Self) -> bool {
-        self.route == other.route && self.spec == other.spec && self.is_timed == other.is_timed
+        self.route == other.route
+            && (Arc::ptr_eq(&self.spec, &other.spec) || self.spec == other.spec)
+            && self.is_timed == other.is_timed
     }
 }
 
 impl Rule {
     /// Compile a route of a validated document.
-    pub(crate) fn compile(route: Option<&Name>, spec: &Route) -> Self {
+    pub(crate) fn compile(route: Option<&Name>, spec: impl Into<Arc<Route>>) -> Self {
+        let spec: Arc<Route> = spec.into();
         let regex = match &spec.path {
             PathMatch::Regex(text) => pattern::compile(text),
             _ => None,
@@ -69,7 +72,7 @@ impl Rule {
             (_, _, Some(respond)) => Action::Respond(respond.clone()),
             _ => Action::Split(spec.split.iter().map(|(cluster, weight)| (target(cluster), *weight)).collect()),
         };
-        let (request, response) = (&spec.request, &spec.response);
+        let Route { request, response, .. } = &*spec;
         // What only the service says of a client, no client says of itself.
         let forward = spec.auth.forward.as_ref();
         let removed = [&request.remove[..], forward.map_or(&[], |forward| &forward.copy)].concat();
@@ -84,7 +87,7 @@ impl Rule {
             users: spec.auth.basic.as_ref().map(Users::compile),
             service: forward.map(|forward| Arc::new(asked(&forward.cluster))),
             regex,
-            spec: spec.clone(),
+            spec,
         }
     }
 
@@ -96,7 +99,7 @@ impl Rule {
     /// What a listener does with what no route matches.
     pub(crate) fn default_of(cluster: Name) -> Self {
         let spec = Route { cluster: Some(cluster), on_change: OnChange::Keep, ..Route::default() };
-        Rule::compile(None, &spec)
+        Rule::compile(None, spec)
     }
 
     /// What becomes of a request that matches.
@@ -229,7 +232,7 @@ mod tests {
 
     #[test]
     fn templates_put_the_parts_of_a_path_elsewhere() {
-        let rule = |path: PathMatch| Rule::compile(None, &Route { path, ..Route::default() });
+        let rule = |path: PathMatch| Rule::compile(None, Route { path, ..Route::default() });
         let render = |rule: &Rule, template: &str, path: &str| {
             let mut out = Vec::new();
             rule.render(&Template::new(template), path.as_bytes(), &mut out);

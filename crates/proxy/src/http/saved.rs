@@ -66,7 +66,7 @@ impl Http {
         let contracts = writing.contracts.all.iter().map(|contract| save_contract(contract));
         let rules = writing.rules.all.iter().map(|rule| RuleState {
             route: rule.route.clone(),
-            spec: rule.spec.clone(),
+            spec: kakei_config::Route::clone(&rule.spec),
             is_timed: rule.is_timed,
         });
         HttpState {
@@ -328,9 +328,9 @@ impl Contracts {
         });
         let rules = rules.into_iter().map(|RuleState { route, spec, is_timed }| {
             let own = route.as_ref().and_then(|name| part(&spec.listener)?.table.rule(name));
-            match own.filter(|own| own.spec == spec) {
+            match own.filter(|own| *own.spec == spec) {
                 Some(own) => Arc::clone(own),
-                None => Arc::new(Rule::compile(route.as_ref(), &spec).timed(is_timed)),
+                None => Arc::new(Rule::compile(route.as_ref(), spec).timed(is_timed)),
             }
         });
         Contracts { listeners: listeners.collect(), rules: rules.collect() }

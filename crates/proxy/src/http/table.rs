@@ -1,4 +1,5 @@
-//! Which route a request takes: by host, path, method, fields, query and client. Compiled once for each generation.
+//! Which route a request takes: by host, path, method, fields, query and client. A generation's table is made of the one
+//! before it and of the routes that are other than there, and shares the rest with it.
 //!
 //! Of the routes that match, the most specific wins, whatever the order of the document: an exact host, then the longer
 //! wildcard, then any; an exact path, then the longer regular expression (of equally long ones the first in the
@@ -6,20 +7,20 @@
 //! exactly the same are refused when the document is validated. A lookup costs what the host and the path have in
 //! labels and segments, whatever the number of routes; only regular expressions of one host are tried one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use ipnet::IpNet;
-use kakei_config::{Document, Name, PathMatch, Route, ServerName, ValueMatch};
+use kakei_config::{Name, PathMatch, Route, ServerName, Sorted, ValueMatch};
 use kakei_wire::message::Fields;
 use regex_automata::meta::Regex;
 
 use super::pattern;
 use super::rule::Rule;
 use crate::snapshot::Target;
+use crate::trie::Trie;
 
 /// What is known of a request when it is routed.
 #[derive(Clone, Copy, Debug)]
@@ -48,31 +49,46 @@ struct Entry {
 /// Routes of one host.
 #[derive(Clone, Debug, Default)]
 struct Paths {
-    exact: HashMap<Box<[u8]>, Vec<Entry>, FixedState>,
+    exact: Trie<Box<[u8]>, Vec<Entry>>,
     /// The longer text first.
-    regex: Vec<(String, Regex, Vec<Entry>)>,
-    prefix: HashMap<Box<[u8]>, Vec<Entry>, FixedState>,
-    /// The longest prefix: what is longer need not be looked up.
+    regex: Arc<Vec<Matched>>,
+    prefix: Trie<Box<[u8]>, Vec<Entry>>,
+    /// No prefix is longer: what is need not be looked up.
     longest: usize,
     any: Vec<Entry>,
 }
 
-/// The HTTP routes of one listener.
+/// Routes of one regular expression.
+#[derive(Clone, Debug)]
+struct Matched {
+    text: String,
+    regex: Regex,
+    list: Vec<Entry>,
+}
+
+/// The HTTP routes of one listener. Copies share what they have in common.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    rules: BTreeMap<Name, Arc<Rule>>,
-    exact: HashMap<Arc<str>, Paths, FixedState>,
+    rules: Sorted<Name, Arc<Rule>>,
+    exact: Trie<Arc<str>, Paths>,
     /// By what stands behind `*.`.
-    under: HashMap<Arc<str>, Paths, FixedState>,
+    under: Trie<Arc<str>, Paths>,
     any: Paths,
 }
 
 impl PartialEq for Table {
     /// Everything else follows from the rules.
     fn eq(&self, other: &Self) -> bool {
-        self.rules == other.rules
+        let same = |(_, a, b): (&Name, Option<&Arc<Rule>>, Option<&Arc<Rule>>)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            _ => false,
+        };
+        self.rules.len() == other.rules.len() && self.rules.differences(&other.rules).all(same)
     }
 }
+
+/// A route as it is from now on, and whether the times of its requests are counted by themselves; none: it is gone.
+pub(crate) type Turned<'a> = (&'a Name, Option<(&'a Arc<Route>, bool)>);
 
 /// Why a route doesn't match a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +115,8 @@ impl Entry {
     /// What comes first is looked at first.
     fn order(&self) -> impl Ord + use<> {
         let spec = &self.rule.spec;
-        let source = self.source.map(|source| (std::cmp::Reverse(source.prefix_len()), source));
-        let asks = std::cmp::Reverse(spec.headers.len() + spec.query.len());
+        let source = self.source.map(|source| (Reverse(source.prefix_len()), source));
+        let asks = Reverse(spec.headers.len() + spec.query.len());
         (spec.method.is_empty(), asks, source.is_none(), source, self.rule.route.clone())
     }
 }
@@ -158,9 +174,14 @@ fn decode(text: &str) -> Vec<u8> {
 }
 
 impl Paths {
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.regex.is_empty() && self.prefix.is_empty() && self.any.is_empty()
+    }
+
     fn find<'a>(&'a self, wanted: &Wanted<'a>) -> Option<&'a Arc<Rule>> {
         let exact = self.exact.get(wanted.path).into_iter().flatten();
-        let regex = self.regex.iter().filter(|(_, regex, _)| regex.is_match(wanted.path)).flat_map(|(_, _, list)| list);
+        let regex = self.regex.iter().filter(|matched| matched.regex.is_match(wanted.path));
+        let regex = regex.flat_map(|matched| &matched.list);
         let prefix = self.prefixes(wanted.path).flatten();
         let any = self.any.iter();
         exact.chain(regex).chain(prefix).chain(any).find(|entry| entry.matches(wanted)).map(|entry| &entry.rule)
@@ -177,57 +198,66 @@ impl Paths {
         candidates.filter(|_| !self.prefix.is_empty()).filter_map(|prefix| self.prefix.get(prefix))
     }
 
-    fn at(&mut self, path: &PathMatch) -> &mut Vec<Entry> {
+    /// Change the list of a path.
+    fn change(&mut self, path: &PathMatch, change: impl FnOnce(&mut Vec<Entry>)) {
         match path {
-            PathMatch::Any => &mut self.any,
-            PathMatch::Exact(path) => self.exact.entry(path.as_bytes().into()).or_default(),
+            PathMatch::Any => change(&mut self.any),
+            PathMatch::Exact(path) => self.exact.change(&path.as_bytes().into(), change, Vec::is_empty),
             PathMatch::Prefix(prefix) => {
                 self.longest = self.longest.max(prefix.len());
-                self.prefix.entry(prefix.as_bytes().into()).or_default()
+                self.prefix.change(&prefix.as_bytes().into(), change, Vec::is_empty);
             }
-            PathMatch::Regex(text) => {
-                let at = match self.regex.iter().position(|(known, _, _)| known == text) {
-                    Some(at) => at,
-                    None => {
-                        let Some(regex) = pattern::compile(text) else { return &mut self.any };
-                        self.regex.push((text.clone(), regex, Vec::new()));
-                        self.regex.len() - 1
-                    }
-                };
-                &mut self.regex[at].2
-            }
+            PathMatch::Regex(text) => self.change_regex(text, change),
         }
     }
 
-    fn settle(&mut self) {
-        self.regex.sort_by(|(a, _, _), (b, _, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        let regex = self.regex.iter_mut().map(|(_, _, list)| list);
-        let lists = self.exact.values_mut().chain(self.prefix.values_mut()).chain(regex).chain([&mut self.any]);
-        lists.for_each(|list| list.sort_by_cached_key(Entry::order));
+    fn change_regex(&mut self, text: &str, change: impl FnOnce(&mut Vec<Entry>)) {
+        let before = |known: &Matched| (Reverse(known.text.len()), &*known.text).cmp(&(Reverse(text.len()), text));
+        let all = Arc::make_mut(&mut self.regex);
+        let at = match all.binary_search_by(before) {
+            Ok(at) => at,
+            Err(at) => {
+                // Validation has compiled it once.
+                let Some(regex) = pattern::compile(text) else { return };
+                all.insert(at, Matched { text: text.to_owned(), regex, list: Vec::new() });
+                at
+            }
+        };
+        change(&mut all[at].list);
+        if all[at].list.is_empty() {
+            all.remove(at);
+        }
     }
 }
 
 impl Table {
-    /// The routes of a validated document that refine this listener. What is as it was is shared with `previous`.
-    pub(crate) fn compile(
-        listener: &Name,
-        document: &Document,
-        previous: Option<&Table>,
-        timed: &BTreeSet<&Name>,
-    ) -> Self {
-        let mut table = Table::default();
-        for (name, route) in document.routes.iter().filter(|(_, route)| route.listener == *listener) {
-            let is_timed = timed.contains(name);
-            let is_same = |rule: &&Arc<Rule>| rule.spec == *route && rule.is_timed == is_timed;
-            let old = previous.and_then(|table| table.rules.get(name)).filter(is_same);
-            let made = || Arc::new(Rule::compile(Some(name), route).timed(is_timed));
-            let rule = old.cloned().unwrap_or_else(made);
-            table.add(&rule);
-            table.rules.insert(name.clone(), rule);
+    /// Go over to routes that are other than before.
+    pub(crate) fn turn(&mut self, turned: &[Turned<'_>]) {
+        let mut touched: BTreeSet<(Option<ServerName>, PathMatch)> = BTreeSet::new();
+        let mut touch = |spec: &Route| touched.extend(places(spec).map(|host| (host.cloned(), spec.path.clone())));
+        for &(name, after) in turned {
+            let Some((route, is_timed)) = after else {
+                self.rules.remove(name).iter().for_each(|rule| touch(&rule.spec));
+                continue;
+            };
+            let rule = Arc::new(Rule::compile(Some(name), Arc::clone(route)).timed(is_timed));
+            touch(route);
+            self.add(&rule);
+            self.rules.insert(name.clone(), rule).iter().for_each(|rule| touch(&rule.spec));
         }
-        table.exact.values_mut().chain(table.under.values_mut()).for_each(Paths::settle);
-        table.any.settle();
-        table
+        for (host, path) in touched {
+            self.settle(host.as_ref(), &path);
+        }
+    }
+
+    /// Put a list in order, without what is no route any more.
+    fn settle(&mut self, host: Option<&ServerName>, path: &PathMatch) {
+        let rules = self.rules.clone();
+        let current = |rule: &Arc<Rule>| rule.route.as_ref().and_then(|name| rules.get(name));
+        self.change(host, path, |list| {
+            list.retain(|entry| current(&entry.rule).is_some_and(|rule| Arc::ptr_eq(rule, &entry.rule)));
+            list.sort_by_cached_key(Entry::order);
+        });
     }
 
     fn add(&mut self, rule: &Arc<Rule>) {
@@ -236,18 +266,22 @@ impl Table {
             [] => vec![None],
             some => some.iter().map(|network| Some(network.trunc())).collect(),
         };
-        for source in sources {
-            let entry = || Entry { source, rule: Arc::clone(rule) };
-            for host in &spec.host {
-                let paths = match host {
-                    ServerName::Exact(name) => self.exact.entry(Arc::clone(name)).or_default(),
-                    ServerName::Under(suffix) => self.under.entry(Arc::clone(suffix)).or_default(),
-                };
-                paths.at(&spec.path).push(entry());
+        for host in places(spec) {
+            let entries = sources.iter().map(|source| Entry { source: *source, rule: Arc::clone(rule) });
+            self.change(host, &spec.path, |list| list.extend(entries));
+        }
+    }
+
+    /// Change the list of a host and a path.
+    fn change(&mut self, host: Option<&ServerName>, path: &PathMatch, change: impl FnOnce(&mut Vec<Entry>)) {
+        match host {
+            Some(ServerName::Exact(name)) => {
+                self.exact.change(name, |paths| paths.change(path, change), Paths::is_empty)
             }
-            if spec.host.is_empty() {
-                self.any.at(&spec.path).push(entry());
+            Some(ServerName::Under(suffix)) => {
+                self.under.change(suffix, |paths| paths.change(path, change), Paths::is_empty);
             }
+            None => self.any.change(path, change),
         }
     }
 
@@ -276,7 +310,7 @@ impl Table {
 
     /// Every route, by name.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.rules.values()
+        self.rules.iter().map(|(_, rule)| rule)
     }
 
     /// Whether a route leads where that target does.
@@ -284,6 +318,11 @@ impl Table {
         let Some(name) = &target.route else { return false };
         self.rules.get(name).is_some_and(|rule| rule.leads_to(target))
     }
+}
+
+/// The hosts that a route asks for; none: any.
+fn places(spec: &Route) -> impl Iterator<Item = Option<&ServerName>> {
+    spec.host.iter().map(Some).chain(spec.host.is_empty().then_some(None))
 }
 
 impl Rule {

@@ -1,15 +1,14 @@
 //! The documents of runs of HTTP: three clusters, of which the second is changed and the third is probed; a second
 //! listener that comes and goes; routes by path and method to clusters, elsewhere, to fixed answers, and with rate limits.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fastrand::Rng;
 use kakei_config::{
     AccessLog, Backend, Balance, Cluster, Document, FieldEdits, Health, HttpCheck, HttpKnobs, HttpListener, Listener,
-    LogFormat, Name, OnChange, PassiveCheck, PathMatch, Protocol, RateKey, RateLimit, Redirect, RequestEdits, Respond,
-    Retry, RetryOn, Route, RouteTimeouts, TcpKnobs,
+    LogFormat, Name, Objects, OnChange, PassiveCheck, PathMatch, Protocol, RateKey, RateLimit, Redirect, RequestEdits,
+    Respond, Retry, RetryOn, Route, RouteTimeouts, TcpKnobs,
 };
 
 use super::guards;
@@ -62,7 +61,7 @@ pub(super) fn document(rng: &mut Rng, is_peaceful: bool) -> Document {
         http: http.clone(),
         ..Listener::default()
     };
-    let mut clusters: BTreeMap<Name, Cluster> =
+    let mut clusters: Objects<Cluster> =
         [("one", 1), ("two", 2), ("three", 3)].map(|(name, at)| (name.into(), cluster(at, rng, is_peaceful))).into();
     // A late step makes a probe fail, and in peace nothing may.
     if let Some(three) = clusters.get_mut(&Name::new("three")).filter(|_| !is_peaceful) {
@@ -100,13 +99,13 @@ fn probed(passive: Option<PassiveCheck>, rng: &mut Rng) -> Health {
     }
 }
 
-fn routes(rng: &mut Rng, is_peaceful: bool) -> BTreeMap<Name, Route> {
+fn routes(rng: &mut Rng, is_peaceful: bool) -> Objects<Route> {
     let own = |listener: &str, name: &str, route: Route| Route {
         listener: listener.into(),
         path: PathMatch::Prefix(format!("/{name}")),
         ..route
     };
-    let mut routes: BTreeMap<Name, Route> = BTreeMap::new();
+    let mut routes: Objects<Route> = Objects::default();
     for name in ["one", "two", "three"] {
         let route = route(name, rng, is_peaceful);
         routes.insert(Name::new(format!("aside-{name}")), own("aside", name, route.clone()));

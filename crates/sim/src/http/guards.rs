@@ -166,11 +166,12 @@ pub(super) fn edit(document: &mut Document, aside: &mut Aside, rng: &mut Rng, is
     }
     if aside.routes.is_empty() {
         let routes = ["vouched", "both"].map(Name::new);
-        aside.routes = routes.into_iter().filter_map(|name| document.routes.remove_entry(&name)).collect();
+        aside.routes =
+            routes.into_iter().filter_map(|name| Some((name.clone(), document.routes.remove(&name)?))).collect();
         aside.gate = document.clusters.remove(&Name::new("gate"));
         return;
     }
-    document.routes.append(&mut aside.routes);
+    document.routes.extend(std::mem::take(&mut aside.routes));
     document.clusters.extend(aside.gate.take().map(|gate| (Name::new("gate"), gate)));
     // The second user may have gone, or come, meanwhile.
     let basic = document.routes.get(&Name::new("locked")).and_then(|route| route.auth.basic.clone());

@@ -129,7 +129,9 @@ impl Author {
         let other = Name::new(if name.as_str() == "one" { "two" } else { "one" });
         if !document.clusters.contains_key(&other) || !document.clusters.contains_key(name) {
             let cluster = self.cluster();
-            document.clusters.entry(name.clone()).or_insert(cluster);
+            if !document.clusters.contains_key(name) {
+                document.clusters.insert(name.clone(), cluster);
+            }
             return;
         }
         let ways = document.routes.values_mut().map(|route| &mut route.cluster);
@@ -147,10 +149,10 @@ impl Author {
         match self.rng.u8(0..6) {
             0 => {
                 let backend = self.backend(1);
-                document.clusters.entry(name).or_default().backends.push(backend);
+                cluster(document, name).backends.push(backend);
             }
             1 => {
-                let backends = &mut document.clusters.entry(name).or_default().backends;
+                let backends = &mut cluster(document, name).backends;
                 if !backends.is_empty() {
                     let at = self.rng.usize(0..backends.len());
                     backends.remove(at);
@@ -165,7 +167,7 @@ impl Author {
                 None => {
                     let listener = self.listener(80, false);
                     if let Some(name) = &listener.cluster {
-                        document.clusters.entry(name.clone()).or_default();
+                        cluster(document, name.clone());
                     }
                     document.listeners.insert("plain".into(), listener);
                 }
@@ -178,7 +180,7 @@ impl Author {
             }
             _ => {
                 let on_change = self.on_change();
-                document.clusters.entry(name.clone()).or_default();
+                cluster(document, name.clone());
                 let route = Route {
                     listener: "named".into(),
                     sni: vec![ServerName::Exact("c.test".into())],
@@ -192,4 +194,12 @@ impl Author {
             }
         }
     }
+}
+
+/// The cluster of this name, which is made where there is none.
+fn cluster(document: &mut Document, name: Name) -> &mut Cluster {
+    if !document.clusters.contains_key(&name) {
+        document.clusters.insert(name.clone(), Cluster::default());
+    }
+    document.clusters.get_mut(&name).expect("it was made where it was missing")
 }

@@ -196,7 +196,7 @@ impl World {
             return;
         }
         let next = Generation(self.snapshot.generation.0 + 1);
-        self.snapshot = Arc::new(Snapshot::compile(&self.document, next, SHARED, Some(&self.snapshot)));
+        self.snapshot = Arc::new(crate::compile(&self.document, next, SHARED, Some(&self.snapshot)));
         self.scene.truth.publish(self.now, &self.document);
         self.scene.report.counters.changes += 1;
         self.command(Command::Publish(Arc::clone(&self.snapshot)));

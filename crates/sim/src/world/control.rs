@@ -76,7 +76,7 @@ impl World {
         control.generation += 1;
         let previous = control.snapshot.as_deref();
         let generation = Generation(control.generation);
-        let snapshot = Arc::new(Snapshot::compile(&control.document, generation, control.shared, previous));
+        let snapshot = Arc::new(crate::compile(&control.document, generation, control.shared, previous));
         self.truth.generation(&control.document);
         self.backends.provide(&control.document);
         for listener in control.document.listeners.values() {

@@ -11,6 +11,7 @@ mod generator;
 mod ground;
 mod process;
 mod programs;
+mod reconfigure;
 mod report;
 mod stand;
 mod studies;
@@ -25,11 +26,15 @@ pub fn run(args: &[String]) -> Result<(), String> {
         Some("tcp") => tcp::run(rest),
         Some("http") => http::run(rest),
         Some("tls") => http::secured::run(rest),
+        Some("reconfigure") => reconfigure::run(rest),
         Some("bench-load") => udp::load::run(rest),
         Some("bench-echo") => udp::echo::run(rest),
         Some("bench-streams") => tcp::streams::run(rest),
         Some("bench-requests") => http::requests::run(rest),
-        _ => Err(format!("there is no benchmark `{}`; there are `udp`, `tcp`, `http` and `tls`", args.join(" "))),
+        _ => Err(format!(
+            "there is no benchmark `{}`; there are `udp`, `tcp`, `http`, `tls` and `reconfigure`",
+            args.join(" ")
+        )),
     }
 }
 

@@ -105,7 +105,7 @@ fn whole(folder: &Path, document: &str) -> String {
 }
 
 /// One request, one connection.
-pub(super) fn request(socket: &Path, method: &str, path: &str, body: (&str, &str)) -> Result<(u16, String), String> {
+pub(crate) fn request(socket: &Path, method: &str, path: &str, body: (&str, &str)) -> Result<(u16, String), String> {
     let (kind, body) = body;
     let say = |error: std::io::Error| format!("{method} {path}: {error}");
     let mut stream = UnixStream::connect(socket).map_err(say)?;

@@ -19,6 +19,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use self::http::registry::Libraries;
+pub(crate) use self::kakei::request as admin_request;
 
 /// A program that a check needs, and the Debian package that has it.
 struct Tool {

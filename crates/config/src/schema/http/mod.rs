@@ -14,6 +14,7 @@ pub(super) use backends::{HTTP_CHECK, HTTP_KNOBS, STICKY, Statuses};
 pub(super) use fields::{FIELD_MATCHES, PARAMETER_MATCHES};
 pub(super) use listener::{ERRORS, HTTP_LISTENER};
 pub(super) use paths::PathOf;
+pub(crate) use paths::patterns_bytes;
 pub(crate) use route::ACTIONS;
 pub(super) use route::{RATE_LIMIT, REDIRECT, REQUEST, RESPOND, RESPONSE, RETRY, SPLIT, TIMEOUTS, settle};
 pub(super) use text::{HostMatch, Method};

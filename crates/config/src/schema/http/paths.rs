@@ -6,7 +6,7 @@ use regex_automata::util::syntax;
 use super::text::Text;
 use crate::bounds::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES};
 use crate::diagnostics::{Collector, quoted};
-use crate::model::PathMatch;
+use crate::model::{Document, PathMatch};
 use crate::schema::values::{mismatch, text};
 use crate::schema::{At, Codec};
 use crate::tree::{Entry, Value};
@@ -134,6 +134,15 @@ fn pattern(at: &At<'_>, problems: &mut Collector) -> Option<String> {
             None
         }
     }
+}
+
+/// What the regular expressions of a valid document take together, in bytes: as much as those of its parts together.
+pub(crate) fn patterns_bytes(document: &Document) -> usize {
+    let patterns = document.routes.values().filter_map(|route| match &route.path {
+        PathMatch::Regex(pattern) => compile(pattern).ok(),
+        PathMatch::Any | PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+    });
+    patterns.map(|pattern| pattern.memory_usage()).sum()
 }
 
 /// A path with places for parts of the one that matched.

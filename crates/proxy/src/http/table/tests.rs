@@ -1,7 +1,6 @@
 //! The table against a naive reference: the rule as the documentation words it.
 
-use std::cmp::Reverse;
-
+use kakei_config::Objects;
 use kakei_wire::message::Field;
 use proptest::prelude::*;
 
@@ -68,18 +67,30 @@ fn rank<'a>(route: &'a Route, wanted: &Wanted<'_>) -> Option<Rank<'a>> {
     matches.then_some((host, path, !route.method.is_empty(), route.headers.len() + route.query.len()))
 }
 
+/// A table of these routes, made of one of those.
+fn turned(mut table: Table, before: &Objects<Route>, after: &Objects<Route>) -> Table {
+    let turned = before.differences(after).map(|(name, _, after)| (name, after.map(|route| (route, false))));
+    table.turn(&turned.collect::<Vec<_>>());
+    table
+}
+
 proptest! {
     #[test]
     fn the_most_specific_route_wins(
         routes in proptest::collection::vec(route(), 0..10),
+        before in proptest::collection::vec(proptest::option::of(route()), 0..12),
         host in proptest::sample::select(&HOSTS[..]),
         path in proptest::sample::select(&["/", "/a", "/a/b", "/a/b/c", "/a/b/c/d", "/ab", "/abc", "/x/y", "/a/"][..]),
         method in proptest::sample::select(&METHODS[..]),
         (field, query) in (any::<bool>(), any::<bool>()),
     ) {
-        let named = routes.iter().enumerate().map(|(n, route)| (Name::new(format!("r{n}")), route.clone()));
-        let document = Document { routes: named.collect(), ..Document::default() };
-        let table = Table::compile(&"l".into(), &document, None, &BTreeSet::new());
+        let named = |(n, route): (usize, &Route)| (Name::new(format!("r{n}")), route.clone());
+        let after: Objects<Route> = routes.iter().enumerate().map(named).collect();
+        // Some routes are as they were before, the others other ones, or new.
+        let before = before.iter().enumerate().filter_map(|(n, route)| Some(named((n, route.as_ref().or(routes.get(n))?))));
+        let before: Objects<Route> = before.collect();
+        let mut table = turned(Table::default(), &Objects::default(), &before);
+        table = turned(table, &before, &after);
         let bytes = b"X-A: 1\r\n";
         let list = [Field { start: 0, name: 3, known: None, value: 5, value_len: 1, end: 8 }];
         let wanted = Wanted {
@@ -90,9 +101,13 @@ proptest! {
             fields: if field { Fields::new(bytes, &list) } else { Fields::EMPTY },
             query: query.then_some("q=1"),
         };
-        let best = document.routes.values().filter_map(|route| rank(route, &wanted)).max();
+        let best = after.values().filter_map(|route| rank(route, &wanted)).max();
         let found = table.find(&wanted).map(|rule| rank(&rule.spec, &wanted).expect("what is found matches"));
         prop_assert_eq!(found, best);
+        let whole = turned(Table::default(), &Objects::default(), &after);
+        let route = |table: &Table| table.find(&wanted).map(|rule| rule.route.clone());
+        prop_assert_eq!(route(&table), route(&whole));
+        prop_assert_eq!(&table, &whole);
         for rule in table.rules() {
             prop_assert_eq!(rule.mismatch(&wanted).is_none(), rank(&rule.spec, &wanted).is_some());
         }
@@ -107,13 +122,11 @@ fn what_stays_is_shared_with_the_table_before() {
         cluster: Some("c".into()),
         ..Route::default()
     };
-    let document = |second: &str| Document {
-        routes: [("one".into(), route("/one")), ("two".into(), route(second))].into(),
-        ..Document::default()
-    };
-    let before = Table::compile(&"l".into(), &document("/two"), None, &BTreeSet::new());
-    let after = Table::compile(&"l".into(), &document("/other"), Some(&before), &BTreeSet::new());
-    let same = |name: &str| Arc::ptr_eq(&before.rules[&Name::from(name)], &after.rules[&Name::from(name)]);
+    let routes = |second: &str| [("one".into(), route("/one")), ("two".into(), route(second))].into();
+    let (first, second) = (routes("/two"), routes("/other"));
+    let before = turned(Table::default(), &Objects::default(), &first);
+    let after = turned(before.clone(), &first, &second);
+    let same = |name: &str| Arc::ptr_eq(before.rule(&name.into()).unwrap(), after.rule(&name.into()).unwrap());
     assert!(same("one") && !same("two"));
     assert_ne!(before, after);
 }

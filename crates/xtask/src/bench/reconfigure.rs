@@ -1,0 +1,246 @@
+//! What a change costs, by how much there is that it doesn't change: a real `kakei run` with N routes and clusters, changed
+//! object by object over its admin socket. Loads nothing else.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::args::Options;
+use super::ground::{Tools, free_port};
+use super::process::{Running, Usage, usage};
+use super::{print, say};
+use crate::interop::admin_request;
+
+const HELP: &str = "\
+cargo xtask bench reconfigure [--smoke]
+
+Starts `kakei run` with N HTTP routes and as many clusters, and gives one route or cluster after the other another value:
+how long each change takes from its request to its acknowledgement, what it costs, and what memory is taken. The state is
+kept in memory (/dev/shm), so that no disk is measured; `--disk` keeps it in the temporary directory.
+
+  --sizes N,N      how many routes and clusters (100,10000,100000)
+  --changes N      how many changes of each kind (1000)
+  --json FILE      write the figures there too
+  --kakei FILE     the program to measure (the release build)
+  --no-build       take the release build as it is
+  --disk           keep the state where other temporary files are
+  --smoke          a few changes of small documents: does it run at all
+";
+
+/// The longest time in which it must be ready.
+const START: Duration = Duration::from_secs(120);
+
+/// Run it as `args` have it.
+pub(super) fn run(args: &[String]) -> Result<(), String> {
+    if args.iter().any(|a| a == "--help" || a == "-h") {
+        print(HELP);
+        return Ok(());
+    }
+    let flags = ["smoke", "no-build", "no-realtime", "disk"];
+    let options = Options::read(args, &flags, &["sizes", "changes", "json", "kakei"])?;
+    let tools = Tools::prepare(&options)?;
+    let smoke = options.flag("smoke");
+    let sizes = options.list("sizes").unwrap_or_else(|| {
+        let sizes: &[&str] = if smoke { &["10", "1000"] } else { &["100", "10000", "100000"] };
+        sizes.iter().map(|size| (*size).to_owned()).collect()
+    });
+    let changes: usize = options.get("changes", if smoke { 20 } else { 1_000 })?;
+    let mut rows = Vec::new();
+    for size in sizes {
+        let size: usize = size.parse().map_err(|_| format!("`{size}` is no number of routes"))?;
+        say(&format!("{size} routes and clusters"));
+        rows.push(Measured::of(&tools, size, changes.max(1), options.flag("disk"))?);
+    }
+    print(&table(&rows));
+    if let Some(file) = options.text("json") {
+        let all: Vec<Value> = rows.iter().map(Measured::json).collect();
+        std::fs::write(file, format!("{:#}\n", Value::from(all))).map_err(|e| format!("{file}: {e}"))?;
+    }
+    Ok(())
+}
+
+/// What was measured of one size.
+struct Measured {
+    size: usize,
+    document: usize,
+    start: Duration,
+    started: u64,
+    /// Of clusters, then of routes.
+    kinds: [Changed; 2],
+    restart: Duration,
+    restarted: u64,
+}
+
+/// What changes of one kind of object came to.
+struct Changed {
+    kind: &'static str,
+    p50: Duration,
+    p99: Duration,
+    longest: Duration,
+    cpu: Duration,
+    rss: u64,
+}
+
+impl Measured {
+    fn of(tools: &Tools, size: usize, changes: usize, disk: bool) -> Result<Measured, String> {
+        let stage = Stage::new(tools, size, disk)?;
+        let text = document(size, free_port()?);
+        std::fs::write(stage.file(), &text).map_err(|e| e.to_string())?;
+        let file = stage.file().display().to_string();
+        let (running, start) = stage.start(tools, &["-c", &file])?;
+        let started = usage(running.pid()).rss;
+        let kinds = [stage.change(&running, "cluster", changes)?, stage.change(&running, "route", changes)?];
+        drop(running);
+        let (running, restart) = stage.start(tools, &[])?;
+        let restarted = usage(running.pid()).rss;
+        Ok(Measured { size, document: text.len(), start, started, kinds, restart, restarted })
+    }
+
+    fn json(&self) -> Value {
+        let kind = |of: &Changed| {
+            let [p50, p99, longest, cpu] = [of.p50, of.p99, of.longest, of.cpu].map(|time| time.as_secs_f64() * 1e3);
+            json!({ "kind": of.kind, "p50_ms": p50, "p99_ms": p99, "max_ms": longest, "cpu_ms": cpu, "rss": of.rss })
+        };
+        json!({
+            "size": self.size, "document": self.document, "start_s": self.start.as_secs_f64(), "start_rss": self.started,
+            "changes": self.kinds.iter().map(kind).collect::<Vec<_>>(),
+            "restart_s": self.restart.as_secs_f64(), "restart_rss": self.restarted,
+        })
+    }
+}
+
+fn table(rows: &[Measured]) -> String {
+    let mut text = "| routes and clusters | start | memory | changed | p50 | p99 | longest | CPU a change | memory after | start from state | memory |\n\
+                    |---|---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    let mib = |bytes: u64| bytes >> 20;
+    for row in rows {
+        for of in &row.kinds {
+            let [p50, p99, longest, cpu] = [of.p50, of.p99, of.longest, of.cpu].map(|time| time.as_secs_f64() * 1e3);
+            let (start, restart) = (row.start.as_secs_f64(), row.restart.as_secs_f64());
+            let line = format!(
+                "| {} | {start:.2} s | {} MiB | {} | {p50:.2} ms | {p99:.2} ms | {longest:.1} ms | {cpu:.2} ms | {} MiB | {restart:.2} s | {} MiB |",
+                row.size,
+                mib(row.started),
+                of.kind,
+                mib(of.rss),
+                mib(row.restarted),
+            );
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    text
+}
+
+/// As many routes of one listener, each to a cluster of its own.
+fn document(size: usize, port: u16) -> String {
+    let mut text =
+        format!("[workers]\ncount = 2\n[listeners.web]\nprotocol = \"http\"\nbind = [\"127.0.0.1:{port}\"]\n");
+    for n in 0..size {
+        let backend = 1_000 + n % 60_000;
+        // Writing into a string can't fail.
+        let _ = write!(
+            text,
+            "[routes.r{n}]\nlistener = \"web\"\nhost = [\"h{n}.example.com\"]\ncluster = \"c{n}\"\n\
+             [clusters.c{n}]\nbackends = [\"127.0.0.1:{backend}\"]\n"
+        );
+    }
+    text
+}
+
+/// Where one size is measured.
+struct Stage {
+    size: usize,
+    folder: PathBuf,
+    state: PathBuf,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // The next run has a folder of its own.
+        let _ = std::fs::remove_dir_all(&self.state);
+    }
+}
+
+impl Stage {
+    fn new(tools: &Tools, size: usize, disk: bool) -> Result<Stage, String> {
+        let folder = tools.dir.join(format!("reconfigure-{size}"));
+        std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let memory = PathBuf::from(format!("/dev/shm/kakei-bench-{}-{size}", std::process::id()));
+        let state = if disk { folder.join("state") } else { memory };
+        Ok(Stage { size, folder, state })
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join("kakei.toml")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("kakei.sock")
+    }
+
+    /// Start it, and wait until it is ready.
+    fn start(&self, tools: &Tools, arguments: &[&str]) -> Result<(Running, Duration), String> {
+        let mut words = vec!["run".to_owned()];
+        words.extend(arguments.iter().map(|word| (*word).to_owned()));
+        words.extend(["--state".to_owned(), self.state.display().to_string()]);
+        words.extend(["-s".to_owned(), self.socket().display().to_string()]);
+        let log = self.folder.join("kakei.log");
+        let begun = Instant::now();
+        let cores = format!("0-{}", std::thread::available_parallelism().map_or(0, |n| n.get() - 1));
+        let mut running = Running::start(tools.place(&cores), &tools.kakei, &words, &log)?;
+        while begun.elapsed() < START {
+            if admin_request(&self.socket(), "GET", "/readyz", ("text/plain", ""))
+                .is_ok_and(|(status, _)| status == 200)
+            {
+                return Ok((running, begun.elapsed()));
+            }
+            if !running.alive() {
+                return Err(format!("kakei ended:\n{}", std::fs::read_to_string(log).unwrap_or_default()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(format!("kakei was not ready within {} s", START.as_secs()))
+    }
+
+    /// Give one object after the other another value.
+    fn change(&self, running: &Running, kind: &'static str, changes: usize) -> Result<Changed, String> {
+        let mut times = Vec::with_capacity(changes);
+        let before = usage(running.pid());
+        for n in 0..changes {
+            // All over the document, and each time another value.
+            let (at, seconds) = (n * 7_919 % self.size, n % 50 + 10);
+            let value = match kind {
+                "route" => json!({ "timeouts": { "request": format!("{seconds}s") } }),
+                _ => json!({ "slow_start": format!("{seconds}s") }),
+            };
+            let name = format!("{}{at}", &kind[..1]);
+            let body = json!([{ "change": "set", "kind": kind, "name": name, "value": value }]).to_string();
+            let begun = Instant::now();
+            let (status, said) = admin_request(&self.socket(), "POST", "/v1/changes", ("application/json", &body))?;
+            times.push(begun.elapsed());
+            if status != 200 {
+                return Err(format!("{body} was answered by {status}: {said}"));
+            }
+        }
+        let Usage { cpu_ns, .. } = usage(running.pid()).since(before);
+        times.sort_unstable();
+        let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)];
+        let cpu = Duration::from_nanos(cpu_ns) / u32::try_from(changes).unwrap_or(u32::MAX);
+        let rss = usage(running.pid()).rss;
+        Ok(Changed { kind, p50: at(50), p99: at(99), longest: at(100), cpu, rss })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::document;
+
+    #[test]
+    fn what_is_measured_is_a_document() {
+        let document = kakei_config::parse_toml(&document(3, 1)).unwrap();
+        assert_eq!((document.routes.len(), document.clusters.len()), (3, 3));
+    }
+}
