@@ -108,7 +108,7 @@ fn materials() -> Materials {
         fingerprint: [0; 32],
     };
     let certificates = [("echo".into(), Arc::new(certificate))].into();
-    Materials { certificates, tickets: TicketKeys::new(&provider), provider: Some(provider) }
+    Materials { certificates, tickets: TicketKeys::new(&provider), provider: Some(provider), ..Materials::default() }
 }
 
 impl Room {
