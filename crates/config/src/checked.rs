@@ -9,7 +9,9 @@ use std::sync::Arc;
 use crate::bounds::{MAX_OVERLAPS, MAX_PATTERNS_BYTES};
 use crate::diagnostics::Diagnostics;
 use crate::diff::Kind;
-use crate::model::{BackendAddress, Cluster, Document, Listener, Name, Protocol, Route};
+use crate::model::{
+    Backend, BackendAddress, ClientCertificateMode, Cluster, Document, Listener, Name, Protocol, Route,
+};
 use crate::sorted::Sorted;
 use crate::{schema, validate};
 
@@ -113,9 +115,11 @@ impl Checked {
         self.costs.are_bounded()
     }
 
-    /// Whether it is a listener whose routes are judged otherwise from now on: by another protocol, or by none.
+    /// Whether it is a listener whose routes are judged otherwise from now on: by another protocol or by none, by what it
+    /// asks of clients.
     fn turns(&self, next: &Document, (kind, name): &Object) -> bool {
-        *kind == Kind::Listener && protocol(&self.document, name) != protocol(next, name)
+        let of = |document| (protocol(document, name), asks_for_certificates(document, name));
+        *kind == Kind::Listener && of(&self.document) != of(next)
     }
 
     /// The objects that have to do with something.
@@ -140,7 +144,7 @@ impl Checked {
                     Some(route) => matched(route, protocol(whole, &route.listener)),
                     None => Vec::new(),
                 },
-                Kind::Cluster if whole.clusters.get(&name).is_none_or(is_local) => vec![topic(&naming)],
+                Kind::Cluster if whole.clusters.get(&name).is_none_or(is_special) => vec![topic(&naming)],
                 Kind::Certificate if !whole.certificates.contains_key(&name) => vec![topic(&naming)],
                 _ => Vec::new(),
             };
@@ -167,8 +171,9 @@ impl Checked {
                 named_by_route(route).for_each(|(kind, name)| self.add(part, kind, name));
             }
             Kind::Cluster => {
-                let cluster = whole.clusters.shared(name).cloned();
-                cluster.and_then(|cluster| part.clusters.insert_shared(name.clone(), cluster));
+                let Some(cluster) = whole.clusters.shared(name) else { return };
+                part.clusters.insert_shared(name.clone(), Arc::clone(cluster));
+                named_by_cluster(cluster).for_each(|(kind, name)| self.add(part, kind, name));
             }
             Kind::Certificate => {
                 let certificate = whole.certificates.shared(name).cloned();
@@ -207,9 +212,15 @@ fn protocol(document: &Document, listener: &Name) -> Option<Protocol> {
     document.listeners.get(listener).map(|listener| listener.protocol)
 }
 
-/// Whether it has a backend that not every listener can lead to.
-fn is_local(cluster: &Cluster) -> bool {
-    cluster.backends.iter().any(|backend| matches!(backend.address, BackendAddress::Unix(_)))
+fn asks_for_certificates(document: &Document, listener: &Name) -> Option<ClientCertificateMode> {
+    let tls = document.listeners.get(listener)?.tls.as_ref()?;
+    tls.client_certificates.as_ref().map(|clients| clients.mode)
+}
+
+/// Whether it is one that not every listener can lead to.
+fn is_special(cluster: &Cluster) -> bool {
+    let is_local = |backend: &Backend| matches!(backend.address, BackendAddress::Unix(_));
+    cluster.tls.is_some() || cluster.backends.iter().any(is_local)
 }
 
 /// All that an object of this document has to do with.
@@ -224,6 +235,9 @@ fn ties(document: &Document, (kind, name): &Object) -> BTreeSet<(u64, Kind, Name
             topics.extend(named_by_route(route).map(|(kind, name)| topic(&Topic::Named(kind, name))));
             topics
         }),
+        Kind::Cluster => document.clusters.get(name).map_or_else(Vec::new, |cluster| {
+            named_by_cluster(cluster).map(|(kind, name)| topic(&Topic::Named(kind, name))).collect()
+        }),
         _ => Vec::new(),
     };
     topics.into_iter().map(|topic| (topic, *kind, name.clone())).collect()
@@ -236,6 +250,11 @@ fn all_ties(document: &Document, objects: &BTreeSet<Object>) -> Sorted<(u64, Kin
 fn named_by_listener(listener: &Listener) -> impl Iterator<Item = (Kind, &Name)> {
     let tls = listener.tls.iter().flat_map(|tls| tls.certificates.iter().chain(&tls.default));
     listener.cluster.iter().map(|name| (Kind::Cluster, name)).chain(tls.map(|name| (Kind::Certificate, name)))
+}
+
+fn named_by_cluster(cluster: &Cluster) -> impl Iterator<Item = (Kind, &Name)> {
+    let certificate = cluster.tls.iter().filter_map(|tls| tls.certificate.as_ref());
+    certificate.map(|name| (Kind::Certificate, name))
 }
 
 fn named_by_route(route: &Route) -> impl Iterator<Item = (Kind, &Name)> {

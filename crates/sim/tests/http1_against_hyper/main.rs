@@ -209,7 +209,10 @@ fn mutations_are_read_as_hyper_reads_them_or_refused_by_design() {
     let corpus = bytes(cases());
     let mut rng = Rng::with_seed(4);
     let mutations = (0..MUTATIONS).map(|_| mutated(&mut rng, (&corpus, &readable)));
-    let seen = compare_all(corpus.iter().cloned().chain(mutations));
+    let trailers = "A: b\r\n".repeat(70);
+    let many =
+        format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}\r\n").into_bytes();
+    let seen = compare_all(corpus.iter().cloned().chain([many]).chain(mutations));
     assert!(seen[&Relation::Same] >= MUTATIONS / 10 && seen[&Relation::BothRefuse] >= MUTATIONS / 10, "{seen:#?}");
     for (why, reason) in STRICTER {
         assert!(seen.contains_key(&Relation::Stricter(reason)), "nothing is refused for {why:?} alone: {seen:#?}");
