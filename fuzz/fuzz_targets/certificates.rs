@@ -3,7 +3,7 @@
 #![no_main]
 
 #[path = "../../crates/control/src/certificates/read.rs"]
-#[allow(dead_code, reason = "staples are not read here")]
+#[expect(dead_code, reason = "staples are not read here")]
 mod read;
 #[path = "../../crates/control/src/wall.rs"]
 #[expect(dead_code, reason = "of the calendar little is needed")]
