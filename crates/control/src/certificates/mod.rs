@@ -6,11 +6,13 @@ mod read;
 mod tickets;
 mod trust;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kakei_config::{ClientCertificates, ClusterTls, Diagnostics, Document, Fault, Name, Pem, Written};
+use kakei_config::{
+    ClientCertificates, Cluster, ClusterTls, Diagnostics, Document, Fault, Name, Objects, Pem, Written,
+};
 use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
@@ -48,6 +50,9 @@ pub struct Certificates {
     /// Where its keys are kept; none: nowhere.
     kept: Option<Kept>,
     held: BTreeMap<Name, Held>,
+    /// The clusters that were looked through, and those of them whose backends are spoken to in TLS.
+    clusters: Objects<Cluster>,
+    secured: BTreeSet<Name>,
     /// Who may vouch for backends, by how the document names them; without a name: whoever the system trusts.
     trusted: BTreeMap<Option<Pem>, Trusted>,
     /// Whose certificates count no longer.
@@ -138,6 +143,8 @@ impl Default for Certificates {
             tickets,
             kept: None,
             held: BTreeMap::new(),
+            clusters: Objects::default(),
+            secured: BTreeSet::new(),
             trusted: BTreeMap::new(),
             revoked: BTreeMap::new(),
         }
@@ -170,21 +177,35 @@ impl Certificates {
             );
             held.insert(name.clone(), one);
         }
-        let others = self.load_others(document);
+        let secured = self.secured_of(document);
+        let others = self.load_others(document, &secured);
         faults.extend(others.faults);
         renewed.extend(others.renewed);
         warnings.extend(others.warnings);
-        let certificates = Certificates { held, trusted: others.trusted, revoked: others.revoked, ..self.clone() };
+        let (trusted, revoked, clusters) = (others.trusted, others.revoked, document.clusters.clone());
+        let certificates = Certificates { held, trusted, revoked, clusters, secured, ..self.clone() };
         match faults.is_empty() {
             true => Ok(Loaded { certificates, renewed, warnings }),
             false => Err(faults),
         }
     }
 
+    /// The clusters whose backends are spoken to in TLS. It costs what of the clusters is other than in those before.
+    fn secured_of(&self, document: &Document) -> BTreeSet<Name> {
+        let mut secured = self.secured.clone();
+        for (name, _, after) in self.clusters.differences(&document.clusters) {
+            match after.is_some_and(|cluster| cluster.tls.is_some()) {
+                true => drop(secured.insert(name.clone())),
+                false => drop(secured.remove(name)),
+            }
+        }
+        secured
+    }
+
     /// Those who may vouch for the backends of clusters and for clients of listeners, and who of these counts no longer.
-    fn load_others(&self, document: &Document) -> Others {
+    fn load_others(&self, document: &Document, secured: &BTreeSet<Name>) -> Others {
         let mut others = Others::default();
-        let secured = document.clusters.iter().filter_map(|(name, cluster)| Some((name, cluster.tls.as_ref()?)));
+        let secured = secured.iter().filter_map(|name| Some((name, document.clusters.get(name)?.tls.as_ref()?)));
         for (name, ClusterTls { ca, verify, .. }) in secured {
             let warning = format!("cluster {name}: `tls.verify` is off: whoever is in the way can be its backends");
             match verify {
