@@ -26,6 +26,15 @@ fn a_part_of_one_is_none() {
     }
 }
 
+#[test]
+fn a_year_of_many_digits_is_none() {
+    let element = |tag: u8, content: &[u8]| [&[tag, 0x81, content.len() as u8], content].concat();
+    let validity = [element(0x17, b"250101000000Z"), element(0x18, "9".repeat(60).as_bytes())].concat();
+    let parts: [(u8, &[u8]); 6] = [(2, &[1]), (0x30, &[]), (0x30, &[]), (0x30, &validity), (0x30, &[]), (0x30, &[])];
+    let parts = parts.map(|(tag, content)| element(tag, content)).concat();
+    assert_eq!(subject(&element(0x30, &element(0x30, &parts))), Err(Malformed));
+}
+
 fn is_harmless(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }

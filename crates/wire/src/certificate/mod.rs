@@ -71,6 +71,9 @@ fn not_after(validity: &[u8]) -> Result<Option<i64>, Malformed> {
     let until = validity.next()?.ok_or(Malformed)?.content;
     // RFC 5280, section 4.1.2.5: two digits of the year until 2049, and then four.
     let (year, rest) = until.split_at_checked(until.len().saturating_sub(11)).ok_or(Malformed)?;
+    if !matches!(year.len(), 2 | 4) {
+        return Err(Malformed);
+    }
     let number = |digits: &[u8]| {
         let digit = |number: i64, byte: &u8| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'));
         digits.iter().try_fold(0, digit).ok_or(Malformed)
