@@ -269,7 +269,8 @@ impl Run {
 
     fn outcome(self) -> Result<Outcome, String> {
         let got = self.client.map_or(self.got, |(_, stream)| stream.got);
-        let records = self.records.into_iter().map(|(status, reason)| (status.map(alike), reason)).collect();
+        let records =
+            self.records.into_iter().map(|(status, reason)| (status.map(alike), alike_reason(reason))).collect();
         let mut seen = Vec::new();
         for (_, stream) in &self.servers {
             let mut bytes = Cursor::new(&stream.got);
@@ -318,6 +319,14 @@ impl Stream {
 /// A head that can't be read may be refused for what is wrong with it first or for its length, as soon as either is seen.
 fn alike(status: u16) -> u16 {
     if matches!(status, 414 | 431 | 501 | 505) { 400 } else { status }
+}
+
+/// The same of the reasons.
+fn alike_reason(reason: CloseReason) -> CloseReason {
+    match reason {
+        CloseReason::TooLarge | CloseReason::NotAllowed => CloseReason::BadRequest,
+        other => other,
+    }
 }
 
 /// What a client got, answer by answer.

@@ -23,12 +23,13 @@ impl Head {
     /// The head at the begin of some bytes; none: it isn't there yet.
     pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, String> {
         let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-        let text = std::str::from_utf8(&bytes[..end]).map_err(|_| "a head that isn't text")?;
+        // Values may hold bytes that are no text of any kind (RFC 9110 5.5): each is a letter here.
+        let text: String = bytes[..end].iter().map(|byte| char::from(*byte)).collect();
         let mut lines = text.split("\r\n");
         let line = lines.next().unwrap_or_default().to_owned();
         let field = |line: &str| {
-            let (name, value) = line.split_once(": ").ok_or_else(|| format!("a field without a colon: {line:?}"))?;
-            Ok((name.to_ascii_lowercase(), value.to_owned()))
+            let (name, value) = line.split_once(':').ok_or_else(|| format!("a field without a colon: {line:?}"))?;
+            Ok((name.to_ascii_lowercase(), value.trim_matches([' ', '\t']).to_owned()))
         };
         let fields = lines.map(field).collect::<Result<Vec<_>, String>>()?;
         Ok(Some(Head { line, fields, len: end + 4 }))
