@@ -3,6 +3,12 @@
 /// Times in buckets an eighth of an octave wide.
 pub(super) struct Delays(Vec<u64>);
 
+impl Default for Delays {
+    fn default() -> Delays {
+        Delays::new()
+    }
+}
+
 impl Delays {
     pub(super) fn new() -> Delays {
         Delays(vec![0; 64 * 8])
@@ -11,6 +17,11 @@ impl Delays {
     pub(super) fn add(&mut self, ns: u64) {
         let bucket = ((ns.max(1) as f64).log2() * 8.0) as usize;
         self.0[bucket.min(64 * 8 - 1)] += 1;
+    }
+
+    /// Take in what `other` has.
+    pub(super) fn join(&mut self, other: &Delays) {
+        self.0.iter_mut().zip(&other.0).for_each(|(here, there)| *here += there);
     }
 
     /// The upper edge of the bucket below which a share `q` of the times lies; 0 without any.

@@ -19,7 +19,7 @@ pub(super) struct Running {
 /// What `/proc` says a process tree has used so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
-    /// Nanoseconds on a CPU, all threads.
+    /// Nanoseconds on a CPU, all threads, and what processes have used that have ended (by the kernel's ticks).
     pub(super) cpu_ns: u64,
     /// Clock ticks in user mode, sampled by the kernel.
     pub(super) user_ticks: u64,
@@ -137,6 +137,14 @@ pub(super) fn tree_of(root: u32) -> Vec<u32> {
     tree
 }
 
+/// How many processes the tree below `root` has.
+pub(super) fn count(root: u32) -> usize {
+    tree_of(root).len()
+}
+
+/// A tick of the kernel's `stat` files, whatever its own clock runs at.
+const TICK_NS: u64 = 10_000_000;
+
 /// What the process tree below `root` has used.
 pub(super) fn usage(root: u32) -> Usage {
     let mut sum = Usage::default();
@@ -150,6 +158,7 @@ pub(super) fn usage(root: u32) -> Usage {
             let ticks = |i: usize| fields.get(i).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
             sum.user_ticks += ticks(11);
             sum.system_ticks += ticks(12);
+            sum.cpu_ns += (ticks(13) + ticks(14)) * TICK_NS;
         }
         sum.rss += status_bytes(&format!("{dir}/status"), "VmRSS:");
     }
@@ -201,6 +210,20 @@ mod tests {
         let spent = usage(me).since(before);
         assert!(spent.cpu_ns > 1_000_000, "{spent:?}");
         assert!(before.rss > 100_000);
+    }
+
+    #[test]
+    fn what_has_ended_is_counted_still() {
+        let log = std::env::temp_dir().join(format!("kakei-bench-ended-{}.log", std::process::id()));
+        let script = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done";
+        let words = ["-c".to_owned(), format!("sh -c '{script}'; echo over; sleep 30")];
+        let place = Place { cores: "0", realtime: false };
+        let mut child = Running::start(place, Path::new("sh"), &words, &log).unwrap();
+        child.line().unwrap();
+        // The shell that waits has done nothing else.
+        assert!(usage(child.pid()).cpu_ns >= 2 * TICK_NS, "{:?}", usage(child.pid()));
+        drop(child);
+        std::fs::remove_file(log).unwrap();
     }
 
     #[test]

@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(5);
 
 /// What has been counted since the measurement began.
+#[derive(Default)]
 pub(super) struct Tally {
     /// Bytes, round trips or whole connections.
     pub(super) units: u64,
@@ -30,12 +31,6 @@ pub(super) struct Tally {
     /// Connections that were refused or ended before their time.
     pub(super) lost: u64,
     pub(super) delays: Delays,
-}
-
-impl Default for Tally {
-    fn default() -> Tally {
-        Tally { units: 0, wrong: 0, lost: 0, delays: Delays::new() }
-    }
 }
 
 /// What clients and backend do.

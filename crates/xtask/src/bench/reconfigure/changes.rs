@@ -7,62 +7,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::args::Options;
-use super::ground::{Tools, free_port};
-use super::process::{Running, Usage, usage};
-use super::{print, say};
+use crate::bench::ground::{Tools, free_port};
+use crate::bench::process::{Running, Usage, usage};
 use crate::interop::admin_request;
-
-const HELP: &str = "\
-cargo xtask bench reconfigure [--smoke]
-
-Starts `kakei run` with N HTTP routes and as many clusters, and gives one route or cluster after the other another value:
-how long each change takes from its request to its acknowledgement, what it costs, and what memory is taken. The state is
-kept in memory (/dev/shm), so that no disk is measured; `--disk` keeps it in the temporary directory.
-
-  --sizes N,N      how many routes and clusters (100,10000,100000)
-  --changes N      how many changes of each kind (1000)
-  --json FILE      write the figures there too
-  --kakei FILE     the program to measure (the release build)
-  --no-build       take the release build as it is
-  --disk           keep the state where other temporary files are
-  --smoke          a few changes of small documents: does it run at all
-";
 
 /// The longest time in which it must be ready.
 const START: Duration = Duration::from_secs(120);
 
-/// Run it as `args` have it.
-pub(super) fn run(args: &[String]) -> Result<(), String> {
-    if args.iter().any(|a| a == "--help" || a == "-h") {
-        print(HELP);
-        return Ok(());
-    }
-    let flags = ["smoke", "no-build", "no-realtime", "disk"];
-    let options = Options::read(args, &flags, &["sizes", "changes", "json", "kakei"])?;
-    let tools = Tools::prepare(&options)?;
-    let smoke = options.flag("smoke");
-    let sizes = options.list("sizes").unwrap_or_else(|| {
-        let sizes: &[&str] = if smoke { &["10", "1000"] } else { &["100", "10000", "100000"] };
-        sizes.iter().map(|size| (*size).to_owned()).collect()
-    });
-    let changes: usize = options.get("changes", if smoke { 20 } else { 1_000 })?;
-    let mut rows = Vec::new();
-    for size in sizes {
-        let size: usize = size.parse().map_err(|_| format!("`{size}` is no number of routes"))?;
-        say(&format!("{size} routes and clusters"));
-        rows.push(Measured::of(&tools, size, changes.max(1), options.flag("disk"))?);
-    }
-    print(&table(&rows));
-    if let Some(file) = options.text("json") {
-        let all: Vec<Value> = rows.iter().map(Measured::json).collect();
-        std::fs::write(file, format!("{:#}\n", Value::from(all))).map_err(|e| format!("{file}: {e}"))?;
-    }
-    Ok(())
-}
-
 /// What was measured of one size.
-struct Measured {
+pub(super) struct Measured {
     size: usize,
     document: usize,
     start: Duration,
@@ -84,7 +37,7 @@ struct Changed {
 }
 
 impl Measured {
-    fn of(tools: &Tools, size: usize, changes: usize, disk: bool) -> Result<Measured, String> {
+    pub(super) fn of(tools: &Tools, size: usize, changes: usize, disk: bool) -> Result<Measured, String> {
         let stage = Stage::new(tools, size, disk)?;
         let text = document(size, free_port()?);
         std::fs::write(stage.file(), &text).map_err(|e| e.to_string())?;
@@ -98,7 +51,7 @@ impl Measured {
         Ok(Measured { size, document: text.len(), start, started, kinds, restart, restarted })
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let kind = |of: &Changed| {
             let [p50, p99, longest, cpu] = [of.p50, of.p99, of.longest, of.cpu].map(|time| time.as_secs_f64() * 1e3);
             json!({ "kind": of.kind, "p50_ms": p50, "p99_ms": p99, "max_ms": longest, "cpu_ms": cpu, "rss": of.rss })
@@ -111,7 +64,7 @@ impl Measured {
     }
 }
 
-fn table(rows: &[Measured]) -> String {
+pub(super) fn table(rows: &[Measured]) -> String {
     let mut text = "| routes and clusters | start | memory | changed | p50 | p99 | longest | CPU a change | memory after | start from state | memory |\n\
                     |---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
