@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kakei_config::{Backend, Cluster, Document, Listener, ListenerTls, Name, Protocol, ServerName};
+use kakei_config::{Backend, Cluster, Document, Listener, ListenerTls, Name, Protocol, ServerName, Shown};
 use kakei_proxy::limits::HANDSHAKE_BYTES;
 use kakei_proxy::seam::{
     Accepted, Arrival, Command, Event, Inbox, Instant, Op, OpenError, Outbox, SocketId, Span, Ticket, Wall,
@@ -77,7 +77,7 @@ pub struct Room {
 fn document(is_http: bool) -> Document {
     let backend: SocketAddr = "10.0.0.1:7".parse().expect("it is an address");
     let cluster = Cluster { backends: vec![Backend::at(backend)], ..Cluster::default() };
-    let tls = ListenerTls { certificates: vec!["echo".into()], ..ListenerTls::default() };
+    let tls = ListenerTls { certificates: Shown::Named(vec!["echo".into()]), ..ListenerTls::default() };
     let listener = Listener {
         protocol: if is_http { Protocol::Http } else { Protocol::Tcp },
         bind: vec!["0.0.0.0:443".parse().expect("it is an address")],
@@ -107,7 +107,7 @@ fn materials() -> Materials {
         issuer: String::new(),
         fingerprint: [0; 32],
     };
-    let certificates = [("echo".into(), Arc::new(certificate))].into();
+    let certificates = [("echo".into(), Arc::new(certificate))].into_iter().collect();
     Materials { certificates, tickets: TicketKeys::new(&provider), provider: Some(provider), ..Materials::default() }
 }
 

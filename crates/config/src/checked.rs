@@ -248,7 +248,7 @@ fn all_ties(document: &Document, objects: &BTreeSet<Object>) -> Sorted<(u64, Kin
 }
 
 fn named_by_listener(listener: &Listener) -> impl Iterator<Item = (Kind, &Name)> {
-    let tls = listener.tls.iter().flat_map(|tls| tls.certificates.iter().chain(&tls.default));
+    let tls = listener.tls.iter().flat_map(|tls| tls.certificates.named().iter().chain(&tls.default));
     listener.cluster.iter().map(|name| (Kind::Cluster, name)).chain(tls.map(|name| (Kind::Certificate, name)))
 }
 

@@ -70,6 +70,19 @@ pub enum Edit {
 }
 
 impl Edit {
+    /// The object that is changed.
+    pub(crate) fn object(&self) -> (Kind, Name) {
+        match self {
+            Edit::Add { kind, name, .. }
+            | Edit::Put { kind, name, .. }
+            | Edit::Set { kind, name, .. }
+            | Edit::Remove { kind, name } => (*kind, name.clone()),
+            Edit::AddBackend { cluster, .. }
+            | Edit::RemoveBackend { cluster, .. }
+            | Edit::WeighBackend { cluster, .. } => (Kind::Cluster, cluster.clone()),
+        }
+    }
+
     /// Make this edit in the document, which is of no use where it is refused.
     pub fn apply(self, document: &mut Document) -> Result<(), Refusal> {
         match self {

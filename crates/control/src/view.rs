@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kakei_config::Document;
+use kakei_config::{Document, Name, Sorted};
 use kakei_proxy::seam::BindKey;
 use kakei_proxy::secure::Certificate;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
@@ -37,7 +37,7 @@ pub struct View {
     /// How many workers there are.
     pub workers: u16,
     /// The certificates that run, by name.
-    pub certificates: Arc<[Arc<Certificate>]>,
+    pub certificates: Sorted<Name, Arc<Certificate>>,
     /// When the process started.
     pub started: Instant,
 }
@@ -61,7 +61,7 @@ impl View {
             draining: false,
             stopped: BTreeSet::new(),
             workers: shared.workers,
-            certificates: Arc::new([]),
+            certificates: Sorted::default(),
             started: Instant::now(),
         }
     }

@@ -17,7 +17,7 @@ pub use crate::http::{Action, Decided, Imagined, Mismatch, Rule, Seats, Table, W
 use crate::limits::TIMED;
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};
-use crate::secure::{ClusterTls, ListenerTls, Materials};
+use crate::secure::{ClusterTls, ListenerTls, Materials, Stale};
 use crate::state::{HttpContractState, RemovedState};
 use crate::stats::Series;
 
@@ -54,6 +54,8 @@ pub struct Snapshot {
     timed: Timed,
     /// The clusters whose backends are spoken to in TLS.
     secured: Objects<()>,
+    /// What all TLS was compiled with.
+    materials: Materials,
 }
 
 /// The objects whose requests' times are counted by themselves: those that were, and of those that are new as many as may
@@ -247,7 +249,8 @@ impl Snapshot {
         let nothing = Snapshot::nothing(shared);
         let base = previous.filter(|previous| previous.shared == shared).unwrap_or(&nothing);
         let records = document.access_log.to.is_some();
-        let mut snapshot = Snapshot { generation, records, document: document.clone(), ..base.clone() };
+        let (document, materials_of) = (document.clone(), materials.clone());
+        let mut snapshot = Snapshot { generation, records, document, materials: materials_of, ..base.clone() };
         snapshot.turn_clusters(base, materials);
         snapshot.turn_listeners(base, materials);
         snapshot
@@ -263,6 +266,7 @@ impl Snapshot {
             listeners: Objects::default(),
             clusters: Objects::default(),
             secured: Objects::default(),
+            materials: Materials::default(),
             timed: Timed::default(),
         }
     }
@@ -272,8 +276,12 @@ impl Snapshot {
         let differing = base.document.clusters.differences(&document.clusters);
         let mut turned: BTreeMap<&Name, _> = differing.map(|(name, _, after)| (name, after)).collect();
         // Who vouches for backends, and what the proxy shows them, may be others.
-        for (name, ()) in &base.secured {
-            turned.entry(name).or_insert_with(|| document.clusters.shared(name));
+        let stale = Stale::of(&base.materials, materials);
+        for (name, ()) in base.secured.iter().filter(|_| stale.is_of_clusters()) {
+            let cluster = document.clusters.shared(name);
+            if cluster.and_then(|cluster| cluster.tls.as_ref()).is_some_and(|tls| stale.is_of_cluster(tls)) {
+                turned.entry(name).or_insert(cluster);
+            }
         }
         for (name, _) in turned.iter().filter(|(_, after)| after.is_none()) {
             let gone = self.clusters.remove_shared(name);
@@ -312,9 +320,11 @@ impl Snapshot {
         }
         turning.gone.iter().for_each(|name| drop(self.listeners.remove_shared(name)));
         // Certificates and the keys of tickets may be other ones.
-        let secure = document.listeners.iter().filter(|(_, listener)| listener.tls.is_some());
-        for (name, _) in secure {
-            turning.turned.entry(name).or_default();
+        let stale = Stale::of(&base.materials, materials);
+        for (name, listener) in document.listeners.iter().filter(|_| stale.is_anything()) {
+            if listener.tls.as_ref().is_some_and(|tls| stale.is_of_listener(tls)) {
+                turning.turned.entry(name).or_default();
+            }
         }
         for (name, turned) in &turning.turned {
             let Some(listener) = document.listeners.get(name) else { continue };
@@ -439,8 +449,8 @@ fn compile_listener(
         routes.turn(turned);
     }
     let tls = listener.tls.as_ref().map(|spec| {
-        let made = ListenerTls::compile(spec, materials, is_http, shared.workers);
-        reuse(previous.and_then(|old| old.tls.as_ref()), made)
+        let old = previous.and_then(|old| old.tls.as_ref());
+        reuse(old, ListenerTls::compile(spec, materials, (is_http, shared.workers), old.map(|old| &**old)))
     });
     let to = |cluster| Arc::new(Target { route: None, cluster, on_change: OnChange::Keep });
     Listener {

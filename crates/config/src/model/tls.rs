@@ -53,7 +53,7 @@ impl fmt::Debug for Pem {
 #[serde(default)]
 pub struct ListenerTls {
     /// The certificates that it shows, by the name that a client asks for.
-    pub certificates: Vec<Name>,
+    pub certificates: Shown,
     /// The one for clients that ask for no name, or for one that no certificate has; none: those are refused.
     pub default: Option<Name>,
     /// The oldest version.
@@ -70,6 +70,43 @@ pub struct ListenerTls {
     pub tickets: bool,
     /// What clients are asked to prove by who they are; none: nothing.
     pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Which certificates a listener shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shown {
+    /// All that there are, also those that come later.
+    All,
+    /// These.
+    Named(Vec<Name>),
+}
+
+impl Shown {
+    /// Those that are named.
+    pub fn named(&self) -> &[Name] {
+        match self {
+            Shown::All => &[],
+            Shown::Named(names) => names,
+        }
+    }
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Shown::Named(Vec::new())
+    }
+}
+
+impl ListenerTls {
+    /// Whether it shows the certificate of that name.
+    pub fn shows(&self, name: &Name) -> bool {
+        let among = match &self.certificates {
+            Shown::All => true,
+            Shown::Named(names) => names.contains(name),
+        };
+        among || self.default.as_ref() == Some(name)
+    }
 }
 
 /// Whose certificates clients may show.
@@ -98,7 +135,7 @@ pub enum ClientCertificateMode {
 impl Default for ListenerTls {
     fn default() -> Self {
         ListenerTls {
-            certificates: Vec::new(),
+            certificates: Shown::default(),
             default: None,
             min_version: TlsVersion::Tls12,
             cipher_suites: Vec::new(),

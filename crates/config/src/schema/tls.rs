@@ -7,7 +7,8 @@ use super::values::{Flag, LONGEST, Reference, Time, Whole, Words, text};
 use super::{At, Codec, ListOf, Maybe, Section, Table, field, independent};
 use crate::diagnostics::{Collector, quoted};
 use crate::model::{
-    Certificate, CipherSuite, ClientCertificateMode, ClientCertificates, ClusterTls, ListenerTls, Pem, TlsVersion,
+    Certificate, CipherSuite, ClientCertificateMode, ClientCertificates, ClusterTls, ListenerTls, Pem, Shown,
+    TlsVersion,
 };
 use crate::tree::Value;
 
@@ -29,8 +30,8 @@ pub(super) const CERTIFICATE: Section<Certificate> = Section {
 pub(super) const LISTENER_TLS: Section<ListenerTls> = Section {
     blank: ListenerTls::default,
     fields: &[
-        field!(certificates: ListOf { of: Reference("certificate"), filled: true },
-            "those that it shows, by the name that a client asks for: exact before `*.`, ECDSA before RSA where the client knows both", required),
+        field!(certificates: ShownOf,
+            "those that it shows, `all` of the document or these, by the name that a client asks for: exact before `*.`, ECDSA before RSA where the client knows both", required),
         field!(default: Maybe(Reference("certificate")),
             "the one for clients that ask for no name, or for one that no certificate has; left out: they are refused (`unrecognized_name`)"),
         field!(min_version: VERSION, "the oldest version that is spoken"),
@@ -90,6 +91,35 @@ pub(super) const CLUSTER_TLS: Section<ClusterTls> = Section {
         }
     },
 };
+
+/// The word for every certificate.
+const ALL: &str = "all";
+const NAMED: ListOf<Reference> = ListOf { of: Reference("certificate"), filled: true };
+
+/// Certificates by name, or all of them.
+struct ShownOf;
+
+impl Codec for ShownOf {
+    type Of = Shown;
+
+    fn describe(&self) -> String {
+        format!("`{ALL}`, or a {}", NAMED.describe())
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Shown> {
+        match &at.node.value {
+            Value::Text(word) if word == ALL => Some(Shown::All),
+            _ => NAMED.read(at, problems).map(Shown::Named),
+        }
+    }
+
+    fn write(&self, value: &Shown) -> Option<Value> {
+        match value {
+            Shown::All => Some(Value::text(ALL)),
+            Shown::Named(names) => NAMED.write(names),
+        }
+    }
+}
 
 /// A host name, or an address.
 struct ServerNameText;

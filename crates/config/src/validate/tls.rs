@@ -17,7 +17,7 @@ impl Check<'_, '_> {
             let message = format!("listener `{name}`: `tls` is for TCP and HTTP; it speaks UDP");
             self.report(message, &way(&[]));
         }
-        for (n, certificate) in tls.certificates.iter().enumerate() {
+        for (n, certificate) in tls.certificates.named().iter().enumerate() {
             self.exists("certificate", certificate, &way(&[Step::Key("certificates"), Step::Item(n)]));
         }
         if let Some(default) = &tls.default {

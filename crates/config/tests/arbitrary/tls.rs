@@ -26,7 +26,7 @@ pub(super) fn listener() -> impl Strategy<Value = ListenerTls> {
     let clients = (mode, pem(), vec(pem(), 0..3)).prop_map(|(mode, ca, crls)| ClientCertificates { mode, ca, crls });
     let parts = (suites, version, alpn, super::time(1), 1u32.., any::<bool>(), option::of(clients));
     parts.prop_map(|parts| ListenerTls {
-        certificates: Vec::new(),
+        certificates: Shown::default(),
         default: None,
         // What can't be spoken at all would be refused.
         cipher_suites: if parts.0.iter().any(|suite| suite.is_of(TlsVersion::Tls13)) { parts.0 } else { Vec::new() },
@@ -80,5 +80,6 @@ pub(super) fn connected(tls: ListenerTls, protocol: Protocol, names: &[Name]) ->
     }
     let alpn = if protocol == Protocol::Http { vec!["http/1.1".to_owned()] } else { tls.alpn };
     let default = tls.handshakes.is_multiple_of(2).then(|| names[0].clone());
-    Some(ListenerTls { certificates: names.to_vec(), default, alpn, ..tls })
+    let certificates = if tls.tickets { Shown::Named(names.to_vec()) } else { Shown::All };
+    Some(ListenerTls { certificates, default, alpn, ..tls })
 }

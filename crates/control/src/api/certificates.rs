@@ -34,14 +34,12 @@ pub(super) struct Row {
 pub(super) async fn list(State(handle): State<Handle>) -> Json<Vec<Row>> {
     let view = handle.view();
     let now = wall::unix_seconds(SystemTime::now()).cast_signed();
-    Json(view.certificates.iter().map(|certificate| row(certificate, &view, now)).collect())
+    Json(view.certificates.iter().map(|(_, certificate)| row(certificate, &view, now)).collect())
 }
 
 fn row(certificate: &Certificate, view: &View, now: i64) -> Row {
     let names = certificate.names.iter().map(ToString::to_string);
-    let shows = |tls: &kakei_config::ListenerTls| {
-        tls.certificates.contains(&certificate.name) || tls.default.as_ref() == Some(&certificate.name)
-    };
+    let shows = |tls: &kakei_config::ListenerTls| tls.shows(&certificate.name);
     let listeners = view.document.listeners.iter().filter(|(_, listener)| listener.tls.as_ref().is_some_and(shows));
     Row {
         name: certificate.name.clone(),

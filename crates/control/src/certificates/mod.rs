@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kakei_config::{
-    ClientCertificates, Cluster, ClusterTls, Diagnostics, Document, Fault, Name, Objects, Pem, Written,
+    ClientCertificates, Cluster, ClusterTls, Diagnostics, Document, Fault, Kind, Listener, Name, Objects, Pem, Sorted,
+    Written,
 };
 use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
 use rustls::crypto::CryptoProvider;
@@ -35,8 +36,10 @@ pub fn provider() -> CryptoProvider {
 
 /// What the certificates are read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// A change: one that expired is refused, if it is new.
+pub enum Purpose<'a> {
+    /// A change of these objects: files are looked at that they or others that differ name. One that expired is refused, if it is new.
+    Edits(&'a BTreeSet<(Kind, Name)>),
+    /// A change of the whole document: every file is looked at.
     Change,
     /// The start: one that expired is better than none at all, and only said.
     Start,
@@ -45,18 +48,34 @@ pub enum Purpose {
 /// What was read.
 #[derive(Clone, Debug)]
 pub struct Certificates {
-    provider: Arc<CryptoProvider>,
-    tickets: Option<Arc<TicketKeys>>,
-    /// Where its keys are kept; none: nowhere.
+    materials: Materials,
+    /// Where the keys of tickets are kept; none: nowhere.
     kept: Option<Kept>,
-    held: BTreeMap<Name, Held>,
-    /// The clusters that were looked through, and those of them whose backends are spoken to in TLS.
-    clusters: Objects<Cluster>,
-    secured: BTreeSet<Name>,
-    /// Who may vouch for backends, by how the document names them; without a name: whoever the system trusts.
+    /// The document's objects that name what was read, as they were then.
+    specs: Specs,
+    /// The stamps of each certificate's files.
+    stamps: Sorted<Name, [Stamp; 3]>,
+    /// Of clusters those whose backends are spoken to in TLS.
+    secured: Sorted<Name, ()>,
+    /// Who may vouch for others, by how the document names them; without a name: whoever the system trusts.
     trusted: BTreeMap<Option<Pem>, Trusted>,
     /// Whose certificates count no longer.
     revoked: BTreeMap<Pem, Lists>,
+}
+
+/// Objects that name files.
+#[derive(Clone, Debug, Default)]
+struct Specs {
+    certificates: Objects<kakei_config::Certificate>,
+    listeners: Objects<Listener>,
+    clusters: Objects<Cluster>,
+}
+
+/// What of a document is looked at, each by its name.
+struct Looked {
+    certificates: BTreeSet<Name>,
+    listeners: BTreeSet<Name>,
+    clusters: BTreeSet<Name>,
 }
 
 /// What a document names besides certificates of its own, as it was read.
@@ -114,15 +133,6 @@ impl Others {
     }
 }
 
-/// A certificate as it was read.
-#[derive(Clone, Debug)]
-struct Held {
-    spec: kakei_config::Certificate,
-    /// Of its files, as they were then.
-    stamps: [Stamp; 3],
-    made: Arc<Certificate>,
-}
-
 /// Certificates that are ready to be used, and what is to be said of them.
 #[derive(Debug)]
 pub struct Loaded {
@@ -139,12 +149,11 @@ impl Default for Certificates {
         let provider = provider();
         let tickets = TicketKeys::new(&provider);
         Certificates {
-            provider: Arc::new(provider),
-            tickets,
+            materials: Materials { provider: Some(Arc::new(provider)), tickets, ..Materials::default() },
             kept: None,
-            held: BTreeMap::new(),
-            clusters: Objects::default(),
-            secured: BTreeSet::new(),
+            specs: Specs::default(),
+            stamps: Sorted::default(),
+            secured: Sorted::default(),
             trusted: BTreeMap::new(),
             revoked: BTreeMap::new(),
         }
@@ -152,61 +161,81 @@ impl Default for Certificates {
 }
 
 impl Certificates {
-    /// Read those of a document. What did not change since these were read is taken from them.
-    pub fn load(&self, document: &Document, purpose: Purpose, now: SystemTime) -> Result<Loaded, Vec<Fault>> {
+    /// Read those of a document. What did not change since these were read is taken from them; what is not looked at, either.
+    pub fn load(&self, document: &Document, purpose: Purpose<'_>, now: SystemTime) -> Result<Loaded, Vec<Fault>> {
+        let looked = Looked::of(&self.specs, document, purpose);
+        let mut loaded = Loaded { certificates: self.clone(), renewed: Vec::new(), warnings: Vec::new() };
+        let mut faults = self.load_own(document, &looked.certificates, purpose, now, &mut loaded);
+        let next = &mut loaded.certificates;
+        for name in &looked.clusters {
+            match document.clusters.get(name).is_some_and(|cluster| cluster.tls.is_some()) {
+                true => drop(next.secured.insert(name.clone(), ())),
+                false => drop(next.secured.remove(name)),
+            }
+        }
+        next.specs = Specs::of(document);
+        let others = self.load_others(document, &looked);
+        faults.extend(others.faults);
+        loaded.renewed.extend(others.renewed);
+        loaded.warnings.extend(others.warnings);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        next.take(others.trusted, others.revoked);
+        next.forget(&self.specs, &looked);
+        Ok(loaded)
+    }
+
+    /// Certificates: what is wrong with them.
+    fn load_own(
+        &self,
+        document: &Document,
+        looked: &BTreeSet<Name>,
+        purpose: Purpose<'_>,
+        now: SystemTime,
+        loaded: &mut Loaded,
+    ) -> Vec<Fault> {
         let now = wall::unix_seconds(now).cast_signed();
-        let (mut held, mut faults) = (BTreeMap::new(), Vec::new());
-        let (mut renewed, mut warnings) = (Vec::new(), Vec::new());
-        for (name, spec) in &document.certificates {
-            let before = self.held.get(name).filter(|before| before.spec == *spec);
-            let one = match self.one(name, spec, before) {
+        let Loaded { certificates: next, renewed, warnings } = loaded;
+        let mut faults = Vec::new();
+        for name in looked {
+            let Some(spec) = document.certificates.get(name) else {
+                next.materials.certificates.remove(name);
+                next.stamps.remove(name);
+                continue;
+            };
+            let before = self.materials.certificates.get(name);
+            let before = before.filter(|_| self.specs.certificates.get(name) == Some(spec));
+            let (stamps, made) = match self.one(name, spec, before) {
                 Ok(one) => one,
                 Err(fault) => {
                     faults.push(fault);
                     continue;
                 }
             };
-            let is_same = before.is_some_and(|before| Arc::ptr_eq(&before.made, &one.made));
-            match (read::out_of_time(&one.made, now).filter(|_| !is_same), purpose) {
-                (Some(fault), Purpose::Change) => faults.push(fault),
+            let is_same = before.is_some_and(|before| Arc::ptr_eq(before, &made));
+            match (read::out_of_time(&made, now).filter(|_| !is_same), purpose) {
                 (Some(fault), Purpose::Start) => warnings.push(format!("certificate {name} {}", fault.message)),
+                (Some(fault), _) => faults.push(fault),
                 (None, _) => {}
             }
             renewed.extend(
                 (before.is_some() && !is_same).then(|| format!("certificate {name}: its files hold another one")),
             );
-            held.insert(name.clone(), one);
-        }
-        let secured = self.secured_of(document);
-        let others = self.load_others(document, &secured);
-        faults.extend(others.faults);
-        renewed.extend(others.renewed);
-        warnings.extend(others.warnings);
-        let (trusted, revoked, clusters) = (others.trusted, others.revoked, document.clusters.clone());
-        let certificates = Certificates { held, trusted, revoked, clusters, secured, ..self.clone() };
-        match faults.is_empty() {
-            true => Ok(Loaded { certificates, renewed, warnings }),
-            false => Err(faults),
-        }
-    }
-
-    /// The clusters whose backends are spoken to in TLS. It costs what of the clusters is other than in those before.
-    fn secured_of(&self, document: &Document) -> BTreeSet<Name> {
-        let mut secured = self.secured.clone();
-        for (name, _, after) in self.clusters.differences(&document.clusters) {
-            match after.is_some_and(|cluster| cluster.tls.is_some()) {
-                true => drop(secured.insert(name.clone())),
-                false => drop(secured.remove(name)),
+            next.stamps.insert(name.clone(), stamps);
+            if !is_same {
+                next.materials.certificates.insert(name.clone(), made);
             }
         }
-        secured
+        faults
     }
 
     /// Those who may vouch for the backends of clusters and for clients of listeners, and who of these counts no longer.
-    fn load_others(&self, document: &Document, secured: &BTreeSet<Name>) -> Others {
+    fn load_others(&self, document: &Document, looked: &Looked) -> Others {
         let mut others = Others::default();
-        let secured = secured.iter().filter_map(|name| Some((name, document.clusters.get(name)?.tls.as_ref()?)));
-        for (name, ClusterTls { ca, verify, .. }) in secured {
+        let clusters =
+            looked.clusters.iter().filter_map(|name| Some((name, document.clusters.get(name)?.tls.as_ref()?)));
+        for (name, ClusterTls { ca, verify, .. }) in clusters {
             let warning = format!("cluster {name}: `tls.verify` is off: whoever is in the way can be its backends");
             match verify {
                 true => {
@@ -216,9 +245,9 @@ impl Certificates {
                 false => others.warnings.push(warning),
             }
         }
-        for (name, listener) in &document.listeners {
-            let asked = listener.tls.as_ref().and_then(|tls| tls.client_certificates.as_ref());
-            let Some(ClientCertificates { ca, crls, .. }) = asked else { continue };
+        let listeners = looked.listeners.iter().filter_map(|name| Some((name, document.listeners.get(name)?)));
+        for (name, listener) in listeners {
+            let Some(ClientCertificates { ca, crls, .. }) = asked(listener) else { continue };
             let key = "tls.client_certificates.ca";
             others.trust(self, &Some(ca.clone()), ("listeners", name, key), "others may vouch for its clients");
             for named in crls {
@@ -228,42 +257,87 @@ impl Certificates {
         others
     }
 
-    fn one(&self, name: &Name, spec: &kakei_config::Certificate, before: Option<&Held>) -> Result<Held, Fault> {
+    /// Have what was read in the place of what was there.
+    fn take(&mut self, trusted: BTreeMap<Option<Pem>, Trusted>, revoked: BTreeMap<Pem, Lists>) {
+        for (named, read) in trusted {
+            if !self.materials.trusted.get(&named).is_some_and(|known| Arc::ptr_eq(known, &read.roots)) {
+                self.materials.trusted.insert(named.clone(), Arc::clone(&read.roots));
+            }
+            self.trusted.insert(named, read);
+        }
+        for (named, read) in revoked {
+            if !self.materials.revoked.get(&named).is_some_and(|known| Arc::ptr_eq(known, &read.lists)) {
+                self.materials.revoked.insert(named.clone(), Arc::clone(&read.lists));
+            }
+            self.revoked.insert(named, read);
+        }
+    }
+
+    /// Forget what objects named before that are looked at, and nobody names any more.
+    fn forget(&mut self, before: &Specs, looked: &Looked) {
+        let clusters = looked.clusters.iter().filter_map(|name| before.clusters.get(name)?.tls.as_ref());
+        let listeners: Vec<_> = looked.listeners.iter().filter_map(|name| asked(before.listeners.get(name)?)).collect();
+        let trusted = clusters.filter(|tls| tls.verify).map(|tls| tls.ca.clone());
+        let trusted: BTreeSet<_> = trusted.chain(listeners.iter().map(|asked| Some(asked.ca.clone()))).collect();
+        for named in trusted {
+            if !self.trusts(&named) {
+                self.trusted.remove(&named);
+                self.materials.trusted.remove(&named);
+            }
+        }
+        let revoked: BTreeSet<_> = listeners.iter().flat_map(|asked| &asked.crls).collect();
+        for named in revoked {
+            let mut all = self.specs.listeners.values().filter_map(asked);
+            if !all.any(|asked| asked.crls.contains(named)) {
+                self.revoked.remove(named);
+                self.materials.revoked.remove(named);
+            }
+        }
+    }
+
+    /// Whether any object goes by these.
+    fn trusts(&self, named: &Option<Pem>) -> bool {
+        let mut clusters = self.secured.iter().filter_map(|(name, ())| self.specs.clusters.get(name)?.tls.as_ref());
+        let mut listeners = self.specs.listeners.values().filter_map(asked);
+        clusters.any(|tls| tls.verify && tls.ca == *named) || listeners.any(|asked| named.as_ref() == Some(&asked.ca))
+    }
+
+    fn one(
+        &self,
+        name: &Name,
+        spec: &kakei_config::Certificate,
+        before: Option<&Arc<Certificate>>,
+    ) -> Result<([Stamp; 3], Arc<Certificate>), Fault> {
         let ocsp = spec.ocsp.as_ref().map(|path| Pem::File(path.clone()));
         let stamps = [pem::stamp(&spec.chain), pem::stamp(&spec.key), ocsp.as_ref().map_or(Stamp::Held, pem::stamp)];
-        if let Some(before) = before.filter(|before| before.stamps == stamps && stamps.iter().all(Stamp::is_telling)) {
-            return Ok(before.clone());
+        let is_known = self.stamps.get(name) == Some(&stamps) && stamps.iter().all(Stamp::is_telling);
+        if let Some(before) = before.filter(|_| is_known) {
+            return Ok((stamps, Arc::clone(before)));
         }
         let fault =
             |key, message: String| Fault { section: "certificates", name: name.clone(), key, message, help: None };
         let chain = pem::read(&spec.chain).map_err(|message| fault("chain", message))?;
         let key = pem::read(&spec.key).map_err(|message| fault("key", message))?;
-        let mut made = read::certificate(name, (&chain, &key), &self.provider)?;
+        let provider = self.materials.provider.as_deref();
+        let provider = provider.ok_or_else(|| fault("key", "there is nothing that computes".to_owned()))?;
+        let mut made = read::certificate(name, (&chain, &key), provider)?;
         if let Some(ocsp) = ocsp {
             let staple = pem::read(&ocsp).and_then(read::staple).map_err(|message| fault("ocsp", message))?;
             made.key = Arc::new(CertifiedKey { ocsp: Some(staple), ..CertifiedKey::clone(&made.key) });
         }
         // The files may have been touched, and hold the same.
-        let same =
-            before.filter(|before| (&before.made.key.cert, &before.made.key.ocsp) == (&made.key.cert, &made.key.ocsp));
-        let made = same.map_or_else(|| Arc::new(made), |before| Arc::clone(&before.made));
-        Ok(Held { spec: spec.clone(), stamps, made })
+        let same = before.filter(|before| (&before.key.cert, &before.key.ocsp) == (&made.key.cert, &made.key.ocsp));
+        Ok((stamps, same.map_or_else(|| Arc::new(made), Arc::clone)))
     }
 
     /// What a document is compiled with.
-    pub fn materials(&self) -> Materials {
-        Materials {
-            provider: Some(Arc::clone(&self.provider)),
-            certificates: self.all().map(|made| (made.name.clone(), Arc::clone(made))).collect(),
-            tickets: self.tickets.clone(),
-            trusted: self.trusted.iter().map(|(named, held)| (named.clone(), Arc::clone(&held.roots))).collect(),
-            revoked: self.revoked.iter().map(|(named, held)| (named.clone(), Arc::clone(&held.lists))).collect(),
-        }
+    pub fn materials(&self) -> &Materials {
+        &self.materials
     }
 
     /// Every certificate, by name.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Certificate>> {
-        self.held.values().map(|held| &held.made)
+    pub fn all(&self) -> &Sorted<Name, Arc<Certificate>> {
+        &self.materials.certificates
     }
 
     /// None, with the keys of session tickets that are kept in this state directory, or new ones; and how old those are.
@@ -271,14 +345,17 @@ impl Certificates {
         let mut certificates = Certificates::default();
         let Some(state) = state else { return (certificates, Duration::ZERO) };
         let (kept, now) = (Kept::within(state.as_ref()), wall::unix_seconds(now));
-        let read = kept.read(&certificates.provider, now).unwrap_or_else(|error| {
-            warn!("{error}: there are new ones, and clients have to shake hands anew");
-            None
+        let provider = certificates.materials.provider.clone();
+        let read = provider.and_then(|provider| {
+            kept.read(&provider, now).unwrap_or_else(|error| {
+                warn!("{error}: there are new ones, and clients have to shake hands anew");
+                None
+            })
         });
         certificates.kept = Some(kept);
         match read {
             Some((keys, made)) => {
-                certificates.tickets = Some(keys);
+                certificates.materials.tickets = Some(keys);
                 (certificates, Duration::from_secs(now.saturating_sub(made)))
             }
             None => {
@@ -290,18 +367,62 @@ impl Certificates {
 
     /// The same with a new key for session tickets. Where there is no randomness for one the old one goes on.
     pub fn rotate(&mut self, now: SystemTime) {
-        let rotated = self.tickets.as_ref().and_then(|tickets| tickets.rotated());
-        self.tickets = rotated.or(self.tickets.take());
+        let tickets = &mut self.materials.tickets;
+        let rotated = tickets.as_ref().and_then(|tickets| tickets.rotated());
+        *tickets = rotated.or(tickets.take());
         self.keep(wall::unix_seconds(now));
     }
 
     fn keep(&self, now: u64) {
-        if let (Some(kept), Some(tickets)) = (&self.kept, &self.tickets)
+        if let (Some(kept), Some(tickets)) = (&self.kept, &self.materials.tickets)
             && let Err(error) = kept.write(tickets, now)
         {
             warn!("keys of session tickets can't be kept, and don't outlive the process: {error}");
         }
     }
+}
+
+impl Specs {
+    fn of(document: &Document) -> Self {
+        let Document { certificates, listeners, clusters, .. } = document.clone();
+        Specs { certificates, listeners, clusters }
+    }
+}
+
+impl Looked {
+    /// What is other than it was in `known`, and what a change is about.
+    fn of(known: &Specs, document: &Document, purpose: Purpose<'_>) -> Self {
+        let Specs { certificates, listeners, clusters } = known;
+        let mut looked = Looked {
+            certificates: differing(certificates, &document.certificates),
+            listeners: differing(listeners, &document.listeners),
+            clusters: differing(clusters, &document.clusters),
+        };
+        let Purpose::Edits(edited) = purpose else {
+            looked.certificates.extend(document.certificates.keys().cloned());
+            looked.listeners.extend(document.listeners.keys().cloned());
+            looked.clusters.extend(document.clusters.keys().cloned());
+            return looked;
+        };
+        for (kind, name) in edited {
+            match kind {
+                Kind::Certificate => drop(looked.certificates.insert(name.clone())),
+                Kind::Listener => drop(looked.listeners.insert(name.clone())),
+                Kind::Cluster => drop(looked.clusters.insert(name.clone())),
+                _ => {}
+            }
+        }
+        looked
+    }
+}
+
+fn differing<T: PartialEq>(known: &Objects<T>, new: &Objects<T>) -> BTreeSet<Name> {
+    known.differences(new).map(|(name, ..)| name.clone()).collect()
+}
+
+/// What a listener asks its clients to prove.
+fn asked(listener: &Listener) -> Option<&ClientCertificates> {
+    listener.tls.as_ref()?.client_certificates.as_ref()
 }
 
 /// What isn't as it should be with the certificates of a document that nothing runs yet, and may be lived with.

@@ -20,7 +20,7 @@ pub(super) fn daily() -> tokio::time::Interval {
 impl Owner {
     pub(super) fn mind_expiry(&self) {
         let now = wall::unix_seconds(SystemTime::now()).cast_signed();
-        for made in self.view.certificates.iter().filter(|made| made.not_after - now < SOON) {
+        for (_, made) in self.view.certificates.iter().filter(|(_, made)| made.not_after - now < SOON) {
             let (certificate, not_after) = (made.name.clone(), wall::seconds(made.not_after));
             let verb = if made.not_after < now { "has expired:" } else { "expires soon:" };
             warn!("certificate {certificate} {verb} it is valid until {not_after}");

@@ -256,7 +256,7 @@ impl Owner {
             Process { uptime: self.view.uptime(), workers: u64::from(self.view.workers), ..Process::default() };
         process.measure();
         process.values = self.values();
-        let expiry = |made: &Arc<Certificate>| (made.name.clone(), made.not_after);
+        let expiry = |(name, made): (&Name, &Arc<Certificate>)| (name.clone(), made.not_after);
         process.certificates = self.view.certificates.iter().map(expiry).collect();
         Counters { sums, process }
     }

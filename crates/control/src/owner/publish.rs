@@ -1,16 +1,18 @@
 //! A change as a transaction: checked wholly, prepared wholly, published as one pointer, acknowledged by all; or
 //! refused, and nothing is different.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kakei_config::{Admin, Checked, Diagnostics, Document};
+use kakei_config::{Admin, Checked, Diagnostics, Document, Kind, Name};
 use kakei_proxy::seam::BindKey;
 use kakei_proxy::snapshot::{Generation, Snapshot};
 use tracing::{error, info};
 
 use super::{Owner, joined};
 use crate::certificates::{Certificates, Loaded, Purpose};
+use crate::edit::Edit;
 use crate::events::What as Happened;
 use crate::handle::{Change, Outcome, What};
 use crate::history::{self, Entry};
@@ -34,6 +36,10 @@ impl Owner {
         }
         self.mind_pending(&change)?;
         let is_whole = matches!(change.what, What::Document(_));
+        let edited: Option<BTreeSet<(Kind, Name)>> = match &change.what {
+            What::Edits(edits) => Some(edits.iter().map(Edit::object).collect()),
+            _ => None,
+        };
         let checked = self.meant(change.what)?;
         let document = checked.document().clone();
         let fixed = needs_restart(&self.view.document, &document);
@@ -41,13 +47,11 @@ impl Owner {
             return Err(Refusal::NeedsRestart(fixed));
         }
         let diff = kakei_config::diff(&self.view.document, &document);
-        let loaded = self.load(&document, Purpose::Change)?;
+        let loaded = self.load(&document, edited.as_ref().map_or(Purpose::Change, Purpose::Edits))?;
         let mut outcome = Outcome { generation: running, applied: false, ..Outcome::default() };
         outcome.changes = diff.iter().flat_map(kakei_config::Change::lines).collect();
         outcome.changes.extend(loaded.renewed);
-        if is_whole || outcome.changes.iter().any(|change| change.contains("tls")) {
-            outcome.warnings = loaded.warnings;
-        }
+        outcome.warnings = loaded.warnings;
         outcome.drift = if is_whole { self.drift(&diff) } else { Vec::new() };
         if change.dry_run {
             outcome.touches = self.touches(&diff, &document).await;
@@ -119,7 +123,7 @@ impl Owner {
         let document = Arc::new(checked.document().clone());
         let resolved = self.resolved.next(&document, self.names.known());
         let materials = certificates.materials();
-        let snapshot = Snapshot::compile_with(resolved.document(), generation, old.shared, Some(&old), &materials);
+        let snapshot = Snapshot::compile_with(resolved.document(), generation, old.shared, Some(&old), materials);
         let snapshot = Arc::new(snapshot);
         let binds: Vec<BindKey> = snapshot.binds().collect();
         let prepared = self.engine.prepare(&binds).map_err(|error| Refusal::Bind(error.to_string()))?;
@@ -142,7 +146,7 @@ impl Owner {
         }
         self.resolved = resolved;
         self.checked = checked;
-        self.view.certificates = certificates.all().cloned().collect();
+        self.view.certificates = certificates.all().clone();
         self.certificates = certificates;
         self.view.acknowledged = false;
         Ok(())
@@ -203,7 +207,7 @@ impl Owner {
     }
 
     /// The certificates of a document, as its files hold them now.
-    pub(super) fn load(&self, document: &Document, purpose: Purpose) -> Result<Loaded, Refusal> {
+    pub(super) fn load(&self, document: &Document, purpose: Purpose<'_>) -> Result<Loaded, Refusal> {
         let loaded = self.certificates.load(document, purpose, SystemTime::now());
         loaded.map_err(|faults| Refusal::Invalid(Diagnostics::of(faults, document, None).unwrap_or_default()))
     }

@@ -16,7 +16,7 @@ pub(super) fn certificate(command: &CertificateCommand) -> Result<(), Failure> {
             if !listener.is_empty() {
                 let document = document(command)?;
                 for of in listener {
-                    steps.push(shown_by(&document, of, name)?);
+                    steps.extend(shown_by(&document, of, name)?);
                 }
             }
             steps
@@ -73,27 +73,32 @@ fn unreadable(file: &Path, error: &std::io::Error) -> String {
 }
 
 /// A listener shows one more.
-fn shown_by(document: &Value, listener: &str, name: &str) -> Result<Value, Failure> {
-    let Some(shown) = document["listeners"][listener]["tls"]["certificates"].as_array() else {
+fn shown_by(document: &Value, listener: &str, name: &str) -> Result<Option<Value>, Failure> {
+    let shown = &document["listeners"][listener]["tls"]["certificates"];
+    if shown == "all" {
+        return Ok(None);
+    }
+    let Some(shown) = shown.as_array() else {
         return Err(Failure::refused(format!("listener {listener:?} isn't there, or has no `tls`")));
     };
     let mut shown = shown.clone();
     if !shown.iter().any(|known| known == name) {
         shown.push(json!(name));
     }
-    Ok(set(listener, json!({"certificates": shown})))
+    Ok(Some(set(listener, json!({"certificates": shown}))))
 }
 
 /// Every listener that shows it shows it no longer.
 fn taken_from_all(document: &Value, name: &str) -> Vec<Value> {
     let listeners = document["listeners"].as_object().into_iter().flatten();
-    let steps = listeners.filter_map(|(listener, of)| {
+    let steps = listeners.filter(|(_, of)| !of["tls"].is_null()).filter_map(|(listener, of)| {
         let tls = &of["tls"];
-        let shown = tls["certificates"].as_array()?;
-        let kept: Vec<&Value> = shown.iter().filter(|known| *known != name).collect();
         let mut edit = json!({});
-        if kept.len() < shown.len() {
-            edit["certificates"] = json!(kept);
+        if let Some(shown) = tls["certificates"].as_array() {
+            let kept: Vec<&Value> = shown.iter().filter(|known| *known != name).collect();
+            if kept.len() < shown.len() {
+                edit["certificates"] = json!(kept);
+            }
         }
         if tls["default"] == *name {
             edit["default"] = Value::Null;

@@ -12,7 +12,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme, SupportedProtocolVersion, version};
 
 use super::certificate::Certificate;
-use super::listener::{At, Materials};
+use super::listener::At;
+use super::materials::Materials;
 use crate::seam::Wall;
 
 /// See the module's words.

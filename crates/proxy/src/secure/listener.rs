@@ -1,13 +1,12 @@
 //! TLS of a listener, compiled: what a handshake is held to, and who the listener is. Immutable once made.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use blake2::{Blake2s256, Digest};
-use kakei_config::{CipherSuite, ClientCertificateMode, ClientCertificates, Name, Pem, TlsVersion};
+use kakei_config::{CipherSuite, ClientCertificateMode, ClientCertificates, Name, Shown, Sorted, TlsVersion};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateRevocationListDer, UnixTime};
+use rustls::pki_types::UnixTime;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -16,27 +15,10 @@ use rustls::{RootCertStore, SupportedProtocolVersion, version};
 
 use super::certificate::Certificate;
 use super::client::Sha256;
+use super::materials::{Materials, Revoked};
 use super::shelf::Shelf;
 use super::tickets::{Realm, TicketKeys, Ticketer};
 use crate::seam::Wall;
-
-/// What a document names and doesn't hold: whoever compiles it brings it along.
-#[derive(Clone, Debug, Default)]
-pub struct Materials {
-    /// What computes; none: every handshake is refused.
-    pub provider: Option<Arc<CryptoProvider>>,
-    /// The certificates of the document, read and checked.
-    pub certificates: BTreeMap<Name, Arc<Certificate>>,
-    /// What session tickets are sealed by; none: there are no tickets.
-    pub tickets: Option<Arc<TicketKeys>>,
-    /// Who may vouch for others, by how the document names them; without a name: whoever the system trusts.
-    pub trusted: BTreeMap<Option<Pem>, Arc<RootCertStore>>,
-    /// Lists of certificates that count no longer, by how the document names them.
-    pub revoked: BTreeMap<Pem, Revoked>,
-}
-
-/// Lists of certificates that count no longer, as one file holds them.
-pub type Revoked = Arc<Vec<CertificateRevocationListDer<'static>>>;
 
 /// See the module's words.
 #[derive(Clone, Debug)]
@@ -45,10 +27,12 @@ pub struct ListenerTls {
     pub spec: kakei_config::ListenerTls,
     /// Whether requests come by it.
     pub is_http: bool,
-    /// Its certificates, in the order of the document; the default one last, where it isn't among them.
-    pub certificates: Vec<Arc<Certificate>>,
+    /// Its certificates.
+    pub certificates: Sorted<Name, Arc<Certificate>>,
     /// One worker's share of its handshakes at one time.
     pub handshakes: u32,
+    /// All that there were when it was compiled.
+    known: Sorted<Name, Arc<Certificate>>,
     default: Option<Arc<Certificate>>,
     shelf: Shelf,
     tickets: Option<Arc<TicketKeys>>,
@@ -79,41 +63,81 @@ impl PartialEq for Clients {
 impl PartialEq for ListenerTls {
     /// Everything else follows from these.
     fn eq(&self, other: &Self) -> bool {
-        let same = |(a, b): (&Arc<Certificate>, &Arc<Certificate>)| Arc::ptr_eq(a, b);
+        let mut differing = self.certificates.differences(&other.certificates);
         (&self.spec, self.is_http, self.handshakes) == (&other.spec, other.is_http, other.handshakes)
             && (&self.tickets, &self.clients) == (&other.tickets, &other.clients)
-            && self.certificates.len() == other.certificates.len()
-            && self.certificates.iter().zip(&other.certificates).all(same)
+            && differing
+                .all(|(_, one, another)| one.zip(another).is_some_and(|(one, another)| Arc::ptr_eq(one, another)))
     }
 }
 
 impl ListenerTls {
+    /// What `previous` has in common with it is taken from there.
     pub(crate) fn compile(
         spec: &kakei_config::ListenerTls,
         materials: &Materials,
-        is_http: bool,
-        workers: u16,
+        (is_http, workers): (bool, u16),
+        previous: Option<&ListenerTls>,
     ) -> Self {
-        let named = |name: &Name| materials.certificates.get(name).cloned();
-        let default = spec.default.as_ref().and_then(named);
-        let mut certificates: Vec<Arc<Certificate>> = spec.certificates.iter().filter_map(named).collect();
-        certificates.extend(default.iter().filter(|name| !spec.certificates.contains(&name.name)).cloned());
         let tickets = materials.tickets.clone().filter(|_| spec.tickets);
         let clients = spec.client_certificates.as_ref().and_then(|asked| Clients::of(asked, materials));
         let provider = materials.provider.as_ref();
         let template = provider.and_then(|provider| template(spec, provider, is_http, (&tickets, &clients)));
-        ListenerTls {
+        let shows_alike =
+            |old: &&ListenerTls| (&old.spec.certificates, &old.spec.default) == (&spec.certificates, &spec.default);
+        let old = previous.filter(shows_alike);
+        let mut made = ListenerTls {
             template,
             sha256: provider.map(|provider| Sha256::of(provider)).unwrap_or_default(),
             clients,
-            shelf: Shelf::of(&certificates),
             handshakes: spec.handshakes.div_ceil(u32::from(workers.max(1))),
             spec: spec.clone(),
             is_http,
-            certificates,
-            default,
+            certificates: old.map(|old| old.certificates.clone()).unwrap_or_default(),
+            known: old.map(|old| old.known.clone()).unwrap_or_default(),
+            default: None,
+            shelf: old.map(|old| old.shelf.clone()).unwrap_or_default(),
             tickets,
+        };
+        made.turn(&materials.certificates, old.is_none());
+        made
+    }
+
+    /// Show of `known` what is to be shown.
+    fn turn(&mut self, known: &Sorted<Name, Arc<Certificate>>, anew: bool) {
+        let before = std::mem::replace(&mut self.known, known.clone());
+        if let (Shown::Named(names), true) = (self.spec.certificates.clone(), anew) {
+            for (place, name) in names.iter().chain(&self.spec.default.clone()).enumerate() {
+                self.show(place, name, known.get(name));
+            }
+        } else {
+            for (name, _, after) in before.differences(known) {
+                if self.spec.shows(name) {
+                    self.show(self.place(name), name, after);
+                }
+            }
         }
+        self.default = self.spec.default.as_ref().and_then(|name| known.get(name)).cloned();
+    }
+
+    /// The place at which a certificate was named.
+    fn place(&self, name: &Name) -> usize {
+        let names = self.spec.certificates.named();
+        names.iter().position(|named| named == name).unwrap_or(names.len())
+    }
+
+    fn show(&mut self, place: usize, name: &Name, certificate: Option<&Arc<Certificate>>) {
+        let before = match certificate {
+            Some(certificate) => self.certificates.insert(name.clone(), Arc::clone(certificate)),
+            None => self.certificates.remove(name),
+        };
+        if let (Some(before), Some(certificate)) = (&before, certificate)
+            && Arc::ptr_eq(before, certificate)
+        {
+            return;
+        }
+        before.iter().for_each(|before| self.shelf.take(before));
+        certificate.iter().for_each(|certificate| self.shelf.put(place, certificate));
     }
 
     /// Whether one of these versions is spoken.
@@ -122,10 +146,16 @@ impl ListenerTls {
         versions.iter().any(|version| (oldest..=0x0304).contains(version))
     }
 
+    /// Those for a name in lower case, the preferred first.
+    pub fn of_name(&self, name: &str) -> impl Iterator<Item = &Arc<Certificate>> + Clone {
+        self.shelf.find(name)
+    }
+
     /// The certificate for a client; none: it is to be refused.
     pub(super) fn choose(&self, name: Option<&str>, hello: &ClientHello<'_>) -> Option<&Arc<Certificate>> {
-        let known = name.map_or(&[][..], |name| self.shelf.find(name));
-        known.iter().find(|certificate| certificate.suits(hello)).or(known.first()).or(self.default.as_ref())
+        let mut known = name.into_iter().flat_map(|name| self.of_name(name));
+        let first = known.clone().next();
+        known.find(|certificate| certificate.suits(hello)).or(first).or(self.default.as_ref())
     }
 
     /// What one handshake is held to, by this certificate and at this time. It is made for each of

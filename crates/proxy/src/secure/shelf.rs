@@ -2,44 +2,53 @@
 
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use kakei_config::ServerName;
 
 use super::certificate::Certificate;
+use crate::trie::Trie;
 
-/// Certificates for one name, those with the cheaper keys first.
-type Kinds = Vec<Arc<Certificate>>;
+/// Certificates for one name, those with the cheaper keys first, and of the same kind those that were named first.
+type Kinds = Vec<(usize, Arc<Certificate>)>;
 
-/// See the module's words.
+/// See the module's words. A copy shares all that is not changed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shelf {
-    exact: HashMap<Arc<str>, Kinds, FixedState>,
+    exact: Trie<Arc<str>, Kinds>,
     /// By what stands behind `*.`.
-    under: HashMap<Arc<str>, Kinds, FixedState>,
+    under: Trie<Arc<str>, Kinds>,
 }
 
 impl Shelf {
-    /// Where several are for one name and of one kind, the first of them stands first.
-    pub(super) fn of(certificates: &[Arc<Certificate>]) -> Self {
-        let mut shelf = Shelf::default();
-        for certificate in certificates {
-            for name in &certificate.names {
-                let place = match name {
-                    ServerName::Exact(name) => shelf.exact.entry(Arc::clone(name)),
-                    ServerName::Under(suffix) => shelf.under.entry(Arc::clone(suffix)),
-                };
-                place.or_default().push(Arc::clone(certificate));
+    /// Put a certificate there by all of its names; it was named at this place.
+    pub(super) fn put(&mut self, place: usize, certificate: &Arc<Certificate>) {
+        let key = |(place, of): &(usize, Arc<Certificate>)| (of.kind(), *place, of.name.clone());
+        let own = (place, Arc::clone(certificate));
+        self.turn(certificate, |kinds| {
+            // One that names a host twice is there already.
+            if let Err(at) = kinds.binary_search_by_key(&key(&own), key) {
+                kinds.insert(at, own.clone());
             }
+        });
+    }
+
+    /// Take a certificate away.
+    pub(super) fn take(&mut self, certificate: &Arc<Certificate>) {
+        self.turn(certificate, |kinds| kinds.retain(|(_, known)| !Arc::ptr_eq(known, certificate)));
+    }
+
+    fn turn(&mut self, certificate: &Certificate, turn: impl Fn(&mut Kinds)) {
+        for name in &certificate.names {
+            let (names, key) = match name {
+                ServerName::Exact(name) => (&mut self.exact, name),
+                ServerName::Under(suffix) => (&mut self.under, suffix),
+            };
+            names.change(key, &turn, Vec::is_empty);
         }
-        let lists = shelf.exact.values_mut().chain(shelf.under.values_mut());
-        lists.for_each(|list| list.sort_by_key(|certificate| certificate.kind()));
-        shelf
     }
 
     /// Those for a name in lower case: exact ones, or else those for all names beside it.
-    pub(super) fn find(&self, name: &str) -> &[Arc<Certificate>] {
+    pub(super) fn find(&self, name: &str) -> impl Iterator<Item = &Arc<Certificate>> + Clone {
         let under = || self.under.get(name.split_once('.')?.1);
-        self.exact.get(name).or_else(under).map_or(&[], Vec::as_slice)
+        self.exact.get(name).or_else(under).into_iter().flatten().map(|(_, certificate)| certificate)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use kakei_config::{Backend, Cluster, Document, Listener, ListenerTls, Name, Protocol, ServerName};
+use kakei_config::{Backend, Cluster, Document, Listener, ListenerTls, Name, Protocol, ServerName, Shown};
 use kakei_proxy::seam::{Accepted, Arrival, Command, Event, Inbox, Instant, Op, Outbox, SocketId, Span, Ticket, Wall};
 use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
@@ -123,7 +123,7 @@ fn document(speech: Speech) -> Document {
     let backend: SocketAddr = "10.0.0.1:7".parse().unwrap();
     let mut cluster = Cluster { backends: vec![Backend::at(backend)], ..Cluster::default() };
     cluster.http.idle_timeout = Some(Duration::from_millis(50));
-    let tls = ListenerTls { certificates: vec!["echo".into()], ..ListenerTls::default() };
+    let tls = ListenerTls { certificates: Shown::Named(vec!["echo".into()]), ..ListenerTls::default() };
     let listener = Listener {
         protocol: if speech == Speech::Bytes { Protocol::Tcp } else { Protocol::Http },
         bind: vec!["0.0.0.0:443".parse().unwrap()],
@@ -195,7 +195,7 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Told {
 
 impl Run {
     fn publish(&mut self, number: usize, document: &Document, tickets: Option<Arc<TicketKeys>>) {
-        let certificates = [("echo".into(), certificate(number % CERTIFICATES.len()))].into();
+        let certificates = [("echo".into(), certificate(number % CERTIFICATES.len()))].into_iter().collect();
         let materials = Materials { provider: Some(provider()), certificates, tickets, ..Materials::default() };
         let old = self.snapshot.as_deref();
         let snapshot = Snapshot::compile_with(document, Generation(number as u64 + 1), SHARED, old, &materials);

@@ -119,7 +119,8 @@ fn materials(authority: usize) -> Materials {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(AUTHORITIES[authority].as_bytes()).unwrap()).unwrap();
     let named = Some(Pem::Text(AUTHORITIES[authority].to_owned()));
-    Materials { provider: Some(provider()), trusted: [(named, Arc::new(roots))].into(), ..Materials::default() }
+    let trusted = [(named, Arc::new(roots))].into_iter().collect();
+    Materials { provider: Some(provider()), trusted, ..Materials::default() }
 }
 
 pub(crate) fn run(seed: u64, is_http: bool) -> Told {
