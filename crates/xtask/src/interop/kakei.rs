@@ -21,9 +21,14 @@ pub(super) struct Kakei {
 impl Kakei {
     /// Start it with this document; an admin socket and an access log are added to it.
     pub(super) fn start(binary: &Path, folder: &Path, document: &str) -> Result<Kakei, String> {
+        Kakei::start_with(binary, folder, document, &[])
+    }
+
+    /// The same with more arguments.
+    pub(super) fn start_with(binary: &Path, folder: &Path, document: &str, more: &[&str]) -> Result<Kakei, String> {
         write(&folder.join("kakei.toml"), &whole(folder, document))?;
         let mut command = Command::new(binary);
-        command.args(["run", "-c", "kakei.toml"]);
+        command.args(["run", "-c", "kakei.toml"]).args(more);
         let program = Program::start("kakei", folder, &mut command)?;
         let mut kakei = Kakei { program, binary: binary.to_owned(), folder: folder.to_owned() };
         let socket = kakei.socket();

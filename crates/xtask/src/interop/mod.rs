@@ -72,22 +72,16 @@ struct Check {
     needs: &'static [Tool],
     /// What it needs of registries; it is skipped where that can't be had.
     libraries: &'static [Libraries],
-    /// Whether it runs only where it is named.
-    asked_only: bool,
     /// Returns what was measured.
     run: fn(&Setting) -> Result<String, String>,
 }
 
 const fn check(name: &'static str, needs: &'static [Tool], run: fn(&Setting) -> Result<String, String>) -> Check {
-    Check { name, needs, libraries: &[], asked_only: false, run }
+    Check { name, needs, libraries: &[], run }
 }
 
 const fn with(libraries: &'static [Libraries], check: Check) -> Check {
     Check { libraries, ..check }
-}
-
-const fn asked_only(check: Check) -> Check {
-    Check { asked_only: true, ..check }
 }
 
 const CHECKS: &[Check] = &[
@@ -129,17 +123,21 @@ const CHECKS: &[Check] = &[
     check("tls-curl", &[OPENSSL, CURL], tls::clients::curl),
     check("tls-from-nginx", &[OPENSSL, NGINX], tls::proxies::from_nginx),
     check("tls-from-haproxy", &[OPENSSL, HAPROXY], tls::proxies::from_haproxy),
+    check("tls-restarted", &[OPENSSL], tls::handshakes::restarted),
+    check("tls-to-nginx", &[OPENSSL, NGINX], tls::backends::to_nginx),
+    check("tls-to-haproxy", &[OPENSSL, HAPROXY], tls::backends::to_haproxy),
     check("tls-live-change", &[OPENSSL], tls::changes::replaced),
-    asked_only(check("tls-testssl", &[OPENSSL, TESTSSL, HEXDUMP], tls::grade::testssl)),
+    check("tls-testssl", &[OPENSSL, TESTSSL, HEXDUMP], tls::grade::testssl),
     check("generations-killed", &[], killed::survives),
     check("http-chromium", &[CHROMIUM, NGINX], http::chromium::page),
+    check("tls-chromium", &[OPENSSL, CHROMIUM, NGINX], http::chromium::secured_page),
 ];
 
 /// GiB of a large body, unless told otherwise.
 const GIB: u64 = 10;
 
 const HELP: &str = "cargo xtask interop [--list] [--queries N] [--gib N] [CHECK…]\n\n\
-    Runs every check but tls-testssl, which takes a minute or two, or those whose names begin as given. KAKEI_BIN names another binary than the one that is built.\n";
+    Runs every check, or those whose names begin as given. KAKEI_BIN names another binary than the one that is built.\n";
 
 /// `cargo xtask interop`.
 pub fn run(args: &[String]) -> Result<String, String> {
@@ -153,10 +151,7 @@ pub fn run(args: &[String]) -> Result<String, String> {
             name => wanted.push(name),
         }
     }
-    let is_wanted = |check: &&Check| match wanted.is_empty() {
-        true => !check.asked_only,
-        false => wanted.iter().any(|w| check.name.starts_with(w)),
-    };
+    let is_wanted = |check: &&Check| wanted.is_empty() || wanted.iter().any(|w| check.name.starts_with(w));
     let chosen: Vec<&Check> = CHECKS.iter().filter(is_wanted).collect();
     if chosen.is_empty() {
         return Err(format!("no check is called {}; `--list` lists them", wanted.join(" ")));

@@ -9,6 +9,7 @@ use super::super::Setting;
 use super::super::kakei::Kakei;
 use super::super::process::{Program, command, free_port, wait_for, write};
 use super::super::proxies::{nginx, nginx_http};
+use super::super::tls::{self, Authority, Kind};
 use super::document;
 use super::origin::pattern;
 
@@ -32,6 +33,18 @@ const FLAGS: &[&str] = &[
 ];
 
 pub(in super::super) fn page(setting: &Setting) -> Result<String, String> {
+    load(setting, "http", document)
+}
+
+/// The same by TLS.
+pub(in super::super) fn secured_page(setting: &Setting) -> Result<String, String> {
+    let authority = Authority::new(&setting.folder)?;
+    authority.vouch("site", Kind::Ecdsa, &["localhost"])?;
+    load(setting, "https", |port, backend, _| tls::document(port, &["site"], backend, ", default = \"site\""))
+}
+
+/// Load the page by this scheme from a listener of this document.
+fn load(setting: &Setting, scheme: &str, document: impl Fn(u16, &str, &str) -> String) -> Result<String, String> {
     let (folder, web, front) = (&setting.folder, free_port()?, free_port()?);
     let names = files(folder)?;
     let inside = format!(
@@ -45,7 +58,10 @@ pub(in super::super) fn page(setting: &Setting) -> Result<String, String> {
     let begun = Instant::now();
     let mut chromium = command("chromium");
     chromium.args(FLAGS).arg(format!("--user-data-dir={}/profile", folder.display()));
-    let browser = Program::start("chromium", folder, chromium.arg(format!("http://127.0.0.1:{front}/page.html")))?;
+    // The authority is none that a browser knows: what is tried is its TLS, not its list.
+    chromium.arg("--ignore-certificate-errors");
+    let host = if scheme == "https" { "localhost" } else { "127.0.0.1" };
+    let browser = Program::start("chromium", folder, chromium.arg(format!("{scheme}://{host}:{front}/page.html")))?;
     let seen = || std::fs::read_to_string(folder.join("seen.log")).unwrap_or_default();
     wait_for("the page's report", Duration::from_secs(40), || seen().contains("/report"))
         .map_err(|why| format!("{why}: {}", browser.said()))?;
@@ -66,6 +82,10 @@ pub(in super::super) fn page(setting: &Setting) -> Result<String, String> {
         return Err(format!("the server never sent {missing}"));
     }
     let reused = kakei.metric("kakei_backend_reused_connections", "")?;
+    let handshakes = kakei.metric("kakei_tls13_handshakes", "")?;
+    if (handshakes > 0) != (scheme == "https") {
+        return Err(format!("{handshakes} handshakes of TLS 1.3 by {scheme}"));
+    }
     kakei.stop()?;
     Ok(format!(
         "{} assets complete by the page's account and the server's log, {seconds:.1} s with the browser's start; {reused} \

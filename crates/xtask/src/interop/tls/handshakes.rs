@@ -14,15 +14,23 @@ const RECONNECTS: usize = 24;
 /// OpenSSL offers what is out of use only when it is told that this is meant.
 const OLD: &str = "ALL:@SECLEVEL=0";
 
+/// Where it keeps what outlives it.
+const STATE: &[&str] = &["--state", "state"];
+
 /// Two names, one of them with keys of both kinds, and no default.
 fn start(setting: &Setting, origin: &Origin) -> Result<(Kakei, u16), String> {
+    let (words, front) = prepare(setting, origin)?;
+    Ok((Kakei::start(&setting.binary, &setting.folder, &words)?, front))
+}
+
+/// The document of that, and the port of its listener.
+fn prepare(setting: &Setting, origin: &Origin) -> Result<(String, u16), String> {
     let (folder, front) = (&setting.folder, free_port()?);
     let authority = Authority::new(folder)?;
     authority.vouch("site-rsa", Kind::Rsa, &["site.example"])?;
     authority.vouch("site", Kind::Ecdsa, &["site.example"])?;
     authority.vouch("other", Kind::Ecdsa, &["other.example", "*.under.example"])?;
-    let words = document(front, &["site-rsa", "site", "other"], &origin.address.to_string(), "");
-    Ok((Kakei::start(&setting.binary, folder, &words)?, front))
+    Ok((document(front, &["site-rsa", "site", "other"], &origin.address.to_string(), ""), front))
 }
 
 /// What a client asks for, how, and what must come of it.
@@ -97,4 +105,33 @@ pub(in super::super) fn resumed(setting: &Setting) -> Result<String, String> {
     }
     kakei.stop()?;
     Ok(format!("{RECONNECTS} of {RECONNECTS} reconnects resumed with two workers, by TLS 1.3 and by 1.2"))
+}
+
+/// Sessions go on with the process that comes after the one that they began with.
+pub(in super::super) fn restarted(setting: &Setting) -> Result<String, String> {
+    let (folder, origin) = (&setting.folder, Origin::start()?);
+    let (words, front) = prepare(setting, &origin)?;
+    let start = || Kakei::start_with(&setting.binary, folder, &words, STATE);
+    for version in ["-tls1_3", "-tls1_2"] {
+        let kakei = start()?;
+        let said = s_client(folder, front, "site.example", &[version, "-sess_out", "session"])?;
+        shows("before the restart", &said, &["New, TLSv1.", "HTTP/1.1 200"])?;
+        kakei.stop()?;
+        let kakei = start()?;
+        for turn in 0..RECONNECTS {
+            let said = s_client(folder, front, "site.example", &[version, "-sess_in", "session"])?;
+            shows(&format!("{version} after the restart, {turn}"), &said, &["Reused, TLSv1.", "HTTP/1.1 200"])?;
+        }
+        let resumed = kakei.metric("kakei_tls_resumed_handshakes", "")? as usize;
+        if resumed != RECONNECTS {
+            return Err(format!("{resumed} handshakes are counted as resumed; there were {RECONNECTS}"));
+        }
+        kakei.stop()?;
+    }
+    // Without the state directory nobody knows the keys any more.
+    let kakei = Kakei::start(&setting.binary, folder, &words)?;
+    let said = s_client(folder, front, "site.example", &["-tls1_2", "-sess_in", "session"])?;
+    shows("without the state directory", &said, &["New, TLSv1.2", "HTTP/1.1 200"])?;
+    kakei.stop()?;
+    Ok(format!("{RECONNECTS} of {RECONNECTS} reconnects resumed by another process, by TLS 1.3 and by 1.2"))
 }

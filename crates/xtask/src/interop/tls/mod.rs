@@ -1,6 +1,7 @@
 //! TLS: curl, OpenSSL and other proxies as clients of a listener that ends it, and certificates that change under them.
 //! What the checks share.
 
+pub(super) mod backends;
 pub(super) mod changes;
 pub(super) mod clients;
 pub(super) mod grade;
@@ -16,18 +17,18 @@ use super::process::{command, run, write};
 
 /// What a key is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Ecdsa,
     Rsa,
 }
 
 /// Who vouches for the certificates of a check: a key and a certificate in its directory.
-struct Authority {
+pub(super) struct Authority {
     folder: PathBuf,
 }
 
 impl Authority {
-    fn new(folder: &Path) -> Result<Authority, String> {
+    pub(super) fn new(folder: &Path) -> Result<Authority, String> {
         // The system's own settings would add extensions.
         write(&folder.join("openssl.cnf"), "[req]\ndistinguished_name = dn\n[dn]\n")?;
         let authority = Authority { folder: folder.to_owned() };
@@ -43,11 +44,16 @@ impl Authority {
     }
 
     /// Make `NAME.pem` and `NAME.key`, for these hosts.
-    fn vouch(&self, name: &str, kind: Kind, hosts: &[&str]) -> Result<(), String> {
+    pub(super) fn vouch(&self, name: &str, kind: Kind, hosts: &[&str]) -> Result<(), String> {
         let hosts: Vec<String> = hosts.iter().map(|host| format!("DNS:{host}")).collect();
         let mut made = self.openssl(name, kind, name);
         made.args(["-CA", "authority.pem", "-CAkey", "authority.key", "-addext", "basicConstraints=critical,CA:FALSE"]);
-        made.args(["-addext", "keyUsage=critical,digitalSignature", "-addext", "extendedKeyUsage=serverAuth"]);
+        made.args([
+            "-addext",
+            "keyUsage=critical,digitalSignature",
+            "-addext",
+            "extendedKeyUsage=serverAuth,clientAuth",
+        ]);
         run(made.args(["-addext", &format!("subjectAltName={}", hosts.join(","))])).map(drop)
     }
 
@@ -74,7 +80,7 @@ impl Authority {
 }
 
 /// A listener `web` of HTTP under TLS with these certificates, before a cluster `site` of one backend.
-fn document(port: u16, certificates: &[&str], backend: &str, tls: &str) -> String {
+pub(super) fn document(port: u16, certificates: &[&str], backend: &str, tls: &str) -> String {
     let named: Vec<String> = certificates.iter().map(|name| format!("\"{name}\"")).collect();
     let sections: String = certificates
         .iter()
