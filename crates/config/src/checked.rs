@@ -10,7 +10,7 @@ use crate::bounds::{MAX_OVERLAPS, MAX_PATTERNS_BYTES};
 use crate::diagnostics::Diagnostics;
 use crate::diff::Kind;
 use crate::model::{
-    Backend, BackendAddress, ClientCertificateMode, Cluster, Document, Listener, Name, Protocol, Route,
+    Admin, Backend, BackendAddress, ClientCertificateMode, Cluster, Document, Listener, Name, Protocol, Route,
 };
 use crate::sorted::Sorted;
 use crate::{schema, validate};
@@ -133,6 +133,7 @@ impl Checked {
         let whole = &self.document;
         let (admin, workers, access_log) = (whole.admin.clone(), whole.workers, whole.access_log.clone());
         let mut part = Document { admin, workers, access_log, ..Document::default() };
+        named_by_admin(&whole.admin).for_each(|(kind, name)| self.add(&mut part, kind, name));
         for (kind, name) in changed {
             let naming = Topic::Named(kind, &name);
             let topics = match kind {
@@ -205,7 +206,8 @@ fn changed(old: &Document, new: &Document) -> BTreeSet<Object> {
     let routes = old.routes.differences(&new.routes).map(|(name, ..)| of(Kind::Route)(name));
     let clusters = old.clusters.differences(&new.clusters).map(|(name, ..)| of(Kind::Cluster)(name));
     let certificates = old.certificates.differences(&new.certificates).map(|(name, ..)| of(Kind::Certificate)(name));
-    listeners.chain(routes).chain(clusters).chain(certificates).collect()
+    let admin = (old.admin != new.admin).then(|| (Kind::Admin, Name::default()));
+    listeners.chain(routes).chain(clusters).chain(certificates).chain(admin).collect()
 }
 
 fn protocol(document: &Document, listener: &Name) -> Option<Protocol> {
@@ -250,6 +252,11 @@ fn all_ties(document: &Document, objects: &BTreeSet<Object>) -> Sorted<(u64, Kin
 fn named_by_listener(listener: &Listener) -> impl Iterator<Item = (Kind, &Name)> {
     let tls = listener.tls.iter().flat_map(|tls| tls.certificates.named().iter().chain(&tls.default));
     listener.cluster.iter().map(|name| (Kind::Cluster, name)).chain(tls.map(|name| (Kind::Certificate, name)))
+}
+
+/// It is in every part of a document, and so is what it names.
+fn named_by_admin(admin: &Admin) -> impl Iterator<Item = (Kind, &Name)> {
+    admin.tcp.iter().map(|tcp| (Kind::Certificate, &tcp.certificate))
 }
 
 fn named_by_cluster(cluster: &Cluster) -> impl Iterator<Item = (Kind, &Name)> {

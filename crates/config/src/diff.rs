@@ -14,6 +14,7 @@ use crate::tree::{Entry, Node, Value};
 
 /// The kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The `[admin]` section, which has no name.
@@ -34,6 +35,7 @@ pub enum Kind {
 
 /// What happens to one object. Values are in the document's own syntax (`"30s"`, `5000`).
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Difference"))]
 #[serde(rename_all = "snake_case", tag = "change")]
 pub enum Change {
     /// It is new.
@@ -65,6 +67,7 @@ pub enum Change {
 
 /// One difference inside an object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "DifferenceInside"))]
 #[serde(rename_all = "snake_case", tag = "edit")]
 pub enum Edit {
     /// An option has another value.
@@ -92,6 +95,7 @@ pub enum Edit {
 
 /// An option with another value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FieldChange {
     /// The option, with dots: `limits.flows`. A key with a dot or a quote in it stands in quotes, as in TOML.
     pub field: String,
@@ -103,6 +107,7 @@ pub struct FieldChange {
 
 /// A backend with other options.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BackendChange {
     /// The backend's name.
     pub backend: Name,
@@ -554,18 +559,52 @@ impl fmt::Display for Edit {
 
 impl fmt::Display for FieldChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field.ends_with(".secret") {
+            return write!(f, "{} is another one", self.field);
+        }
         write!(f, "{} {} -> {}", self.field, words(self.before.as_ref()), words(self.after.as_ref()))
     }
 }
 
-/// A value without the quotes of its syntax.
+/// A value without the quotes of its syntax. What changed is written to logs, where no secret belongs.
 fn words(node: Option<&Node>) -> String {
     match node.map(|node| &node.value) {
         None => "unset".into(),
         Some(Value::Text(text)) if text.is_empty() => "\"\"".into(),
-        // It may be a private key, and what changed is written to logs.
-        Some(Value::Text(text)) if text.contains("-----BEGIN ") => "(PEM)".into(),
-        Some(Value::Text(text)) => text.clone(),
-        Some(value) => value.to_json().to_string(),
+        Some(Value::Text(text)) => secret(text).unwrap_or(text).to_owned(),
+        Some(value) => {
+            let mut json = value.to_json();
+            hide(&mut json);
+            json.to_string()
+        }
+    }
+}
+
+/// What stands for a text that is a secret.
+fn secret(text: &str) -> Option<&'static str> {
+    if text.contains("-----BEGIN ") {
+        return Some("(PEM)");
+    }
+    ["$argon2", "$2a$", "$2b$", "$2y$"].iter().any(|begin| text.starts_with(begin)).then_some("(hash)")
+}
+
+fn hide(json: &mut serde_json::Value) {
+    use serde_json::Value as Json;
+    match json {
+        Json::String(text) => {
+            if let Some(instead) = secret(text) {
+                *text = instead.to_owned();
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(hide),
+        Json::Object(entries) => {
+            for (key, value) in entries {
+                match key.as_str() {
+                    "secret" => *value = "(secret)".into(),
+                    _ => hide(value),
+                }
+            }
+        }
+        _ => {}
     }
 }

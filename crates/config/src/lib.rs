@@ -8,6 +8,8 @@
 
 mod bounds;
 mod checked;
+#[cfg(feature = "schema")]
+mod described;
 mod diagnostics;
 mod diff;
 mod export;
@@ -28,7 +30,7 @@ pub use export::{Answers, Resolved};
 pub use faults::{Fault, Written};
 pub use model::*;
 pub use objects::{Differing, Each, Objects};
-pub use schema::reference;
+pub use schema::{json_schema, reference};
 pub use sorted::{Difference, Differences, Iter, Sorted};
 pub use tree::{Entry, Node, Value};
 

@@ -16,6 +16,7 @@ use crate::tree::{Node, Value};
 /// Reports what the objects of the document do to each other.
 pub(crate) fn document(document: &Document, root: &Node, problems: &mut Collector) {
     let mut check = Check { document, root, problems };
+    check.admin();
     check.listeners();
     check.binds();
     check.routes();

@@ -1,12 +1,14 @@
 //! Changes of one object, as the next whole document: an edit is a transaction like any other. Publishes nothing.
 
 use kakei_config::{Backend, BackendAddress, Cluster, Document, Kind, Name, Value};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::refusal::Refusal;
 
 /// A change of one object, also as the API takes it.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[schemars(rename = "Change")]
 #[serde(tag = "change", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Edit {
     /// Add an object; refused where there is another one of its name, nothing where it is the same.
@@ -49,6 +51,7 @@ pub enum Edit {
         cluster: Name,
         /// The backend: its address alone, or an object.
         #[serde(deserialize_with = "new_backend")]
+        #[schemars(with = "NewBackend")]
         backend: Backend,
     },
     /// Remove a backend.
@@ -143,15 +146,16 @@ fn named(kind: Kind) -> Result<Kind, Refusal> {
 }
 
 /// A backend as it is added: its address alone, or an object.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum NewBackend {
     Address(BackendAddress),
     Whole(WholeBackend),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub(crate) struct WholeBackend {
     name: Option<Name>,
     address: BackendAddress,

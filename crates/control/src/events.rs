@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use kakei_config::Name;
 use kakei_proxy::snapshot::Generation;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -16,8 +17,9 @@ use crate::wall;
 pub const EVENTS_KEPT: usize = 1024;
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "event")]
+#[schemars(inline)]
 pub enum What {
     /// A generation runs on every worker.
     Generation {
@@ -83,7 +85,7 @@ pub enum What {
 }
 
 /// An event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Event {
     /// Its number, from 1 on.
     pub id: u64,

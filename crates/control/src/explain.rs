@@ -10,13 +10,14 @@ use kakei_proxy::balance::{self, Member};
 use kakei_proxy::seam::{BindKey, Transport};
 use kakei_proxy::snapshot::{Asked, Cluster, Generation, Listener};
 use kakei_proxy::stats::BackendMetric;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::sums::Sums;
 use crate::view::View;
 
 /// The answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Explanation {
     /// The address that was dialled; none: a request was asked for, wherever it arrives.
     pub local: Option<SocketAddr>,
@@ -47,7 +48,7 @@ pub struct Explanation {
 }
 
 /// One way to match a route that was looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Considered {
     /// The route.
     pub route: Option<Name>,
@@ -68,7 +69,7 @@ pub struct Considered {
 }
 
 /// A backend that was looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Candidate {
     /// Its name.
     pub name: Name,

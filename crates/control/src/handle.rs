@@ -7,9 +7,11 @@ use std::time::{Duration, SystemTime};
 use kakei_config::Document;
 use kakei_proxy::seam::{ConnectionView, Filter, FlowView};
 use kakei_proxy::snapshot::Generation;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::audit::Audit;
 use crate::edit::Edit;
 use crate::events::Events;
 use crate::history::Entry;
@@ -53,11 +55,21 @@ pub struct Asked {
     pub origin: &'static str,
     /// Who asks, where that is known.
     pub by: Option<String>,
+    /// Where they are, where that isn't this machine.
+    pub from: Option<String>,
+    /// How they asked: `PUT /v1/config`.
+    pub operation: Option<String>,
     /// Why, in their words.
     pub message: Option<String>,
 }
 
 impl Asked {
+    /// Who asks, and where they are.
+    fn whom(&self) -> Option<String> {
+        let by = self.by.as_ref()?;
+        Some(self.from.as_ref().map_or_else(|| by.clone(), |from| format!("{by}, {from}")))
+    }
+
     /// What is written down of a generation that is asked for so.
     pub(crate) fn entry(&self, generation: Generation, changes: Vec<String>, confirm: Option<Confirm>) -> Entry {
         let now = SystemTime::now();
@@ -65,7 +77,7 @@ impl Asked {
             generation,
             at: wall::rfc3339(now),
             origin: self.origin.to_owned(),
-            by: self.by.clone(),
+            by: self.whom(),
             message: self.message.clone(),
             confirm_by: confirm.map(|confirm| wall::unix_seconds(now + confirm.within)),
             changes,
@@ -76,7 +88,7 @@ impl Asked {
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.origin)?;
-        if let Some(by) = &self.by {
+        if let Some(by) = self.whom() {
             write!(f, " ({by})")?;
         }
         match &self.message {
@@ -116,7 +128,7 @@ impl Change {
 }
 
 /// What a change came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Outcome {
     /// The generation that runs now.
     pub generation: Generation,
@@ -167,6 +179,7 @@ pub struct Handle {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) events: Events,
+    pub(crate) audit: Audit,
 }
 
 impl Handle {

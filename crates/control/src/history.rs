@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use kakei_proxy::snapshot::Generation;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How many generations are remembered, and can be gone back to.
@@ -22,7 +23,8 @@ pub fn told(mut changes: Vec<String>) -> Vec<String> {
 }
 
 /// One generation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "GenerationEntry")]
 pub struct Entry {
     /// Its number.
     pub generation: Generation,
@@ -30,7 +32,7 @@ pub struct Entry {
     pub at: String,
     /// Where it came from: `start`, `sighup`, `api`, `library`, `rollback`.
     pub origin: String,
-    /// Who asked for it, where that is known: the peer of the admin socket.
+    /// Who asked for it, where that is known: the peer of the admin socket, or a client of the API over TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// Why, in the words of who asked.

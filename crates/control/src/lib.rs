@@ -3,9 +3,12 @@
 //! [`Control::start`] brings a proxy up on threads of its own; a [`Handle`] asks it for changes and answers.
 //! Never on the data path: no datagram passes through this crate.
 
+mod access;
 pub mod access_log;
 pub mod api;
+mod audit;
 pub mod certificates;
+mod doors;
 pub mod edit;
 pub mod events;
 pub mod explain;

@@ -31,6 +31,14 @@ pub enum Refusal {
         /// Why not.
         error: String,
     },
+    /// The file of audit lines can't be opened.
+    #[error("the audit log {path} can't be opened: {error}; nothing was changed")]
+    AuditLog {
+        /// Where it was to go.
+        path: String,
+        /// Why not.
+        error: String,
+    },
     /// The change concerns what is fixed while the process lives.
     #[error("{} can only change with a restart; nothing was changed", .0.join(", "))]
     NeedsRestart(Vec<String>),
@@ -107,6 +115,7 @@ impl Refusal {
             Refusal::Unknown { .. } | Refusal::NotKept(_) => 404,
             Refusal::Bind(_)
             | Refusal::AccessLog { .. }
+            | Refusal::AuditLog { .. }
             | Refusal::NeedsRestart(_)
             | Refusal::Exists { .. }
             | Refusal::Taken { .. }
@@ -128,6 +137,7 @@ impl Refusal {
             Refusal::Mismatch { .. } => "generation-mismatch",
             Refusal::Bind(_) => "address-not-bound",
             Refusal::AccessLog { .. } => "access-log",
+            Refusal::AuditLog { .. } => "audit-log",
             Refusal::NeedsRestart(_) => "needs-restart",
             Refusal::Unknown { .. } => "unknown-object",
             Refusal::Exists { .. } | Refusal::Taken { .. } => "object-exists",

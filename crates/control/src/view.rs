@@ -38,6 +38,8 @@ pub struct View {
     pub workers: u16,
     /// The certificates that run, by name.
     pub certificates: Sorted<Name, Arc<Certificate>>,
+    /// Where the admin API is over TCP: port 0 resolved.
+    pub api: Option<SocketAddr>,
     /// When the process started.
     pub started: Instant,
 }
@@ -62,6 +64,7 @@ impl View {
             stopped: BTreeSet::new(),
             workers: shared.workers,
             certificates: Sorted::default(),
+            api: None,
             started: Instant::now(),
         }
     }

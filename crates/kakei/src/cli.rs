@@ -75,6 +75,10 @@ pub(crate) enum Command {
     History(Ask),
     /// Simulate: whole workers in virtual time with clients, backends and faults, and checkers that know the truth.
     Sim(Sim),
+    /// The description of the admin API (OpenAPI 3.1), as JSON. Asks no proxy.
+    Openapi,
+    /// The JSON Schema of the document, for editors.
+    Schema,
     /// Completions for a shell, to standard output.
     Completions {
         /// Which shell.
@@ -87,9 +91,21 @@ pub(crate) enum Command {
 /// The running proxy that is asked.
 #[derive(Debug, Args)]
 pub(crate) struct Door {
-    /// Its admin socket.
-    #[arg(short, long, global = true, env = "KAKEI_SOCKET", default_value = "kakei.sock", value_name = "PATH")]
-    pub(crate) socket: PathBuf,
+    /// Its admin socket; KAKEI_SOCKET, or kakei.sock, without it.
+    #[arg(short, long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Its admin API over TCP, in the place of the socket: https://HOST:PORT. KAKEI_API says it too.
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) api: Option<String>,
+    /// With --api: the certificate that is shown (PEM), and behind it those that vouch for it.
+    #[arg(long = "cert", id = "api_cert", global = true, env = "KAKEI_CERT", value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// With --api: the private key of that certificate (PEM).
+    #[arg(long = "key", id = "api_key", global = true, env = "KAKEI_KEY", value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// With --api: the certificates of those who may vouch for the proxy (PEM); without it, those that the system trusts.
+    #[arg(long = "ca", id = "api_ca", global = true, env = "KAKEI_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// How data is printed.

@@ -1,17 +1,25 @@
-//! A client of the admin API: one request, one answer, over the Unix socket. Bounded in time and size; retries nothing.
+//! A client of the admin API: one request, one answer, over the Unix socket or in TLS over TCP. Bounded in time and size;
+//! retries nothing.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::Value;
 
+use crate::cli::Door;
 use crate::say::Failure;
 
 /// Longer than the server takes for anything.
 const PATIENCE: Duration = Duration::from_secs(70);
+/// Time in which a proxy over TCP must let itself be connected to.
+const CONNECT: Duration = Duration::from_secs(10);
 /// The longest answer that is read.
 const MAX_ANSWER: u64 = 256 << 20;
 
@@ -49,20 +57,51 @@ impl<'a> Request<'a> {
 
 /// The running proxy.
 #[derive(Debug)]
-pub(crate) struct Client {
-    socket: PathBuf,
+pub(crate) enum Client {
+    /// By its admin socket.
+    Socket(PathBuf),
+    /// Over TCP.
+    Remote {
+        /// As it was written.
+        url: String,
+        host: String,
+        port: u16,
+        config: Arc<ClientConfig>,
+    },
 }
 
 impl Client {
-    pub(crate) fn new(socket: &Path) -> Self {
-        Client { socket: socket.to_owned() }
+    /// Where the command line has it; or else where the environment has it.
+    pub(crate) fn of(door: &Door) -> Result<Self, Failure> {
+        let told = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
+        match (&door.api, &door.socket) {
+            (Some(_), Some(_)) => Err(Failure::usage("--api and --socket are two ways to one proxy: give one of them")),
+            (Some(url), None) => Client::remote(url, door),
+            (None, Some(path)) => Ok(Client::Socket(path.clone())),
+            (None, None) => match (told("KAKEI_API"), told("KAKEI_SOCKET")) {
+                (Some(url), _) => Client::remote(&url, door),
+                (None, path) => Ok(Client::Socket(path.unwrap_or_else(|| "kakei.sock".to_owned()).into())),
+            },
+        }
+    }
+
+    fn remote(url: &str, door: &Door) -> Result<Self, Failure> {
+        let wrong = || Failure::usage(format!("the admin API over TCP is written as https://HOST:PORT, not {url:?}"));
+        let (host, port) = authority(url).ok_or_else(wrong)?;
+        let shows = match (&door.cert, &door.key) {
+            (Some(cert), Some(key)) => Some((cert.as_path(), key.as_path())),
+            (None, None) => None,
+            _ => return Err(Failure::usage("--cert and --key belong together: give both")),
+        };
+        let config = kakei::control::certificates::client(door.ca.as_deref(), shows).map_err(Failure::usage)?;
+        Ok(Client::Remote { url: url.to_owned(), host, port, config })
     }
 
     /// The body of a good answer; a refusal becomes a failure with what the server said.
     pub(crate) fn text(&self, request: &Request<'_>) -> Result<String, Failure> {
         let answer = self.exchange(request).map_err(|error| self.unreachable(&error))?;
         let (status, body) =
-            parse(&answer).ok_or_else(|| Failure::refused("the admin socket did not answer in HTTP"))?;
+            parse(&answer).ok_or_else(|| Failure::refused("the proxy's admin API did not answer in HTTP"))?;
         let text = String::from_utf8_lossy(body).into_owned();
         if (200..300).contains(&status) { Ok(text) } else { Err(problem(status, &text)) }
     }
@@ -77,28 +116,89 @@ impl Client {
     }
 
     fn exchange(&self, request: &Request<'_>) -> io::Result<Vec<u8>> {
-        let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let sent = stream
-            .write_all(request.head().as_bytes())
-            .and_then(|()| stream.write_all(request.body.map_or(&[][..], |(_, body)| body)));
-        let mut answer = Vec::new();
-        let read = stream.take(MAX_ANSWER).read_to_end(&mut answer);
-        // A server may refuse a body before it has read all of it: then its answer counts, not the broken pipe.
-        if answer.is_empty() {
-            sent?;
-            read?;
+        match self {
+            Client::Socket(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                ask(stream, request)
+            }
+            Client::Remote { host, port, config, .. } => ask(secured(host, *port, config)?, request),
         }
-        Ok(answer)
     }
 
     fn unreachable(&self, error: &io::Error) -> Failure {
-        Failure::refused(format!(
-            "no proxy answers on {} ({error}); start one with `kakei run`, or name its admin socket with -s",
-            self.socket.display()
-        ))
+        Failure::refused(match self {
+            Client::Socket(path) => format!(
+                "no proxy answers on {} ({error}); start one with `kakei run`, or name its admin socket with -s",
+                path.display()
+            ),
+            Client::Remote { url, .. } => format!("the proxy at {url} can't be asked: {error}{}", advice(error)),
+        })
     }
+}
+
+/// What to do about it, where that can be told.
+fn advice(error: &io::Error) -> &'static str {
+    use rustls::{AlertDescription, Error};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        Some(Error::AlertReceived(AlertDescription::CertificateRequired)) => {
+            "; it lets nobody in without a certificate: give one with --cert and --key"
+        }
+        Some(Error::AlertReceived(_)) => "; it does not take the certificate of --cert",
+        Some(Error::InvalidCertificate(_)) => "; say with --ca who may vouch for it",
+        _ => "",
+    }
+}
+
+/// Host and port of a URL that has nothing else.
+fn authority(url: &str) -> Option<(String, u16)> {
+    let rest = url.strip_prefix("https://")?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains(['/', '?', '#', '@']) {
+        return None;
+    }
+    let bare = |host: &str| host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
+    match rest.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
+        Some((host, port)) if !host.is_empty() => Some((bare(host), port.parse().ok().filter(|port| *port > 0)?)),
+        Some(_) => None,
+        None => Some((bare(rest), 443)).filter(|(host, _)| !host.is_empty()),
+    }
+}
+
+/// A connection to a proxy over TCP whose first words are those of TLS.
+fn secured(host: &str, port: u16, config: &Arc<ClientConfig>) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let mut last = io::Error::other("the host has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+                return Ok(StreamOwned::new(session, stream));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Say it, and hear the whole answer.
+fn ask(mut stream: impl Read + Write, request: &Request<'_>) -> io::Result<Vec<u8>> {
+    let sent = stream
+        .write_all(request.head().as_bytes())
+        .and_then(|()| stream.write_all(request.body.map_or(&[][..], |(_, body)| body)))
+        .and_then(|()| stream.flush());
+    let mut answer = Vec::new();
+    let read = stream.take(MAX_ANSWER).read_to_end(&mut answer);
+    // A server may refuse a body before it has read all of it: then its answer counts, not the broken pipe.
+    if answer.is_empty() {
+        read?;
+        sent?;
+    }
+    Ok(answer)
 }
 
 /// Status and body of a whole answer.
@@ -157,6 +257,24 @@ mod tests {
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nokay"), None, "cut off");
         assert_eq!(parse(b"HTTP/1.1 200"), None);
         assert_eq!(parse(b"SSH-2.0-x\r\n"), None);
+    }
+
+    #[test]
+    fn a_url_of_the_api_is_a_host_and_a_port() {
+        let right = [
+            ("https://a.test:9443", "a.test", 9443),
+            ("https://[::1]:1/", "::1", 1),
+            ("https://a", "a", 443),
+            ("https://[::1]", "::1", 443),
+        ];
+        for (url, host, port) in right {
+            assert_eq!(authority(url), Some((host.to_owned(), port)), "{url}");
+        }
+        for wrong in
+            ["http://a", "a:1", "https://", "https://:1", "https://a:0", "https://a:x", "https://a:1/v1", "https://u@a"]
+        {
+            assert_eq!(authority(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -163,7 +163,8 @@ fn ready_line(view: &View) -> String {
     let admin = &view.document.admin;
     let socket = admin.socket.as_deref().map_or("no admin socket".to_owned(), |path| format!("admin socket {path}"));
     let metrics = admin.metrics.map_or_else(String::new, |address| format!("; metrics on {address}"));
-    format!("ready: listeners {}; generation {}; {socket}{metrics}\n", listeners.join(", "), view.generation().0)
+    let api = view.api.map_or_else(String::new, |address| format!("; admin API on https://{address}"));
+    format!("ready: listeners {}; generation {}; {socket}{api}{metrics}\n", listeners.join(", "), view.generation().0)
 }
 
 /// Tell systemd, where it asked for it.

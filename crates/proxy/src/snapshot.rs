@@ -23,6 +23,7 @@ use crate::stats::Series;
 
 /// The number of a snapshot; grows by one with each published change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline))]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 

@@ -4,6 +4,7 @@
 //! what concerns several objects (dangling names, two listeners on one address) is checked by validation.
 //! The model never says how a value was written; places in the text belong to parsing.
 
+mod admin;
 mod http;
 mod tls;
 
@@ -19,11 +20,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::objects::Objects;
 
+pub use self::admin::*;
 pub use self::http::*;
 pub use self::tls::*;
 
 /// The name of an object: its identity across changes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline))]
 #[serde(transparent)]
 pub struct Name(Arc<str>);
 
@@ -83,17 +86,6 @@ pub struct Document {
     pub certificates: Objects<Certificate>,
 }
 
-/// The operator's side door.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Admin {
-    /// Path of the Unix socket that speaks HTTP and JSON; none: no admin socket.
-    pub socket: Option<String>,
-    /// Address of `/metrics`, `/healthz`, `/readyz`; none: only on the socket.
-    pub metrics: Option<SocketAddr>,
-    /// Directory in which generations are kept; none: in memory only.
-    pub state: Option<String>,
-}
-
 /// How many workers run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,6 +132,7 @@ pub struct AccessLog {
 
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// Datagrams.
@@ -408,6 +401,7 @@ pub enum OnChange {
 
 /// How a backend is chosen. Weights count in all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// In turn, smoothly by weight.
@@ -459,6 +453,7 @@ impl Backend {
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "WrittenBackend"))]
 pub struct Backend {
     /// Its identity in the cluster; the address as text where none was given.
     pub name: Name,
@@ -597,6 +592,7 @@ impl Default for TcpKnobs {
 
 /// What the balancer's hash is taken over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Affinity {
     /// The client's address.

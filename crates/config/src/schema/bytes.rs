@@ -1,7 +1,7 @@
 //! Payloads of probes, written in hex or as text. What a probe does with them is not known here.
 
 use super::values::{mismatch, text};
-use super::{At, Codec, listed};
+use super::{At, Codec, Shape, listed, shape};
 use crate::bounds::MAX_PROBE_BYTES;
 use crate::diagnostics::Collector;
 use crate::model::Expect;
@@ -70,8 +70,8 @@ fn digit(c: char) -> Result<u8, String> {
 /// What must come back: `"any"`, or bytes that are the whole reply or its beginning.
 pub(super) struct Expected;
 
-type Shape = (&'static str, Form, fn(Vec<u8>) -> Expect);
-const SHAPES: [Shape; 4] = [
+type Way = (&'static str, Form, fn(Vec<u8>) -> Expect);
+const SHAPES: [Way; 4] = [
     ("exact_hex", Form::Hex, Expect::Exact),
     ("exact_text", Form::Text, Expect::Exact),
     ("prefix_hex", Form::Hex, Expect::Prefix),
@@ -84,6 +84,11 @@ impl Codec for Expected {
     fn describe(&self) -> String {
         let keys = SHAPES.map(|(key, ..)| format!("`{{ {key} = \"…\" }}`"));
         format!("`any`, {}", keys.join(", "))
+    }
+
+    fn shape(&self) -> Shape {
+        let tables = SHAPES.map(|(key, ..)| shape::table([(key, true, shape::of("string"))]));
+        shape::either([shape::words(["any"])].into_iter().chain(tables))
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Expect> {

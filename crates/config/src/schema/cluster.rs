@@ -8,7 +8,7 @@ use super::http::HTTP_KNOBS;
 use super::streams::{AfterChange, Whereabouts};
 use super::tls::CLUSTER_TLS;
 use super::values::{Flag, LONGEST, Time, TimeOrNone, UNLIMITED, Whole, Words, mismatch, text, wrong_name};
-use super::{At, Codec, ListOf, Maybe, Section, Sparse, Table, field, independent};
+use super::{At, Codec, ListOf, Maybe, Section, Shape, Sparse, Table, field, independent, shape};
 use crate::bounds::MAX_WEIGHT;
 use crate::diagnostics::Collector;
 use crate::model::{
@@ -181,6 +181,10 @@ impl Codec for BackendOf {
 
     fn describe(&self) -> String {
         format!("{}, or table", Whereabouts.describe())
+    }
+
+    fn shape(&self) -> Shape {
+        shape::either([Whereabouts.shape(), BACKEND.shape()])
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Backend> {

@@ -114,6 +114,7 @@ const fn send_in<T: Sends, const TEXT: bool>(doc: &'static str) -> Field<T> {
         describe: || {
             format!("{}, at most 1400{}", if TEXT { "text" } else { "bytes in hex" }, if TEXT { " bytes" } else { "" })
         },
+        shape: || super::shape::of("string"),
         has_key: |_| false,
         read: |check, at, problems| match read_bytes(form(TEXT), at, problems) {
             Some(bytes) => {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::values::{NAME_SIGNS, mismatch, wrong_name};
-use super::{At, Codec};
+use super::{At, Codec, Shape, shape};
 use crate::diagnostics::Collector;
 use crate::model::Name;
 use crate::tree::{Entry, Value};
@@ -42,6 +42,10 @@ impl<K: Keys, C: Codec> Codec for MapOf<K, C> {
     fn describe(&self) -> String {
         let at_least = if self.filled { "table, at least one" } else { "table" };
         format!("{at_least}: {} = {}", self.keys.describe(), self.of.describe())
+    }
+
+    fn shape(&self) -> Shape {
+        shape::map(self.of.shape(), self.keys.describe(), self.filled)
     }
 
     /// Gives those that could be read, so that what is checked across objects still sees them.

@@ -4,12 +4,14 @@
 mod at;
 mod reference;
 
+mod shape;
 mod values;
 
 mod bytes;
 mod maps;
 mod network;
 
+mod admin;
 mod cluster;
 mod health;
 mod http;
@@ -21,7 +23,9 @@ mod tls;
 pub(crate) use at::{At, Step, pointer, subject};
 pub(crate) use http::{ACTIONS, patterns_bytes};
 pub use reference::reference;
+pub use sections::json_schema;
 pub(crate) use sections::{Object, document, write_document};
+pub(crate) use shape::Shape;
 pub(crate) use values::read_duration;
 
 use crate::diagnostics::{Collector, quoted};
@@ -34,6 +38,11 @@ pub(crate) trait Codec {
 
     /// What may be written, in a few words.
     fn describe(&self) -> String;
+
+    /// What may be written, as a JSON Schema: a text, unless it is something else.
+    fn shape(&self) -> Shape {
+        shape::text(&self.describe())
+    }
 
     /// Whether the value is a table that has such a key.
     fn has_key(&self, _: &str) -> bool {
@@ -54,6 +63,7 @@ pub(crate) struct Field<T: 'static> {
     pub(crate) required: bool,
     pub(crate) doc: &'static str,
     pub(crate) describe: fn() -> String,
+    pub(crate) shape: fn() -> Shape,
     pub(crate) has_key: fn(&str) -> bool,
     /// Reads it into the target; false when it couldn't.
     pub(crate) read: fn(&mut T, &At<'_>, &mut Collector) -> bool,
@@ -85,6 +95,7 @@ macro_rules! field {
             required: $required,
             doc: $doc,
             describe: || $crate::schema::Codec::describe(&$codec),
+            shape: || $crate::schema::Codec::shape(&$codec),
             has_key: |key| $crate::schema::Codec::has_key(&$codec, key),
             read: |target, at, problems| match $crate::schema::Codec::read(&$codec, at, problems) {
                 Some(value) => {
@@ -133,6 +144,17 @@ impl<T> Section<T> {
         (target, complete)
     }
 
+    /// What may be written, as a JSON Schema.
+    pub(crate) fn shape(&self) -> Shape {
+        let blank = (self.blank)();
+        let options = self.fields.iter().map(|field| {
+            let default = (field.write)(&blank).filter(|value| !field.required && shape::is_telling(value));
+            let shape = shape::option((field.shape)(), field.doc, default.map(|value| value.to_json()));
+            (field.key, field.required, shape)
+        });
+        shape::table(options)
+    }
+
     /// Writes every option that says something.
     pub(crate) fn entries(&self, source: &T) -> Value {
         let written = |field: &Field<T>| (field.write)(source).map(|value| Entry::new(field.key, value));
@@ -175,6 +197,10 @@ impl<T> Codec for Table<T> {
         "table".into()
     }
 
+    fn shape(&self) -> Shape {
+        self.0.shape()
+    }
+
     fn has_key(&self, key: &str) -> bool {
         self.0.fields.iter().any(|field| field.key == key)
     }
@@ -199,6 +225,10 @@ impl<C: Codec<Of: Default + PartialEq>> Codec for Sparse<C> {
         self.0.describe()
     }
 
+    fn shape(&self) -> Shape {
+        self.0.shape()
+    }
+
     fn has_key(&self, key: &str) -> bool {
         self.0.has_key(key)
     }
@@ -220,6 +250,10 @@ impl<C: Codec> Codec for Maybe<C> {
 
     fn describe(&self) -> String {
         self.0.describe()
+    }
+
+    fn shape(&self) -> Shape {
+        self.0.shape()
     }
 
     fn has_key(&self, key: &str) -> bool {
@@ -248,6 +282,10 @@ impl<C: Codec> Codec for ListOf<C> {
     fn describe(&self) -> String {
         let at_least = if self.filled { "list, at least one" } else { "list" };
         format!("{at_least}, of: {}", self.of.describe())
+    }
+
+    fn shape(&self) -> Shape {
+        shape::list(self.of.shape(), self.filled)
     }
 
     /// Gives those that could be read, so that what is checked across objects still sees them.

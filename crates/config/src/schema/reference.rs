@@ -1,5 +1,6 @@
 //! The tables of the reference, made from the options themselves. The prose around them is written by hand.
 
+use super::admin::{ADMIN, PEERS, TCP as ADMIN_TCP};
 use super::cluster::{BACKEND, CLUSTER, KNOBS};
 use super::health::{HEALTH, PASSIVE, TCP, UDP};
 use super::http::{
@@ -7,7 +8,7 @@ use super::http::{
     RESPONSE, RETRY, STICKY, TIMEOUTS,
 };
 use super::listener::{LIMITS, LISTENER, PROXY_PROTOCOL, ROUTE};
-use super::sections::{ACCESS_LOG, ADMIN, DOCUMENT, WORKERS};
+use super::sections::{ACCESS_LOG, DOCUMENT, WORKERS};
 use super::tls::{CERTIFICATE, CLIENT_CERTIFICATES, CLUSTER_TLS, LISTENER_TLS};
 use super::{Field, Section};
 use crate::tree::Value;
@@ -18,6 +19,8 @@ pub fn reference() -> String {
     [
         table("The document", &DOCUMENT),
         table("`[admin]`", &ADMIN),
+        table("`[admin.peers]`", &PEERS),
+        table("`[admin.tcp]`", &ADMIN_TCP),
         table("`[workers]`", &WORKERS),
         table("`[access_log]`", &ACCESS_LOG),
         table("`[listeners.NAME]`", &LISTENER),

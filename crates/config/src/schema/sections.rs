@@ -1,11 +1,11 @@
 //! The document as a whole: its plain sections and its objects by name.
 
+use super::admin::ADMIN;
 use super::cluster::CLUSTER;
 use super::listener::{LISTENER, ROUTE};
-use super::network::Address;
 use super::tls::CERTIFICATE;
 use super::values::{Flag, NAME_SIGNS, Path, Whole, Words, mismatch, wrong_name};
-use super::{At, Codec, Maybe, Section, Table, field, independent, values};
+use super::{At, Codec, Maybe, Section, Shape, Table, field, independent, shape, values};
 use crate::bounds::MAX_WORKERS;
 use crate::diagnostics::Collector;
 use crate::model::{AccessLog, Admin, Cluster, Document, Listener, LogFormat, Name, Route, WorkerCount, Workers};
@@ -25,27 +25,13 @@ const FORMAT: Words<LogFormat> = Words {
 pub(super) const DOCUMENT: Section<Document> = Section {
     blank: Document::default,
     fields: &[
-        field!(admin: Table(&ADMIN), "the operator's side door"),
+        field!(admin: Table(&ADMIN), "the operator's side doors"),
         field!(workers: Table(&WORKERS), "the threads of the data plane; changing them needs a restart"),
         field!(access_log: Table(&ACCESS_LOG), "one record for each flow, connection and request"),
         field!(listeners: ByName(&LISTENER), "what listens, by name"),
         field!(routes: ByName(&ROUTE), "what refines a listener, by name"),
         field!(clusters: ByName(&CLUSTER), "groups of backends, by name"),
         field!(certificates: ByName(&CERTIFICATE), "what listeners prove by who they are, by name"),
-    ],
-    later: &[],
-    finish: independent,
-};
-
-pub(super) const ADMIN: Section<Admin> = Section {
-    blank: Admin::default,
-    fields: &[
-        // 107 bytes are what a Unix socket's address holds.
-        field!(socket: Maybe(Path { what: "a Unix socket's path, at most 107 bytes", longest: 107 }),
-            "the socket that speaks HTTP and JSON, mode 0600; left out: none"),
-        field!(metrics: Maybe(Address::Bind), "the address of `/metrics`, `/healthz` and `/readyz`; left out: on the socket only"),
-        field!(state: Maybe(Path { what: "a directory's path", longest: 4_096 }),
-            "where generations are kept; left out: in memory only"),
     ],
     later: &[],
     finish: independent,
@@ -71,6 +57,14 @@ pub(super) const ACCESS_LOG: Section<AccessLog> = Section {
     later: &[],
     finish: independent,
 };
+
+/// The document as a JSON Schema (draft 2020-12), made from the options themselves. What concerns several options or
+/// objects, and the grammar of texts (durations, sizes, addresses), is checked by reading it only.
+pub fn json_schema() -> serde_json::Value {
+    let mut shape = DOCUMENT.shape();
+    shape["title"] = "A document of Kakei".into();
+    shape
+}
 
 /// Reads the whole document as far as it can be read.
 pub(crate) fn document(at: &At<'_>, problems: &mut Collector) -> Document {
@@ -130,6 +124,10 @@ impl<T> Codec for ByName<T> {
         "a table for each name".into()
     }
 
+    fn shape(&self) -> Shape {
+        shape::map(self.0.shape(), "name", false)
+    }
+
     /// An object that could be read in part still counts, so that nobody is told its name dangles.
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Self::Of> {
         let Value::Table(entries) = &at.node.value else {
@@ -162,6 +160,10 @@ impl Codec for Count {
 
     fn describe(&self) -> String {
         format!("`auto`, or whole number, 1 to {MAX_WORKERS}")
+    }
+
+    fn shape(&self) -> Shape {
+        shape::either([shape::words(["auto"]), shape::whole(1, MAX_WORKERS.into())])
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<WorkerCount> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::network::Address;
 use super::values::{LONGEST, Time, mismatch, text};
-use super::{At, Codec};
+use super::{At, Codec, Shape, shape};
 use crate::diagnostics::{Collector, quoted};
 use crate::model::{BackendAddress, OnChange, ServerName};
 use crate::tree::{Entry, Node, Value};
@@ -99,6 +99,11 @@ impl Codec for AfterChange {
 
     fn describe(&self) -> String {
         "`keep`, `close`, or `{ drain = duration }`".into()
+    }
+
+    fn shape(&self) -> Shape {
+        let drain = shape::table([("drain", true, DRAIN.shape())]);
+        shape::either([shape::words(["keep", "close"]), drain])
     }
 
     fn has_key(&self, key: &str) -> bool {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::streams::{ProtocolName, wrong_host};
 use super::values::{Flag, LONGEST, Reference, Time, Whole, Words, text};
-use super::{At, Codec, ListOf, Maybe, Section, Table, field, independent};
+use super::{At, Codec, ListOf, Maybe, Section, Shape, Table, field, independent, shape};
 use crate::diagnostics::{Collector, quoted};
 use crate::model::{
     Certificate, CipherSuite, ClientCertificateMode, ClientCertificates, ClusterTls, ListenerTls, Pem, Shown,
@@ -106,6 +106,10 @@ impl Codec for ShownOf {
         format!("`{ALL}`, or a {}", NAMED.describe())
     }
 
+    fn shape(&self) -> Shape {
+        shape::either([shape::words([ALL]), NAMED.shape()])
+    }
+
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Shown> {
         match &at.node.value {
             Value::Text(word) if word == ALL => Some(Shown::All),
@@ -151,7 +155,7 @@ impl Codec for ServerNameText {
 const LONGEST_PEM: usize = 1 << 20;
 
 /// A file's path, or the text of one in PEM.
-struct PemOf;
+pub(super) struct PemOf;
 
 impl Codec for PemOf {
     type Of = Pem;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{At, Codec, Maybe, listed};
+use super::{At, Codec, Maybe, Shape, listed, shape};
 use crate::bounds::MAX_NAME_BYTES;
 use crate::diagnostics::{Collector, Diagnostic, quoted};
 use crate::model::Name;
@@ -48,6 +48,10 @@ impl Codec for Flag {
         "`true` or `false`".into()
     }
 
+    fn shape(&self) -> Shape {
+        shape::of("boolean")
+    }
+
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<bool> {
         match at.node.value {
             Value::Bool(flag) => Some(flag),
@@ -78,6 +82,10 @@ impl<T: Copy + Into<u32> + TryFrom<i128>> Codec for Whole<T> {
         let zero = self.zero.map(|zero| format!("; 0: {zero}")).unwrap_or_default();
         let (min, max) = (self.min.into(), self.max.into());
         format!("whole number, {min} to {max}{zero}")
+    }
+
+    fn shape(&self) -> Shape {
+        shape::whole(self.min.into(), self.max.into())
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<T> {
@@ -116,6 +124,10 @@ impl<T: Copy + PartialEq> Codec for Words<T> {
 
     fn describe(&self) -> String {
         listed(self.of.iter().map(|(word, _)| *word))
+    }
+
+    fn shape(&self) -> Shape {
+        shape::words(self.of.iter().map(|(word, _)| *word))
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<T> {
@@ -324,6 +336,10 @@ impl Codec for Volume {
 
     fn describe(&self) -> String {
         "size, up to 1048576GiB; `0`: unlimited".into()
+    }
+
+    fn shape(&self) -> Shape {
+        shape::either([shape::text(&self.describe()), shape::whole(0, 0)])
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<u64> {

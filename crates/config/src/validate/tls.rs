@@ -6,6 +6,13 @@ use crate::model::{BackendAddress, ClientCertificateMode, Cluster, Listener, Nam
 use crate::schema::Step;
 
 impl Check<'_, '_> {
+    pub(super) fn admin(&mut self) {
+        if let Some(tcp) = &self.document.admin.tcp {
+            let way = [Step::Key("admin"), Step::Key("tcp"), Step::Key("certificate")];
+            self.exists("certificate", &tcp.certificate, &way);
+        }
+    }
+
     pub(super) fn tls(&mut self, name: &Name, listener: &Listener) {
         let Some(tls) = &listener.tls else { return };
         let way = |rest: &[Step<'static>]| {

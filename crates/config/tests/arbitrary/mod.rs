@@ -74,11 +74,30 @@ fn path() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z/.]{1,20}", "[^\u{0}]{1,20}"]
 }
 
+/// The certificate of its TCP door is chosen by [`tls::connect`].
 fn admin() -> impl Strategy<Value = Admin> {
-    (option::of(path()), option::of(bound()), option::of(path())).prop_map(|(socket, metrics, state)| Admin {
-        socket,
-        metrics,
-        state,
+    let peer = prop_oneof![any::<u32>().prop_map(PeerId::Uid), any::<u32>().prop_map(PeerId::Gid)];
+    let peers = apart(peer).prop_map(|(read_only, read_write)| AdminPeers { read_only, read_write });
+    let files = (option::of(path()), option::of(path()), option::of(path()));
+    (files, option::of(bound()), peers, option::of(tls::admin())).prop_map(
+        |((socket, state, audit_log), metrics, peers, tcp)| Admin { socket, metrics, state, audit_log, peers, tcp },
+    )
+}
+
+/// Two lists that have nothing in common.
+fn apart<T: Clone + PartialEq + std::fmt::Debug>(
+    of: impl Strategy<Value = T>,
+) -> impl Strategy<Value = (Vec<T>, Vec<T>)> {
+    (vec(of, 0..5), any::<usize>()).prop_map(|(mut all, cut)| {
+        let mut seen = Vec::new();
+        all.retain(|one| {
+            !seen.contains(one) && {
+                seen.push(one.clone());
+                true
+            }
+        });
+        let rest = all.split_off(cut % (all.len() + 1));
+        (all, rest)
     })
 }
 

@@ -58,8 +58,30 @@ pub(super) fn cluster() -> impl Strategy<Value = ClusterTls> {
     )
 }
 
-/// Give clusters that have nothing to do with UDP their TLS.
+/// Its certificate is chosen by [`connect`].
+pub(super) fn admin() -> impl Strategy<Value = AdminTcp> {
+    let name = "[a-z]{1,9}(\\.[a-z]{1,9}){0,2}";
+    let client = prop_oneof![
+        "[A-Za-z =,]{1,9}".prop_map(ClientId::CommonName),
+        name.prop_map(ClientId::Dns),
+        "spiffe://[a-z/]{1,9}".prop_map(ClientId::Uri),
+        "[a-z]{1,9}@[a-z]{1,9}".prop_map(ClientId::Email),
+    ];
+    let clients = super::apart(client).prop_filter("it would let nobody in", |(a, b)| a.len() + b.len() > 0);
+    (super::bound(), pem(), vec(pem(), 0..3), clients).prop_map(|(bind, ca, crls, (read_only, read_write))| AdminTcp {
+        bind,
+        certificate: "".into(),
+        ca,
+        crls,
+        read_only,
+        read_write,
+    })
+}
+
+/// Give clusters that have nothing to do with UDP their TLS, and the admin API its certificate.
 pub(super) fn connect(document: &mut Document, all: Vec<Option<ClusterTls>>, names: &[Name]) {
+    let of_admin = document.admin.tcp.take().zip(names.first().cloned());
+    document.admin.tcp = of_admin.map(|(tcp, certificate)| AdminTcp { certificate, ..tcp });
     let is_udp = |name: &Name| document.listeners.get(name).is_some_and(|l| l.protocol == Protocol::Udp);
     let of_listeners = document.listeners.iter().filter_map(|(name, l)| Some((name, l.cluster.clone()?)));
     let of_routes = document.routes.values().filter_map(|route| Some((&route.listener, route.cluster.clone()?)));

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use kakei_config::Name;
 use kakei_proxy::secure::{Certificate, KeyKind};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::handle::Handle;
@@ -13,7 +14,8 @@ use crate::view::View;
 use crate::wall;
 
 /// A certificate.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Certificate")]
 pub(super) struct Row {
     name: Name,
     /// The names and addresses that it is for.

@@ -1,18 +1,19 @@
 //! Many changes as one, and the way back: batches, confirmations, rollbacks, what generations were and how they differ.
 
-use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use kakei_proxy::snapshot::Generation;
-use serde::Deserialize;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::config::{answer, etag, json_problem, query};
+use super::config::{answer, etag, query, shown};
 use super::problem::Problem;
 use super::terms::Terms;
+use crate::access::Peer;
 use crate::edit::Edit;
 use crate::handle::{Handle, What};
 
@@ -25,29 +26,41 @@ pub(super) async fn batch(
     terms: Terms,
     body: Result<Json<Vec<Edit>>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(edits) = body.map_err(json_problem)?;
+    let Json(edits) = body.map_err(|rejection| Problem::json(&rejection))?;
     if edits.is_empty() || edits.len() > EDITS {
         return Err(Problem::bad_request(format!("a transaction is a list of 1 to {EDITS} changes")));
     }
-    answer(handle.change(terms.change(What::Edits(edits))).await)
+    answer(handle.change(terms.change(What::Edits(edits))?).await)
 }
 
 /// Where to go back to.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Back {
+pub(super) struct Back {
     /// The generation; without it, the one that ran before.
     to: Option<Generation>,
 }
 
 /// `POST /v1/rollback`
-pub(super) async fn rollback(State(handle): State<Handle>, terms: Terms, body: Bytes) -> Result<Response, Problem> {
+pub(super) async fn rollback(
+    State(handle): State<Handle>,
+    terms: Terms,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body.map_err(|rejection| Problem::body(&rejection))?;
     let Back { to } = match body.trim_ascii() {
         [] => Back::default(),
         body => serde_json::from_slice(body)
             .map_err(|error| Problem::bad_request(format!("the body is {{\"to\": GENERATION}}: {error}")))?,
     };
-    answer(handle.change(terms.change(What::Rollback(to))).await)
+    answer(handle.change(terms.change(What::Rollback(to))?).await)
+}
+
+/// What stays.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Confirmed {
+    /// The generation.
+    generation: Generation,
 }
 
 type Number = Result<Path<u64>, PathRejection>;
@@ -62,40 +75,58 @@ pub(super) async fn confirm(
     State(handle): State<Handle>,
     generation: Number,
     terms: Terms,
-) -> Result<Response, Problem> {
-    let confirmed = handle.confirm(Some(number(generation)?), terms.only_asked()?).await?;
-    Ok(Json(json!({"generation": confirmed})).into_response())
+) -> Result<Json<Confirmed>, Problem> {
+    let generation = handle.confirm(Some(number(generation)?), terms.only_asked()?).await?;
+    Ok(Json(Confirmed { generation }))
 }
 
 /// `POST /v1/confirm`: whichever waits.
-pub(super) async fn confirm_any(State(handle): State<Handle>, terms: Terms) -> Result<Response, Problem> {
-    let confirmed = handle.confirm(None, terms.only_asked()?).await?;
-    Ok(Json(json!({"generation": confirmed})).into_response())
+pub(super) async fn confirm_any(State(handle): State<Handle>, terms: Terms) -> Result<Json<Confirmed>, Problem> {
+    let generation = handle.confirm(None, terms.only_asked()?).await?;
+    Ok(Json(Confirmed { generation }))
 }
 
 /// `GET /v1/generations/{generation}`: its document.
-pub(super) async fn generation(State(handle): State<Handle>, asked: Number) -> Result<Response, Problem> {
+pub(super) async fn generation(
+    State(handle): State<Handle>,
+    Extension(peer): Extension<Peer>,
+    asked: Number,
+) -> Result<Response, Problem> {
     let generation = number(asked)?;
-    let document = handle.kept(generation).await?;
+    let document = shown(handle.kept(generation).await?, &peer);
     Ok(([(header::ETAG, etag(generation))], Json(document.to_json_value())).into_response())
 }
 
 /// Which generations.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Span {
     from: u64,
     to: u64,
 }
 
+/// What makes one generation of another.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Differences {
+    /// The one to start from.
+    from: u64,
+    /// The one to come to.
+    to: u64,
+    /// In words, one line for each.
+    changes: Vec<String>,
+    /// Object by object, and option by option.
+    differences: Vec<kakei_config::Change>,
+}
+
 /// `GET /v1/diff?from=&to=`: what makes one generation of another.
 pub(super) async fn diff(
     State(handle): State<Handle>,
+    Extension(peer): Extension<Peer>,
     asked: Result<Query<Span>, QueryRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Json<Differences>, Problem> {
     let Span { from, to } = query(asked)?;
     let (before, after) = (handle.kept(Generation(from)).await?, handle.kept(Generation(to)).await?);
-    let differences = kakei_config::diff(&before, &after);
-    let lines: Vec<String> = differences.iter().flat_map(kakei_config::Change::lines).collect();
-    Ok(Json(json!({"from": from, "to": to, "changes": lines, "differences": differences})).into_response())
+    let differences = kakei_config::diff(&shown(before, &peer), &shown(after, &peer));
+    let changes = differences.iter().flat_map(kakei_config::Change::lines).collect();
+    Ok(Json(Differences { from, to, changes, differences }))
 }

@@ -1,17 +1,19 @@
 //! Reading and changing what runs: the whole document, or one backend of it. Each change is one transaction.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use kakei_config::{Document, Name};
 use kakei_proxy::snapshot::Generation;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::problem::Problem;
 use super::terms::Terms;
+use crate::access::{Peer, Role};
 use crate::edit::{Edit, NewBackend};
 use crate::handle::{Handle, Outcome, What};
 use crate::refusal::Refusal;
@@ -23,16 +25,29 @@ pub(super) fn query<T>(query: QueryOf<T>) -> Result<T, Problem> {
 }
 
 /// `GET /v1/config`: the document that runs, in canonical form; TOML where the client asks for it.
-pub(super) async fn read(State(handle): State<Handle>, headers: HeaderMap) -> Response {
+pub(super) async fn read(
+    State(handle): State<Handle>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
     let view = handle.view();
+    let document = shown(Document::clone(&view.document), &peer);
     let wants_toml = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
         accept.split(',').any(|part| part.split(';').next().is_some_and(|media| media.trim() == "application/toml"))
     });
     let (media, text) = match wants_toml {
-        true => ("application/toml", view.document.to_toml()),
-        false => ("application/json", view.document.to_json_value().to_string()),
+        true => ("application/toml", document.to_toml()),
+        false => ("application/json", document.to_json_value().to_string()),
     };
     ([(header::CONTENT_TYPE, media.to_owned()), (header::ETAG, etag(view.generation()))], text).into_response()
+}
+
+/// A document as it is shown to somebody: its secrets only to those who may change them.
+pub(super) fn shown(document: Document, peer: &Peer) -> Document {
+    match peer.role() {
+        Some(Role::ReadWrite) => document,
+        _ => document.without_secrets(),
+    }
 }
 
 /// `PUT /v1/config`: go over to this document.
@@ -42,9 +57,9 @@ pub(super) async fn replace(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|rejection| Problem::new(rejection.status(), "body", rejection.body_text()))?;
+    let body = body.map_err(|rejection| Problem::body(&rejection))?;
     let document = parse(&headers, &body)?;
-    answer(handle.change(terms.change(What::Document(Box::new(document)))).await)
+    answer(handle.change(terms.change(What::Document(Box::new(document)))?).await)
 }
 
 fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Document, Problem> {
@@ -69,7 +84,7 @@ pub(super) async fn add_backend(
     terms: Terms,
     body: Result<Json<NewBackend>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(new) = body.map_err(json_problem)?;
+    let Json(new) = body.map_err(|rejection| Problem::json(&rejection))?;
     edit(&handle, Edit::AddBackend { cluster, backend: new.into() }, terms).await
 }
 
@@ -83,9 +98,10 @@ pub(super) async fn remove_backend(
 }
 
 /// What can be different about a backend.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BackendPatch {
+    /// Its share; 0 drains it.
     weight: u32,
 }
 
@@ -96,16 +112,12 @@ pub(super) async fn weigh_backend(
     terms: Terms,
     body: Result<Json<BackendPatch>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(BackendPatch { weight }) = body.map_err(json_problem)?;
+    let Json(BackendPatch { weight }) = body.map_err(|rejection| Problem::json(&rejection))?;
     edit(&handle, Edit::WeighBackend { cluster, backend, weight }, terms).await
 }
 
-pub(super) fn json_problem(rejection: JsonRejection) -> Problem {
-    Problem::new(rejection.status(), "body", rejection.body_text())
-}
-
 async fn edit(handle: &Handle, edit: Edit, terms: Terms) -> Result<Response, Problem> {
-    answer(handle.change(terms.change(What::Edits(vec![edit]))).await)
+    answer(handle.change(terms.change(What::Edits(vec![edit]))?).await)
 }
 
 pub(super) fn answer(outcome: Result<Outcome, Refusal>) -> Result<Response, Problem> {

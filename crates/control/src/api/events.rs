@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
+use crate::access::Peer;
 use crate::events::{Event, Events};
 use crate::handle::Handle;
 
@@ -21,12 +23,21 @@ const WAITING: usize = 16;
 /// So often something is sent, so that who went away is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-pub(super) async fn events(State(handle): State<Handle>, headers: HeaderMap) -> Response {
+pub(super) async fn events(
+    State(handle): State<Handle>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
     let events = handle.events().clone();
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
     let from = last.unwrap_or_else(|| *events.newest().borrow());
     let (texts, inbox) = mpsc::channel(WAITING);
-    tokio::spawn(tell(events, from, texts));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = tell(events, from, texts) => {}
+            () = peer.expelled() => {}
+        }
+    });
     let fields = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     (fields, Body::new(Stream(inbox))).into_response()
 }

@@ -8,6 +8,7 @@ use kakei_config::{Balance, Name, PathMatch, Protocol};
 use kakei_proxy::limits::PER_LISTING;
 use kakei_proxy::seam::{ConnectionView, Filter, FlowView};
 use kakei_proxy::stats::{BackendMetric, BackendStats, ListenerMetric};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::config::query;
@@ -22,7 +23,7 @@ type QueryOf<T> = Result<axum::extract::Query<T>, axum::extract::rejection::Quer
 type Answer<T> = Result<Json<T>, Problem>;
 
 /// The whole at a glance.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Status {
     version: &'static str,
     state: &'static str,
@@ -33,6 +34,8 @@ pub(super) struct Status {
     listeners: Vec<ListenerRow>,
     clusters: Vec<ClusterRow>,
     metrics: Option<SocketAddr>,
+    /// Where this API is over TCP.
+    api: Option<SocketAddr>,
 }
 
 pub(super) async fn status(State(handle): State<Handle>) -> Answer<Status> {
@@ -53,11 +56,13 @@ pub(super) async fn status(State(handle): State<Handle>) -> Answer<Status> {
         listeners: listener_rows(&view, &counters.sums),
         clusters: cluster_rows(&view, &counters.sums),
         metrics: view.document.admin.metrics,
+        api: view.api,
     }))
 }
 
 /// A listener.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Listener")]
 pub(super) struct ListenerRow {
     name: Name,
     protocol: Protocol,
@@ -127,7 +132,8 @@ fn listener_rows(view: &View, sums: &Sums) -> Vec<ListenerRow> {
 }
 
 /// A route.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Route")]
 pub(super) struct RouteRow {
     name: Name,
     listener: Name,
@@ -165,7 +171,8 @@ pub(super) async fn routes(State(handle): State<Handle>) -> Json<Vec<RouteRow>> 
 }
 
 /// A cluster.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Cluster")]
 pub(super) struct ClusterRow {
     name: Name,
     balance: Balance,
@@ -203,7 +210,8 @@ fn cluster_rows(view: &View, sums: &Sums) -> Vec<ClusterRow> {
 }
 
 /// A backend.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Backend")]
 pub(super) struct BackendRow {
     cluster: Name,
     name: Name,
@@ -304,7 +312,7 @@ fn backend_row(
 }
 
 /// Which flows or connections are wanted.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     listener: Option<Name>,
@@ -338,7 +346,7 @@ pub(super) async fn generations(State(handle): State<Handle>) -> Json<Vec<Entry>
 }
 
 /// Whose datagram or connection is to be explained.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExplainQuery {
     protocol: Option<Protocol>,

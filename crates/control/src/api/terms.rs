@@ -1,46 +1,66 @@
 //! What a change is asked under: by whom and why, against which generation, only as a question, or until it is confirmed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use kakei_proxy::snapshot::Generation;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::guard::{self, Attempt};
 use super::problem::Problem;
+use crate::access::{Peer, Role};
 use crate::handle::{Asked, Change, Confirm, What};
-use crate::serve::Peer;
 
-const ORIGIN: &str = "api";
 /// The longest reason that is written down, in bytes.
 const MESSAGE: usize = 1024;
 /// The longest time in which a change may be confirmed.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// See the module's words.
-#[derive(Debug)]
 pub(super) struct Terms {
     asked: Asked,
+    peer: Peer,
+    attempt: Arc<Attempt>,
     expected: Option<Vec<Generation>>,
     dry_run: bool,
     confirm: Option<Confirm>,
 }
 
 /// What the query of a change may say.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct TermsQuery {
+pub(super) struct TermsQuery {
     /// `1` or `true`: only say what would change.
     dry_run: Option<String>,
-    /// Why.
+    /// Why: one line, at most 1,024 bytes.
     message: Option<String>,
-    /// The time in which it has to be confirmed.
+    /// The time in which it has to be confirmed, as `2m`; at most 7 days.
     confirm_within: Option<String>,
-    /// Of a hundred.
+    /// With `confirm_within`: it is taken back sooner when more than so many of a hundred requests fail.
     guard_errors: Option<u8>,
-    /// Of a hundred.
+    /// With `confirm_within`: it is taken back sooner when more than so many of a hundred checked backends are down.
     guard_unhealthy: Option<u8>,
+}
+
+/// What the query of a confirmation may say.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+pub(super) struct MessageQuery {
+    /// Why: one line, at most 1,024 bytes.
+    message: Option<String>,
+}
+
+/// Why, as far as it can be read: for the audit line of what is refused already.
+pub(super) fn message_of(uri: &Uri) -> Option<String> {
+    let Query(MessageQuery { message }) = Query::try_from_uri(uri).ok()?;
+    message.filter(|message| is_message(message))
+}
+
+fn is_message(text: &str) -> bool {
+    text.len() <= MESSAGE && !text.contains(char::is_control)
 }
 
 impl TermsQuery {
@@ -72,7 +92,7 @@ impl TermsQuery {
 
     fn message(self) -> Result<Option<String>, Problem> {
         match self.message {
-            Some(text) if text.len() > MESSAGE || text.contains(char::is_control) => {
+            Some(text) if !is_message(&text) => {
                 Err(Problem::bad_request(format!("a message is one line of at most {MESSAGE} bytes")))
             }
             message => Ok(message),
@@ -86,26 +106,40 @@ impl<S: Sync> FromRequestParts<S> for Terms {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = Query::<TermsQuery>::try_from_uri(&parts.uri);
         let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-        let by = parts.extensions.get::<Peer>().and_then(|peer| peer.0.clone());
+        let known = parts.extensions.get::<Peer>().cloned().zip(parts.extensions.get::<Arc<Attempt>>().cloned());
+        let (peer, attempt) =
+            known.ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "forbidden", "nobody said who asks"))?;
         let (dry_run, confirm) = (query.dry_run()?, query.confirm()?);
-        let asked = Asked { origin: ORIGIN, by, message: query.message()? };
-        Ok(Terms { asked, expected: if_match(&parts.headers)?, dry_run, confirm })
+        let asked = Asked { message: query.message()?, ..guard::asked(&peer, parts.method.as_str(), &parts.uri) };
+        Ok(Terms { asked, peer, attempt, expected: if_match(&parts.headers)?, dry_run, confirm })
     }
 }
 
 impl Terms {
     /// Who asks, and why, of what is no change.
     pub(super) fn only_asked(self) -> Result<Asked, Problem> {
-        match self {
-            Terms { asked, expected: None, dry_run: false, confirm: None } => Ok(asked),
-            _ => Err(Problem::bad_request("a confirmation takes a message, and no other terms of a change")),
+        if self.expected.is_some() || self.dry_run || self.confirm.is_some() {
+            return Err(Problem::bad_request("a confirmation takes a message, and no other terms of a change"));
         }
+        self.hand_over()?;
+        Ok(self.asked)
     }
 
-    /// This change, under these terms.
-    pub(super) fn change(self, what: What) -> Change {
-        let Terms { asked, expected, dry_run, confirm } = self;
-        Change { what, asked, expected, dry_run, confirm }
+    /// This change, under these terms, for the owner: from now on it is being done. The rules may be others than when the
+    /// request began.
+    pub(super) fn change(self, what: What) -> Result<Change, Problem> {
+        self.hand_over()?;
+        let Terms { asked, expected, dry_run, confirm, .. } = self;
+        Ok(Change { what, asked, expected, dry_run, confirm })
+    }
+
+    fn hand_over(&self) -> Result<(), Problem> {
+        if self.peer.role() < Some(Role::ReadWrite) {
+            return Err(guard::forbidden(&self.peer, Role::ReadWrite));
+        }
+        self.attempt.hand_over();
+        self.peer.guest.serve(true);
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The certificates of a document, its own and those that it trusts, read and checked: what its files hold now, compared with what ran before, so that
 //! what did not change is neither parsed nor replaced. Serves no traffic.
 
+mod dial;
 mod pem;
 mod read;
 mod tickets;
@@ -11,15 +12,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kakei_config::{
-    ClientCertificates, Cluster, ClusterTls, Diagnostics, Document, Fault, Kind, Listener, Name, Objects, Pem, Sorted,
-    Written,
+    AdminTcp, ClientCertificates, Cluster, ClusterTls, Diagnostics, Document, Fault, Kind, Listener, Name, Objects, Pem,
+    Sorted, Written,
 };
-use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
+use kakei_proxy::secure::{Certificate, Materials, Revoked, TicketKeys};
+use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 
 use tracing::warn;
 
+pub use self::dial::client;
 use self::pem::Stamp;
 use self::tickets::Kept;
 use self::trust::{Lists, Trusted};
@@ -69,6 +72,7 @@ struct Specs {
     certificates: Objects<kakei_config::Certificate>,
     listeners: Objects<Listener>,
     clusters: Objects<Cluster>,
+    admin: Option<AdminTcp>,
 }
 
 /// What of a document is looked at, each by its name.
@@ -76,6 +80,8 @@ struct Looked {
     certificates: BTreeSet<Name>,
     listeners: BTreeSet<Name>,
     clusters: BTreeSet<Name>,
+    /// Whether the admin API over TCP is.
+    admin: bool,
 }
 
 /// What a document names besides certificates of its own, as it was read.
@@ -112,7 +118,7 @@ impl Others {
         }
     }
 
-    fn revoke(&mut self, known: &Certificates, named: &Pem, listener: &Name) {
+    fn revoke(&mut self, known: &Certificates, named: &Pem, (section, name, key): Place<'_>) {
         let before = known.revoked.get(named);
         let read = match self.revoked.get(named) {
             Some(read) => Ok(read.clone()),
@@ -121,15 +127,38 @@ impl Others {
         match read {
             Ok(read) => {
                 if before.is_some_and(|before| !Arc::ptr_eq(&before.lists, &read.lists)) {
-                    self.renewed.push(format!("listener {listener}: other clients count no longer"));
+                    let kind = section.trim_end_matches('s');
+                    self.renewed.push(format!("{kind} {name}: other clients count no longer"));
                 }
                 self.revoked.insert(named.clone(), read);
             }
-            Err(message) => {
-                let (section, key) = ("listeners", "tls.client_certificates.crls");
-                self.faults.push(Fault { section, name: listener.clone(), key, message, help: None });
-            }
+            Err(message) => self.faults.push(Fault { section, name: name.clone(), key, message, help: None }),
         }
+    }
+}
+
+/// What the admin API over TCP proves by who it is, and whom it lets vouch for others.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) certificate: Arc<Certificate>,
+    pub(crate) trusted: Arc<RootCertStore>,
+    pub(crate) revoked: Vec<Revoked>,
+}
+
+impl Standing {
+    /// Whether the same vouch for clients, and the same count no longer.
+    pub(crate) fn has_clients_of(&self, other: &Standing) -> bool {
+        let same = |(a, b): (&Revoked, &Revoked)| Arc::ptr_eq(a, b);
+        Arc::ptr_eq(&self.trusted, &other.trusted)
+            && self.revoked.len() == other.revoked.len()
+            && self.revoked.iter().zip(&other.revoked).all(same)
+    }
+}
+
+impl PartialEq for Standing {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.certificate, &other.certificate) && self.has_clients_of(other)
     }
 }
 
@@ -251,7 +280,14 @@ impl Certificates {
             let key = "tls.client_certificates.ca";
             others.trust(self, &Some(ca.clone()), ("listeners", name, key), "others may vouch for its clients");
             for named in crls {
-                others.revoke(self, named, name);
+                others.revoke(self, named, ("listeners", name, "tls.client_certificates.crls"));
+            }
+        }
+        if let Some(AdminTcp { ca, crls, .. }) = document.admin.tcp.as_ref().filter(|_| looked.admin) {
+            let name = Name::new("tcp");
+            others.trust(self, &Some(ca.clone()), ("admin", &name, "ca"), "others may vouch for its clients");
+            for named in crls {
+                others.revoke(self, named, ("admin", &name, "crls"));
             }
         }
         others
@@ -278,17 +314,21 @@ impl Certificates {
         let clusters = looked.clusters.iter().filter_map(|name| before.clusters.get(name)?.tls.as_ref());
         let listeners: Vec<_> = looked.listeners.iter().filter_map(|name| asked(before.listeners.get(name)?)).collect();
         let trusted = clusters.filter(|tls| tls.verify).map(|tls| tls.ca.clone());
-        let trusted: BTreeSet<_> = trusted.chain(listeners.iter().map(|asked| Some(asked.ca.clone()))).collect();
+        let admin = before.admin.as_ref().filter(|_| looked.admin);
+        let trusted = trusted.chain(listeners.iter().map(|asked| Some(asked.ca.clone())));
+        let trusted: BTreeSet<_> = trusted.chain(admin.map(|tcp| Some(tcp.ca.clone()))).collect();
         for named in trusted {
             if !self.trusts(&named) {
                 self.trusted.remove(&named);
                 self.materials.trusted.remove(&named);
             }
         }
-        let revoked: BTreeSet<_> = listeners.iter().flat_map(|asked| &asked.crls).collect();
+        let revoked: BTreeSet<_> =
+            listeners.iter().flat_map(|asked| &asked.crls).chain(admin.iter().flat_map(|tcp| &tcp.crls)).collect();
         for named in revoked {
             let mut all = self.specs.listeners.values().filter_map(asked);
-            if !all.any(|asked| asked.crls.contains(named)) {
+            let of_admin = self.specs.admin.as_ref().is_some_and(|tcp| tcp.crls.contains(named));
+            if !of_admin && !all.any(|asked| asked.crls.contains(named)) {
                 self.revoked.remove(named);
                 self.materials.revoked.remove(named);
             }
@@ -299,7 +339,10 @@ impl Certificates {
     fn trusts(&self, named: &Option<Pem>) -> bool {
         let mut clusters = self.secured.iter().filter_map(|(name, ())| self.specs.clusters.get(name)?.tls.as_ref());
         let mut listeners = self.specs.listeners.values().filter_map(asked);
-        clusters.any(|tls| tls.verify && tls.ca == *named) || listeners.any(|asked| named.as_ref() == Some(&asked.ca))
+        let is_it = |ca: &Pem| named.as_ref() == Some(ca);
+        clusters.any(|tls| tls.verify && tls.ca == *named)
+            || listeners.any(|asked| is_it(&asked.ca))
+            || self.specs.admin.as_ref().is_some_and(|tcp| is_it(&tcp.ca))
     }
 
     fn one(
@@ -333,6 +376,17 @@ impl Certificates {
     /// What a document is compiled with.
     pub fn materials(&self) -> &Materials {
         &self.materials
+    }
+
+    /// What the admin API over TCP stands on; none: something of it was not read.
+    pub(crate) fn standing(&self, tcp: &AdminTcp) -> Option<Standing> {
+        let revoked = tcp.crls.iter().map(|named| Some(Arc::clone(&self.revoked.get(named)?.lists)));
+        Some(Standing {
+            provider: Arc::clone(self.materials.provider.as_ref()?),
+            certificate: Arc::clone(self.materials.certificates.get(&tcp.certificate)?),
+            trusted: Arc::clone(&self.trusted.get(&Some(tcp.ca.clone()))?.roots),
+            revoked: revoked.collect::<Option<_>>()?,
+        })
     }
 
     /// Every certificate, by name.
@@ -384,19 +438,20 @@ impl Certificates {
 
 impl Specs {
     fn of(document: &Document) -> Self {
-        let Document { certificates, listeners, clusters, .. } = document.clone();
-        Specs { certificates, listeners, clusters }
+        let Document { certificates, listeners, clusters, admin, .. } = document.clone();
+        Specs { certificates, listeners, clusters, admin: admin.tcp }
     }
 }
 
 impl Looked {
     /// What is other than it was in `known`, and what a change is about.
     fn of(known: &Specs, document: &Document, purpose: Purpose<'_>) -> Self {
-        let Specs { certificates, listeners, clusters } = known;
+        let Specs { certificates, listeners, clusters, admin } = known;
         let mut looked = Looked {
             certificates: differing(certificates, &document.certificates),
             listeners: differing(listeners, &document.listeners),
             clusters: differing(clusters, &document.clusters),
+            admin: *admin != document.admin.tcp || !matches!(purpose, Purpose::Edits(_)),
         };
         let Purpose::Edits(edited) = purpose else {
             looked.certificates.extend(document.certificates.keys().cloned());

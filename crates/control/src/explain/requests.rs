@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use kakei_config::{PathMatch, RateKey, RateLimit, ServerName};
 use kakei_proxy::snapshot::{Action, Decided, HttpListener, Imagined, Listener, Mismatch, Rule, Target};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Considered, Explanation, Question};
@@ -16,7 +17,7 @@ use crate::view::View;
 const SHOWN: usize = 100;
 
 /// What becomes of a request, beyond where it goes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Requested {
     /// The method.
     pub method: String,
@@ -49,7 +50,8 @@ pub struct Requested {
 }
 
 /// Changes of header fields.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "FieldEdits")]
 pub struct Edits {
     /// Fields that are taken out.
     pub remove: Vec<String>,

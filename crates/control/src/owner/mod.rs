@@ -27,7 +27,9 @@ use tracing::{error, info, warn};
 
 pub use self::start::{Control, Options, StartError};
 use crate::access_log::LogWriter;
+use crate::audit::{Came, Record};
 use crate::certificates::Certificates;
+use crate::doors::Doors;
 use crate::events::{Events, What};
 use crate::handle::{Counters, Request};
 use crate::metrics::Process;
@@ -72,6 +74,8 @@ struct Owner {
     view: View,
     watchers: watch::Sender<Arc<View>>,
     events: Events,
+    /// Who may use the admin API, and where its audit lines go.
+    doors: Doors,
     drain: Option<Drain>,
     counts: Counts,
 }
@@ -131,16 +135,21 @@ impl Owner {
         match request {
             Request::Change(change, reply) => {
                 let asked = change.asked.clone();
-                let outcome = self.change(change).await;
+                let outcome = self.carry_out(change).await;
                 if let Err(refusal) = &outcome {
                     self.counts.refused += 1;
-                    warn!("a change was refused, asked for by {asked}: {refusal}");
                     self.events.say(What::Refused { asked: asked.to_string(), reason: refusal.to_string() });
                 }
                 let _ = reply.send(outcome);
             }
             Request::Confirm(generation, asked, reply) => {
-                let _ = reply.send(self.confirm(generation, &asked));
+                let record = Record::of(&asked, self.view.generation());
+                let outcome = self.confirm(generation);
+                self.doors.audit.write(&match &outcome {
+                    Ok(confirmed) => record.done(Came::Confirmed, *confirmed, Vec::new()),
+                    Err(refusal) => record.refused(refusal),
+                });
+                let _ = reply.send(outcome);
             }
             Request::Kept(generation, reply) => {
                 let _ = reply.send(self.kept(generation));
@@ -154,7 +163,10 @@ impl Owner {
             Request::Connections(filter, reply) => {
                 let _ = reply.send(self.connections(filter).await);
             }
-            Request::ReopenLogs => self.log.reopen(),
+            Request::ReopenLogs => {
+                self.log.reopen();
+                self.doors.audit.reopen();
+            }
             Request::Drain(within, reply) => self.start_drain(within, reply),
             Request::Stop(reply) => return ControlFlow::Break(Some(reply)),
         }
@@ -267,6 +279,11 @@ impl Owner {
         let mut values = vec![
             counter("kakei_changes", "Generations published.", self.counts.changes),
             counter("kakei_changes_refused", "Changes that were refused.", self.counts.refused),
+            counter(
+                "kakei_audit_log_lost",
+                "Audit lines that could not be written to their file.",
+                self.doors.audit.lost(),
+            ),
             counter("kakei_access_log_lines", "Access-log lines written.", self.log.written()),
             counter("kakei_access_log_lost", "Access-log lines that could not be written.", self.log.lost()),
         ];

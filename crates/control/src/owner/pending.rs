@@ -8,11 +8,11 @@ use kakei_config::{Backend, Document};
 use kakei_proxy::snapshot::Generation;
 use kakei_proxy::stats::ListenerMetric;
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::Owner;
 use crate::events::What as Happened;
-use crate::handle::{Asked, Change, Confirm, What};
+use crate::handle::{Change, Confirm, What};
 use crate::history::Entry;
 use crate::refusal::Refusal;
 use crate::sums::Sums;
@@ -93,7 +93,7 @@ impl Owner {
     }
 
     /// What waits is to stay.
-    pub(super) fn confirm(&mut self, generation: Option<Generation>, asked: &Asked) -> Result<Generation, Refusal> {
+    pub(super) fn confirm(&mut self, generation: Option<Generation>) -> Result<Generation, Refusal> {
         let nothing = || Refusal::NothingToConfirm("nothing waits to be confirmed".to_owned());
         let pending = self.pending.as_mut().ok_or_else(nothing)?;
         let waits = pending.entry.generation;
@@ -107,7 +107,6 @@ impl Owner {
         if let Some(newest) = self.view.history.newest_mut().filter(|newest| newest.generation == waits) {
             newest.confirm_by = None;
         }
-        info!("generation {} is confirmed by {asked}", waits.0);
         self.events.say(Happened::Confirmed { generation: waits });
         self.show();
         Ok(waits)
@@ -152,7 +151,7 @@ impl Owner {
         warn!("generation {} is taken back: {why}", generation.0);
         let mut change = Change::new(What::TakenBack(Arc::clone(&pending.before)), "rollback");
         change.asked.message = Some(format!("generation {} is taken back: {why}", generation.0));
-        match self.change(change).await {
+        match self.carry_out(change).await {
             Ok(_) | Err(Refusal::Unacknowledged { .. }) => {}
             // Nothing changes any more in this process. It stands in the state that the time is over: the next start sees it.
             Err(Refusal::Draining) => warn!("generation {} can't be taken back while the proxy drains", generation.0),

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 use kakei_config::{Admin, Checked, Diagnostics, Document, Kind, Name};
 use kakei_proxy::seam::BindKey;
 use kakei_proxy::snapshot::{Generation, Snapshot};
-use tracing::{error, info};
+use tracing::error;
 
 use super::{Owner, joined};
+use crate::audit::{Came, Record};
 use crate::certificates::{Certificates, Loaded, Purpose};
 use crate::edit::Edit;
 use crate::events::What as Happened;
@@ -28,7 +29,25 @@ pub(super) struct Keep<'a> {
 }
 
 impl Owner {
-    pub(super) async fn change(&mut self, change: Change) -> Result<Outcome, Refusal> {
+    /// A change, whatever comes of it, with its audit line. One that is only asked about changes nothing, and has none.
+    pub(super) async fn carry_out(&mut self, change: Change) -> Result<Outcome, Refusal> {
+        let record = (!change.dry_run).then(|| Record::of(&change.asked, self.view.generation()));
+        let outcome = self.change(change).await;
+        let generation = self.view.generation();
+        let line = record.map(|record| match &outcome {
+            Ok(done) if done.applied => record.done(Came::Applied, generation, done.changes.clone()),
+            Ok(_) => record,
+            Err(refusal @ Refusal::Unacknowledged { .. }) => {
+                let published = record.done(Came::Unacknowledged, generation, Vec::new());
+                Record { reason: Some(refusal.to_string()), ..published }
+            }
+            Err(refusal) => record.refused(refusal),
+        });
+        line.into_iter().for_each(|line| self.doors.audit.write(&line));
+        outcome
+    }
+
+    async fn change(&mut self, change: Change) -> Result<Outcome, Refusal> {
         let running = self.view.generation();
         if let Some(expected) = change.expected.as_ref().filter(|expected| !expected.contains(&running)) {
             let expected = joined(expected.iter().map(|generation| generation.0));
@@ -68,7 +87,6 @@ impl Owner {
         let before = Arc::clone(&self.view.document);
         let keep = Keep { entry: &entry, changes: &diff };
         self.publish(checked, outcome.generation, loaded.certificates, Some(keep))?;
-        info!("generation {}, asked for by {}: {}", outcome.generation.0, change.asked, changes.join("; "));
         self.await_confirmation(&entry, change.confirm, before).await;
         outcome.confirm_by = entry.confirm_by;
         let asked = change.asked.to_string();
@@ -125,6 +143,7 @@ impl Owner {
         let materials = certificates.materials();
         let snapshot = Snapshot::compile_with(resolved.document(), generation, old.shared, Some(&old), materials);
         let snapshot = Arc::new(snapshot);
+        let opened = self.doors.open(&document.admin, &certificates)?;
         let binds: Vec<BindKey> = snapshot.binds().collect();
         let prepared = self.engine.prepare(&binds).map_err(|error| Refusal::Bind(error.to_string()))?;
         if let Some(Keep { entry, changes }) = &keep {
@@ -136,6 +155,8 @@ impl Owner {
         }
         let locals = binds.into_iter().filter_map(|bind| Some((bind, self.engine.local_addr(bind)?)));
         self.view.locals = Arc::new(locals.collect());
+        self.doors.follow(&document.admin, opened);
+        self.view.api = self.doors.local();
         self.turned = old.clusters.differences(&snapshot.clusters).map(|(name, ..)| name.clone()).collect();
         self.view.health.retain(&snapshot, &self.turned);
         self.view.snapshot = snapshot;

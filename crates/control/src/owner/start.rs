@@ -18,7 +18,9 @@ use super::publish::{Keep, inherit};
 use super::{Counts, Owner, expiry};
 use crate::access_log::LogWriter;
 use crate::api;
+use crate::audit::{Came, Record};
 use crate::certificates::{Certificates, Purpose};
+use crate::doors::Doors;
 use crate::events::Events;
 use crate::handle::{Asked, Handle, Request};
 use crate::history::{self, Entry};
@@ -114,7 +116,7 @@ async fn live(options: Options, ready: Ready) {
     let (requests, queue) = mpsc::channel::<Request>(QUEUE);
     let begun = async {
         let mut owner = begin(options, Worker::new)?;
-        let handle = Handle { requests, view: owner.0.watchers.subscribe(), events: owner.0.events.clone() };
+        let handle = owner.0.handle(requests);
         let doors = owner.1.doors.clone();
         let door = doors.socket.as_deref().map(|path| Door::open(path.as_ref())).transpose()?;
         let metrics = match doors.metrics {
@@ -129,9 +131,11 @@ async fn live(options: Options, ready: Ready) {
         Err(error) => return drop(ready.send(Err(error))),
     };
     let mut side = tokio::task::JoinSet::new();
+    let (api, rules) = (api::router(handle.clone()), owner.doors.rules());
     if let Some(door) = door {
-        side.spawn(door.serve(api::router(handle.clone())));
+        side.spawn(door.serve(api.clone(), rules.clone()));
     }
+    side.spawn(serve::serve_remote(rules, api));
     if let Some(metrics) = metrics {
         side.spawn(serve::serve_tcp(metrics, api::public_router(handle.clone())));
     }
@@ -192,6 +196,7 @@ where
         watchers: watch::Sender::new(Arc::new(view.clone())),
         view,
         events: Events::default(),
+        doors: Doors::closed(),
         drain: None,
         counts: Counts::default(),
     };
@@ -265,7 +270,7 @@ impl First {
             (Some(before), 0) => {
                 let message = format!("generation {} was not confirmed in its time", entry.generation.0);
                 warn!("{message}: what ran before it runs again");
-                let asked = Asked { origin: "rollback", by: None, message: Some(message) };
+                let asked = Asked { origin: "rollback", message: Some(message), ..Asked::default() };
                 Ok(First { checked: before, asked, from: Origin::TakenBack, ..fresh })
             }
             (Some(before), left) => {
@@ -277,6 +282,16 @@ impl First {
 }
 
 impl Owner {
+    /// What asks this owner, by that queue.
+    pub(super) fn handle(&self, requests: mpsc::Sender<Request>) -> Handle {
+        Handle {
+            requests,
+            view: self.watchers.subscribe(),
+            events: self.events.clone(),
+            audit: self.doors.audit.clone(),
+        }
+    }
+
     pub(super) async fn publish_first(&mut self, first: First) -> Result<(), StartError> {
         let document = first.checked.document();
         // Where nothing was kept all of it is new, and written whole.
@@ -299,7 +314,12 @@ impl Owner {
         let keep = entry.as_ref().map(|entry| Keep { entry, changes: &diff });
         self.publish(first.checked, first.generation, loaded.certificates, keep).map_err(StartError::Refused)?;
         first.entries.into_iter().for_each(|entry| self.view.history.push(entry));
+        let before = self.view.history.entries().next_back().map(|entry| entry.generation).unwrap_or_default();
+        let line = entry
+            .as_ref()
+            .map(|entry| Record::of(&first.asked, before).done(Came::Applied, entry.generation, entry.changes.clone()));
         self.acknowledge(entry).await.map_err(StartError::Refused)?;
+        line.into_iter().for_each(|line| self.doors.audit.write(&line));
         match first.from {
             // What went wrong was logged.
             Origin::Asked => drop(self.apply_whole()),

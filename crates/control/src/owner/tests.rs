@@ -54,7 +54,7 @@ fn play<T>(panics_at: u64, scene: impl AsyncFnOnce(Handle) -> T) -> T {
     runtime.block_on(async {
         let (mut owner, first) = begin(options, make).unwrap();
         let (requests, queue) = mpsc::channel(8);
-        let handle = Handle { requests, view: owner.watchers.subscribe(), events: owner.events.clone() };
+        let handle = owner.handle(requests);
         owner.publish_first(first).await.unwrap();
         let scene = async {
             let result = scene(handle.clone()).await;

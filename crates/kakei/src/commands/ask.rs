@@ -109,7 +109,7 @@ const GENERATIONS: &[Column] = &[
 ];
 
 pub(super) fn get(get: &Get) -> Result<(), Failure> {
-    let client = Client::new(&get.ask.door.socket);
+    let client = Client::of(&get.ask.door)?;
     let (path, columns) = match get.kind {
         Kind::Listeners => ("/v1/listeners".to_owned(), LISTENERS),
         Kind::Routes => ("/v1/routes".to_owned(), ROUTES),
@@ -167,7 +167,7 @@ fn config(client: &Client, format: Format) -> Result<(), Failure> {
 }
 
 pub(super) fn history(ask: &Ask) -> Result<(), Failure> {
-    let mut rows = rows(Client::new(&ask.door.socket).get("/v1/generations")?);
+    let mut rows = rows(Client::of(&ask.door)?.get("/v1/generations")?);
     say_unconfirmed(&mut rows);
     print(GENERATIONS, rows, ask.output.output);
     Ok(())
@@ -184,7 +184,7 @@ fn say_unconfirmed(rows: &mut [Value]) {
 }
 
 pub(super) fn status(ask: &Ask) -> Result<(), Failure> {
-    let status = Client::new(&ask.door.socket).get("/v1/status")?;
+    let status = Client::of(&ask.door)?.get("/v1/status")?;
     if ask.output.output == Format::Json {
         say::out(&format!("{status}\n"));
         return Ok(());

@@ -47,7 +47,7 @@ fn step(change: &str, name: &str, value: Value) -> Value {
 fn document(command: &CertificateCommand) -> Result<Value, Failure> {
     let mut request = Request::new("GET", "/v1/config");
     request.accept = Some("application/json");
-    Client::new(&command.ask.door.socket).json(&request)
+    Client::of(&command.ask.door)?.json(&request)
 }
 
 /// A certificate as the document has it. The proxy may run in another directory than we do.

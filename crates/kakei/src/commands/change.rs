@@ -58,7 +58,7 @@ pub(super) fn confirm(confirm: &Confirm) -> Result<(), Failure> {
         Some(generation) => format!("/v1/generations/{generation}/confirm"),
         None => "/v1/confirm".to_owned(),
     };
-    let confirmed = Client::new(&confirm.ask.door.socket).json(&Request::new("POST", path))?;
+    let confirmed = Client::of(&confirm.ask.door)?.json(&Request::new("POST", path))?;
     match confirm.ask.output.output {
         Format::Json => say::out(&format!("{confirmed}\n")),
         Format::Table => say::out(&format!("generation {} stays\n", confirmed["generation"])),
@@ -72,7 +72,7 @@ pub(super) fn rollback(rollback: &Rollback) -> Result<(), Failure> {
 }
 
 pub(super) fn diff(diff: &Diff) -> Result<(), Failure> {
-    let client = Client::new(&diff.ask.door.socket);
+    let client = Client::of(&diff.ask.door)?;
     let to = match diff.to {
         Some(to) => to,
         None => client.get("/v1/status")?["generation"].as_u64().unwrap_or_default(),
@@ -131,7 +131,7 @@ fn take_out(value: &mut Value, path: &str) {
 
 /// Who still holds a backend: how many, and the first of them.
 fn holders(ask: &Ask, cluster: &str, backend: &str) -> Result<(), Failure> {
-    let client = Client::new(&ask.door.socket);
+    let client = Client::of(&ask.door)?;
     let rows = client.get("/v1/backends".to_owned())?;
     let is_it = |row: &&Value| row["cluster"] == *cluster && row["name"] == *backend;
     let found: Vec<&Value> = rows.as_array().into_iter().flatten().filter(is_it).collect();
@@ -201,7 +201,7 @@ pub(super) fn change(
 }
 
 fn send(ask: &Ask, request: &Request<'_>) -> Result<(), Failure> {
-    let outcome = Client::new(&ask.door.socket).json(request)?;
+    let outcome = Client::of(&ask.door)?.json(request)?;
     if ask.output.output == Format::Json {
         say::out(&format!("{outcome}\n"));
         return Ok(());

@@ -32,7 +32,7 @@ pub(super) fn explain(explain: &Explain) -> Result<(), Failure> {
             let explanation = control::explain::document(&document, &question);
             serde_json::to_value(explanation).map_err(Failure::refused)?
         }
-        None => Client::new(&explain.ask.door.socket).get(path(&question))?,
+        None => Client::of(&explain.ask.door)?.get(path(&question))?,
     };
     match explain.ask.output.output {
         Format::Json => say::out(&format!("{answer}\n")),

@@ -50,6 +50,14 @@ pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Backend(backend) => change::backend(&backend),
         Command::History(ask) => ask::history(&ask),
         Command::Sim(sim) => sim::sim(&sim),
+        Command::Openapi => {
+            say::out(&format!("{:#}\n", kakei::control::api::description()));
+            Ok(())
+        }
+        Command::Schema => {
+            say::out(&format!("{:#}\n", kakei::config::json_schema()));
+            Ok(())
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "kakei", &mut script);

@@ -95,7 +95,7 @@ fn serve_document(serve: Serve) -> Result<Document, Failure> {
         ..Default::default()
     };
     Ok(Document {
-        admin: Admin { socket: serve.socket, metrics: serve.metrics, state: None },
+        admin: Admin { socket: serve.socket, metrics: serve.metrics, ..Admin::default() },
         workers: Workers { count: serve.workers.map_or(WorkerCount::Auto, WorkerCount::Fixed), pin: false },
         access_log: AccessLog { to: serve.access_log, ..AccessLog::default() },
         listeners: [("front".into(), listener)].into(),

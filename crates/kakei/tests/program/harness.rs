@@ -18,7 +18,16 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) fn kakei() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kakei"));
-    for variable in ["KAKEI_SOCKET", "KAKEI_STATE", "KAKEI_LOG", "NOTIFY_SOCKET"] {
+    for variable in [
+        "KAKEI_SOCKET",
+        "KAKEI_API",
+        "KAKEI_CERT",
+        "KAKEI_KEY",
+        "KAKEI_CA",
+        "KAKEI_STATE",
+        "KAKEI_LOG",
+        "NOTIFY_SOCKET",
+    ] {
         command.env_remove(variable);
     }
     command
@@ -221,7 +230,9 @@ pub(crate) fn http(socket: &Path, method: &str, path: &str, headers: &[&str], bo
     stream.write_all(format!("{head}\r\n{body}").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    answered(&answer)
+    let answer = answered(&answer);
+    crate::openapi::assert_described(method, path, &answer);
+    answer
 }
 
 pub(crate) fn answered(answer: &str) -> Answer {

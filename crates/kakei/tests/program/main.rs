@@ -2,6 +2,8 @@
 //! `cfg(test)` on each module says to clippy that `unwrap` is fine there.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod auth;
 #[cfg(test)]
 mod changes;
@@ -15,6 +17,8 @@ mod harness;
 mod http;
 #[cfg(test)]
 mod http_seen;
+#[cfg(test)]
+mod openapi;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]

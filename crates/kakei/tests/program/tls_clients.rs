@@ -36,6 +36,11 @@ fn config(
     Arc::new(config)
 }
 
+/// A client's configuration with something to show, or with nothing.
+pub(crate) fn client_config(servers: &Authority, shows: Option<&Made>) -> Arc<ClientConfig> {
+    config(servers, shows, BOTH)
+}
+
 fn client(authority: &Authority, serial: u64) -> Made {
     authority.make(&["ann.test"], |params| {
         params.distinguished_name.push(rcgen::DnType::CommonName, "Ann");
@@ -44,7 +49,7 @@ fn client(authority: &Authority, serial: u64) -> Made {
     })
 }
 
-fn revoked(authority: &Authority, serials: &[u64]) -> String {
+pub(crate) fn revoked(authority: &Authority, serials: &[u64]) -> String {
     let revoked = serials.iter().map(|serial| RevokedCertParams {
         serial_number: SerialNumber::from(*serial),
         revocation_time: date_time_ymd(2026, 1, 1),

@@ -74,6 +74,7 @@ pub enum Reply {
 
 /// A live flow as operators see it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Flow"))]
 pub struct FlowView {
     /// The listener that admitted it.
     pub listener: Name,
@@ -103,6 +104,7 @@ pub struct FlowView {
 
 /// A live connection as operators see it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Connection"))]
 pub struct ConnectionView {
     /// The listener that accepted it.
     pub listener: Name,

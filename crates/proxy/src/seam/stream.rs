@@ -41,6 +41,7 @@ pub enum BrokenBy {
 
 /// Where a stream leads. Written as text: `10.0.0.1:80`, `unix:/run/app.sock`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "String", try_from = "String")]
 pub enum Endpoint {
     /// An address and a port.

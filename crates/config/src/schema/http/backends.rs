@@ -8,7 +8,7 @@ use crate::bounds::MAX_PROBE_BYTES;
 use crate::diagnostics::{Collector, quoted};
 use crate::model::{HttpCheck, HttpKnobs, SameSite, StatusRange, Sticky};
 use crate::schema::values::{Flag, LONGEST, PORT, Time, TimeOrNone, UNLIMITED, Words, mismatch};
-use crate::schema::{At, Codec, ListOf, Maybe, Section, Table, field, independent};
+use crate::schema::{At, Codec, ListOf, Maybe, Section, Shape, Table, field, independent, shape};
 use crate::tree::Value;
 
 const TIME: Time = Time { min: Duration::from_millis(1), max: LONGEST };
@@ -88,6 +88,10 @@ impl Codec for Statuses {
 
     fn describe(&self) -> String {
         "status like `404`, or range like `\"200-399\"`".into()
+    }
+
+    fn shape(&self) -> Shape {
+        shape::either([shape::text("status or range"), shape::whole(100, 599)])
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<StatusRange> {

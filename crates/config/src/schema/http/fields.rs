@@ -5,7 +5,7 @@ use crate::diagnostics::{Collector, quoted};
 use crate::model::ValueMatch;
 use crate::schema::maps::{Keys, MapOf};
 use crate::schema::values::{mismatch, text};
-use crate::schema::{At, Codec, ListOf};
+use crate::schema::{At, Codec, ListOf, Shape, shape};
 use crate::tree::Value;
 
 /// Fields that say where a message ends or what holds for one connection only (RFC 9110 7.6.1). The proxy writes them.
@@ -129,6 +129,10 @@ impl Codec for Matched {
 
     fn describe(&self) -> String {
         "text, or `true` for any".into()
+    }
+
+    fn shape(&self) -> Shape {
+        shape::either([self.0.shape(), shape::yes()])
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<ValueMatch> {

@@ -8,7 +8,7 @@ use crate::bounds::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES};
 use crate::diagnostics::{Collector, quoted};
 use crate::model::{Document, PathMatch};
 use crate::schema::values::{mismatch, text};
-use crate::schema::{At, Codec};
+use crate::schema::{At, Codec, Shape, shape};
 use crate::tree::{Entry, Value};
 
 /// A path: a prefix by whole segments, one path, or a regular expression.
@@ -19,6 +19,11 @@ impl Codec for PathOf {
 
     fn describe(&self) -> String {
         "prefix like `/api`, `{ exact = \"/x\" }`, or `{ regex = \"/v[0-9]+/.*\" }`".into()
+    }
+
+    fn shape(&self) -> Shape {
+        let table = |key| shape::table([(key, true, shape::of("string"))]);
+        shape::either([shape::text("prefix"), table("exact"), table("regex")])
     }
 
     fn has_key(&self, key: &str) -> bool {

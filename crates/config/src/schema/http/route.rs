@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::schema::maps::{MapOf, Names};
 use crate::schema::values::{LONGEST, PORT, Time, TimeOrNone, UNLIMITED, Whole, Words, mismatch};
-use crate::schema::{At, Codec, ListOf, Maybe, Section, field, independent};
+use crate::schema::{At, Codec, ListOf, Maybe, Section, Shape, field, independent, shape};
 use crate::tree::{Entry, Value};
 
 const TIME: Time = Time { min: Duration::from_millis(1), max: LONGEST };
@@ -51,6 +51,10 @@ impl Codec for RedirectStatus {
         crate::schema::listed(REDIRECTS.map(|status| status.to_string()).iter().map(String::as_str))
     }
 
+    fn shape(&self) -> Shape {
+        shape::numbers(REDIRECTS)
+    }
+
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<u16> {
         let known = |status: &u16| REDIRECTS.contains(status);
         let read = match at.node.value {
@@ -78,6 +82,10 @@ impl Codec for Scheme {
 
     fn describe(&self) -> String {
         SCHEMES.describe()
+    }
+
+    fn shape(&self) -> Shape {
+        SCHEMES.shape()
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<String> {
@@ -180,6 +188,10 @@ impl Codec for RetryCondition {
         format!("{}, or a status: `\"429\"`, `\"500\"` to `\"599\"`", CONDITIONS.describe())
     }
 
+    fn shape(&self) -> Shape {
+        shape::either([shape::text(&self.describe()), shape::whole(429, 599)])
+    }
+
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<RetryOn> {
         let status = match &at.node.value {
             Value::Integer(number) => Some(u16::try_from(*number).unwrap_or(0)),
@@ -235,6 +247,11 @@ impl Codec for Sharers {
 
     fn describe(&self) -> String {
         "`client`, `route`, or `{ header = \"x-key\" }`".into()
+    }
+
+    fn shape(&self) -> Shape {
+        let header = shape::table([("header", true, FieldName(Role::Matched).shape())]);
+        shape::either([shape::words(["client", "route"]), header])
     }
 
     fn has_key(&self, key: &str) -> bool {

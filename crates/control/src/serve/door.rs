@@ -1,80 +1,21 @@
-//! HTTP connections, bounded: how many, how long, how slow. One request a connection. Knows no path.
+//! The admin socket: a file that only those can open who may, and that goes with its process.
 
 use std::fs::DirBuilder;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::serve::Listener;
-use axum::{Extension, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use axum::Router;
+use kakei_config::AdminPeers;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tracing::error;
 
-/// Connections served at once on one listener; more wait in the kernel's queue.
-const CLIENTS: usize = 64;
-/// Time in which a request's head must have come.
-const HEAD_TIME: Duration = Duration::from_secs(5);
-/// Time in which a connection must be over, body, answer and all.
-const CONNECTION_TIME: Duration = Duration::from_secs(60);
-
-/// Who is at the other end, in words; none where the system doesn't say.
-#[derive(Clone, Debug)]
-pub(crate) struct Peer(pub(crate) Option<String>);
-
-/// A connection whose other end may be known.
-trait Known {
-    fn peer(&self) -> Peer;
-}
-
-impl Known for UnixStream {
-    fn peer(&self) -> Peer {
-        let said = |credentials: tokio::net::unix::UCred| match credentials.pid() {
-            Some(pid) => format!("uid {}, pid {pid}", credentials.uid()),
-            None => format!("uid {}", credentials.uid()),
-        };
-        Peer(self.peer_cred().ok().map(said))
-    }
-}
-
-impl Known for TcpStream {
-    fn peer(&self) -> Peer {
-        Peer(None)
-    }
-}
-
-/// Why a side door could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum DoorError {
-    /// Another process answers there.
-    #[error("the admin socket {0} is in use by a running process; stop that, or choose another path in [admin] socket")]
-    InUse(PathBuf),
-    /// Something else than a socket is there.
-    #[error("the admin socket {0} can't be made: there is a file of that name that is not a socket; remove it")]
-    NotASocket(PathBuf),
-    /// The file system refused.
-    #[error("the admin socket {path} can't be made: {error}")]
-    Socket {
-        /// Its path.
-        path: PathBuf,
-        /// What was said.
-        error: io::Error,
-    },
-    /// The metrics address can't be bound.
-    #[error("the metrics address {address} can't be bound: {error}; choose another in [admin] metrics")]
-    Metrics {
-        /// The address.
-        address: SocketAddr,
-        /// What was said.
-        error: io::Error,
-    },
-}
+use super::guests::{Guest, Guests};
+use super::{DoorError, accept};
+use crate::access::{Credentials, Peer, Rules};
 
 /// A Unix socket that removes its file when it is dropped, if it is still its own.
 #[derive(Debug)]
@@ -100,16 +41,41 @@ impl Door {
         Ok(Door { listener, path: path.to_owned(), inode })
     }
 
-    /// Serve until the future is dropped, which removes the file.
-    pub async fn serve(mut self, router: Router) {
-        accept(&mut self.listener, router).await;
+    /// Serve until the future is dropped, which removes the file. Everybody may connect as long as the rules name somebody
+    /// besides the process's own user; what each may do is asked with each request.
+    pub(crate) async fn serve(mut self, router: Router, rules: watch::Receiver<Arc<Rules>>) {
+        let (guests, mut changes) = (Guests::new(), rules.clone());
+        loop {
+            self.let_near(&changes.borrow_and_update().peers);
+            let know = |stream: &UnixStream, guest: &Arc<Guest>| {
+                Peer::process(credentials(stream), rules.clone(), Arc::clone(guest))
+            };
+            tokio::select! {
+                () = accept(&mut self.listener, &guests, &router, know) => {}
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Have the file's mode let those connect who are named.
+    fn let_near(&self, peers: &AdminPeers) {
+        let is_named = !peers.read_only.is_empty() || !peers.read_write.is_empty();
+        let mode = std::fs::Permissions::from_mode(if is_named { 0o666 } else { 0o600 });
+        if self.is_own()
+            && let Err(error) = std::fs::set_permissions(&self.path, mode)
+        {
+            error!("the mode of the admin socket {} can't be set: {error}", self.path.display());
+        }
+    }
+
+    fn is_own(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode)
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
-        let own = std::fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode);
-        if own {
+        if self.is_own() {
             // A file that stays behind is replaced at the next start.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -137,38 +103,9 @@ fn place_from(fresh: &Path, path: &Path) -> io::Result<(UnixListener, (u64, u64)
     Ok((listener, (found.dev(), found.ino())))
 }
 
-/// Bind the metrics address.
-pub async fn bind_metrics(address: SocketAddr) -> Result<TcpListener, DoorError> {
-    TcpListener::bind(address).await.map_err(|error| DoorError::Metrics { address, error })
-}
-
-/// Serve on TCP until the future is dropped.
-pub async fn serve_tcp(mut listener: TcpListener, router: Router) {
-    accept(&mut listener, router).await;
-}
-
-/// `Listener::accept` rests after an error of its own accord, so that a missing descriptor makes no busy loop.
-async fn accept<L: Listener<Io: Known>>(listener: &mut L, router: Router) {
-    let permits = Arc::new(Semaphore::new(CLIENTS));
-    loop {
-        let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, _) = listener.accept().await;
-        let router = router.clone().layer(Extension(stream.peer()));
-        tokio::spawn(async move {
-            connection(stream, router).await;
-            drop(permit);
-        });
-    }
-}
-
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // A client that went away or ran out of time learns nothing from us, and nobody else cares.
-    let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
+fn credentials(stream: &UnixStream) -> Option<Credentials> {
+    let said = stream.peer_cred().ok()?;
+    Some(Credentials { uid: said.uid(), gid: said.gid(), pid: said.pid() })
 }
 
 #[cfg(test)]
@@ -179,6 +116,7 @@ mod tests {
     use axum::routing::get;
 
     use super::*;
+    use crate::serve::guests::CLIENTS;
 
     fn room(name: &str) -> PathBuf {
         let room = std::env::temp_dir().join(format!("kakei-door-{name}-{}", std::process::id()));
@@ -199,6 +137,11 @@ mod tests {
             let door = Door::open(&path).unwrap();
             let mode = std::fs::symlink_metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
+            let named = AdminPeers { read_only: vec![kakei_config::PeerId::Uid(7)], ..AdminPeers::default() };
+            door.let_near(&named);
+            assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+            door.let_near(&AdminPeers::default());
+            assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             assert!(matches!(Door::open(&path), Err(DoorError::InUse(_))));
             drop(door);
             assert!(!path.exists(), "the door takes its file along");
@@ -216,20 +159,23 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_says_nothing_does_not_keep_the_others_out() {
+    fn clients_that_say_nothing_do_not_keep_the_others_out() {
         let room = room("slow");
         let path = room.join("k.sock");
         runtime().block_on(async {
             let door = Door::open(&path).unwrap();
-            let server = tokio::spawn(door.serve(Router::new().route("/", get(async || "hello"))));
+            let (_rules, rules) = watch::channel(Arc::new(Rules { own: 0, ..Rules::default() }));
+            let server = tokio::spawn(door.serve(Router::new().route("/", get(async || "hello")), rules));
             let ask = path.clone();
             let clients = tokio::task::spawn_blocking(move || {
-                let silent: Vec<Blocking> = (0..CLIENTS / 2).map(|_| Blocking::connect(&ask).unwrap()).collect();
+                let silent: Vec<Blocking> = (0..2 * CLIENTS).map(|_| Blocking::connect(&ask).unwrap()).collect();
+                let began = std::time::Instant::now();
                 let mut client = Blocking::connect(&ask).unwrap();
                 client.write_all(b"GET / HTTP/1.1\r\nHost: k\r\n\r\n").unwrap();
                 let mut answer = String::new();
                 client.read_to_string(&mut answer).unwrap();
                 drop(silent);
+                assert!(began.elapsed() < std::time::Duration::from_secs(2), "they are not waited for");
                 answer
             });
             let answer = clients.await.unwrap();

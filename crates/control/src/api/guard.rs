@@ -1,0 +1,112 @@
+//! Who may: asked before an operation reads a byte of its body, and again when a change of it is handed to the owner. What is
+//! refused here, or never comes to be whole, has its audit line from here. Serves nothing itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::{Extension, Request};
+use axum::http::{StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+
+use super::operations::Operation;
+use super::problem::{Detail, Problem};
+use super::terms;
+use crate::access::{Peer, Role};
+use crate::audit::{Audit, Came, Record};
+use crate::handle::{Asked, Handle};
+use crate::view::View;
+
+/// Have an operation served to those who may, and to nobody else.
+pub(super) fn dress(operation: &Operation, serving: MethodRouter<Handle>, handle: &Handle) -> MethodRouter<Handle> {
+    let (needs, handle) = (operation.needs, handle.clone());
+    serving.route_layer(middleware::from_fn(move |peer: Option<Extension<Peer>>, request, next| {
+        guard(needs, handle.clone(), peer.map(|Extension(peer)| peer), request, next)
+    }))
+}
+
+async fn guard(needs: Role, handle: Handle, peer: Option<Peer>, mut request: Request, next: Next) -> Response {
+    let Some(peer) = peer else {
+        return Problem::new(StatusCode::FORBIDDEN, "forbidden", "nobody said who asks").into_response();
+    };
+    let attempt = (needs == Role::ReadWrite).then(|| Arc::new(Attempt::of(&handle, &peer, &request)));
+    if peer.role() < Some(needs) {
+        let problem = forbidden(&peer, needs);
+        attempt.iter().for_each(|attempt| attempt.refused(problem.detail()));
+        return problem.into_response();
+    }
+    if let Some(attempt) = &attempt {
+        request.extensions_mut().insert(Arc::clone(attempt));
+    }
+    let response = next.run(request).await;
+    peer.guest.serve(false);
+    if let Some(attempt) = attempt {
+        // Where the owner has heard of it, the line is its own.
+        match response.extensions().get() {
+            Some(Detail { is_cut: true, .. }) => {}
+            Some(Detail { text, .. }) => attempt.refused(text),
+            None => attempt.refused(response.status().as_str()),
+        }
+    }
+    response
+}
+
+pub(super) fn forbidden(peer: &Peer, needs: Role) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", peer.lacks(needs))
+}
+
+/// A change that is asked for, as long as the owner has not heard of it: then its audit line is the owner's.
+pub(super) struct Attempt {
+    audit: Audit,
+    handle: Handle,
+    asked: Asked,
+    is_told: AtomicBool,
+}
+
+impl Attempt {
+    fn of(handle: &Handle, peer: &Peer, request: &Request) -> Self {
+        let asked = Asked {
+            message: terms::message_of(request.uri()),
+            ..asked(peer, request.method().as_str(), request.uri())
+        };
+        Attempt { audit: handle.audit.clone(), handle: handle.clone(), asked, is_told: AtomicBool::new(false) }
+    }
+
+    /// It is the owner's from now on, by whom it is asked for.
+    pub(super) fn hand_over(&self) {
+        self.is_told.store(true, Ordering::Relaxed);
+    }
+
+    fn refused(&self, reason: &str) {
+        self.tell(|record| record.refused(reason));
+    }
+
+    fn tell(&self, came: impl FnOnce(Record) -> Record) {
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            let running = View::generation(&self.handle.view());
+            self.audit.write(&came(Record::of(&self.asked, running)));
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.tell(|record| Record {
+            outcome: Came::Abandoned,
+            reason: Some("it was broken off before it was whole".to_owned()),
+            ..record
+        });
+    }
+}
+
+/// Who asks, where they are, and how.
+pub(super) fn asked(peer: &Peer, method: &str, uri: &Uri) -> Asked {
+    Asked {
+        origin: "api",
+        by: peer.name(),
+        from: peer.from().map(|from| from.to_string()),
+        operation: Some(format!("{method} {}", uri.path())),
+        message: None,
+    }
+}
