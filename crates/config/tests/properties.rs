@@ -56,6 +56,19 @@ fn mutated() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
 
+    /// Whatever is written is valid by the JSON Schema, and so is what is shown to those who may only look.
+    #[test]
+    fn every_document_is_what_its_schema_says(document in arbitrary::document()) {
+        thread_local!(static VALIDATOR: jsonschema::Validator =
+            jsonschema::draft202012::new(&kakei_config::json_schema()).unwrap());
+        for document in [&document, &document.without_secrets()] {
+            let json = document.to_json_value();
+            let wrong: Vec<String> =
+                VALIDATOR.with(|validator| validator.iter_errors(&json).map(|error| error.to_string()).collect());
+            prop_assert!(wrong.is_empty(), "{wrong:?}");
+        }
+    }
+
     #[test]
     fn what_is_written_reads_back(document in document()) {
         let toml = document.to_toml();

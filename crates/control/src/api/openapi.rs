@@ -109,7 +109,7 @@ impl Types {
             let properties = schema.get("properties").and_then(Value::as_object);
             parameters.extend(properties.into_iter().flatten().map(|(name, schema)| {
                 let required = required.contains(&name.as_str());
-                json!({"name": name, "in": "query", "required": required, "schema": schema})
+                json!({"name": name, "in": "query", "required": required, "schema": given(schema.clone())})
             }));
         }
         let header = |name, what| json!({"name": name, "in": "header", "required": false, "schema": {"type": "string"}, "description": what});
@@ -147,6 +147,23 @@ impl Types {
         all.extend(self.gives.take_definitions(true));
         all
     }
+}
+
+/// What a query says where it says it: left out is not the same as null.
+fn given(mut schema: Value) -> Value {
+    if let Some(kinds) = schema["type"].as_array() {
+        let other: Vec<Value> = kinds.iter().filter(|kind| *kind != "null").cloned().collect();
+        if let [kind] = &other[..] {
+            schema["type"] = kind.clone();
+        }
+    }
+    if let Some(some) = schema["anyOf"].as_array() {
+        let other: Vec<Value> = some.iter().filter(|one| one["type"] != "null").cloned().collect();
+        if let [one] = &other[..] {
+            return one.clone();
+        }
+    }
+    schema
 }
 
 fn content(contents: &[Content], generator: &mut SchemaGenerator) -> Value {

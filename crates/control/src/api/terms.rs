@@ -41,8 +41,10 @@ pub(super) struct TermsQuery {
     /// The time in which it has to be confirmed, as `2m`; at most 7 days.
     confirm_within: Option<String>,
     /// With `confirm_within`: it is taken back sooner when more than so many of a hundred requests fail.
+    #[schemars(range(max = 100))]
     guard_errors: Option<u8>,
     /// With `confirm_within`: it is taken back sooner when more than so many of a hundred checked backends are down.
+    #[schemars(range(max = 100))]
     guard_unhealthy: Option<u8>,
 }
 

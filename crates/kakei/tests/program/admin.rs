@@ -310,6 +310,13 @@ fn roles_and_certificates_of_the_api_change_while_it_is_used() {
     // The certificate that the API needs can't be removed.
     let refused = scene.running.ask(&["certificate", "remove", "admin"]);
     assert!(said(&refused).contains("/admin/tcp/certificate"), "{}", said(&refused));
+}
+
+#[test]
+fn those_who_vouch_for_clients_change_and_so_does_where_the_api_is() {
+    let scene = Scene::start("admin-vouch");
+    let mut ann = scene.events("ann");
+    scene.apply(&scene.text(&format!("{LISTS}# the same\n")));
 
     // Others may vouch for clients: whose authority is still there goes on, the others are gone.
     let fresh = Authority::new();
@@ -364,8 +371,8 @@ fn secrets_are_shown_to_those_who_may_change_them() {
     let text = scene
         .text(LISTS)
         .replace("backends = [", "http = { sticky = { secret = \"a very secret secret\" } }\nbackends = [");
-    let key = std::fs::read_to_string(scene.room.path("ann.key")).unwrap();
-    let chain = std::fs::read_to_string(scene.room.path("ann.pem")).unwrap();
+    let key = std::fs::read_to_string(scene.room.path("ci.key")).unwrap();
+    let chain = std::fs::read_to_string(scene.room.path("ci.pem")).unwrap();
     let hash = "$2b$12$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234";
     let more = format!(
         "[certificates.inline]\nchain = '''{chain}'''\nkey = '''{key}'''\n\
