@@ -29,6 +29,20 @@ const NAP: Duration = Duration::from_millis(100);
 /// How long the end waits for a sink that takes nothing more (a stopped pipe).
 const FINISH_TIME: Duration = Duration::from_secs(2);
 
+/// Where lines are to go, and how; open already.
+#[derive(Debug)]
+pub struct Target(Sink, LogFormat);
+
+impl Target {
+    /// Open it.
+    ///
+    /// # Errors
+    /// When the file can't be.
+    pub fn open(to: &AccessLog) -> io::Result<Self> {
+        Ok(Target(Sink::open(to.to.as_deref())?, to.format))
+    }
+}
+
 /// Where lines go.
 #[derive(Debug)]
 enum Sink {
@@ -75,7 +89,7 @@ fn append(path: &Path) -> io::Result<File> {
 
 /// What the thread is told.
 enum Message {
-    Retarget(Sink, LogFormat),
+    Retarget(Target),
     Reopen,
 }
 
@@ -91,32 +105,32 @@ struct Counts {
 pub struct LogWriter {
     messages: Sender<Message>,
     counts: Arc<Counts>,
-    thread: JoinHandle<()>,
+    /// None: there is nothing to write.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl LogWriter {
-    /// Start the thread; it writes nowhere until [`LogWriter::retarget`], and ends when every worker has ended.
-    pub fn start(reader: RecordReader) -> io::Result<Self> {
+    /// Start the thread, where there are records; it writes nowhere until [`LogWriter::retarget`], and ends when every worker has ended.
+    pub fn start(reader: Option<RecordReader>) -> io::Result<Self> {
         let (messages, inbox) = channel();
         let counts = Arc::new(Counts::default());
-        let writer = Writer {
+        let writer = reader.map(|reader| Writer {
             reader,
             inbox,
             sink: Sink::Nowhere,
             format: LogFormat::default(),
             counts: Arc::clone(&counts),
             complained: false,
-        };
-        let thread = std::thread::Builder::new().name("kakei-log".into()).spawn(move || writer.run())?;
+        });
+        let spawn = |writer: Writer| std::thread::Builder::new().name("kakei-log".into()).spawn(move || writer.run());
+        let thread = writer.map(spawn).transpose()?;
         Ok(LogWriter { messages, counts, thread })
     }
 
-    /// Write elsewhere from now on. Where that can't be opened, nothing is different.
-    pub fn retarget(&self, to: &AccessLog) -> io::Result<()> {
-        let sink = Sink::open(to.to.as_deref())?;
+    /// Write elsewhere from now on.
+    pub fn retarget(&self, target: Target) {
         // The thread only ends with the workers, and then nothing is left to write.
-        let _ = self.messages.send(Message::Retarget(sink, to.format));
-        Ok(())
+        let _ = self.messages.send(Message::Retarget(target));
     }
 
     /// Open the file again, after a rotation.
@@ -141,11 +155,12 @@ impl LogWriter {
 
     /// After the workers' end: wait until their last records are written, for as long as the sink takes them.
     pub fn finish(self) {
+        let Some(thread) = self.thread else { return };
         let until = Instant::now() + FINISH_TIME;
-        while !self.thread.is_finished() && Instant::now() < until {
+        while !thread.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
-        if !self.thread.is_finished() {
+        if !thread.is_finished() {
             warn!("the access log takes nothing more; its last lines are lost");
         }
     }
@@ -176,7 +191,7 @@ impl Writer {
 
     fn obey(&mut self, message: Message) {
         let done = match message {
-            Message::Retarget(sink, format) => {
+            Message::Retarget(Target(sink, format)) => {
                 (self.sink, self.format) = (sink, format);
                 Ok(())
             }

@@ -71,8 +71,13 @@ impl Asked {
     }
 
     /// What is written down of a generation that is asked for so.
-    pub(crate) fn entry(&self, generation: Generation, changes: Vec<String>, confirm: Option<Confirm>) -> Entry {
-        let now = SystemTime::now();
+    pub(crate) fn entry(
+        &self,
+        generation: Generation,
+        changes: Vec<String>,
+        confirm: Option<Confirm>,
+        now: SystemTime,
+    ) -> Entry {
         Entry {
             generation,
             at: wall::rfc3339(now),

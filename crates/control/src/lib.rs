@@ -22,6 +22,7 @@ pub mod refusal;
 pub mod serve;
 pub mod store;
 pub mod sums;
+pub mod system;
 pub mod view;
 mod wait;
 pub mod wall;

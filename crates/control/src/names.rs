@@ -29,10 +29,11 @@ const QUEUE: usize = 256;
 /// A host and its addresses, in order.
 type Answer = (Arc<str>, Vec<IpAddr>);
 /// Addresses and how long they hold, or what went wrong.
-type Looked = Result<(Vec<IpAddr>, Duration), String>;
+pub type Looked = Result<(Vec<IpAddr>, Duration), String>;
 
 /// The owner's end.
-pub(crate) struct Names {
+#[derive(Debug)]
+pub struct Names {
     wanted: watch::Sender<BTreeSet<Arc<str>>>,
     answers: mpsc::Receiver<Answer>,
     known: Answers,
@@ -40,7 +41,7 @@ pub(crate) struct Names {
 
 impl Names {
     /// Names looked up by the system's name servers and hosts file. Must be called inside the control thread's runtime.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
             builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
             builder.build()
@@ -52,8 +53,8 @@ impl Names {
         })
     }
 
-    /// Names looked up by a function.
-    fn with<F, L>(look_up: F) -> Self
+    /// Names looked up by a function: addresses and how long they hold, or what went wrong.
+    pub fn with<F, L>(look_up: F) -> Self
     where
         F: Fn(Arc<str>) -> L + Send + 'static,
         L: Future<Output = Looked> + Send + 'static,
@@ -151,6 +152,7 @@ where
         }
         let next = kept.values().filter(|name| !name.asked).map(|name| name.due).min();
         tokio::select! {
+            biased;
             changed = wanted.changed() => {
                 if changed.is_err() {
                     return;

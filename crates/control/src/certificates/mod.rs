@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kakei_config::{
-    AdminTcp, ClientCertificates, Cluster, ClusterTls, Diagnostics, Document, Fault, Kind, Listener, Name, Objects, Pem,
-    Sorted, Written,
+    AdminTcp, ClientCertificates, Cluster, ClusterTls, Diagnostics, Document, Fault, Kind, Listener, Name, Objects,
+    Pem, Sorted, Written,
 };
 use kakei_proxy::secure::{Certificate, Materials, Revoked, TicketKeys};
 use rustls::RootCertStore;

@@ -1,46 +1,17 @@
 //! Asking workers, and waiting for their answers with a bound. What a worker is asked is decided elsewhere.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use kakei_proxy::seam::{Command, Reply, Ticket};
-use kakei_runtime::engine::{Engine, EngineEvent};
-use tokio::io::unix::AsyncFd;
+use kakei_runtime::engine::EngineEvent;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::Owner;
+use crate::system::{System, Workers};
 
-/// The engine's event descriptor, watched by the control thread's reactor.
-pub(super) struct Bell(AsyncFd<OwnedFd>);
-
-impl Bell {
-    #[expect(deprecated, reason = "its unsafe successor asks for what an OwnedFd gives anyway")]
-    pub(super) fn of(engine: &Engine) -> io::Result<Self> {
-        Ok(Bell(AsyncFd::new(engine.events_fd()?)?))
-    }
-}
-
-/// The engine's next event. Dropping the future loses none.
-pub(super) async fn next(engine: &mut Engine, bell: &Bell) -> EngineEvent {
-    loop {
-        if let Some(event) = engine.try_event() {
-            return event;
-        }
-        let Ok(mut guard) = bell.0.readable().await else {
-            // The reactor is going away, and this future with it.
-            return std::future::pending().await;
-        };
-        if let Some(event) = engine.try_event() {
-            return event;
-        }
-        guard.clear_ready();
-    }
-}
-
-impl Owner {
+impl<S: System> Owner<S> {
     /// Send a command whose answer nobody waits for.
     pub(super) fn tell(&mut self, worker: u16, command: Command) {
         let ticket = self.ticket();
@@ -66,7 +37,7 @@ impl Owner {
         let mut answers = BTreeMap::new();
         let until = Instant::now() + within;
         while !waiting.is_empty() {
-            let Ok(event) = timeout_at(until, next(&mut self.engine, &self.bell)).await else { break };
+            let Ok(event) = timeout_at(until, self.engine.event()).await else { break };
             match event {
                 EngineEvent::Reply { worker, ticket, reply } if waiting.get(&worker) == Some(&ticket) => {
                     waiting.remove(&worker);
@@ -86,7 +57,7 @@ impl Owner {
     pub(super) async fn wait_acknowledged(&mut self, within: Duration) {
         let until = Instant::now() + within;
         while !self.view.acknowledged {
-            let Ok(event) = timeout_at(until, next(&mut self.engine, &self.bell)).await else { return };
+            let Ok(event) = timeout_at(until, self.engine.event()).await else { return };
             self.on_event(event);
         }
     }

@@ -6,8 +6,9 @@ use kakei_config::{Change as Difference, Document};
 use tracing::error;
 
 use super::Owner;
+use crate::system::System;
 
-impl Owner {
+impl<S: System> Owner<S> {
     /// The operator's whole document runs from now on: it is what later changes at run time are told apart from.
     pub(super) fn apply_whole(&mut self) -> Option<String> {
         self.applied = Some(Document::clone(&self.view.document));

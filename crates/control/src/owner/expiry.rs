@@ -1,11 +1,12 @@
 //! Certificates that are about to expire, said once a day. Changes nothing.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tracing::warn;
 
 use super::Owner;
 use crate::events::What;
+use crate::system::System;
 use crate::wall;
 
 /// So long before the end it is said.
@@ -17,9 +18,9 @@ pub(super) fn daily() -> tokio::time::Interval {
     tokio::time::interval(DAY)
 }
 
-impl Owner {
+impl<S: System> Owner<S> {
     pub(super) fn mind_expiry(&self) {
-        let now = wall::unix_seconds(SystemTime::now()).cast_signed();
+        let now = wall::unix_seconds(self.system.now()).cast_signed();
         for (_, made) in self.view.certificates.iter().filter(|(_, made)| made.not_after - now < SOON) {
             let (certificate, not_after) = (made.name.clone(), wall::seconds(made.not_after));
             let verb = if made.not_after < now { "has expired:" } else { "expires soon:" };

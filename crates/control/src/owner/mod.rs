@@ -20,7 +20,7 @@ use kakei_proxy::seam::{BackendHealth, Command, ConnectionView, Filter, FlowView
 use kakei_proxy::secure::Certificate;
 use kakei_proxy::snapshot::Generation;
 use kakei_proxy::stats::{Metric, MetricKind};
-use kakei_runtime::engine::{Engine, EngineEvent};
+use kakei_runtime::engine::EngineEvent;
 use kakei_runtime::stats::MachineStats;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
@@ -37,16 +37,17 @@ use crate::names::Names;
 use crate::refusal::Refusal;
 use crate::store::Store;
 use crate::sums::Sums;
+use crate::system::{System, Workers};
 use crate::view::View;
 
 /// Time in which the workers must answer a question.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// See the module's words.
-struct Owner {
-    engine: Engine,
-    /// Becomes readable when the engine has an event.
-    bell: ask::Bell,
+struct Owner<S: System> {
+    /// What all of it stands on.
+    system: S,
+    engine: S::Workers,
     next_ticket: u64,
     /// The generation that each worker said it runs.
     running: Vec<Generation>,
@@ -95,22 +96,12 @@ struct Counts {
     refused: u64,
 }
 
-impl Owner {
+impl<S: System> Owner<S> {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         loop {
+            // In this order, so that a seed replays it: what is due is rare, and what is asked for comes last.
             let done = tokio::select! {
-                request = requests.recv() => match request {
-                    Some(request) => self.serve(request).await,
-                    None => ControlFlow::Break(None),
-                },
-                event = ask::next(&mut self.engine, &self.bell) => {
-                    self.on_event(event);
-                    ControlFlow::Continue(())
-                }
-                () = self.names.changed() => {
-                    self.readdress();
-                    ControlFlow::Continue(())
-                }
+                biased;
                 () = pending::due(self.pending.as_ref()) => {
                     self.look_at_pending().await;
                     ControlFlow::Continue(())
@@ -123,6 +114,18 @@ impl Owner {
                     self.rotate_tickets();
                     ControlFlow::Continue(())
                 }
+                () = self.names.changed() => {
+                    self.readdress();
+                    ControlFlow::Continue(())
+                }
+                event = self.engine.event() => {
+                    self.on_event(event);
+                    ControlFlow::Continue(())
+                }
+                request = requests.recv() => match request {
+                    Some(request) => self.serve(request).await,
+                    None => ControlFlow::Break(None),
+                },
             };
             if let ControlFlow::Break(told) = done {
                 return self.finish(told).await;

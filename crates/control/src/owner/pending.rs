@@ -16,6 +16,7 @@ use crate::handle::{Change, Confirm, What};
 use crate::history::Entry;
 use crate::refusal::Refusal;
 use crate::sums::Sums;
+use crate::system::System;
 
 /// How often a change that is watched is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -32,6 +33,8 @@ pub(super) struct Pending {
     look: Instant,
     /// What was counted when it began.
     counted: Answers,
+    /// Why it is to be taken back, where that was found out and could not be done so far.
+    given_up: Option<String>,
 }
 
 /// Requests that were answered.
@@ -59,7 +62,7 @@ pub(super) async fn due(pending: Option<&Pending>) {
     }
 }
 
-impl Owner {
+impl<S: System> Owner<S> {
     /// While a change waits to be confirmed, none builds on it; going back ends the wait.
     pub(super) fn mind_pending(&mut self, change: &Change) -> Result<(), Refusal> {
         let Some(pending) = &self.pending else { return Ok(()) };
@@ -81,7 +84,7 @@ impl Owner {
         let now = Instant::now();
         let watched = confirm.errors.is_some() || confirm.unhealthy.is_some();
         let (until, look) = (now + confirm.within, now + if watched { LOOK } else { confirm.within });
-        self.pending = Some(Pending { entry: entry.clone(), confirm, before, until, look, counted });
+        self.pending = Some(Pending { entry: entry.clone(), confirm, before, until, look, counted, given_up: None });
     }
 
     /// The process was started again while this generation waited.
@@ -89,7 +92,7 @@ impl Owner {
         let until = Instant::now() + left;
         let confirm = Confirm { within: left, errors: None, unhealthy: None };
         let (before, counted) = (Arc::new(before), Answers::default());
-        self.pending = Some(Pending { entry, confirm, before, until, look: until, counted });
+        self.pending = Some(Pending { entry, confirm, before, until, look: until, counted, given_up: None });
     }
 
     /// What waits is to stay.
@@ -117,8 +120,10 @@ impl Owner {
         let now = Instant::now();
         let Some(pending) = &mut self.pending else { return };
         pending.look = now + LOOK;
+        let given_up = pending.given_up.take();
         let (generation, confirm, counted) = (pending.entry.generation, pending.confirm, pending.counted);
         let why = match now >= pending.until {
+            _ if given_up.is_some() => given_up,
             true => Some(format!("it was not confirmed within {} s", confirm.within.as_secs())),
             false => self.too_unhealthy(confirm).or(self.too_many_errors(confirm, counted).await),
         };
@@ -158,7 +163,8 @@ impl Owner {
             Err(refusal) => {
                 error!("generation {} can't be taken back yet, it will be tried again: {refusal}", generation.0);
                 let again = Instant::now() + LOOK;
-                self.pending = Some(Pending { until: again, look: again, ..pending });
+                let given_up = Some(why.to_owned());
+                self.pending = Some(Pending { until: again, look: again, given_up, ..pending });
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use kakei_config::{Admin, Checked, Diagnostics, Document, Kind, Name};
 use kakei_proxy::seam::BindKey;
@@ -11,6 +11,7 @@ use kakei_proxy::snapshot::{Generation, Snapshot};
 use tracing::error;
 
 use super::{Owner, joined};
+use crate::access_log::Target;
 use crate::audit::{Came, Record};
 use crate::certificates::{Certificates, Loaded, Purpose};
 use crate::edit::Edit;
@@ -18,6 +19,7 @@ use crate::events::What as Happened;
 use crate::handle::{Change, Outcome, What};
 use crate::history::{self, Entry};
 use crate::refusal::Refusal;
+use crate::system::{System, Workers};
 
 /// Time in which every worker must have gone over to a new generation.
 const PUBLISH_TIME: Duration = Duration::from_secs(10);
@@ -28,7 +30,7 @@ pub(super) struct Keep<'a> {
     pub(super) changes: &'a [kakei_config::Change],
 }
 
-impl Owner {
+impl<S: System> Owner<S> {
     /// A change, whatever comes of it, with its audit line. One that is only asked about changes nothing, and has none.
     pub(super) async fn carry_out(&mut self, change: Change) -> Result<Outcome, Refusal> {
         let record = (!change.dry_run).then(|| Record::of(&change.asked, self.view.generation()));
@@ -83,7 +85,7 @@ impl Owner {
         }
         outcome.generation = self.store.next();
         let changes = history::told(outcome.changes.clone());
-        let entry = change.asked.entry(outcome.generation, changes.clone(), change.confirm);
+        let entry = change.asked.entry(outcome.generation, changes.clone(), change.confirm, self.system.now());
         let before = Arc::clone(&self.view.document);
         let keep = Keep { entry: &entry, changes: &diff };
         self.publish(checked, outcome.generation, loaded.certificates, Some(keep))?;
@@ -146,13 +148,17 @@ impl Owner {
         let opened = self.doors.open(&document.admin, &certificates)?;
         let binds: Vec<BindKey> = snapshot.binds().collect();
         let prepared = self.engine.prepare(&binds).map_err(|error| Refusal::Bind(error.to_string()))?;
+        let log = self.prepare_log(&document)?;
         if let Some(Keep { entry, changes }) = &keep {
             self.store.commit(entry, changes, &document).map_err(|error| Refusal::State(error.to_string()))?;
         }
-        if let Err(refusal) = self.hand_out(&document, &snapshot, prepared) {
+        // The last that can be refused: room in the workers' mailboxes.
+        let ticket = self.ticket();
+        if let Err(error) = self.engine.publish(ticket, Arc::clone(&snapshot), prepared) {
             self.forget(generation, keep.is_some());
-            return Err(refusal);
+            return Err(Refusal::Busy(error.to_string()));
         }
+        log.into_iter().for_each(|log| self.log.retarget(log));
         let locals = binds.into_iter().filter_map(|bind| Some((bind, self.engine.local_addr(bind)?)));
         self.view.locals = Arc::new(locals.collect());
         self.doors.follow(&document.admin, opened);
@@ -173,25 +179,16 @@ impl Owner {
         Ok(())
     }
 
-    /// The last that can be refused: where the log goes, and room in the workers' mailboxes.
-    fn hand_out(
-        &mut self,
-        document: &Document,
-        snapshot: &Arc<Snapshot>,
-        prepared: kakei_runtime::engine::Prepared,
-    ) -> Result<(), Refusal> {
-        let moves_log = document.access_log != self.view.document.access_log;
-        if moves_log {
-            let path = document.access_log.to.clone().unwrap_or_default();
-            let retarget = self.log.retarget(&document.access_log);
-            retarget.map_err(|error| Refusal::AccessLog { path, error: error.to_string() })?;
+    /// Where the access log goes from now on, if that is elsewhere: open already, since a document whose log can't be must
+    /// never be written down, for a start would fail by it.
+    fn prepare_log(&self, document: &Document) -> Result<Option<Target>, Refusal> {
+        let to = &document.access_log;
+        if *to == self.view.document.access_log {
+            return Ok(None);
         }
-        let ticket = self.ticket();
-        let Err(error) = self.engine.publish(ticket, Arc::clone(snapshot), prepared) else { return Ok(()) };
-        if moves_log && let Err(error) = self.log.retarget(&self.view.document.access_log) {
-            error!("the access log can't be opened where it was: {error}");
-        }
-        Err(Refusal::Busy(error.to_string()))
+        let path = to.to.clone().unwrap_or_default();
+        let failed = |error: std::io::Error| Refusal::AccessLog { path, error: error.to_string() };
+        Target::open(to).map(Some).map_err(failed)
     }
 
     /// A generation that was written down and never published.
@@ -211,7 +208,7 @@ impl Owner {
     /// Session tickets are sealed by a new key: the same generation, with other keys.
     pub(super) fn rotate_tickets(&mut self) {
         let mut certificates = self.certificates.clone();
-        certificates.rotate(SystemTime::now());
+        certificates.rotate(self.system.now());
         if let Err(refusal) = self.republish(certificates) {
             error!("a new key for session tickets could not be published: {refusal}");
         }
@@ -229,7 +226,7 @@ impl Owner {
 
     /// The certificates of a document, as its files hold them now.
     pub(super) fn load(&self, document: &Document, purpose: Purpose<'_>) -> Result<Loaded, Refusal> {
-        let loaded = self.certificates.load(document, purpose, SystemTime::now());
+        let loaded = self.certificates.load(document, purpose, self.system.now());
         loaded.map_err(|faults| Refusal::Invalid(Diagnostics::of(faults, document, None).unwrap_or_default()))
     }
 

@@ -7,13 +7,11 @@ use std::time::{Duration, SystemTime};
 use kakei_config::{Admin, Checked, Document, Resolved, WorkerCount};
 use kakei_proxy::secure::LIFETIME;
 use kakei_proxy::snapshot::{Generation, Shared};
-use kakei_proxy::worker::{Role, Worker};
-use kakei_runtime::engine::{Engine, EngineConfig};
-use kakei_runtime::step::Step;
+use kakei_proxy::worker::Worker;
+use kakei_runtime::engine::EngineConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use super::ask::Bell;
 use super::publish::{Keep, inherit};
 use super::{Counts, Owner, expiry};
 use crate::access_log::LogWriter;
@@ -24,10 +22,10 @@ use crate::doors::Doors;
 use crate::events::Events;
 use crate::handle::{Asked, Handle, Request};
 use crate::history::{self, Entry};
-use crate::names::Names;
 use crate::refusal::Refusal;
 use crate::serve::{self, Door, DoorError};
 use crate::store::{Found, Store, StoreError};
+use crate::system::{Real, System, Workers};
 use crate::view::View;
 use crate::wall;
 
@@ -98,6 +96,19 @@ impl Control {
         }
     }
 
+    /// The same in the runtime that this is called in, on another system, and without doors: what asks it, and the future
+    /// that runs it until [`Handle::stop`].
+    ///
+    /// # Errors
+    /// When something that the document asks for can't be had.
+    pub async fn on<S: System>(system: S, options: Options) -> Result<(Handle, impl Future<Output = ()>), StartError> {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let (mut owner, first) = begin(options, system)?;
+        let handle = owner.handle(requests);
+        owner.publish_first(first).await?;
+        Ok((handle, owner.run(queue)))
+    }
+
     /// What asks it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -115,7 +126,7 @@ type Ready = oneshot::Sender<Result<Handle, StartError>>;
 async fn live(options: Options, ready: Ready) {
     let (requests, queue) = mpsc::channel::<Request>(QUEUE);
     let begun = async {
-        let mut owner = begin(options, Worker::new)?;
+        let mut owner = begin(options, Real::of(Worker::new))?;
         let handle = owner.0.handle(requests);
         let doors = owner.1.doors.clone();
         let door = doors.socket.as_deref().map(|path| Door::open(path.as_ref())).transpose()?;
@@ -146,16 +157,9 @@ async fn live(options: Options, ready: Ready) {
 }
 
 /// The owner with its engine, running nothing yet; and the first generation.
-pub(super) fn begin<W, F>(options: Options, make: F) -> Result<(Owner, First), StartError>
-where
-    W: Step,
-    F: Fn(Role) -> W + Clone + Send + 'static,
-{
+pub(super) fn begin<S: System>(options: Options, mut system: S) -> Result<(Owner<S>, First), StartError> {
     let Options { document, origin, seed, last } = options;
-    let mut store = match &document.admin.state {
-        Some(directory) => Store::open(directory)?,
-        None => Store::in_memory(),
-    };
+    let mut store = system.store(document.admin.state.as_deref())?;
     let found = store.load()?;
     found.skipped.iter().for_each(|skipped| warn!("left out of the state: {skipped}"));
     let checked = match last {
@@ -168,18 +172,15 @@ where
         WorkerCount::Auto => std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16),
     };
     let (pin, state) = (document.workers.pin, document.admin.state.clone());
-    let first = First::of(checked, origin, &mut store, found)?;
+    let first = First::of(checked, origin, (&mut store, system.now()), found)?;
     let config = EngineConfig { workers, pin, seed, records: RECORDS };
-    let mut engine = Engine::start_with(config, make).map_err(|error| StartError::Engine(error.to_string()))?;
-    let bell = Bell::of(&engine).map_err(StartError::Thread)?;
-    let records = engine.records().expect("a fresh engine has its records to give");
-    let log = LogWriter::start(records).map_err(StartError::Thread)?;
+    let mut engine = system.start(config).map_err(|error| StartError::Engine(error.to_string()))?;
+    let log = LogWriter::start(engine.records()).map_err(StartError::Thread)?;
     let shared = Shared { workers, balance_seed: seed };
     let view = View::new(Document::default(), Generation(0), shared);
-    let (certificates, age) = Certificates::within(state.as_deref(), SystemTime::now());
+    let (certificates, age) = Certificates::within(state.as_deref(), system.now());
     let owner = Owner {
         engine,
-        bell,
         next_ticket: 0,
         running: vec![Generation(0); usize::from(workers)],
         log,
@@ -189,7 +190,7 @@ where
         turned: Vec::new(),
         store,
         pending: None,
-        names: Names::start(),
+        names: system.names(),
         certificates,
         rotation: rotation(age),
         expiry: expiry::daily(),
@@ -199,6 +200,7 @@ where
         doors: Doors::closed(),
         drain: None,
         counts: Counts::default(),
+        system,
     };
     Ok((owner, first))
 }
@@ -249,7 +251,12 @@ pub(super) struct First {
 impl First {
     /// The document that was asked for, under the number that it has already where it is what ran last. One that was
     /// never confirmed in its time gives way to what ran before it.
-    fn of(checked: Checked, origin: &'static str, store: &mut Store, found: Found) -> Result<Self, StoreError> {
+    fn of(
+        checked: Checked,
+        origin: &'static str,
+        (store, now): (&mut Store, SystemTime),
+        found: Found,
+    ) -> Result<Self, StoreError> {
         let (entries, generation) = (found.entries, store.next());
         let asked = Asked { origin, ..Asked::default() };
         let before = entries.iter().nth_back(1).map(|entry| entry.generation);
@@ -264,7 +271,7 @@ impl First {
             Some(before) => store.document(before)?.and_then(|before| Checked::default().next(before).ok()),
             None => None,
         };
-        let left = entry.confirm_by.unwrap_or_default().saturating_sub(wall::unix_seconds(SystemTime::now()));
+        let left = entry.confirm_by.unwrap_or_default().saturating_sub(wall::unix_seconds(now));
         match (before, left) {
             (None, _) => Ok(First { generation: entry.generation, from: Origin::Kept(None), ..fresh }),
             (Some(before), 0) => {
@@ -281,7 +288,7 @@ impl First {
     }
 }
 
-impl Owner {
+impl<S: System> Owner<S> {
     /// What asks this owner, by that queue.
     pub(super) fn handle(&self, requests: mpsc::Sender<Request>) -> Handle {
         Handle {
@@ -309,7 +316,7 @@ impl Owner {
         self.names.first().await;
         let loaded = self.load(document, Purpose::Start).map_err(StartError::Refused)?;
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-        let entry = first.asked.entry(first.generation, changes, None);
+        let entry = first.asked.entry(first.generation, changes, None, self.system.now());
         let entry = (!matches!(first.from, Origin::Kept(_))).then_some(entry);
         let keep = entry.as_ref().map(|entry| Keep { entry, changes: &diff });
         self.publish(first.checked, first.generation, loaded.certificates, keep).map_err(StartError::Refused)?;

@@ -10,6 +10,7 @@ use kakei_runtime::step::Step;
 use super::start::begin;
 use super::*;
 use crate::handle::{Change, Handle};
+use crate::system::Real;
 
 /// A worker that panics at its n-th publication, once in its process.
 struct Fragile {
@@ -52,7 +53,7 @@ fn play<T>(panics_at: u64, scene: impl AsyncFnOnce(Handle) -> T) -> T {
     let options = Options { document: document("127.0.0.1:9"), origin: "start", seed: 1, last: false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (mut owner, first) = begin(options, make).unwrap();
+        let (mut owner, first) = begin(options, Real::of(make)).unwrap();
         let (requests, queue) = mpsc::channel(8);
         let handle = owner.handle(requests);
         owner.publish_first(first).await.unwrap();

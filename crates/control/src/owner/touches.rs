@@ -10,11 +10,12 @@ use kakei_proxy::stats::{BackendMetric, ListenerMetric};
 
 use super::Owner;
 use crate::sums::Sums;
+use crate::system::System;
 
 /// Live connections by the route that they matched.
 type ByRoute = BTreeMap<Name, u64>;
 
-impl Owner {
+impl<S: System> Owner<S> {
     /// One line for each object that something lives on.
     pub(super) async fn touches(&mut self, differences: &[Difference], next: &Document) -> Vec<String> {
         if differences.is_empty() {

@@ -2,10 +2,11 @@
 //! or not there; or memory, for a proxy without a state directory. Knows nothing of what is in them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -14,111 +15,206 @@ const MAX_FILE: u64 = 1 << 30;
 /// How the name of a file ends that is being written.
 const FRESH: &str = ".new";
 
-/// Files by name.
-#[derive(Debug)]
-pub(super) enum Medium {
-    Directory {
-        path: PathBuf,
-        /// Held open, and locked as long as it is.
-        handle: File,
-    },
-    Memory(BTreeMap<String, String>),
+/// Files of one directory: what a disk does, one thing at a time, each of which may fail or be the last one.
+pub trait Files: fmt::Debug {
+    /// Where a file is, for messages.
+    fn path(&self, name: &str) -> PathBuf;
+
+    /// The names of all files, in any order.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn names(&self) -> io::Result<Vec<String>>;
+
+    /// What is in a file.
+    ///
+    /// # Errors
+    /// When it can't be read, or is no text.
+    fn read(&self, name: &str) -> io::Result<String>;
+
+    /// Put these bytes into a file of this name, in the place of whatever is in it. A crash may leave any part of them.
+    ///
+    /// # Errors
+    /// When not all of them were taken.
+    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Have what was just put into a file survive a power cut.
+    ///
+    /// # Errors
+    /// When it may not.
+    fn sync(&mut self, name: &str) -> io::Result<()>;
+
+    /// Give a file another name, in the place of any that has it: the one or the other is there at any moment.
+    ///
+    /// # Errors
+    /// When it has the name that it had.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Remove a file.
+    ///
+    /// # Errors
+    /// When it is still there.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+
+    /// Have the names of files, and that some are gone, survive a power cut.
+    ///
+    /// # Errors
+    /// When they may not.
+    fn settle(&mut self) -> io::Result<()>;
 }
 
+/// Files by name, each of which is whole.
+#[derive(Debug)]
+pub(super) struct Medium(Box<dyn Files>);
+
 impl Medium {
-    /// The directory, made (mode 0700) where it does not exist. Nobody else may have it open.
-    pub(super) fn directory(path: PathBuf) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-        let handle = File::open(&path)?;
-        flock(&handle, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Medium::Directory { path, handle })
+    pub(super) fn of(files: impl Files + 'static) -> Self {
+        Medium(Box::new(files))
     }
 
     /// Where a file is, for messages.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        match self {
-            Medium::Directory { path, .. } => path.join(name),
-            Medium::Memory(_) => name.into(),
-        }
+        self.0.path(name)
     }
 
-    /// The names of all files but those that never were whole, which are removed.
-    pub(super) fn names(&self) -> io::Result<Vec<String>> {
-        let Medium::Directory { path, .. } = self else {
-            let Medium::Memory(files) = self else { return Ok(Vec::new()) };
-            return Ok(files.keys().cloned().collect());
-        };
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(path)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.ends_with(FRESH) {
-                // Nothing refers to it; that it can't be removed changes nothing.
-                let _ = std::fs::remove_file(path.join(name));
-            } else {
-                names.push(name);
-            }
+    /// The names of all files, in order, but those that never were whole, which are removed.
+    pub(super) fn names(&mut self) -> io::Result<Vec<String>> {
+        let (torn, mut names): (Vec<_>, Vec<_>) = self.0.names()?.into_iter().partition(|name| name.ends_with(FRESH));
+        for name in torn {
+            // Nothing refers to it; that it can't be removed changes nothing.
+            let _ = self.0.remove(&name);
         }
         names.sort();
         Ok(names)
     }
 
     pub(super) fn read(&self, name: &str) -> io::Result<String> {
-        match self {
-            Medium::Directory { path, .. } => read(&path.join(name)),
-            Medium::Memory(files) => files.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()),
-        }
+        self.0.read(name)
     }
 
     /// When it returns, the file survives a power cut, or nothing is different.
-    pub(super) fn write(&mut self, name: &str, text: String) -> io::Result<()> {
-        match self {
-            Medium::Directory { path, handle } => replace(&path.join(name), handle, text.as_bytes()),
-            Medium::Memory(files) => {
-                files.insert(name.to_owned(), text);
-                Ok(())
-            }
+    pub(super) fn write(&mut self, name: &str, text: &str) -> io::Result<()> {
+        let (files, fresh) = (&mut self.0, format!("{name}{FRESH}"));
+        let put = files.put(&fresh, text.as_bytes()).and_then(|()| files.sync(&fresh));
+        let written = put.and_then(|()| files.rename(&fresh, name)).and_then(|()| files.settle());
+        if written.is_err() {
+            // One of them is there, and neither may stay: it would be read as what was acknowledged.
+            let _ = files.remove(&fresh);
         }
+        written
     }
 
     /// Remove a file. That it is gone survives a power cut with the next one that is written.
     pub(super) fn remove(&mut self, name: &str) -> io::Result<()> {
-        match self {
-            Medium::Directory { path, .. } => std::fs::remove_file(path.join(name)),
-            Medium::Memory(files) => {
-                files.remove(name);
-                Ok(())
-            }
-        }
+        self.0.remove(name)
     }
 
     /// Have what was removed survive a power cut.
-    pub(super) fn settle(&self) -> io::Result<()> {
-        match self {
-            Medium::Directory { handle, .. } => handle.sync_all(),
-            Medium::Memory(_) => Ok(()),
-        }
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        self.0.settle()
     }
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
-    Ok(text)
+/// A directory of the file system.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Held open, and locked as long as it is.
+    handle: File,
+    /// What was put last.
+    fresh: Option<File>,
 }
 
-fn replace(path: &Path, directory: &File, bytes: &[u8]) -> io::Result<()> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(FRESH);
-    let fresh = PathBuf::from(fresh);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::rename(&fresh, path))
-        .and_then(|()| directory.sync_all());
-    if written.is_err() {
-        // One of them is there, and neither may stay: it would be read as what was acknowledged.
-        let _ = std::fs::remove_file(&fresh);
+impl Directory {
+    /// The directory, made (mode 0700) where it does not exist. Nobody else may have it open.
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        let handle = File::open(&path)?;
+        flock(&handle, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Directory { path, handle, fresh: None })
     }
-    written
+}
+
+impl Files for Directory {
+    fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let name = |entry: io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        std::fs::read_dir(&self.path)?.map(name).collect()
+    }
+
+    fn read(&self, name: &str) -> io::Result<String> {
+        let mut text = String::new();
+        File::open(self.path(name))?.take(MAX_FILE).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.path.join(name))?;
+        file.write_all(bytes)?;
+        self.fresh = Some(file);
+        Ok(())
+    }
+
+    fn sync(&mut self, _: &str) -> io::Result<()> {
+        self.fresh.take().map_or(Ok(()), |file| file.sync_all())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+}
+
+/// As long as the process lives.
+#[derive(Debug, Default)]
+pub(super) struct Memory(BTreeMap<String, Vec<u8>>);
+
+impl Files for Memory {
+    fn path(&self, name: &str) -> PathBuf {
+        name.into()
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.0.keys().cloned().collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<String> {
+        let bytes = self.0.get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
+        String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.insert(name.to_owned(), bytes.to_owned());
+        Ok(())
+    }
+
+    fn sync(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let bytes = self.0.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        self.0.insert(to.to_owned(), bytes);
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.0.remove(name);
+        Ok(())
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

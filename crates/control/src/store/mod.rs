@@ -7,7 +7,7 @@
 mod file;
 mod medium;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,8 @@ use kakei_config::{Change, Document};
 use kakei_proxy::snapshot::Generation;
 
 use self::file::Written;
-use self::medium::Medium;
+pub use self::medium::Files;
+use self::medium::{Directory, Medium, Memory};
 use crate::history::{Entry, GENERATIONS_KEPT};
 
 /// A generation is written whole at the latest when so many are kept as differences.
@@ -83,20 +84,24 @@ impl Store {
     /// When the directory can't be made or read, or another process has it.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = directory.as_ref().join("generations");
-        let medium = match Medium::directory(path.clone()) {
-            Ok(medium) => medium,
+        let files = match Directory::open(path.clone()) {
+            Ok(files) => files,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(StoreError::InUse(directory.as_ref().to_owned()));
             }
             Err(error) => return Err(StoreError::Io { path, doing: "written", error }),
         };
-        Ok(Store { medium, files: BTreeSet::new(), wholes: BTreeSet::new(), base: None })
+        Ok(Store::on(files))
     }
 
     /// A store that lives as long as the process.
     pub fn in_memory() -> Self {
-        let medium = Medium::Memory(BTreeMap::new());
-        Store { medium, files: BTreeSet::new(), wholes: BTreeSet::new(), base: None }
+        Store::on(Memory::default())
+    }
+
+    /// A store in these files, which are nobody else's.
+    pub fn on(files: impl Files + 'static) -> Self {
+        Store { medium: Medium::of(files), files: BTreeSet::new(), wholes: BTreeSet::new(), base: None }
     }
 
     /// The number that the next generation may have: above all that have a file, readable or not.
@@ -109,7 +114,15 @@ impl Store {
     /// # Errors
     /// When the directory can't be read. A file that can't be used is no error: it is named in what is found.
     pub fn load(&mut self) -> Result<Found, StoreError> {
-        self.read(u64::MAX)
+        let mut found = self.read(u64::MAX)?;
+        // The process before may have ended between writing the last of them and having it survive a power cut.
+        if let Err(error) = self.medium.settle() {
+            let path = self.medium.path("");
+            found
+                .skipped
+                .push(format!("{}: what was written last may not survive a power cut: {error}", path.display()));
+        }
+        Ok(found)
     }
 
     /// What a generation was; none where it isn't kept, or not readable.
@@ -180,9 +193,9 @@ impl Store {
             None => file::whole(entry, document),
         };
         let (name, size) = (file::name(number), text.len());
-        if let Err(error) = self.medium.write(&name, text) {
+        if let Err(error) = self.medium.write(&name, &text) {
             // It may be there without being sure to stay: it must not be read as what was acknowledged.
-            let _ = self.medium.remove(&name);
+            let _ = self.medium.remove(&name).and_then(|()| self.medium.settle());
             return Err(self.failed("written", &name, error));
         }
         self.files.insert(number);
@@ -219,7 +232,7 @@ impl Store {
         let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
         let written = Written::parse(&text).map_err(|why| self.failed("read", &name, damaged(why)))?;
         let text = written.with(entry);
-        self.medium.write(&name, text).map_err(|error| self.failed("written", &name, error))
+        self.medium.write(&name, &text).map_err(|error| self.failed("written", &name, error))
     }
 
     /// Keep the whole document that was applied last.
@@ -227,7 +240,7 @@ impl Store {
     /// # Errors
     /// When the file can't be written.
     pub fn keep_applied(&mut self, document: &Document) -> Result<(), StoreError> {
-        self.medium.write(APPLIED, file::lines(document)).map_err(|error| self.failed("written", APPLIED, error))
+        self.medium.write(APPLIED, &file::lines(document)).map_err(|error| self.failed("written", APPLIED, error))
     }
 
     /// The whole document that was applied last; none where that isn't known.

@@ -6,7 +6,7 @@ use super::answer::count_status;
 use super::exchange::{Exchange, ExchangeId, Phase};
 use super::session::{Session, SessionId, Stage};
 use crate::arrival;
-use crate::change::Drain;
+use crate::change::{Change, Drain};
 use crate::limits::LINGER;
 use crate::record::{CloseReason, Detail, Record};
 use crate::seam::{Gather, Op, Span};
@@ -18,10 +18,12 @@ impl Http {
     /// ends in order.
     pub(super) fn conclude(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, reason: CloseReason) {
         let Some((exchange, id)) = self.finish(world, tick, id, reason) else { return };
-        let session = &mut self.sessions[id];
-        if !exchange.traits.keeps || session.drain.is_some() {
+        // What happened to the route or the backend of this request is nothing to the next one.
+        let drains = self.sessions[id].drain.take().is_some();
+        if !exchange.traits.keeps || drains && self.still_holds(world, tick, id, Change::Drained).is_some() {
             return self.close_session(tick, id);
         }
+        let session = &mut self.sessions[id];
         session.stage = Stage::Idle;
         session.since = tick.now;
         match (session.input.is_empty(), session.rest.is_blocked()) {
