@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use kakei_config::{
     Backend, BackendAddress, Certificate, Cluster, Document, Health, Kind, Listener, ListenerTls, Name, OnBackend,
-    OnChange, PathMatch, Pem, Protocol, Respond, Route, ServerName, TcpCheck, UdpCheck, WorkerCount,
+    OnChange, PathMatch, Pem, Protocol, Respond, Route, ServerName, Shown, TcpCheck, UdpCheck, WorkerCount,
 };
 use kakei_control::{Edit, What};
 use kakei_proxy::snapshot::Generation;
@@ -307,7 +307,8 @@ impl Author {
         if !is_stable && self.rng.u8(0..4) == 0 {
             bind.push(front(number, !moved));
         }
-        let tls = is_secured.then(|| ListenerTls { certificates: vec!["k".into()], ..ListenerTls::default() });
+        let certificates = Shown::Named(vec!["k".into()]);
+        let tls = is_secured.then(|| ListenerTls { certificates, ..ListenerTls::default() });
         let drain_timeout = self.short();
         // Only what no route matches goes there.
         let cluster = (name != "h1" || self.rng.bool()).then(|| Name::new(format!("{kind}{of}")));
