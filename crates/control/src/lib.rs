@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod api;
 pub mod certificates;
+pub mod drains;
 pub mod edit;
 pub mod events;
 pub mod explain;
@@ -19,6 +20,7 @@ pub mod refusal;
 pub mod serve;
 pub mod store;
 pub mod sums;
+pub mod traffic;
 pub mod view;
 mod wait;
 pub mod wall;

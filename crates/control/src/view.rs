@@ -10,6 +10,7 @@ use kakei_proxy::seam::BindKey;
 use kakei_proxy::secure::Certificate;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 
+use crate::drains::Cuts;
 use crate::health::HealthView;
 use crate::history::History;
 
@@ -38,6 +39,8 @@ pub struct View {
     pub workers: u16,
     /// The certificates that run, by name.
     pub certificates: Sorted<Name, Arc<Certificate>>,
+    /// What was ended because something was changed under it.
+    pub cuts: Arc<Cuts>,
     /// When the process started.
     pub started: Instant,
 }
@@ -62,6 +65,7 @@ impl View {
             stopped: BTreeSet::new(),
             workers: shared.workers,
             certificates: Sorted::default(),
+            cuts: Arc::default(),
             started: Instant::now(),
         }
     }

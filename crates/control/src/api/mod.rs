@@ -4,6 +4,7 @@
 mod certificates;
 mod changes;
 mod config;
+mod drains;
 mod events;
 mod objects;
 mod problem;
@@ -39,6 +40,7 @@ pub fn router(handle: Handle) -> Router {
         .route("/v1/certificates", get(certificates::list))
         .route("/v1/flows", get(objects::flows))
         .route("/v1/connections", get(objects::connections))
+        .route("/v1/drains/{kind}/{name}", get(drains::report))
         .route("/v1/changes", post(changes::batch))
         .route("/v1/rollback", post(changes::rollback))
         .route("/v1/confirm", post(changes::confirm_any))

@@ -39,6 +39,7 @@ impl From<Refusal> for Problem {
         let problem = Problem::new(status, refusal.word(), refusal.to_string());
         match refusal {
             Refusal::Invalid(diagnostics) => problem.and("errors", diagnostics.to_json()),
+            Refusal::NotReady { errors, .. } => problem.and("errors", errors.to_json()),
             Refusal::NeedsRestart(keys) => problem.and("keys", json!(keys)),
             Refusal::Mismatch { running, .. } => problem.and("generation", json!(running)),
             _ => problem,

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::problem::Problem;
 use crate::handle::{Asked, Change, Confirm, What};
 use crate::serve::Peer;
+use crate::traffic::LOOKED_AT;
 
 const ORIGIN: &str = "api";
 /// The longest reason that is written down, in bytes.
@@ -25,6 +26,7 @@ pub(super) struct Terms {
     expected: Option<Vec<Generation>>,
     dry_run: bool,
     confirm: Option<Confirm>,
+    traffic: Option<usize>,
 }
 
 /// What the query of a change may say.
@@ -41,6 +43,8 @@ struct TermsQuery {
     guard_errors: Option<u8>,
     /// Of a hundred.
     guard_unhealthy: Option<u8>,
+    /// How many requests, connections and flows are to be tried.
+    traffic: Option<usize>,
 }
 
 impl TermsQuery {
@@ -70,6 +74,16 @@ impl TermsQuery {
         Ok(Some(Confirm { within: within.ok_or_else(wrong)?, errors, unhealthy }))
     }
 
+    fn traffic(&self) -> Result<Option<usize>, Problem> {
+        match self.traffic {
+            Some(_) if !self.dry_run()? => Err(Problem::bad_request("traffic is tried on a plan: it needs dry_run")),
+            Some(limit) if limit == 0 || limit > LOOKED_AT => {
+                Err(Problem::bad_request(format!("traffic is a number from 1 to {LOOKED_AT}")))
+            }
+            traffic => Ok(traffic),
+        }
+    }
+
     fn message(self) -> Result<Option<String>, Problem> {
         match self.message {
             Some(text) if text.len() > MESSAGE || text.contains(char::is_control) => {
@@ -87,9 +101,9 @@ impl<S: Sync> FromRequestParts<S> for Terms {
         let query = Query::<TermsQuery>::try_from_uri(&parts.uri);
         let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
         let by = parts.extensions.get::<Peer>().and_then(|peer| peer.0.clone());
-        let (dry_run, confirm) = (query.dry_run()?, query.confirm()?);
+        let (dry_run, confirm, traffic) = (query.dry_run()?, query.confirm()?, query.traffic()?);
         let asked = Asked { origin: ORIGIN, by, message: query.message()? };
-        Ok(Terms { asked, expected: if_match(&parts.headers)?, dry_run, confirm })
+        Ok(Terms { asked, expected: if_match(&parts.headers)?, dry_run, confirm, traffic })
     }
 }
 
@@ -97,15 +111,15 @@ impl Terms {
     /// Who asks, and why, of what is no change.
     pub(super) fn only_asked(self) -> Result<Asked, Problem> {
         match self {
-            Terms { asked, expected: None, dry_run: false, confirm: None } => Ok(asked),
+            Terms { asked, expected: None, dry_run: false, confirm: None, traffic: None } => Ok(asked),
             _ => Err(Problem::bad_request("a confirmation takes a message, and no other terms of a change")),
         }
     }
 
     /// This change, under these terms.
     pub(super) fn change(self, what: What) -> Change {
-        let Terms { asked, expected, dry_run, confirm } = self;
-        Change { what, asked, expected, dry_run, confirm }
+        let Terms { asked, expected, dry_run, confirm, traffic } = self;
+        Change { what, asked, expected, dry_run, confirm, traffic }
     }
 }
 

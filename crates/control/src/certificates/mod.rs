@@ -107,7 +107,7 @@ impl Others {
             }
             Err(message) => {
                 let help = ca.is_none().then(|| "say in `ca` who may vouch for backends".to_owned());
-                self.faults.push(Fault { section, name: name.clone(), key, message, help });
+                self.faults.push(Fault { section, name: name.clone(), key, item: None, message, help });
             }
         }
     }
@@ -127,7 +127,7 @@ impl Others {
             }
             Err(message) => {
                 let (section, key) = ("listeners", "tls.client_certificates.crls");
-                self.faults.push(Fault { section, name: listener.clone(), key, message, help: None });
+                self.faults.push(Fault { section, name: listener.clone(), key, item: None, message, help: None });
             }
         }
     }
@@ -314,8 +314,14 @@ impl Certificates {
         if let Some(before) = before.filter(|_| is_known) {
             return Ok((stamps, Arc::clone(before)));
         }
-        let fault =
-            |key, message: String| Fault { section: "certificates", name: name.clone(), key, message, help: None };
+        let fault = |key, message: String| Fault {
+            section: "certificates",
+            name: name.clone(),
+            key,
+            item: None,
+            message,
+            help: None,
+        };
         let chain = pem::read(&spec.chain).map_err(|message| fault("chain", message))?;
         let key = pem::read(&spec.key).map_err(|message| fault("key", message))?;
         let provider = self.materials.provider.as_deref();

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kakei_config::{Admin, Checked, Diagnostics, Document, Kind, Name};
-use kakei_proxy::seam::BindKey;
+use kakei_proxy::seam::{BindKey, Command, Reply};
 use kakei_proxy::snapshot::{Generation, Snapshot};
 use tracing::{error, info};
 
-use super::{Owner, joined};
+use super::prepare::Proven;
+use super::{ANSWER_TIME, Owner, joined};
 use crate::certificates::{Certificates, Loaded, Purpose};
 use crate::edit::Edit;
 use crate::events::What as Happened;
 use crate::handle::{Change, Outcome, What};
 use crate::history::{self, Entry};
 use crate::refusal::Refusal;
+use crate::traffic::{self, Traffic};
 
 /// Time in which every worker must have gone over to a new generation.
 const PUBLISH_TIME: Duration = Duration::from_secs(10);
@@ -27,36 +29,79 @@ pub(super) struct Keep<'a> {
     pub(super) changes: &'a [kakei_config::Change],
 }
 
+/// A change that was judged against what runs.
+pub(super) struct Planned {
+    checked: Checked,
+    diff: Vec<kakei_config::Change>,
+    pub(super) certificates: Certificates,
+    outcome: Outcome,
+    is_whole: bool,
+}
+
+impl Planned {
+    /// What is to run.
+    pub(super) fn document(&self) -> &Document {
+        self.checked.document()
+    }
+
+    /// Whether it is what runs already.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.outcome.changes.is_empty()
+    }
+}
+
 impl Owner {
+    /// Carry a change out, whatever it brings.
     pub(super) async fn change(&mut self, change: Change) -> Result<Outcome, Refusal> {
+        let planned = self.plan(&change)?;
+        self.carry_out(change, planned, &Proven::default()).await
+    }
+
+    /// What a change is against what runs, if it may be at all.
+    pub(super) fn plan(&mut self, change: &Change) -> Result<Planned, Refusal> {
         let running = self.view.generation();
         if let Some(expected) = change.expected.as_ref().filter(|expected| !expected.contains(&running)) {
             let expected = joined(expected.iter().map(|generation| generation.0));
             return Err(Refusal::Mismatch { running: running.0, expected });
         }
-        self.mind_pending(&change)?;
+        self.mind_pending(change)?;
         let is_whole = matches!(change.what, What::Document(_));
         let edited: Option<BTreeSet<(Kind, Name)>> = match &change.what {
             What::Edits(edits) => Some(edits.iter().map(Edit::object).collect()),
             _ => None,
         };
-        let checked = self.meant(change.what)?;
-        let document = checked.document().clone();
-        let fixed = needs_restart(&self.view.document, &document);
+        let checked = self.meant(change.what.clone())?;
+        let document = checked.document();
+        let fixed = needs_restart(&self.view.document, document);
         if !fixed.is_empty() {
             return Err(Refusal::NeedsRestart(fixed));
         }
-        let diff = kakei_config::diff(&self.view.document, &document);
-        let loaded = self.load(&document, edited.as_ref().map_or(Purpose::Change, Purpose::Edits))?;
+        let diff = kakei_config::diff(&self.view.document, document);
+        let loaded = self.load(document, edited.as_ref().map_or(Purpose::Change, Purpose::Edits))?;
         let mut outcome = Outcome { generation: running, applied: false, ..Outcome::default() };
         outcome.changes = diff.iter().flat_map(kakei_config::Change::lines).collect();
         outcome.changes.extend(loaded.renewed);
         outcome.warnings = loaded.warnings;
         outcome.drift = if is_whole { self.drift(&diff) } else { Vec::new() };
+        Ok(Planned { checked, diff, certificates: loaded.certificates, outcome, is_whole })
+    }
+
+    /// Publish what was planned just now, or only say it.
+    pub(super) async fn carry_out(
+        &mut self,
+        change: Change,
+        planned: Planned,
+        proven: &Proven,
+    ) -> Result<Outcome, Refusal> {
+        let is_nothing = planned.is_nothing();
+        let Planned { checked, diff, certificates, mut outcome, is_whole } = planned;
         if change.dry_run {
-            outcome.touches = self.touches(&diff, &document).await;
+            outcome.touches = self.touches(&diff, checked.document()).await;
+            if let Some(limit) = change.traffic {
+                outcome.traffic = Some(self.traffic(checked.document(), &certificates, limit).await?);
+            }
         }
-        if change.dry_run || outcome.changes.is_empty() {
+        if change.dry_run || is_nothing {
             return Ok(outcome);
         }
         if self.drain.is_some() {
@@ -67,7 +112,10 @@ impl Owner {
         let entry = change.asked.entry(outcome.generation, changes.clone(), change.confirm);
         let before = Arc::clone(&self.view.document);
         let keep = Keep { entry: &entry, changes: &diff };
-        self.publish(checked, outcome.generation, loaded.certificates, Some(keep))?;
+        self.doubted = proven.doubted();
+        let published = self.publish(checked, outcome.generation, certificates, Some(keep));
+        self.doubted.clear();
+        published?;
         info!("generation {}, asked for by {}: {}", outcome.generation.0, change.asked, changes.join("; "));
         self.await_confirmation(&entry, change.confirm, before).await;
         outcome.confirm_by = entry.confirm_by;
@@ -79,6 +127,31 @@ impl Owner {
             outcome.warnings.extend(self.apply_whole());
         }
         Ok(outcome)
+    }
+
+    /// What a document would do to traffic as it was seen lately.
+    async fn traffic(
+        &mut self,
+        document: &Document,
+        certificates: &Certificates,
+        limit: usize,
+    ) -> Result<Traffic, Refusal> {
+        let limit = limit.min(traffic::LOOKED_AT);
+        let replies = self.ask_all(&Command::Traffic(limit), ANSWER_TIME).await;
+        if replies.is_empty() {
+            return Err(Refusal::Timeout);
+        }
+        let seen = replies.into_values().filter_map(|reply| match reply {
+            Reply::Traffic(seen) => Some(seen),
+            _ => None,
+        });
+        let seen = seen.flatten().collect();
+        let running = &self.view.snapshot;
+        let resolved = self.resolved.next(document, self.names.known());
+        let (generation, materials) = (running.generation, certificates.materials());
+        let planned =
+            Snapshot::compile_with(resolved.document(), generation, running.shared, Some(running), materials);
+        Ok(traffic::compare(running, &planned, seen, limit))
     }
 
     /// The document that a change means, checked.
@@ -123,7 +196,9 @@ impl Owner {
         let document = Arc::new(checked.document().clone());
         let resolved = self.resolved.next(&document, self.names.known());
         let materials = certificates.materials();
-        let snapshot = Snapshot::compile_with(resolved.document(), generation, old.shared, Some(&old), materials);
+        let mut snapshot =
+            Snapshot::compile_with(resolved.document(), generation, old.shared, Some(&old), materials);
+        snapshot.doubted.clone_from(&self.doubted);
         let snapshot = Arc::new(snapshot);
         let binds: Vec<BindKey> = snapshot.binds().collect();
         let prepared = self.engine.prepare(&binds).map_err(|error| Refusal::Bind(error.to_string()))?;
@@ -138,11 +213,12 @@ impl Owner {
         self.view.locals = Arc::new(locals.collect());
         self.turned = old.clusters.differences(&snapshot.clusters).map(|(name, ..)| name.clone()).collect();
         self.view.health.retain(&snapshot, &self.turned);
+        self.view.health.doubt(&snapshot, &self.doubted);
         self.view.snapshot = snapshot;
         self.view.document = document;
         self.view.resolved = Arc::new(resolved.document().clone());
         if !resolved.has_hosts_of(&self.resolved) {
-            self.names.want(self.view.document.hosts());
+            self.want_hosts();
         }
         self.resolved = resolved;
         self.checked = checked;
@@ -182,6 +258,11 @@ impl Owner {
 
     /// Host names stand for other addresses: the same generation, with other backends.
     pub(super) fn readdress(&mut self) {
+        let resolved = self.resolved.next(&self.view.document, self.names.known());
+        if resolved.document() == self.resolved.document() {
+            // It is about a change that waits.
+            return;
+        }
         if let Err(refusal) = self.republish(self.certificates.clone()) {
             error!("backends' new addresses could not be published: {refusal}");
         }

@@ -1,5 +1,6 @@
 //! Bringing the control thread up: engine, side doors, first generation; all of it or an error. Holds no state after.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::ask::Bell;
+use super::cuts::Untold;
 use super::publish::{Keep, inherit};
 use super::{Counts, Owner, expiry};
 use crate::access_log::LogWriter;
@@ -194,6 +196,12 @@ where
         events: Events::default(),
         drain: None,
         counts: Counts::default(),
+        preparing: Vec::new(),
+        news: false,
+        candidates: 0,
+        candidates_told: true,
+        untold: Untold::default(),
+        doubted: BTreeMap::new(),
     };
     Ok((owner, first))
 }

@@ -8,6 +8,8 @@ mod changes;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod drains;
+#[cfg(test)]
 mod generations;
 #[cfg(test)]
 mod harness;
@@ -15,6 +17,10 @@ mod harness;
 mod http;
 #[cfg(test)]
 mod http_seen;
+#[cfg(test)]
+mod planned;
+#[cfg(test)]
+mod ready;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]
