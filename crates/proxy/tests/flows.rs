@@ -379,6 +379,9 @@ fn a_kept_burst_may_outlive_its_listener() {
     assert!(ops.iter().any(|op| matches!(op, Op::Unbind { .. })), "nothing lives on the front any more");
 }
 
+/// More than a tick of the worker's deadlines.
+const SOON: Duration = Duration::from_millis(10);
+
 /// A cluster like `c`, whose backends are probed by datagrams every second.
 fn probed(backends: &[&str]) -> kakei_config::Cluster {
     let udp = UdpCheck { send: b"ping".to_vec(), expect: Expect::Exact(b"pong".to_vec()), port: None };
@@ -408,14 +411,15 @@ fn told(ops: &[Op]) -> Vec<(u64, String, ProbeSaid, Option<bool>)> {
 fn candidates_are_probed_at_once_and_nothing_that_runs_knows_them() {
     let (mut bench, front) = ready(UdpKnobs::default(), &[BACKEND]);
     let (good, bad) = ("10.0.0.2:53", "10.0.0.3:53");
-    let probes = opened(&bench.command(Command::Candidates(vec![candidate(7, &[good]), candidate(8, &[bad])])));
+    bench.command(Command::Candidates(vec![candidate(7, &[good]), candidate(8, &[bad])]));
+    let probes = opened(&bench.pass(SOON));
     assert_eq!(probes.len(), 2, "the first probes go out at once");
     for probe in &probes {
         let sent = sends(&bench.open(*probe))[0];
         assert_eq!(bench.bytes(&sent), b"ping");
     }
     assert_eq!(told(&bench.arrive(probes[0], good, b"pong")), [(7, good.to_owned(), ProbeSaid::Right, Some(true))]);
-    let ops = bench.pass(Duration::from_millis(200));
+    let ops = bench.pass(Duration::from_millis(200) + SOON);
     assert_eq!(told(&ops), [(8, bad.to_owned(), ProbeSaid::Late, None)], "one failure is no verdict yet");
     // It is called as the cluster that runs is, and that one neither counts it nor sends there.
     let stats = bench.stats();
@@ -444,7 +448,8 @@ fn candidates_are_probed_at_once_and_nothing_that_runs_knows_them() {
 #[test]
 fn a_candidate_that_is_given_up_closes_its_probes_and_late_answers_do_nothing() {
     let (mut bench, _) = ready(UdpKnobs::default(), &[BACKEND]);
-    let probe = opened(&bench.command(Command::Candidates(vec![candidate(7, &["10.0.0.2:53"])])))[0];
+    bench.command(Command::Candidates(vec![candidate(7, &["10.0.0.2:53"])]));
+    let probe = opened(&bench.pass(SOON))[0];
     bench.open(probe);
     let ops = bench.command(Command::Candidates(Vec::new()));
     assert!(ops.iter().any(|op| matches!(op, Op::Close { socket } if *socket == probe)), "{ops:?}");
