@@ -82,10 +82,22 @@ fn a_plan_says_what_it_would_do_to_the_requests_that_came() {
     let asks = room.write("asks.toml", &document(&room, &[at], &asks));
     let plan = proxy.json(&["plan", asks.to_str().unwrap(), "--traffic"]);
     assert_eq!(plan["traffic"]["unknown"], json!(["field authorization", "field x-new"]), "{plan}");
+}
+
+#[test]
+fn nobody_keeps_what_is_not_to_be_kept() {
+    let room = Room::new("planned-off");
+    let at = backend("a");
+    let before = route("shop", "path = \"/shop\"\ncluster = \"c\"");
+    let proxy = Running::start(&room, &document(&room, &[at], &before));
+    let front = proxy.front();
+    let next = room.write("next.toml", &document(&room, &[at], ""));
+    get(front, "/shop", "a", "");
+    let plan = proxy.json(&["plan", "--traffic", next.to_str().unwrap()]);
+    assert_eq!(plan["traffic"]["changed"]["requests"], 1, "{plan}");
     for wrong in ["/v1/config?traffic=5", "/v1/config?dry_run=1&traffic=0", "/v1/config?dry_run=1&traffic=10001"] {
         assert_eq!(proxy.http("PUT", wrong, &["Content-Type: application/json"], "{}").status, 400, "{wrong}");
     }
-    // Nobody keeps what is not to be kept.
     let off =
         room.write("off.toml", &document(&room, &[at], &before).replace("count = 2\n", "count = 2\ntraffic = 0\n"));
     proxy.done(&["apply", off.to_str().unwrap()]);
