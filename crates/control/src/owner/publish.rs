@@ -149,8 +149,7 @@ impl Owner {
         let running = &self.view.snapshot;
         let resolved = self.resolved.next(document, self.names.known());
         let (generation, materials) = (running.generation, certificates.materials());
-        let planned =
-            Snapshot::compile_with(resolved.document(), generation, running.shared, Some(running), materials);
+        let planned = Snapshot::compile_with(resolved.document(), generation, running.shared, Some(running), materials);
         Ok(traffic::compare(running, &planned, seen, limit))
     }
 
@@ -196,8 +195,7 @@ impl Owner {
         let document = Arc::new(checked.document().clone());
         let resolved = self.resolved.next(&document, self.names.known());
         let materials = certificates.materials();
-        let mut snapshot =
-            Snapshot::compile_with(resolved.document(), generation, old.shared, Some(&old), materials);
+        let mut snapshot = Snapshot::compile_with(resolved.document(), generation, old.shared, Some(&old), materials);
         snapshot.doubted.clone_from(&self.doubted);
         let snapshot = Arc::new(snapshot);
         let binds: Vec<BindKey> = snapshot.binds().collect();
