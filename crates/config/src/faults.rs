@@ -5,7 +5,7 @@ use crate::diagnostics::{Collector, Diagnostic, Diagnostics};
 use crate::model::{Document, Name};
 use crate::reading;
 use crate::schema::{Step, pointer};
-use crate::tree::Node;
+use crate::tree::{Node, Value};
 
 /// Something wrong with what an option names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Fault {
     pub name: Name,
     /// The option that names it, with dots: `chain`, `tls.ca`.
     pub key: &'static str,
+    /// Which of the option's list, where it is about one.
+    pub item: Option<usize>,
     /// What is wrong, in one sentence without its subject.
     pub message: String,
     /// What would be right.
@@ -44,10 +46,15 @@ impl Diagnostics {
         for fault in faults {
             let way: Vec<&str> = [fault.section, fault.name.as_str()].into_iter().chain(fault.key.split('.')).collect();
             let node = tree.as_ref().and_then(|root| find(root, &way));
+            let item = fault.item.map(Step::Item);
+            let node = match (node.map(|node| &node.value), fault.item) {
+                (Some(Value::List(items)), Some(at)) => items.get(at).or(node),
+                _ => node,
+            };
             let kind = fault.section.trim_end_matches('s');
             let message = format!("{kind} `{}`: `{}`: {}", fault.name, fault.key, fault.message);
             let span = node.map(|node| node.span.clone());
-            let steps: Vec<Step<'_>> = way.iter().map(|key| Step::Key(key)).collect();
+            let steps: Vec<Step<'_>> = way.iter().map(|key| Step::Key(key)).chain(item).collect();
             let diagnostic = problems.report(Diagnostic::new(message, pointer(&steps), span));
             if let Some(help) = fault.help {
                 diagnostic.help(help);

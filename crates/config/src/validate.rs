@@ -9,7 +9,7 @@ pub(crate) use self::http::overlaps;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostics::{Collector, Diagnostic, quoted};
-use crate::model::{BackendAddress, Cluster, Document, Limits, Name, OnChange, Protocol, Route};
+use crate::model::{BackendAddress, Cluster, Document, Health, Limits, Name, OnChange, Protocol, Ready, Route};
 use crate::schema::{self, Step, listed};
 use crate::tree::{Node, Value};
 
@@ -26,6 +26,7 @@ pub(crate) fn document(document: &Document, root: &Node, problems: &mut Collecto
     for (name, cluster) in &document.clusters {
         check.backends(name, cluster);
         check.cluster_tls(name, cluster);
+        check.readiness(name, cluster);
     }
 }
 
@@ -249,6 +250,18 @@ impl<'a> Check<'a, '_> {
                 }
             });
         }
+    }
+
+    /// What waits for something must have something to wait for.
+    fn readiness(&mut self, name: &Name, cluster: &Cluster) {
+        let is_checked = cluster.health.as_ref().is_some_and(Health::is_active);
+        let has_hosts = cluster.backends.iter().any(|backend| matches!(backend.address, BackendAddress::Host(..)));
+        if cluster.ready == Ready::AtOnce || is_checked || has_hosts {
+            return;
+        }
+        let message = format!("cluster `{name}`: `ready = \"probed\"`, and nothing probes its backends");
+        let way = [Step::Key("clusters"), Step::Key(name.as_str()), Step::Key("ready")];
+        self.report(message, &way).help("give it `health` with `udp`, `tcp` or `http`, or leave out `ready`");
     }
 
     fn backends(&mut self, name: &'a Name, cluster: &'a Cluster) {

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::drains::Kind;
 use crate::wall;
 
 /// How many events are kept for those who come late.
@@ -29,6 +30,13 @@ pub enum What {
         asked: String,
         /// What it changed.
         changes: Vec<String>,
+    },
+    /// A change waits for backends that it brings.
+    Preparing {
+        /// Where it came from, by whom and why.
+        asked: String,
+        /// For what, one line a cluster.
+        waits: Vec<String>,
     },
     /// A generation that waited was confirmed.
     Confirmed {
@@ -63,6 +71,25 @@ pub enum What {
         worker: u16,
         /// For how long, in milliseconds.
         for_ms: u64,
+    },
+    /// Flows, connections and requests were ended because what they stood on was changed: by a deadline, or at once
+    /// where their policy says so.
+    Cut {
+        /// What it was.
+        kind: Kind,
+        /// Its name.
+        name: Name,
+        /// A backend's cluster.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cluster: Option<Name>,
+        /// Why: as in the access log.
+        reason: &'static str,
+        /// Flows.
+        flows: u64,
+        /// Connections that carried no request.
+        connections: u64,
+        /// Requests under way.
+        requests: u64,
     },
     /// The process admits nothing more.
     Draining,

@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::history::Entry;
 use crate::refusal::Refusal;
 use crate::sums::Sums;
+use crate::traffic::Traffic;
 use crate::view::View;
 use crate::wall;
 
@@ -33,6 +34,8 @@ pub struct Change {
     pub dry_run: bool,
     /// It is taken back unless it is confirmed.
     pub confirm: Option<Confirm>,
+    /// With `dry_run`: say what it would do to so many requests, connections and flows of those that came last.
+    pub traffic: Option<usize>,
 }
 
 /// What a change is.
@@ -118,7 +121,7 @@ impl Change {
     /// This change, whatever runs.
     pub fn new(what: What, origin: &'static str) -> Self {
         let asked = Asked { origin, ..Asked::default() };
-        Change { what, asked, expected: None, dry_run: false, confirm: None }
+        Change { what, asked, expected: None, dry_run: false, confirm: None, traffic: None }
     }
 
     /// Go over to this document, whatever runs.
@@ -141,9 +144,15 @@ pub struct Outcome {
     pub applied: bool,
     /// What is (or would be) different, one line a change.
     pub changes: Vec<String>,
+    /// What it waits for (or would) before it is published, one line for each cluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<String>,
     /// What lives on that, and what becomes of it, one line for each object.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub touches: Vec<String>,
+    /// What it would do to traffic as it was seen lately, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
     /// What was changed at run time since a whole document was applied last, and is (or would be) lost with this one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<String>,
@@ -198,7 +207,8 @@ impl Handle {
         &self.events
     }
 
-    /// Carry out a transaction. Dropping the future does not undo it.
+    /// Carry out a transaction. Dropping the future does not undo it; while it waits for backends that it brings, and
+    /// nothing is published of it, that gives it up.
     pub async fn change(&self, change: Change) -> Result<Outcome, Refusal> {
         self.ask(|reply| Request::Change(change, reply)).await?
     }

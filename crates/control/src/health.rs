@@ -1,6 +1,8 @@
 //! What the probing worker found, so that it can be told again: to a worker that started afresh, after a new
 //! generation, and to whoever asks. Decides nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use kakei_config::{Name, Sorted};
 use kakei_proxy::seam::BackendHealth;
 use kakei_proxy::snapshot::{Backend, Snapshot};
@@ -29,6 +31,17 @@ impl HealthView {
             let gone: Vec<Name> = self.of(name).filter(|verdict| !stays(verdict)).map(|v| v.backend.clone()).collect();
             for backend in gone {
                 self.verdicts.remove(&(name.clone(), backend));
+            }
+        }
+    }
+
+    /// Backends that came before they had passed are down until something else is said of them.
+    pub fn doubt(&mut self, snapshot: &Snapshot, doubted: &BTreeMap<Name, BTreeSet<Name>>) {
+        for (name, backends) in doubted {
+            let of = snapshot.cluster(name).into_iter().flat_map(|cluster| &cluster.backends);
+            for backend in of.filter(|backend| backends.contains(&backend.name)) {
+                let (cluster, address) = (name.clone(), backend.address.clone());
+                self.record(BackendHealth { cluster, backend: backend.name.clone(), address, up: false });
             }
         }
     }

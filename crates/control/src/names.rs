@@ -26,17 +26,25 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 /// Answers that may wait for the owner.
 const QUEUE: usize = 256;
 
-/// A host and its addresses, in order.
-type Answer = (Arc<str>, Vec<IpAddr>);
+/// A host and its addresses, in order; or why it has none yet.
+type Answer = (Arc<str>, Result<Vec<IpAddr>, String>);
 /// Addresses and how long they hold, or what went wrong.
 pub type Looked = Result<(Vec<IpAddr>, Duration), String>;
+
+/// The names that count, each with a number of its own from when it began to: one that counts again after a pause is
+/// looked up again.
+type Wanted = BTreeMap<Arc<str>, u64>;
 
 /// The owner's end.
 #[derive(Debug)]
 pub struct Names {
-    wanted: watch::Sender<BTreeSet<Arc<str>>>,
+    wanted: watch::Sender<Wanted>,
+    /// How often a name began to count.
+    begun: u64,
     answers: mpsc::Receiver<Answer>,
     known: Answers,
+    /// Why names have no address, of those that never had one.
+    failures: BTreeMap<Arc<str>, String>,
 }
 
 impl Names {
@@ -59,10 +67,10 @@ impl Names {
         F: Fn(Arc<str>) -> L + Send + 'static,
         L: Future<Output = Looked> + Send + 'static,
     {
-        let (wanted, wishes) = watch::channel(BTreeSet::new());
+        let (wanted, wishes) = watch::channel(Wanted::new());
         let (sender, answers) = mpsc::channel(QUEUE);
         tokio::spawn(keep_looking(wishes, sender, look_up));
-        Names { wanted, answers, known: Answers::default() }
+        Names { wanted, begun: 0, answers, known: Answers::default(), failures: BTreeMap::new() }
     }
 
     /// What is known.
@@ -70,28 +78,46 @@ impl Names {
         &self.known
     }
 
+    /// Why a name has no address yet.
+    pub(crate) fn failure(&self, host: &str) -> Option<&str> {
+        self.failures.get(host).map(String::as_str)
+    }
+
     /// From now on these names count.
     pub(crate) fn want(&mut self, hosts: BTreeSet<Arc<str>>) {
-        self.forget(&hosts);
-        self.wanted.send_if_modified(|wanted| {
-            let differs = *wanted != hosts;
-            *wanted = hosts;
-            differs
-        });
+        let before = self.wanted.borrow().clone();
+        let begun = &mut self.begun;
+        let mut number = |host: &Arc<str>| {
+            before.get(host).copied().unwrap_or_else(|| {
+                *begun += 1;
+                *begun
+            })
+        };
+        let wanted: Wanted = hosts.into_iter().map(|host| (Arc::clone(&host), number(&host))).collect();
+        if wanted != before {
+            self.forget(&wanted);
+            self.wanted.send_replace(wanted);
+        }
     }
 
     /// Ready when an answer is other than before. Dropping the future loses none.
     pub(crate) async fn changed(&mut self) {
-        match self.answers.recv().await {
-            Some(answer) => self.learn(answer),
-            None => std::future::pending().await,
+        loop {
+            match self.answers.recv().await {
+                Some(answer) => {
+                    if self.learn(answer) {
+                        return;
+                    }
+                }
+                None => std::future::pending().await,
+            }
         }
     }
 
     /// Wait for a first answer about every name, for a bounded time.
     pub(crate) async fn first(&mut self) {
         let until = async {
-            while self.wanted.borrow().iter().any(|host| self.known.get(host).is_none()) {
+            while self.wanted.borrow().keys().any(|host| self.known.get(host).is_none()) {
                 self.changed().await;
             }
         };
@@ -100,21 +126,31 @@ impl Names {
         }
     }
 
-    fn learn(&mut self, (host, addresses): Answer) {
-        if self.wanted.borrow().contains(&host) {
-            self.known.insert(host, addresses);
-        }
-        while let Ok((host, addresses)) = self.answers.try_recv() {
-            self.known.insert(host, addresses);
-        }
+    /// Whether any address came by it.
+    fn learn(&mut self, answer: Answer) -> bool {
         let wanted = self.wanted.borrow().clone();
-        self.forget(&wanted);
+        let mut came = false;
+        let mut next = Some(answer);
+        while let Some((host, answer)) = next {
+            match answer {
+                Ok(addresses) if wanted.contains_key(&host) => {
+                    self.failures.remove(&host);
+                    self.known.insert(host, addresses);
+                    came = true;
+                }
+                Err(error) if wanted.contains_key(&host) => drop(self.failures.insert(host, error)),
+                Ok(_) | Err(_) => {}
+            }
+            next = self.answers.try_recv().ok();
+        }
+        came
     }
 
     /// Forget what is known of others than these.
-    fn forget(&mut self, hosts: &BTreeSet<Arc<str>>) {
+    fn forget(&mut self, hosts: &Wanted) {
+        self.failures.retain(|host, _| hosts.contains_key(host));
         let gone: Vec<Arc<str>> =
-            self.known.iter().map(|(host, _)| host).filter(|host| !hosts.contains(*host)).cloned().collect();
+            self.known.iter().map(|(host, _)| host).filter(|host| !hosts.contains_key(*host)).cloned().collect();
         for host in gone {
             self.known.remove(&host);
         }
@@ -130,13 +166,15 @@ async fn look_up(resolver: &TokioResolver, host: &str) -> Looked {
 /// A name that is kept up to date.
 #[derive(Debug)]
 struct Kept {
+    /// Its number among those that are wanted.
+    number: u64,
     addresses: Option<Vec<IpAddr>>,
     due: Instant,
     pause: Duration,
     asked: bool,
 }
 
-async fn keep_looking<F, L>(mut wanted: watch::Receiver<BTreeSet<Arc<str>>>, answers: mpsc::Sender<Answer>, look_up: F)
+async fn keep_looking<F, L>(mut wanted: watch::Receiver<Wanted>, answers: mpsc::Sender<Answer>, look_up: F)
 where
     F: Fn(Arc<str>) -> L,
     L: Future<Output = Looked> + Send + 'static,
@@ -158,17 +196,17 @@ where
                     return;
                 }
                 let hosts = wanted.borrow_and_update().clone();
-                kept.retain(|host, _| hosts.contains(host));
-                for host in hosts {
-                    kept.entry(host).or_insert_with(|| Kept { addresses: None, due: now, pause: FIRST_PAUSE, asked: false });
+                kept.retain(|host, name| hosts.get(host) == Some(&name.number));
+                for (host, number) in hosts {
+                    kept.entry(host).or_insert_with(|| Kept::fresh(number, now));
                 }
             }
             () = sleep_until(next.unwrap_or(now)), if next.is_some() => {}
             Some(done) = lookups.join_next(), if !lookups.is_empty() => {
                 let Ok((host, looked)) = done else { continue };
                 let Some(name) = kept.get_mut(&host) else { continue };
-                if let Some(addresses) = name.settle(&host, looked)
-                    && answers.send((host, addresses)).await.is_err()
+                if let Some(answer) = name.settle(&host, looked)
+                    && answers.send((host, answer)).await.is_err()
                 {
                     return;
                 }
@@ -178,8 +216,12 @@ where
 }
 
 impl Kept {
-    /// An answer came: the addresses, where they are other than before.
-    fn settle(&mut self, host: &str, looked: Looked) -> Option<Vec<IpAddr>> {
+    fn fresh(number: u64, now: Instant) -> Self {
+        Kept { number, addresses: None, due: now, pause: FIRST_PAUSE, asked: false }
+    }
+
+    /// An answer came: the addresses, where they are other than before; why there are none, where there never were.
+    fn settle(&mut self, host: &str, looked: Looked) -> Option<Result<Vec<IpAddr>, String>> {
         self.asked = false;
         match looked {
             Ok((mut addresses, holds)) => {
@@ -192,7 +234,7 @@ impl Kept {
                     info!("{host} is {addresses:?}");
                     self.addresses = Some(addresses.clone());
                 }
-                differs.then_some(addresses)
+                differs.then_some(Ok(addresses))
             }
             Err(error) => {
                 if self.pause == FIRST_PAUSE {
@@ -205,7 +247,7 @@ impl Kept {
                 }
                 self.due = Instant::now() + self.pause;
                 self.pause = (self.pause * 2).min(LAST_PAUSE);
-                None
+                self.addresses.is_none().then_some(Err(error))
             }
         }
     }
@@ -244,6 +286,33 @@ mod tests {
             assert_eq!(names.known().get(&host), Some(&addresses(&["10.0.0.3"])));
             names.want(BTreeSet::new());
             assert!(names.known().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_name_that_is_wanted_again_at_once_is_looked_up_again() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut names = Names::with(|host| async move {
+                match &*host {
+                    "good.test" => Ok((addresses(&["10.0.0.1"]), LONGEST)),
+                    _ => Err("nobody knows it".to_owned()),
+                }
+            });
+            let (good, bad): (Arc<str>, Arc<str>) = ("good.test".into(), "bad.test".into());
+            names.want([Arc::clone(&good)].into());
+            names.first().await;
+            // Nobody has a chance to look between the two.
+            names.want(BTreeSet::new());
+            names.want([Arc::clone(&good), Arc::clone(&bad)].into());
+            assert!(names.known().is_empty());
+            names.changed().await;
+            assert_eq!(names.known().get(&good), Some(&addresses(&["10.0.0.1"])));
+            while names.failure(&bad).is_none() {
+                let more = tokio::time::timeout(Duration::from_millis(10), names.changed()).await;
+                assert!(more.is_err(), "a failure changes nothing");
+            }
+            assert_eq!(names.failure(&bad), Some("nobody knows it"));
         });
     }
 }

@@ -82,6 +82,17 @@ pub enum Refusal {
         /// For how long.
         seconds: u64,
     },
+    /// Backends that the change brings have not passed.
+    #[error("backends of this change are not ready, and nothing was changed: {said}")]
+    NotReady {
+        /// Which, and what was found out about each.
+        said: String,
+        /// The same, each at its place.
+        errors: Diagnostics,
+    },
+    /// Who asked has gone while the change waited.
+    #[error("who asked has gone before the backends had passed; nothing was changed")]
+    Abandoned,
     /// The generation can't be written down.
     #[error("{0}; nothing was changed")]
     State(String),
@@ -120,10 +131,11 @@ impl Refusal {
             | Refusal::Exists { .. }
             | Refusal::Taken { .. }
             | Refusal::NothingToConfirm(_)
-            | Refusal::Unconfirmed { .. } => 409,
+            | Refusal::Unconfirmed { .. }
+            | Refusal::NotReady { .. } => 409,
             Refusal::Mismatch { .. } => 412,
             Refusal::Invalid(_) => 422,
-            Refusal::Busy(_) | Refusal::Draining | Refusal::Stopped => 503,
+            Refusal::Busy(_) | Refusal::Draining | Refusal::Abandoned | Refusal::Stopped => 503,
             Refusal::State(_) => 507,
             Refusal::Unacknowledged { .. } | Refusal::Timeout => 504,
         }
@@ -144,6 +156,8 @@ impl Refusal {
             Refusal::NotKept(_) => "generation-not-kept",
             Refusal::NothingToConfirm(_) => "nothing-to-confirm",
             Refusal::Unconfirmed { .. } => "unconfirmed",
+            Refusal::NotReady { .. } => "not-ready",
+            Refusal::Abandoned => "abandoned",
             Refusal::State(_) => "state-not-written",
             Refusal::Busy(_) => "busy",
             Refusal::Draining => "draining",

@@ -10,6 +10,7 @@ use kakei_proxy::seam::BindKey;
 use kakei_proxy::secure::Certificate;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 
+use crate::drains::Cuts;
 use crate::health::HealthView;
 use crate::history::History;
 
@@ -40,6 +41,8 @@ pub struct View {
     pub certificates: Sorted<Name, Arc<Certificate>>,
     /// Where the admin API is over TCP: port 0 resolved.
     pub api: Option<SocketAddr>,
+    /// What was ended because something was changed under it.
+    pub cuts: Arc<Cuts>,
     /// When the process started.
     pub started: Instant,
 }
@@ -65,6 +68,7 @@ impl View {
             workers: shared.workers,
             certificates: Sorted::default(),
             api: None,
+            cuts: Arc::default(),
             started: Instant::now(),
         }
     }

@@ -46,7 +46,7 @@ pub(crate) enum Command {
     /// Check a document: 0 valid, 2 invalid with every error placed. Binds and writes nothing.
     Check(Check),
     /// What applying a document would change in the running proxy.
-    Plan(FileCommand),
+    Plan(Plan),
     /// Go over to a document: all of it, or nothing.
     Apply(Apply),
     /// Keep a change that was applied with --confirm-within.
@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Status(Ask),
     /// Where a client's datagram, connection or request goes, what is done to it, and why not elsewhere.
     Explain(Explain),
+    /// Have a listener, route, cluster or backend take nothing new; or only say who still holds it.
+    Drain(Drain),
     /// Change one backend of the running proxy.
     Backend(BackendCommand),
     /// Add, change or remove a listener of the running proxy.
@@ -263,12 +265,17 @@ pub(crate) struct Check {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct FileCommand {
+pub(crate) struct Plan {
     /// The document; - reads standard input.
     pub(crate) file: PathBuf,
     /// Only if this generation runs.
     #[arg(long, value_name = "N")]
     pub(crate) if_generation: Option<u64>,
+    /// Say also what it would do to so many requests, connections and flows of those that came last; without a number
+    /// 1000.
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "1000")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) traffic: Option<u32>,
     #[command(flatten)]
     pub(crate) ask: Ask,
 }
@@ -297,6 +304,13 @@ pub(crate) struct Terms {
     #[arg(long, global = true, value_name = "PERCENT", requires = "confirm_within")]
     #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) guard_unhealthy: Option<u8>,
+}
+
+impl Terms {
+    /// Whether any of them is.
+    pub(crate) fn is_given(&self) -> bool {
+        self.message.is_some() || self.dry_run || self.if_generation.is_some() || self.confirm_within.is_some()
+    }
 }
 
 fn duration(text: &str) -> Result<String, String> {
@@ -483,6 +497,9 @@ pub(crate) struct Filter {
     /// Only of this listener.
     #[arg(long, value_name = "NAME")]
     pub(crate) listener: Option<String>,
+    /// Only by this route.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) route: Option<String>,
     /// Only of this cluster.
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
@@ -597,6 +614,52 @@ pub(crate) enum BackendVerb {
         #[arg(value_parser = clap::value_parser!(u32).range(0..=256))]
         weight: u32,
     },
+}
+
+/// What may be held, as `KIND/NAME`.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    /// A backend's.
+    pub(crate) cluster: Option<String>,
+}
+
+fn held(text: &str) -> Result<Held, String> {
+    let wrong = || {
+        "it is listener/NAME, route/NAME, cluster/NAME or backend/CLUSTER/NAME, as backend/shop/10.0.0.1:80".to_owned()
+    };
+    let (kind, name) = text.split_once('/').ok_or_else(wrong)?;
+    let (cluster, name) = match kind {
+        "backend" => name.split_once('/').map(|(cluster, name)| (Some(cluster), name)).ok_or_else(wrong)?,
+        "listener" | "route" | "cluster" => (None, name),
+        _ => return Err(wrong()),
+    };
+    match name.is_empty() || cluster.is_some_and(str::is_empty) {
+        true => Err(wrong()),
+        false => Ok(Held { kind: kind.into(), name: name.into(), cluster: cluster.map(Into::into) }),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// listener/NAME, route/NAME, cluster/NAME or backend/CLUSTER/NAME. A backend gets weight 0, and so do all of a
+    /// cluster; a listener and a route are removed, and what lives on them does what their policy says.
+    #[arg(value_name = "KIND/NAME", value_parser = held)]
+    pub(crate) held: Held,
+    /// Change nothing: say who still holds it, since when and until when.
+    #[arg(long)]
+    pub(crate) status: bool,
+    /// Wait until nobody holds it any more, for at most this long, as 30s; without a time 10m. 1 if somebody does then.
+    #[arg(long, value_name = "TIME", value_parser = duration, num_args = 0..=1, require_equals = true, default_missing_value = "10m")]
+    pub(crate) wait: Option<String>,
+    /// So many of those that hold it are listed, the oldest first.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: usize,
+    #[command(flatten)]
+    pub(crate) terms: Terms,
+    #[command(flatten)]
+    pub(crate) ask: Ask,
 }
 
 #[derive(Debug, Args)]

@@ -99,16 +99,28 @@ impl Client {
 
     /// The body of a good answer; a refusal becomes a failure with what the server said.
     pub(crate) fn text(&self, request: &Request<'_>) -> Result<String, Failure> {
-        let answer = self.exchange(request).map_err(|error| self.unreachable(&error))?;
-        let (status, body) =
-            parse(&answer).ok_or_else(|| Failure::refused("the proxy's admin API did not answer in HTTP"))?;
-        let text = String::from_utf8_lossy(body).into_owned();
+        let (status, text) = self.answer(request)?;
         if (200..300).contains(&status) { Ok(text) } else { Err(problem(status, &text)) }
     }
 
+    fn answer(&self, request: &Request<'_>) -> Result<(u16, String), Failure> {
+        let answer = self.exchange(request).map_err(|error| self.unreachable(&error))?;
+        let (status, body) =
+            parse(&answer).ok_or_else(|| Failure::refused("the proxy's admin API did not answer in HTTP"))?;
+        Ok((status, String::from_utf8_lossy(body).into_owned()))
+    }
+
+    /// What there is at a path; none: there is no such thing.
+    pub(crate) fn find(&self, path: impl Into<String>) -> Result<Option<Value>, Failure> {
+        match self.answer(&Request::new("GET", path))? {
+            (404, _) => Ok(None),
+            (status, text) if !(200..300).contains(&status) => Err(problem(status, &text)),
+            (_, text) => read(&text).map(Some),
+        }
+    }
+
     pub(crate) fn json(&self, request: &Request<'_>) -> Result<Value, Failure> {
-        let text = self.text(request)?;
-        serde_json::from_str(&text).map_err(|error| Failure::refused(format!("the answer is not JSON: {error}")))
+        read(&self.text(request)?)
     }
 
     pub(crate) fn get(&self, path: impl Into<String>) -> Result<Value, Failure> {
@@ -201,6 +213,10 @@ fn ask(mut stream: impl Read + Write, request: &Request<'_>) -> io::Result<Vec<u
     Ok(answer)
 }
 
+fn read(text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text).map_err(|error| Failure::refused(format!("the answer is not JSON: {error}")))
+}
+
 /// Status and body of a whole answer.
 fn parse(answer: &[u8]) -> Option<(u16, &[u8])> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
@@ -219,7 +235,8 @@ fn parse(answer: &[u8]) -> Option<(u16, &[u8])> {
 fn problem(status: u16, text: &str) -> Failure {
     let problem: Value = serde_json::from_str(text).unwrap_or_default();
     let detail = problem["detail"].as_str().unwrap_or("the proxy refused").to_owned();
-    let Some(errors) = problem["errors"].as_array() else {
+    // Of an invalid document each error is drawn; of what is no mistake of the document the detail says all.
+    let Some(errors) = problem["errors"].as_array().filter(|_| status == 422) else {
         return Failure::refused(match problem["detail"] {
             Value::Null => format!("the proxy refused with status {status}"),
             _ => detail,

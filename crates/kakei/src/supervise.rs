@@ -1,11 +1,13 @@
 //! A running proxy in the foreground: signals in, transactions out, the word to systemd. Handles no traffic.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
-use kakei::control::{Change, Control, Handle, View, wait};
+use kakei::control::{Change, Control, Handle, Refusal, View, wait};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use tracing::{error, info, warn};
@@ -38,11 +40,20 @@ pub(crate) struct Supervisor {
     file: Option<PathBuf>,
     admin: AdminGiven,
     draining: bool,
+    reload: Reload,
+}
+
+/// The file as it is applied again, beside the signals.
+#[derive(Default)]
+struct Reload {
+    thread: Option<JoinHandle<()>>,
+    /// One waits for the thread to end, and will read the file then.
+    queued: Arc<AtomicBool>,
 }
 
 impl Supervisor {
     pub(crate) fn new(control: Control, file: Option<PathBuf>, admin: AdminGiven) -> Self {
-        Supervisor { handle: control.handle(), control, file, admin, draining: false }
+        Supervisor { handle: control.handle(), control, file, admin, draining: false, reload: Reload::default() }
     }
 
     /// Say that it is ready, and go on until a signal ends it.
@@ -125,29 +136,57 @@ impl Supervisor {
         }
     }
 
-    /// Apply the file again. Whatever is wrong with it, what runs goes on.
-    fn reload(&self) {
-        let Some(file) = &self.file else {
+    /// Apply the file again, after whoever does so already. It may wait for its backends; signals don't wait for it.
+    fn reload(&mut self) {
+        let Some(file) = self.file.clone() else {
             warn!("SIGHUP: there is no file to apply again");
             return;
         };
-        if let Ok(now) = NotifyState::monotonic_usec_now() {
-            notify(&[NotifyState::Reloading, now]);
+        let Reload { thread: before, queued } = &mut self.reload;
+        if queued.swap(true, Ordering::Relaxed) {
+            return;
         }
-        let document = Source::read(file).and_then(|source| source.document());
-        match document {
-            Ok(mut document) => {
-                self.admin.overlay(&mut document);
-                match wait(self.handle.change(Change::to(document, "sighup"))) {
-                    Ok(outcome) if outcome.applied => info!("generation {} runs", outcome.generation.0),
-                    Ok(outcome) => info!("nothing to change: generation {} runs", outcome.generation.0),
-                    Err(refusal) => error!("{} was not applied: {refusal}", file.display()),
+        let (handle, admin) = (self.handle.clone(), self.admin.clone());
+        let (before, queued) = (before.take(), Arc::clone(queued));
+        let spawned = thread::Builder::new().name("kakei-reload".into()).spawn(move || {
+            // One that panicked said so.
+            let _ = before.map(JoinHandle::join);
+            queued.store(false, Ordering::Relaxed);
+            apply_again(&handle, &file, &admin);
+        });
+        match spawned {
+            Ok(thread) => self.reload.thread = Some(thread),
+            Err(error) => {
+                self.reload.queued.store(false, Ordering::Relaxed);
+                error!("no thread can be started to apply the file again: {error}");
+            }
+        }
+    }
+}
+
+/// Whatever is wrong with the file, what runs goes on.
+fn apply_again(handle: &Handle, file: &Path, admin: &AdminGiven) {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        notify(&[NotifyState::Reloading, now]);
+    }
+    let document = Source::read(file).and_then(|source| source.document());
+    match document {
+        Ok(mut document) => {
+            admin.overlay(&mut document);
+            match wait(handle.change(Change::to(document, "sighup"))) {
+                Ok(outcome) if outcome.applied => info!("generation {} runs", outcome.generation.0),
+                Ok(outcome) => info!("nothing to change: generation {} runs", outcome.generation.0),
+                Err(refusal) => {
+                    error!("{} was not applied: {refusal}", file.display());
+                    if matches!(refusal, Refusal::Draining | Refusal::Stopped) {
+                        return;
+                    }
                 }
             }
-            Err(failure) => error!("{} was not applied:\n{}", file.display(), failure.text()),
         }
-        notify(&[NotifyState::Ready]);
+        Err(failure) => error!("{} was not applied:\n{}", file.display(), failure.text()),
     }
+    notify(&[NotifyState::Ready]);
 }
 
 fn ready_line(view: &View) -> String {

@@ -3,9 +3,11 @@
 
 mod arrival;
 pub mod balance;
+mod candidates;
 mod change;
 mod client;
 mod cluster;
+mod cuts;
 mod datagram;
 mod hash;
 pub mod health;
@@ -23,6 +25,7 @@ mod save;
 pub mod seam;
 pub mod secure;
 mod secured;
+mod seen;
 pub mod snapshot;
 pub mod state;
 pub mod stats;

@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
-use crate::cluster::{BackendKey, ClusterKey};
+use crate::cluster::{Asked, BackendKey, ClusterKey};
 use crate::datagram::FlowId;
-use crate::health::{Action, Check, Probe, ProbeId, Target, Verdict};
-use crate::seam::{BackendHealth, Endpoint, Gather, Notice, Op, OpenError, Remote, Send, SocketId, Span};
+use crate::health::{self, Action, Check, Probe, ProbeId, Target, Verdict};
+use crate::seam::{BackendHealth, Endpoint, Gather, Notice, Op, OpenError, ProbeSaid, Remote, Send, SocketId, Span};
 use crate::stats::BackendMetric;
 use crate::worker::{Drain, Worker};
 use crate::world::{Due, Socket, Tick};
@@ -28,11 +28,13 @@ impl Worker {
             return;
         }
         let probed = cluster.backends.iter().filter(|(_, live)| !live.removed);
-        let targets: Vec<_> = probed.map(|(key, live)| Target { key, address: live.spec.address.clone() }).collect();
+        let targets =
+            probed.map(|(key, live)| Target { key, address: live.spec.address.clone(), unproven: live.unproven });
+        let targets: Vec<_> = targets.collect();
         let health = cluster.spec.health.clone();
         let changes = cluster.probing.checker.reconfigure(tick.now, health.as_ref(), targets, &mut world.rng);
         for probe in changes.closed {
-            self.close_probe(tick, (key, probe));
+            let _ = self.close_probe(tick, (key, probe));
         }
         for verdict in changes.verdicts {
             self.pronounce(tick, key, verdict);
@@ -47,7 +49,7 @@ impl Worker {
         while let Some(action) = self.world.clusters[key].probing.checker.poll(tick.now) {
             match action {
                 Action::Probe(probe) => self.send_probe(tick, key, probe),
-                Action::Expired { probe, verdict } => self.settle_probe(tick, (key, probe), verdict),
+                Action::Expired { probe, verdict } => self.settle_probe(tick, (key, probe), (ProbeSaid::Late, verdict)),
             }
         }
         self.arm_probes(key);
@@ -55,7 +57,8 @@ impl Worker {
 
     fn send_probe(&mut self, tick: &mut Tick<'_>, cluster: ClusterKey, probe: Probe<BackendKey>) {
         let socket = self.world.insert(Socket::Probe { cluster, probe: probe.id });
-        self.world.clusters[cluster].probing.sockets.insert(probe.id, socket);
+        let asked = Asked { socket, backend: probe.backend, check: probe.check };
+        self.world.clusters[cluster].probing.sockets.insert(probe.id, asked);
         match (probe.check, probe.remote) {
             (Check::Udp, Endpoint::Ip(remote)) => {
                 tick.ask(Op::OpenDatagram { socket, remote: Remote::Connected(remote) });
@@ -80,7 +83,7 @@ impl Worker {
                 }
                 if !checker.expects_bytes() {
                     let verdict = checker.handle_opened(id);
-                    self.settle_probe(tick, (key, id), verdict);
+                    self.settle_probe(tick, (key, id), (ProbeSaid::Right, verdict));
                 }
             }
             Some(Check::Http) => {
@@ -88,7 +91,7 @@ impl Worker {
                 let head = tick.out.put(&request);
                 tick.ask(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
             }
-            None => self.close_probe(tick, (key, id)),
+            None => drop(self.close_probe(tick, (key, id))),
         }
     }
 
@@ -97,52 +100,70 @@ impl Worker {
         let checker = &mut self.world.clusters[key].probing.checker;
         let verdict = checker.handle_bytes(id, bytes);
         if checker.probe(id).is_none() {
-            self.settle_probe(tick, (key, id), verdict);
+            let said = if checker.succeeded() { ProbeSaid::Right } else { ProbeSaid::Wrong(health::status(bytes)) };
+            self.settle_probe(tick, (key, id), (said, verdict));
         }
     }
 
     /// A stream that is probed ended or broke before what was expected had come; or it did not even take what is sent.
     pub(crate) fn handle_probe_broken(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe) {
-        let verdict = self.world.clusters[key].probing.checker.handle_ended(id);
-        self.settle_probe(tick, (key, id), verdict);
+        let checker = &mut self.world.clusters[key].probing.checker;
+        let verdict = checker.handle_ended(id);
+        let said = if checker.succeeded() { ProbeSaid::Right } else { ProbeSaid::Ended };
+        self.settle_probe(tick, (key, id), (said, verdict));
     }
 
     pub(crate) fn handle_probe_reply(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, bytes: &[u8]) {
-        let verdict = self.world.clusters[key].probing.checker.handle_reply(id, bytes);
-        self.settle_probe(tick, (key, id), verdict);
+        let checker = &mut self.world.clusters[key].probing.checker;
+        let verdict = checker.handle_reply(id, bytes);
+        let said = if checker.succeeded() { ProbeSaid::Right } else { ProbeSaid::Wrong(None) };
+        self.settle_probe(tick, (key, id), (said, verdict));
     }
 
     /// The probe's socket could not be opened, and is gone. A lack of our own says nothing about the backend.
     pub(crate) fn handle_probe_failed(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, error: OpenError) {
         let checker = &mut self.world.clusters[key].probing.checker;
-        let verdict = match error {
-            OpenError::Unreachable => checker.handle_failed(id),
+        let (said, verdict) = match error {
+            OpenError::Unreachable => (ProbeSaid::Unreachable, checker.handle_failed(id)),
             OpenError::NoDescriptors | OpenError::NoPorts | OpenError::Other => {
                 checker.handle_skipped(id);
-                None
+                (ProbeSaid::Unsent, None)
             }
         };
-        self.settle_probe(tick, (key, id), verdict);
+        self.settle_probe(tick, (key, id), (said, verdict));
     }
 
     pub(crate) fn handle_probe_unreachable(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe) {
         let verdict = self.world.clusters[key].probing.checker.handle_failed(id);
-        self.settle_probe(tick, (key, id), verdict);
+        self.settle_probe(tick, (key, id), (ProbeSaid::Unreachable, verdict));
+    }
+
+    /// The TLS handshake of a stream that is probed came to nothing.
+    pub(crate) fn handle_probe_unsecured(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, error: String) {
+        let verdict = self.world.clusters[key].probing.checker.handle_failed(id);
+        self.settle_probe(tick, (key, id), (ProbeSaid::Unsecured(error), verdict));
     }
 
     /// A probe is over.
-    fn settle_probe(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, verdict: Option<Verdict<BackendKey>>) {
-        self.close_probe(tick, (key, id));
-        if let Some(verdict) = verdict {
-            self.pronounce(tick, key, verdict);
+    fn settle_probe(
+        &mut self,
+        tick: &mut Tick<'_>,
+        (key, id): ClusterProbe,
+        (said, verdict): (ProbeSaid, Option<Verdict<BackendKey>>),
+    ) {
+        let asked = self.close_probe(tick, (key, id));
+        match (self.world.clusters[key].candidate, asked) {
+            (Some(number), Some(asked)) => self.tell_probed(tick, (key, number), asked, said),
+            (Some(_), None) => {}
+            (None, _) => verdict.into_iter().for_each(|verdict| self.pronounce(tick, key, verdict)),
         }
         self.arm_probes(key);
     }
 
-    fn close_probe(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe) {
-        if let Some(socket) = self.world.clusters[key].probing.sockets.remove(&id) {
-            self.world.close(tick, socket);
-        }
+    fn close_probe(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe) -> Option<Asked> {
+        let asked = self.world.clusters[key].probing.sockets.remove(&id)?;
+        self.world.close(tick, asked.socket);
+        Some(asked)
     }
 
     /// Act on a verdict, and have the other workers told.
@@ -159,7 +180,7 @@ impl Worker {
         tick.ask(Op::Notice(Notice::Health(health)));
     }
 
-    fn arm_probes(&mut self, key: ClusterKey) {
+    pub(crate) fn arm_probes(&mut self, key: ClusterKey) {
         let world = &mut self.world;
         let Some(cluster) = world.clusters.get_mut(key) else { return };
         let probing = &mut cluster.probing;
@@ -181,7 +202,7 @@ impl Worker {
             let probing = &mut self.world.clusters[key].probing;
             let changes = probing.checker.reconfigure(tick.now, None, [], &mut self.world.rng);
             for probe in changes.closed {
-                self.close_probe(tick, (key, probe));
+                let _ = self.close_probe(tick, (key, probe));
             }
             self.arm_probes(key);
         }

@@ -20,6 +20,7 @@ impl Worker {
     pub(crate) fn publish(&mut self, tick: &mut Tick<'_>, snapshot: &Snapshot) {
         self.world.balance_seed = snapshot.shared.balance_seed;
         self.world.records = snapshot.records;
+        self.world.seen.resize(snapshot.traffic);
         self.world.values[WorkerMetric::Generation] = snapshot.generation.0;
         self.publish_clusters(tick, snapshot);
         self.publish_listeners(tick, snapshot);
@@ -42,6 +43,9 @@ impl Worker {
                     (key, Reshaped { changed: true, ..Reshaped::default() })
                 }
             };
+            if let Some(doubted) = snapshot.doubted.get(&spec.name) {
+                self.world.clusters[key].doubt(tick.now, doubted);
+            }
             self.settle_cluster_change(tick, key, reshaped);
         }
         self.secure.forget_backends(&self.world);

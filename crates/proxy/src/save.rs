@@ -80,9 +80,11 @@ impl Worker {
     pub(crate) fn state(&self, now: Instant) -> WorkerState {
         let world = &self.world;
         let backends = |cluster: &LiveCluster| cluster.backends.keys().collect();
+        // Whoever has the others probed asks again.
+        let configured = || world.clusters.iter().filter(|(_, cluster)| cluster.candidate.is_none());
         let mut table = Table {
             listeners: world.listeners.keys().collect(),
-            clusters: world.clusters.iter().map(|(key, cluster)| (key, backends(cluster))).collect(),
+            clusters: configured().map(|(key, cluster)| (key, backends(cluster))).collect(),
             knobs: Once::default(),
             connection_knobs: Once::default(),
         };
@@ -107,7 +109,7 @@ impl Worker {
             values: world.values.0.to_vec(),
             listeners: world.listeners.values().map(|listener| save_listener(now, listener)).collect(),
             fronts: fronts.collect(),
-            clusters: world.clusters.values().map(|cluster| save_cluster(now, cluster)).collect(),
+            clusters: configured().map(|(_, cluster)| save_cluster(now, cluster)).collect(),
             knobs: table.knobs.all.iter().map(|knobs| UdpKnobs::clone(knobs)).collect(),
             flows,
             connection_knobs: table.connection_knobs.all.iter().map(|knobs| TcpKnobs::clone(knobs)).collect(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use kakei_config::{
     Balance, Document, Health, HttpKnobs, Limits, Name, Objects, OnChange, Protocol, Route, StreamProxyProtocol,
-    TcpKnobs, UdpKnobs,
+    TcpKnobs, UdpKnobs, Workers,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,7 @@ use crate::limits::TIMED;
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};
 use crate::secure::{ClusterTls, ListenerTls, Materials, Stale};
+pub use crate::seen::{Asks, is_secret};
 use crate::state::{HttpContractState, RemovedState};
 use crate::stats::Series;
 
@@ -45,12 +46,16 @@ pub struct Snapshot {
     pub shared: Shared,
     /// Whether ended flows leave an access-log record.
     pub records: bool,
+    /// How many requests, connections and flows each worker keeps of those that it routed last.
+    pub traffic: usize,
     /// What it was compiled from.
     pub document: Document,
     /// Listeners by name.
     pub listeners: Objects<Listener>,
     /// Clusters by name.
     pub clusters: Objects<Cluster>,
+    /// Backends that come with this generation and begin as down, by cluster: they have not passed yet.
+    pub doubted: BTreeMap<Name, BTreeSet<Name>>,
     /// How many routes and clusters are counted one by one.
     timed: Timed,
     /// The clusters whose backends are spoken to in TLS.
@@ -212,6 +217,19 @@ impl Listener {
 }
 
 impl Cluster {
+    /// A cluster that is not published, only to be probed: of these backends, which have addresses already.
+    pub fn candidate(
+        name: &Name,
+        cluster: &kakei_config::Cluster,
+        backends: Vec<kakei_config::Backend>,
+        (shared, materials): (Shared, &Materials),
+    ) -> Self {
+        let balance = Balance::default();
+        let tls = cluster.tls.as_ref().map(|spec| Arc::new(ClusterTls::compile(spec, &backends, materials)));
+        let probed = kakei_config::Cluster { balance, backends, ..cluster.clone() };
+        Cluster { tls, ..compile_cluster(name, &probed, shared) }
+    }
+
     /// What is left of a removed cluster in a state that was read back: the flows on its backends.
     pub(crate) fn remnant(name: Name, send_proxy_protocol: StreamProxyProtocol) -> Self {
         Cluster {
@@ -250,8 +268,16 @@ impl Snapshot {
         let nothing = Snapshot::nothing(shared);
         let base = previous.filter(|previous| previous.shared == shared).unwrap_or(&nothing);
         let records = document.access_log.to.is_some();
-        let (document, materials_of) = (document.clone(), materials.clone());
-        let mut snapshot = Snapshot { generation, records, document, materials: materials_of, ..base.clone() };
+        let traffic = usize::try_from(document.workers.traffic.unwrap_or(Workers::TRAFFIC)).unwrap_or(0);
+        let mut snapshot = Snapshot {
+            generation,
+            records,
+            traffic,
+            document: document.clone(),
+            doubted: BTreeMap::new(),
+            materials: materials.clone(),
+            ..base.clone()
+        };
         snapshot.turn_clusters(base, materials);
         snapshot.turn_listeners(base, materials);
         snapshot
@@ -263,9 +289,11 @@ impl Snapshot {
             generation: Generation(0),
             shared,
             records: false,
+            traffic: 0,
             document: Document::default(),
             listeners: Objects::default(),
             clusters: Objects::default(),
+            doubted: BTreeMap::new(),
             secured: Objects::default(),
             materials: Materials::default(),
             timed: Timed::default(),

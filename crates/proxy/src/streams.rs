@@ -148,7 +148,9 @@ impl Worker {
                 self.http.handle_upstream_unsecured(&mut self.world, tick, id, detail);
                 self.settle_http(tick);
             }
-            Owner::Probe(cluster, probe) => self.handle_probe_failed(tick, (cluster, probe), OpenError::Unreachable),
+            Owner::Probe(cluster, probe) => {
+                self.handle_probe_unsecured(tick, (cluster, probe), detail.error.clone().unwrap_or_default());
+            }
             Owner::Session(_) => {}
         }
     }

@@ -82,6 +82,7 @@ impl Worker {
         let mut tick = Tick { now, wall: inbox.wall, bytes: inbox.bytes, out };
         self.world.values[WorkerMetric::Steps] += 1;
         self.world.values[WorkerMetric::Events] += inbox.events.len() as u64;
+        self.world.seen.begin();
         self.datagrams.begin();
         self.relays.begin();
         tick.out.ops.append(&mut self.pending);
@@ -104,6 +105,7 @@ impl Worker {
         self.http.settle(&mut self.world, &mut tick);
         self.settle_http(&mut tick);
         self.forget_clusters();
+        self.world.tell_cuts(&mut tick);
         self.settle_drain(&mut tick);
         self.write_down(&mut tick);
         self.secure.seal(&mut self.world, &mut tick);
@@ -261,6 +263,10 @@ impl Worker {
                 self.take_verdict(tick, &verdict);
                 Reply::Done
             }
+            Command::Candidates(candidates) => {
+                self.turn_candidates(tick, candidates);
+                Reply::Done
+            }
             Command::Stats => Reply::Stats(Box::new(self.stats(tick.now))),
             Command::Flows(filter) => Reply::Flows(self.datagrams.list(&self.world, tick.now, &filter)),
             Command::Connections(filter) => {
@@ -268,6 +274,10 @@ impl Worker {
                 let room = filter.limit.min(PER_LISTING) - connections.len();
                 connections.extend(self.http.list(&self.world, tick.now, &filter, room));
                 Reply::Connections(connections)
+            }
+            Command::Traffic(limit) => {
+                let listeners = &self.world.listeners;
+                Reply::Traffic(self.world.seen.list(listeners, tick.now, limit.min(PER_LISTING)))
             }
             Command::Snapshot => return self.asked.push(ticket),
         };
@@ -339,7 +349,8 @@ impl Worker {
             .map(|(key, listener)| listener.stats(listener.removed.is_some() || world.is_draining(key)))
             .collect();
         listeners.sort_by(|a, b| a.listener.cmp(&b.listener));
-        let mut clusters: Vec<_> = world.clusters.values().map(|cluster| cluster.stats(now)).collect();
+        let mut clusters: Vec<_> =
+            world.clusters.values().filter(|c| c.candidate.is_none()).map(|c| c.stats(now)).collect();
         clusters.sort_by(|a, b| a.cluster.cmp(&b.cluster));
         Stats { worker: world.values, listeners, clusters, other_times: world.other_times.clone() }
     }

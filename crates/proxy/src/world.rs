@@ -6,6 +6,7 @@ use kakei_config::{Name, Objects};
 use slotmap::SlotMap;
 
 use crate::cluster::{BackendKey, ClusterKey, LiveCluster, Seat};
+use crate::cuts::Cuts;
 use crate::datagram::FlowId;
 use crate::hash::Keyed;
 use crate::health::ProbeId;
@@ -13,6 +14,7 @@ use crate::http::{SessionId, UpstreamId};
 use crate::listener::{Front, ListenerKey, LiveListener};
 use crate::relay::RelayId;
 use crate::seam::{Instant, Op, Outbox, SocketId, Wall};
+use crate::seen::Rings;
 use crate::snapshot::Cluster;
 use crate::stats::{Times, Values, WorkerMetric};
 use crate::timers::Timers;
@@ -101,6 +103,10 @@ pub(crate) struct World {
     /// Whether ended flows leave a record.
     pub(crate) records: bool,
     pub(crate) values: Values<{ WorkerMetric::COUNT }>,
+    /// What was routed lately.
+    pub(crate) seen: Rings,
+    /// What was ended in this step because something was changed under it.
+    pub(crate) cuts: Cuts,
     /// How long requests took to clusters whose times aren't counted one by one.
     pub(crate) other_times: Option<Box<Times>>,
 }
@@ -121,6 +127,8 @@ impl World {
             balance_seed: 0,
             records: false,
             values: Values::default(),
+            seen: Rings::default(),
+            cuts: Cuts::new(),
             other_times: None,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kakei_config::*;
 use kakei_proxy::record::CloseReason;
 use kakei_proxy::seam::*;
+use kakei_proxy::secure::Materials;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::stats::{DropReason, ListenerMetric, Stats};
 use kakei_proxy::worker::{Role, Worker};
@@ -376,4 +377,133 @@ fn a_kept_burst_may_outlive_its_listener() {
     let ops = bench.open(upstream);
     assert_eq!(reasons(&ops), [CloseReason::RequestsReached]);
     assert!(ops.iter().any(|op| matches!(op, Op::Unbind { .. })), "nothing lives on the front any more");
+}
+
+/// More than a tick of the worker's deadlines.
+const SOON: Duration = Duration::from_millis(10);
+
+/// A cluster like `c`, whose backends are probed by datagrams every second.
+fn probed(backends: &[&str]) -> kakei_config::Cluster {
+    let udp = UdpCheck { send: b"ping".to_vec(), expect: Expect::Exact(b"pong".to_vec()), port: None };
+    let (interval, timeout) = (Duration::from_secs(1), Duration::from_millis(200));
+    let health = Health { udp: Some(udp), interval, timeout, rise: 2, fall: 2, ..Health::default() };
+    let backends = backends.iter().map(|address| Backend::at(addr(address))).collect();
+    kakei_config::Cluster { backends, health: Some(health), ..kakei_config::Cluster::default() }
+}
+
+fn candidate(number: u64, backends: &[&str]) -> Candidate {
+    let spec = probed(backends);
+    let shared = (Shared { workers: 1, balance_seed: 9 }, &Materials::default());
+    let cluster = kakei_proxy::snapshot::Cluster::candidate(&"c".into(), &spec, spec.backends.clone(), shared);
+    Candidate { number, cluster: Arc::new(cluster), spread: Duration::ZERO }
+}
+
+fn told(ops: &[Op]) -> Vec<(u64, String, ProbeSaid, Option<bool>)> {
+    let probed = ops.iter().filter_map(|op| match op {
+        Op::Notice(Notice::Probed(told)) => Some(told),
+        Op::Notice(Notice::Health(_)) => panic!("nothing that runs is probed: {op:?}"),
+        _ => None,
+    });
+    probed.map(|told| (told.candidate, told.backend.to_string(), told.said.clone(), told.verdict)).collect()
+}
+
+#[test]
+fn candidates_are_probed_at_once_and_nothing_that_runs_knows_them() {
+    let (mut bench, front) = ready(UdpKnobs::default(), &[BACKEND]);
+    let (good, bad) = ("10.0.0.2:53", "10.0.0.3:53");
+    bench.command(Command::Candidates(vec![candidate(7, &[good]), candidate(8, &[bad])]));
+    let probes = opened(&bench.pass(SOON));
+    assert_eq!(probes.len(), 2, "the first probes go out at once");
+    for probe in &probes {
+        let sent = sends(&bench.open(*probe))[0];
+        assert_eq!(bench.bytes(&sent), b"ping");
+    }
+    assert_eq!(told(&bench.arrive(probes[0], good, b"pong")), [(7, good.to_owned(), ProbeSaid::Right, Some(true))]);
+    let ops = bench.pass(Duration::from_millis(200) + SOON);
+    assert_eq!(told(&ops), [(8, bad.to_owned(), ProbeSaid::Late, None)], "one failure is no verdict yet");
+    // It is called as the cluster that runs is, and that one neither counts it nor sends there.
+    let stats = bench.stats();
+    assert_eq!((stats.clusters.len(), stats.clusters[0].backends.len()), (1, 1));
+    let remotes = |ops: &[Op]| -> Vec<Remote> {
+        let opens = ops.iter().filter_map(|op| match op {
+            Op::OpenDatagram { remote, .. } => Some(*remote),
+            _ => None,
+        });
+        opens.collect()
+    };
+    assert_eq!(remotes(&bench.arrive(front, CLIENT, b"question")), [Remote::Connected(addr(BACKEND))]);
+
+    // The one that is not asked for any more is left, the other goes on with its turn.
+    bench.command(Command::Candidates(vec![candidate(8, &[bad])]));
+    let again = opened(&bench.pass(Duration::from_millis(800)));
+    assert_eq!(again.len(), 1);
+    bench.events.push(Event::OpenFailed { socket: again[0], error: OpenError::Unreachable });
+    assert_eq!(told(&bench.step()), [(8, bad.to_owned(), ProbeSaid::Unreachable, Some(false))]);
+    bench.command(Command::Candidates(Vec::new()));
+    for _ in 0..4 {
+        assert!(opened(&bench.pass(Duration::from_secs(1))).is_empty(), "nobody is probed any more");
+    }
+}
+
+#[test]
+fn a_candidate_that_is_given_up_closes_its_probes_and_late_answers_do_nothing() {
+    let (mut bench, _) = ready(UdpKnobs::default(), &[BACKEND]);
+    bench.command(Command::Candidates(vec![candidate(7, &["10.0.0.2:53"])]));
+    let probe = opened(&bench.pass(SOON))[0];
+    bench.open(probe);
+    let ops = bench.command(Command::Candidates(Vec::new()));
+    assert!(ops.iter().any(|op| matches!(op, Op::Close { socket } if *socket == probe)), "{ops:?}");
+    assert!(told(&bench.arrive(probe, "10.0.0.2:53", b"pong")).is_empty());
+    assert!(told(&bench.pass(Duration::from_secs(5))).is_empty());
+    // One that comes with its worker written down is nobody's in the state.
+    bench.command(Command::Candidates(vec![candidate(9, &["10.0.0.2:53"])]));
+    let ops = bench.command(Command::Snapshot);
+    let state = ops.iter().find_map(|op| match op {
+        Op::Reply { reply: Reply::State(state), .. } => Some(format!("{state:?}")),
+        _ => None,
+    });
+    assert!(!state.expect("an answer").contains("10.0.0.2:53"));
+}
+
+#[test]
+fn what_comes_unproven_takes_nothing_until_it_has_risen() {
+    let document = document(UdpKnobs { requests: 1, responses: 1, ..UdpKnobs::default() }, &[]);
+    let mut bench = Bench::new(&document);
+    let front = front(&bench.out.ops);
+    bench.step();
+    let (proven, doubted) = ("10.0.0.1:53", "10.0.0.2:53");
+    let mut next = document.clone();
+    next.clusters.insert("c".into(), probed(&[proven, doubted]));
+    let shared = Shared { workers: 1, balance_seed: 9 };
+    let mut snapshot = Snapshot::compile(&next, Generation(2), shared, None);
+    snapshot.doubted = [("c".into(), [Name::new(doubted)].into())].into();
+    bench.command(Command::Publish(Arc::new(snapshot)));
+    let remotes = |ops: &[Op], wanted: &str| {
+        let opens =
+            |op: &&Op| matches!(op, Op::OpenDatagram { remote, .. } if *remote == Remote::Connected(addr(wanted)));
+        ops.iter().filter(opens).count()
+    };
+    for port in 0..8 {
+        let ops = bench.arrive(front, &format!("198.51.100.7:{}", 2000 + port), b"question");
+        assert_eq!((remotes(&ops, proven), remotes(&ops, doubted)), (1, 0));
+    }
+    // Two probes in a row bring it up, as any that was down.
+    let mut up = Vec::new();
+    for _ in 0..40 {
+        let ops = bench.pass(Duration::from_millis(100));
+        for op in &ops {
+            if let Op::OpenDatagram { socket, remote: Remote::Connected(at) } = *op {
+                bench.open(socket);
+                let ops = bench.arrive(socket, &at.to_string(), b"pong");
+                up.extend(ops.into_iter().filter_map(|op| match op {
+                    Op::Notice(Notice::Health(health)) => Some((health.backend.to_string(), health.up)),
+                    _ => None,
+                }));
+            }
+        }
+    }
+    assert_eq!(up, [(doubted.to_owned(), true)]);
+    let ports = 3000..3008;
+    let ops: Vec<Op> = ports.flat_map(|port| bench.arrive(front, &format!("198.51.100.7:{port}"), b"q")).collect();
+    assert!(remotes(&ops, doubted) > 0, "it takes its share");
 }

@@ -31,6 +31,8 @@ pub struct Profile {
     pub longest: usize,
     /// Changes of the configuration.
     pub changes: u32,
+    /// Whether what a change brings is probed before it is published.
+    pub candidates: bool,
     /// Snapshots, each of which is restored half of the time.
     pub snapshots: u32,
     /// What the network does.
@@ -100,6 +102,7 @@ impl Profile {
             datagrams: rng.u32(4..=30),
             longest: 1_400,
             changes: rng.u32(0..=12),
+            candidates: false,
             snapshots: if rng.u8(0..3) == 0 { rng.u32(1..=4) } else { 0 },
             network: NetworkFaults::default(),
             machine: MachineFaults {

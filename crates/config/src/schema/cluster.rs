@@ -12,8 +12,8 @@ use super::{At, Codec, ListOf, Maybe, Section, Shape, Sparse, Table, field, inde
 use crate::bounds::MAX_WEIGHT;
 use crate::diagnostics::Collector;
 use crate::model::{
-    Affinity, Backend, Balance, Cluster, Name, OnBackend, SendProxyProtocol, StreamProxyProtocol, TcpKnobs, UdpKnobs,
-    Upstream,
+    Affinity, Backend, Balance, Cluster, Name, OnBackend, Ready, SendProxyProtocol, StreamProxyProtocol, TcpKnobs,
+    UdpKnobs, Upstream,
 };
 use crate::tree::Value;
 
@@ -38,6 +38,10 @@ const SEND_PROXY_PROTOCOL: Words<SendProxyProtocol> = Words {
 };
 const ON_BACKEND: Words<OnBackend> =
     Words { of: &[("keep", OnBackend::Keep), ("move", OnBackend::Move), ("close", OnBackend::Close)], later: &[] };
+const READY: Words<Ready> = Words { of: &[("at_once", Ready::AtOnce), ("probed", Ready::Probed)], later: &[] };
+const ENOUGH: Whole<u32> = Whole { min: 0, max: 1_000_000, zero: Some("all") };
+/// A change must be answered before the admin API gives its request up.
+const LONGEST_READY: Duration = Duration::from_secs(20);
 const IDLE: Time = Time { min: Duration::from_millis(1), max: LONGEST };
 
 pub(super) const CLUSTER: Section<Cluster> = Section {
@@ -54,6 +58,12 @@ pub(super) const CLUSTER: Section<Cluster> = Section {
         field!(health: Maybe(Table(&HEALTH)), "how backends are found up or down; left out: all count as up"),
         field!(slow_start: Time { min: Duration::ZERO, max: LONGEST },
             "how long a backend that came up takes to reach its full weight; 0s: at once"),
+        field!(ready: Sparse(READY),
+            "when backends that a change brings are there: `at_once`, or `probed`: once their host names have addresses and the checks have passed on them; until then nothing of the change is published, and it is refused where they fail"),
+        field!(ready_within: Maybe(Time { min: Duration::from_millis(1), max: LONGEST_READY }),
+            "`ready = \"probed\"`: how long a change waits for that; left out: 10s"),
+        field!(ready_min: Sparse(ENOUGH),
+            "`ready = \"probed\"`: so many of the backends that a change brings have to pass; all where there are fewer"),
     ],
     later: &[],
     finish: independent,

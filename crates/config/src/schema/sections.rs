@@ -26,7 +26,7 @@ pub(super) const DOCUMENT: Section<Document> = Section {
     blank: Document::default,
     fields: &[
         field!(admin: Table(&ADMIN), "the operator's side doors"),
-        field!(workers: Table(&WORKERS), "the threads of the data plane; changing them needs a restart"),
+        field!(workers: Table(&WORKERS), "the threads of the data plane; changing `count` or `pin` needs a restart"),
         field!(access_log: Table(&ACCESS_LOG), "one record for each flow, connection and request"),
         field!(listeners: ByName(&LISTENER), "what listens, by name"),
         field!(routes: ByName(&ROUTE), "what refines a listener, by name"),
@@ -37,11 +37,15 @@ pub(super) const DOCUMENT: Section<Document> = Section {
     finish: independent,
 };
 
+const KEPT: Whole<u32> = Whole { min: 0, max: 65_536, zero: Some("nothing") };
+
 pub(super) const WORKERS: Section<Workers> = Section {
     blank: Workers::default,
     fields: &[
         field!(count: Count, "how many; `auto` is one per core"),
         field!(pin: Flag, "whether worker n is pinned to the n-th core this process may use"),
+        field!(traffic: Maybe(KEPT),
+            "how many requests, connections and flows each keeps of those that it routed last, for `kakei plan --traffic`; left out: 1024"),
     ],
     later: &[],
     finish: independent,

@@ -103,7 +103,7 @@ fn apart<T: Clone + PartialEq + std::fmt::Debug>(
 
 fn workers() -> impl Strategy<Value = Workers> {
     let count = prop_oneof![Just(WorkerCount::Auto), (1u16..=1_024).prop_map(WorkerCount::Fixed)];
-    (count, any::<bool>()).prop_map(|(count, pin)| Workers { count, pin })
+    (count, any::<bool>(), option::of(0u32..65_536)).prop_map(|(count, pin, traffic)| Workers { count, pin, traffic })
 }
 
 fn access_log() -> impl Strategy<Value = AccessLog> {
@@ -259,11 +259,28 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     let balance = select(vec![RoundRobin, Random, Least, P2c, Hrw, Maglev]);
     let header = select(vec![StreamProxyProtocol::Off, StreamProxyProtocol::V1, StreamProxyProtocol::V2]);
     let knobs = (knobs(), connection_knobs(), http::knobs(), header);
-    (balance, vec(backend(), 0..5), knobs, option::of(health()), time(0)).prop_map(
-        |(balance, mut backends, (udp, tcp, http, send_proxy_protocol), health, slow_start)| {
+    let ready = (any::<bool>(), option::of((1u64..20_000).prop_map(Duration::from_millis)), 0u32..9);
+    (balance, vec(backend(), 0..5), knobs, option::of(health()), (time(0), ready)).prop_map(
+        |(balance, mut backends, (udp, tcp, http, send_proxy_protocol), health, (slow_start, ready))| {
             let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
             backends.retain(|backend| names.insert(backend.name.clone()) && addresses.insert(backend.address.clone()));
-            Cluster { balance, backends, udp, tcp, http, send_proxy_protocol, health, slow_start, tls: None }
+            let (is_probed, ready_within, ready_min) = ready;
+            let is_checked = health.as_ref().is_some_and(Health::is_active);
+            let ready = if is_probed && is_checked { Ready::Probed } else { Ready::AtOnce };
+            Cluster {
+                balance,
+                backends,
+                udp,
+                tcp,
+                http,
+                send_proxy_protocol,
+                health,
+                slow_start,
+                tls: None,
+                ready,
+                ready_within,
+                ready_min,
+            }
         },
     )
 }

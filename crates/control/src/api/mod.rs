@@ -12,6 +12,7 @@ mod terms;
 mod certificates;
 mod changes;
 mod config;
+mod drains;
 mod events;
 mod health;
 mod objects;

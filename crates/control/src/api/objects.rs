@@ -316,6 +316,7 @@ fn backend_row(
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     listener: Option<Name>,
+    route: Option<Name>,
     cluster: Option<Name>,
     backend: Option<Name>,
     client: Option<IpAddr>,
@@ -325,8 +326,8 @@ pub(super) struct ListQuery {
 impl From<ListQuery> for Filter {
     fn from(asked: ListQuery) -> Self {
         let limit = asked.limit.unwrap_or(1000).min(PER_LISTING);
-        let ListQuery { listener, cluster, backend, client, .. } = asked;
-        Filter { listener, cluster, backend, client, limit }
+        let ListQuery { listener, route, cluster, backend, client, .. } = asked;
+        Filter { listener, route, cluster, backend, client, limit }
     }
 }
 

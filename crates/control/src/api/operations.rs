@@ -6,7 +6,7 @@ use axum::routing::{self, MethodRouter};
 use kakei_config::Document;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::{certificates, changes, config, events, health, objects, openapi, terms};
+use super::{certificates, changes, config, drains, events, health, objects, openapi, terms};
 use crate::access::Role;
 use crate::edit::{Edit, NewBackend};
 use crate::events::Event;
@@ -215,6 +215,15 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         on: on!(GET objects::connections),
         query: Some(asks::<objects::ListQuery>),
         gives: &[Content::Json(of::<Vec<kakei_proxy::seam::ConnectionView>>)],
+        ..LOOK
+    },
+    Operation {
+        path: "/v1/drains/{kind}/{name}",
+        name: "drain",
+        summary: "Who still holds a listener, a route, a cluster or a backend (with its `cluster`), since when, until when, and what was cut of it.",
+        on: on!(GET drains::report),
+        query: Some(asks::<drains::DrainQuery>),
+        gives: &[Content::Json(of::<crate::drains::Report>)],
         ..LOOK
     },
     Operation {

@@ -91,6 +91,7 @@ impl From<Refusal> for Problem {
         let mut problem = Problem::new(status, refusal.word(), refusal.to_string());
         match refusal {
             Refusal::Invalid(diagnostics) => problem.document.errors = Some(diagnostics),
+            Refusal::NotReady { errors, .. } => problem.document.errors = Some(errors),
             Refusal::NeedsRestart(keys) => problem.document.keys = Some(keys),
             Refusal::Mismatch { running, .. } => problem.document.generation = Some(running),
             _ => {}

@@ -14,6 +14,7 @@ use super::guard::{self, Attempt};
 use super::problem::Problem;
 use crate::access::{Peer, Role};
 use crate::handle::{Asked, Change, Confirm, What};
+use crate::traffic::LOOKED_AT;
 
 /// The longest reason that is written down, in bytes.
 const MESSAGE: usize = 1024;
@@ -28,6 +29,7 @@ pub(super) struct Terms {
     expected: Option<Vec<Generation>>,
     dry_run: bool,
     confirm: Option<Confirm>,
+    traffic: Option<usize>,
 }
 
 /// What the query of a change may say.
@@ -46,6 +48,8 @@ pub(super) struct TermsQuery {
     /// With `confirm_within`: it is taken back sooner when more than so many of a hundred checked backends are down.
     #[schemars(range(max = 100))]
     guard_unhealthy: Option<u8>,
+    /// How many requests, connections and flows are to be tried.
+    traffic: Option<usize>,
 }
 
 /// What the query of a confirmation may say.
@@ -92,6 +96,16 @@ impl TermsQuery {
         Ok(Some(Confirm { within: within.ok_or_else(wrong)?, errors, unhealthy }))
     }
 
+    fn traffic(&self) -> Result<Option<usize>, Problem> {
+        match self.traffic {
+            Some(_) if !self.dry_run()? => Err(Problem::bad_request("traffic is tried on a plan: it needs dry_run")),
+            Some(limit) if limit == 0 || limit > LOOKED_AT => {
+                Err(Problem::bad_request(format!("traffic is a number from 1 to {LOOKED_AT}")))
+            }
+            traffic => Ok(traffic),
+        }
+    }
+
     fn message(self) -> Result<Option<String>, Problem> {
         match self.message {
             Some(text) if !is_message(&text) => {
@@ -111,16 +125,16 @@ impl<S: Sync> FromRequestParts<S> for Terms {
         let known = parts.extensions.get::<Peer>().cloned().zip(parts.extensions.get::<Arc<Attempt>>().cloned());
         let (peer, attempt) =
             known.ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "forbidden", "nobody said who asks"))?;
-        let (dry_run, confirm) = (query.dry_run()?, query.confirm()?);
+        let (dry_run, confirm, traffic) = (query.dry_run()?, query.confirm()?, query.traffic()?);
         let asked = Asked { message: query.message()?, ..guard::asked(&peer, parts.method.as_str(), &parts.uri) };
-        Ok(Terms { asked, peer, attempt, expected: if_match(&parts.headers)?, dry_run, confirm })
+        Ok(Terms { asked, peer, attempt, expected: if_match(&parts.headers)?, dry_run, confirm, traffic })
     }
 }
 
 impl Terms {
     /// Who asks, and why, of what is no change.
     pub(super) fn only_asked(self) -> Result<Asked, Problem> {
-        if self.expected.is_some() || self.dry_run || self.confirm.is_some() {
+        if self.expected.is_some() || self.dry_run || self.confirm.is_some() || self.traffic.is_some() {
             return Err(Problem::bad_request("a confirmation takes a message, and no other terms of a change"));
         }
         self.hand_over()?;
@@ -131,8 +145,8 @@ impl Terms {
     /// request began.
     pub(super) fn change(self, what: What) -> Result<Change, Problem> {
         self.hand_over()?;
-        let Terms { asked, expected, dry_run, confirm, .. } = self;
-        Ok(Change { what, asked, expected, dry_run, confirm })
+        let Terms { asked, expected, dry_run, confirm, traffic, .. } = self;
+        Ok(Change { what, asked, expected, dry_run, confirm, traffic })
     }
 
     fn hand_over(&self) -> Result<(), Problem> {

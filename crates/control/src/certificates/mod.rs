@@ -113,7 +113,7 @@ impl Others {
             }
             Err(message) => {
                 let help = ca.is_none().then(|| "say in `ca` who may vouch for backends".to_owned());
-                self.faults.push(Fault { section, name: name.clone(), key, message, help });
+                self.faults.push(Fault { section, name: name.clone(), key, item: None, message, help });
             }
         }
     }
@@ -132,7 +132,9 @@ impl Others {
                 }
                 self.revoked.insert(named.clone(), read);
             }
-            Err(message) => self.faults.push(Fault { section, name: name.clone(), key, message, help: None }),
+            Err(message) => {
+                self.faults.push(Fault { section, name: name.clone(), key, item: None, message, help: None })
+            }
         }
     }
 }
@@ -357,8 +359,14 @@ impl Certificates {
         if let Some(before) = before.filter(|_| is_known) {
             return Ok((stamps, Arc::clone(before)));
         }
-        let fault =
-            |key, message: String| Fault { section: "certificates", name: name.clone(), key, message, help: None };
+        let fault = |key, message: String| Fault {
+            section: "certificates",
+            name: name.clone(),
+            key,
+            item: None,
+            message,
+            help: None,
+        };
         let chain = pem::read(&spec.chain).map_err(|message| fault("chain", message))?;
         let key = pem::read(&spec.key).map_err(|message| fault("key", message))?;
         let provider = self.materials.provider.as_deref();

@@ -28,6 +28,7 @@ pub(super) fn certificate(
         section: "certificates",
         name: name.clone(),
         key,
+        item: None,
         message: message.to_owned(),
         help,
     };
@@ -105,7 +106,14 @@ pub(super) fn out_of_time(certificate: &Certificate, now: i64) -> Option<Fault> 
     } else {
         return None;
     };
-    Some(Fault { section: "certificates", name: certificate.name.clone(), key: "chain", message, help: None })
+    Some(Fault {
+        section: "certificates",
+        name: certificate.name.clone(),
+        key: "chain",
+        item: None,
+        message,
+        help: None,
+    })
 }
 
 type Wrong = (&'static str, String, Option<String>);

@@ -2,15 +2,17 @@
 //! its queue, one at a time. It waits for workers only with a bound, and never on the data path.
 
 mod ask;
+mod cuts;
 mod drift;
 mod expiry;
 mod machine;
 mod pending;
+mod prepare;
 mod publish;
 mod start;
 mod touches;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +33,7 @@ use crate::audit::{Came, Record};
 use crate::certificates::Certificates;
 use crate::doors::Doors;
 use crate::events::{Events, What};
-use crate::handle::{Counters, Request};
+use crate::handle::{Asked, Counters, Request};
 use crate::metrics::Process;
 use crate::names::Names;
 use crate::refusal::Refusal;
@@ -79,6 +81,17 @@ struct Owner<S: System> {
     doors: Doors,
     drain: Option<Drain>,
     counts: Counts,
+    /// Changes that wait for the backends that they bring.
+    preparing: Vec<prepare::Preparing>,
+    /// Something was heard that they may wait for.
+    news: bool,
+    /// How many clusters were probed for them so far, and whether worker 0 knows the newest.
+    candidates: u64,
+    candidates_told: bool,
+    /// What was cut and is still to be told.
+    untold: cuts::Untold,
+    /// Backends that begin as down with what is published next.
+    doubted: BTreeMap<Name, BTreeSet<Name>>,
 }
 
 /// A drain that goes on.
@@ -114,8 +127,17 @@ impl<S: System> Owner<S> {
                     self.rotate_tickets();
                     ControlFlow::Continue(())
                 }
+                () = cuts::due(&self.untold) => {
+                    self.tell_cuts();
+                    ControlFlow::Continue(())
+                }
+                () = prepare::due(&self.preparing, self.news) => {
+                    self.look_at_preparing().await;
+                    ControlFlow::Continue(())
+                }
                 () = self.names.changed() => {
                     self.readdress();
+                    self.news = true;
                     ControlFlow::Continue(())
                 }
                 event = self.engine.event() => {
@@ -136,15 +158,7 @@ impl<S: System> Owner<S> {
     async fn serve(&mut self, request: Request) -> ControlFlow<Option<oneshot::Sender<()>>> {
         // A client that no longer waits for its answer is no reason not to have done the work: sends may fail.
         match request {
-            Request::Change(change, reply) => {
-                let asked = change.asked.clone();
-                let outcome = self.carry_out(change).await;
-                if let Err(refusal) = &outcome {
-                    self.counts.refused += 1;
-                    self.events.say(What::Refused { asked: asked.to_string(), reason: refusal.to_string() });
-                }
-                let _ = reply.send(outcome);
-            }
+            Request::Change(change, reply) => self.take(change, reply, prepare::Proven::default()).await,
             Request::Confirm(generation, asked, reply) => {
                 let record = Record::of(&asked, self.view.generation());
                 let outcome = self.confirm(generation);
@@ -174,6 +188,11 @@ impl<S: System> Owner<S> {
             Request::Stop(reply) => return ControlFlow::Break(Some(reply)),
         }
         ControlFlow::Continue(())
+    }
+
+    fn note_refusal(&mut self, asked: &Asked, refusal: &Refusal) {
+        self.counts.refused += 1;
+        self.events.say(What::Refused { asked: asked.to_string(), reason: refusal.to_string() });
     }
 
     /// What the engine tells unasked, and late answers, which nobody waits for.
@@ -230,6 +249,8 @@ impl<S: System> Owner<S> {
                 let for_ms = u64::try_from(for_.as_millis()).unwrap_or(u64::MAX);
                 self.events.say(What::Ejected { cluster, backend, worker, for_ms });
             }
+            Notice::Cut(cut) => self.on_cut(cut),
+            Notice::Probed(probed) => self.on_probed(probed),
             Notice::Drained => self.on_drained(worker),
         }
     }
@@ -237,6 +258,9 @@ impl<S: System> Owner<S> {
     /// A fresh worker knows nothing of its backends' health; a draining process wants no new flow from it.
     fn brief(&mut self, worker: u16) {
         self.tell_health(worker);
+        if worker == 0 && !self.preparing.is_empty() {
+            self.tell_candidates();
+        }
         if self.drain.is_some() {
             self.tell(worker, Command::Drain { within: None });
         }
@@ -348,6 +372,7 @@ impl<S: System> Owner<S> {
             self.tell(worker, Command::Drain { within });
         }
         self.view.draining = true;
+        self.news = true;
         self.show();
     }
 
@@ -368,7 +393,8 @@ impl<S: System> Owner<S> {
         self.watchers.send_replace(Arc::new(self.view.clone()));
     }
 
-    async fn finish(self, told: Option<oneshot::Sender<()>>) {
+    async fn finish(mut self, told: Option<oneshot::Sender<()>>) {
+        self.tell_cuts();
         self.engine.stop();
         self.log.finish();
         info!("stopped");

@@ -156,7 +156,7 @@ impl<S: System> Owner<S> {
         warn!("generation {} is taken back: {why}", generation.0);
         let mut change = Change::new(What::TakenBack(Arc::clone(&pending.before)), "rollback");
         change.asked.message = Some(format!("generation {} is taken back: {why}", generation.0));
-        match self.carry_out(change).await {
+        match self.change(change).await {
             Ok(_) | Err(Refusal::Unacknowledged { .. }) => {}
             // Nothing changes any more in this process. It stands in the state that the time is over: the next start sees it.
             Err(Refusal::Draining) => warn!("generation {} can't be taken back while the proxy drains", generation.0),

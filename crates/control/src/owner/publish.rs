@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kakei_config::{Admin, Checked, Diagnostics, Document, Kind, Name};
-use kakei_proxy::seam::BindKey;
+use kakei_proxy::seam::{BindKey, Command, Reply};
 use kakei_proxy::snapshot::{Generation, Snapshot};
 use tracing::error;
 
-use super::{Owner, joined};
+use super::prepare::Proven;
+use super::{ANSWER_TIME, Owner, joined};
 use crate::access_log::Target;
 use crate::audit::{Came, Record};
 use crate::certificates::{Certificates, Loaded, Purpose};
@@ -20,6 +21,7 @@ use crate::handle::{Change, Outcome, What};
 use crate::history::{self, Entry};
 use crate::refusal::Refusal;
 use crate::system::{System, Workers};
+use crate::traffic::{self, Traffic};
 
 /// Time in which every worker must have gone over to a new generation.
 const PUBLISH_TIME: Duration = Duration::from_secs(10);
@@ -30,54 +32,105 @@ pub(super) struct Keep<'a> {
     pub(super) changes: &'a [kakei_config::Change],
 }
 
+/// A change that was judged against what runs.
+pub(super) struct Planned {
+    checked: Checked,
+    diff: Vec<kakei_config::Change>,
+    pub(super) certificates: Certificates,
+    outcome: Outcome,
+    is_whole: bool,
+}
+
+impl Planned {
+    /// What is to run.
+    pub(super) fn document(&self) -> &Document {
+        self.checked.document()
+    }
+
+    /// Whether it is what runs already.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.outcome.changes.is_empty()
+    }
+}
+
 impl<S: System> Owner<S> {
-    /// A change, whatever comes of it, with its audit line. One that is only asked about changes nothing, and has none.
-    pub(super) async fn carry_out(&mut self, change: Change) -> Result<Outcome, Refusal> {
-        let record = (!change.dry_run).then(|| Record::of(&change.asked, self.view.generation()));
-        let outcome = self.change(change).await;
+    /// Carry a change out, whatever it brings, and write down what came of it.
+    pub(super) async fn change(&mut self, change: Change) -> Result<Outcome, Refusal> {
+        let record = self.record(&change);
+        let outcome = match self.plan(&change) {
+            Ok(planned) => self.carry_out(change, planned, &Proven::default()).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.write_down(record, &outcome);
+        outcome
+    }
+
+    /// The audit line of a change, before anything came of it. One that is only asked about changes nothing, and has none.
+    pub(super) fn record(&self, change: &Change) -> Option<Record> {
+        (!change.dry_run).then(|| Record::of(&change.asked, self.view.generation()))
+    }
+
+    /// Write down what came of a change.
+    pub(super) fn write_down(&self, record: Option<Record>, outcome: &Result<Outcome, Refusal>) {
         let generation = self.view.generation();
-        let line = record.map(|record| match &outcome {
+        let line = record.map(|record| match outcome {
             Ok(done) if done.applied => record.done(Came::Applied, generation, done.changes.clone()),
             Ok(_) => record,
             Err(refusal @ Refusal::Unacknowledged { .. }) => {
                 let published = record.done(Came::Unacknowledged, generation, Vec::new());
                 Record { reason: Some(refusal.to_string()), ..published }
             }
+            Err(Refusal::Abandoned) => Record { outcome: Came::Abandoned, ..record },
             Err(refusal) => record.refused(refusal),
         });
         line.into_iter().for_each(|line| self.doors.audit.write(&line));
-        outcome
     }
 
-    async fn change(&mut self, change: Change) -> Result<Outcome, Refusal> {
+    /// What a change is against what runs, if it may be at all.
+    pub(super) fn plan(&mut self, change: &Change) -> Result<Planned, Refusal> {
         let running = self.view.generation();
         if let Some(expected) = change.expected.as_ref().filter(|expected| !expected.contains(&running)) {
             let expected = joined(expected.iter().map(|generation| generation.0));
             return Err(Refusal::Mismatch { running: running.0, expected });
         }
-        self.mind_pending(&change)?;
+        self.mind_pending(change)?;
         let is_whole = matches!(change.what, What::Document(_));
         let edited: Option<BTreeSet<(Kind, Name)>> = match &change.what {
             What::Edits(edits) => Some(edits.iter().map(Edit::object).collect()),
             _ => None,
         };
-        let checked = self.meant(change.what)?;
-        let document = checked.document().clone();
-        let fixed = needs_restart(&self.view.document, &document);
+        let checked = self.meant(change.what.clone())?;
+        let document = checked.document();
+        let fixed = needs_restart(&self.view.document, document);
         if !fixed.is_empty() {
             return Err(Refusal::NeedsRestart(fixed));
         }
-        let diff = kakei_config::diff(&self.view.document, &document);
-        let loaded = self.load(&document, edited.as_ref().map_or(Purpose::Change, Purpose::Edits))?;
+        let diff = kakei_config::diff(&self.view.document, document);
+        let loaded = self.load(document, edited.as_ref().map_or(Purpose::Change, Purpose::Edits))?;
         let mut outcome = Outcome { generation: running, applied: false, ..Outcome::default() };
         outcome.changes = diff.iter().flat_map(kakei_config::Change::lines).collect();
         outcome.changes.extend(loaded.renewed);
         outcome.warnings = loaded.warnings;
         outcome.drift = if is_whole { self.drift(&diff) } else { Vec::new() };
+        Ok(Planned { checked, diff, certificates: loaded.certificates, outcome, is_whole })
+    }
+
+    /// Publish what was planned just now, or only say it.
+    pub(super) async fn carry_out(
+        &mut self,
+        change: Change,
+        planned: Planned,
+        proven: &Proven,
+    ) -> Result<Outcome, Refusal> {
+        let is_nothing = planned.is_nothing();
+        let Planned { checked, diff, certificates, mut outcome, is_whole } = planned;
         if change.dry_run {
-            outcome.touches = self.touches(&diff, &document).await;
+            outcome.touches = self.touches(&diff, checked.document()).await;
+            if let Some(limit) = change.traffic {
+                outcome.traffic = Some(self.traffic(checked.document(), &certificates, limit).await?);
+            }
         }
-        if change.dry_run || outcome.changes.is_empty() {
+        if change.dry_run || is_nothing {
             return Ok(outcome);
         }
         if self.drain.is_some() {
@@ -88,7 +141,10 @@ impl<S: System> Owner<S> {
         let entry = change.asked.entry(outcome.generation, changes.clone(), change.confirm, self.system.now());
         let before = Arc::clone(&self.view.document);
         let keep = Keep { entry: &entry, changes: &diff };
-        self.publish(checked, outcome.generation, loaded.certificates, Some(keep))?;
+        self.doubted = proven.doubted();
+        let published = self.publish(checked, outcome.generation, certificates, Some(keep));
+        self.doubted.clear();
+        published?;
         self.await_confirmation(&entry, change.confirm, before).await;
         outcome.confirm_by = entry.confirm_by;
         let asked = change.asked.to_string();
@@ -99,6 +155,30 @@ impl<S: System> Owner<S> {
             outcome.warnings.extend(self.apply_whole());
         }
         Ok(outcome)
+    }
+
+    /// What a document would do to traffic as it was seen lately.
+    async fn traffic(
+        &mut self,
+        document: &Document,
+        certificates: &Certificates,
+        limit: usize,
+    ) -> Result<Traffic, Refusal> {
+        let limit = limit.min(traffic::LOOKED_AT);
+        let replies = self.ask_all(&Command::Traffic(limit), ANSWER_TIME).await;
+        if replies.is_empty() {
+            return Err(Refusal::Timeout);
+        }
+        let seen = replies.into_values().filter_map(|reply| match reply {
+            Reply::Traffic(seen) => Some(seen),
+            _ => None,
+        });
+        let seen = seen.flatten().collect();
+        let running = &self.view.snapshot;
+        let resolved = self.resolved.next(document, self.names.known());
+        let (generation, materials) = (running.generation, certificates.materials());
+        let planned = Snapshot::compile_with(resolved.document(), generation, running.shared, Some(running), materials);
+        Ok(traffic::compare(running, &planned, seen, limit))
     }
 
     /// The document that a change means, checked.
@@ -143,7 +223,8 @@ impl<S: System> Owner<S> {
         let document = Arc::new(checked.document().clone());
         let resolved = self.resolved.next(&document, self.names.known());
         let materials = certificates.materials();
-        let snapshot = Snapshot::compile_with(resolved.document(), generation, old.shared, Some(&old), materials);
+        let mut snapshot = Snapshot::compile_with(resolved.document(), generation, old.shared, Some(&old), materials);
+        snapshot.doubted.clone_from(&self.doubted);
         let snapshot = Arc::new(snapshot);
         let opened = self.doors.open(&document.admin, &certificates)?;
         let binds: Vec<BindKey> = snapshot.binds().collect();
@@ -165,11 +246,12 @@ impl<S: System> Owner<S> {
         self.view.api = self.doors.local();
         self.turned = old.clusters.differences(&snapshot.clusters).map(|(name, ..)| name.clone()).collect();
         self.view.health.retain(&snapshot, &self.turned);
+        self.view.health.doubt(&snapshot, &self.doubted);
         self.view.snapshot = snapshot;
         self.view.document = document;
         self.view.resolved = Arc::new(resolved.document().clone());
         if !resolved.has_hosts_of(&self.resolved) {
-            self.names.want(self.view.document.hosts());
+            self.want_hosts();
         }
         self.resolved = resolved;
         self.checked = checked;
@@ -200,6 +282,11 @@ impl<S: System> Owner<S> {
 
     /// Host names stand for other addresses: the same generation, with other backends.
     pub(super) fn readdress(&mut self) {
+        let resolved = self.resolved.next(&self.view.document, self.names.known());
+        if resolved.document() == self.resolved.document() {
+            // It is about a change that waits.
+            return;
+        }
         if let Err(refusal) = self.republish(self.certificates.clone()) {
             error!("backends' new addresses could not be published: {refusal}");
         }

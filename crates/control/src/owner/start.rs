@@ -1,5 +1,6 @@
 //! Bringing the control thread up: engine, side doors, first generation; all of it or an error. Holds no state after.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use kakei_runtime::engine::EngineConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use super::cuts::Untold;
 use super::publish::{Keep, inherit};
 use super::{Counts, Owner, expiry};
 use crate::access_log::LogWriter;
@@ -201,6 +203,12 @@ pub(super) fn begin<S: System>(options: Options, mut system: S) -> Result<(Owner
         drain: None,
         counts: Counts::default(),
         system,
+        preparing: Vec::new(),
+        news: false,
+        candidates: 0,
+        candidates_told: true,
+        untold: Untold::default(),
+        doubted: BTreeMap::new(),
     };
     Ok((owner, first))
 }

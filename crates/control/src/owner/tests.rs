@@ -1,7 +1,8 @@
 //! Transactions with workers that misbehave: real engine, real threads, workers that panic or don't answer when told.
 //! Sends no datagram.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kakei_proxy::seam::{Event, Inbox, Instant, Outbox};
 use kakei_proxy::worker::{Role, Worker};
@@ -9,6 +10,7 @@ use kakei_runtime::step::Step;
 
 use super::start::begin;
 use super::*;
+use crate::edit::Edit;
 use crate::handle::{Change, Handle};
 use crate::system::Real;
 
@@ -25,6 +27,8 @@ struct Plan {
     seen: AtomicU64,
     /// At which of them it panics; 0: never.
     panics_at: u64,
+    /// Whether worker 0 panics when it is to probe what a change brings, once.
+    panics_at_candidates: AtomicBool,
 }
 
 impl Step for Fragile {
@@ -33,6 +37,13 @@ impl Step for Fragile {
         if self.index == 1 && inbox.events.iter().any(|event| publishes(&event)) {
             let seen = self.plan.seen.fetch_add(1, Ordering::SeqCst) + 1;
             assert_ne!(seen, self.plan.panics_at, "as planned");
+        }
+        let probes = |event: &Event| match event {
+            Event::Command { command: Command::Candidates(candidates), .. } => !candidates.is_empty(),
+            _ => false,
+        };
+        if inbox.events.iter().any(probes) {
+            assert!(!self.plan.panics_at_candidates.swap(false, Ordering::SeqCst), "as planned");
         }
         self.worker.step(now, inbox, out)
     }
@@ -48,7 +59,11 @@ fn document(backend: &str) -> kakei_config::Document {
 
 /// Start with such workers, and let `scene` ask for what it likes.
 fn play<T>(panics_at: u64, scene: impl AsyncFnOnce(Handle) -> T) -> T {
-    let plan = Arc::new(Plan { panics_at, ..Plan::default() });
+    play_by(Plan { panics_at, ..Plan::default() }, scene)
+}
+
+fn play_by<T>(plan: Plan, scene: impl AsyncFnOnce(Handle) -> T) -> T {
+    let plan = Arc::new(plan);
     let make = move |role: Role| Fragile { worker: Worker::new(role), index: role.index, plan: Arc::clone(&plan) };
     let options = Options { document: document("127.0.0.1:9"), origin: "start", seed: 1, last: false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -100,5 +115,58 @@ fn changes_are_numbered_and_refused_ones_leave_no_trace() {
         let done = handle.change(Change::to(document("127.0.0.1:10"), "test")).await.unwrap();
         assert_eq!(done.generation, Generation(2));
         assert_eq!(handle.view().history.entries().count(), 2);
+    });
+}
+
+#[test]
+fn a_probing_worker_that_is_lost_has_a_successor_that_probes() {
+    let plan = Plan { panics_at_candidates: AtomicBool::new(true), ..Plan::default() };
+    play_by(plan, async |handle| {
+        let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+        let value = serde_json::json!({
+            "backends": [backend.local_addr().unwrap().to_string()], "ready": "probed",
+            "health": {"tcp": {}, "interval": "100ms", "timeout": "50ms"},
+        });
+        let add = Edit::Add { kind: kakei_config::Kind::Cluster, name: "new".into(), value };
+        let outcome = handle.change(Change::edit(add, "test")).await.unwrap();
+        assert_eq!((outcome.generation, outcome.applied), (Generation(2), true));
+        let counters = handle.counters().await.unwrap();
+        let panics = counters.process.values.iter().find(|(metric, _)| metric.name == "kakei_worker_panics");
+        assert_eq!(panics.map(|&(_, count)| count), Some(1));
+    });
+}
+
+#[test]
+fn no_more_wait_than_may_and_who_stops_waiting_makes_room() {
+    play(0, async |handle| {
+        // Nobody listens there, and the checks have patience.
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let add = |name: &str| {
+            let value = serde_json::json!({
+                "backends": [dead], "ready": "probed", "ready_within": "20s",
+                "health": {"tcp": {}, "interval": "100ms", "timeout": "50ms", "fall": 1000},
+            });
+            Change::edit(Edit::Add { kind: kakei_config::Kind::Cluster, name: name.into(), value }, "test")
+        };
+        let waiting: Vec<_> = (0..16)
+            .map(|number| {
+                let (handle, change) = (handle.clone(), add(&format!("c{number}")));
+                tokio::spawn(async move { handle.change(change).await })
+            })
+            .collect();
+        let begun = |event: &Arc<crate::events::Event>| matches!(event.what, What::Preparing { .. });
+        let all_wait = async {
+            while handle.events().after(0).iter().filter(|event| begun(event)).count() < 16 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), all_wait).await.expect("all of them wait");
+        let one_more = handle.change(add("more")).await;
+        assert!(matches!(one_more, Err(Refusal::Busy(_))), "{one_more:?}");
+        assert_eq!(handle.view().generation(), Generation(1), "nobody's is published");
+        waiting.iter().for_each(|waits| waits.abort());
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let again = tokio::time::timeout(Duration::from_millis(300), handle.change(add("more"))).await;
+        assert!(again.is_err(), "there is room to wait again: {again:?}");
     });
 }

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use kakei_config::{Backend, Change as Difference, Cluster, Document, Kind, Name, OnBackend, OnChange};
+use kakei_config::{Backend, Change as Difference, Cluster, Document, Kind, Name};
 use kakei_proxy::limits::PER_LISTING;
 use kakei_proxy::seam::{ConnectionView, Filter};
 use kakei_proxy::stats::{BackendMetric, ListenerMetric};
 
 use super::Owner;
+use crate::drains::{on_backend, on_change};
 use crate::sums::Sums;
 use crate::system::System;
 
@@ -70,7 +71,7 @@ fn of_listener(running: &Document, next: &Document, name: &Name, sums: &Sums) ->
 
 fn of_route(running: &Document, name: &Name, by_route: &ByRoute) -> Vec<String> {
     let (Some(route), Some(&live)) = (running.routes.get(name), by_route.get(name)) else { return Vec::new() };
-    lines(&format!("route {name}: "), [(live, "connection", policy(route.on_change))])
+    lines(&format!("route {name}: "), [(live, "connection", on_change(route.on_change))])
 }
 
 /// Of a cluster, what lives on backends that go: removed, or at another address.
@@ -96,22 +97,10 @@ fn of_backend(cluster: &Cluster, (name, backend): (&Name, &Name), sums: &Sums) -
         flows += counted.values[BackendMetric::FlowsLive];
         connections += counted.values[BackendMetric::ConnectionsLive] + counted.values[BackendMetric::RequestsLive];
     }
-    let of_flows = match cluster.udp.on_backend_removed {
-        OnBackend::Keep => "stays with it",
-        OnBackend::Move => "moves to another backend",
-        OnBackend::Close => "is closed",
-    };
+    let of_flows = on_backend(cluster.udp.on_backend_removed);
     let subject = format!("cluster {name}: backend {backend}: ");
-    let of_connections = policy(cluster.tcp.on_backend_removed);
+    let of_connections = on_change(cluster.tcp.on_backend_removed);
     lines(&subject, [(flows, "flow", of_flows.to_owned()), (connections, "connection or request", of_connections)])
-}
-
-fn policy(policy: OnChange) -> String {
-    match policy {
-        OnChange::Keep => "goes on".to_owned(),
-        OnChange::Drain(time) => format!("may go on for {time:?}"),
-        OnChange::Close => "is closed".to_owned(),
-    }
 }
 
 /// What lives, and what becomes of each.

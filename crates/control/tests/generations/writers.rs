@@ -96,7 +96,7 @@ impl Run {
         let number = model.ask(wish.clone(), confirm.map(|confirm| confirm.within.as_millis() as u64), self.now());
         let asked = Asked { origin: "api", message: Some(format!("wish {number}")), ..Asked::default() };
         let generations = expected.clone().map(|expected| expected.into_iter().map(Generation).collect());
-        let change = Change { what, asked, expected: generations, dry_run, confirm };
+        let change = Change { what, asked, expected: generations, dry_run, confirm, traffic: None };
         let (world, mut under_way) = (self.world.borrow(), self.under_way.borrow_mut());
         // What is seen of generations is behind what runs while one is being published.
         let is_alone = under_way.0 == 0 && seen == model.newest();

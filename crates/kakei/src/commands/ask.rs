@@ -70,7 +70,7 @@ const CERTIFICATES: &[Column] = &[
     ("ISSUER", "issuer"),
     ("LISTENERS", "listeners"),
 ];
-pub(super) const FLOWS: &[Column] = &[
+const FLOWS: &[Column] = &[
     ("LISTENER", "listener"),
     ("CLIENT", "client"),
     ("LOCAL", "local"),
@@ -82,7 +82,7 @@ pub(super) const FLOWS: &[Column] = &[
     ("AGE_MS", "age_ms"),
     ("EXPIRES_MS", "expires_in_ms"),
 ];
-pub(super) const CONNECTIONS: &[Column] = &[
+const CONNECTIONS: &[Column] = &[
     ("LISTENER", "listener"),
     ("CLIENT", "client"),
     ("SNI", "sni"),
@@ -147,6 +147,7 @@ fn list_query(filter: &Filter) -> String {
     let client = filter.client.map(|client| client.to_string());
     let pairs = [
         ("listener", &filter.listener),
+        ("route", &filter.route),
         ("cluster", &filter.cluster),
         ("backend", &filter.backend),
         ("client", &client),

@@ -9,16 +9,19 @@ use serde_json::{Map, Value, json};
 
 use super::document::Source;
 use crate::cli::{
-    Apply, Ask, BackendCommand, BackendVerb, Confirm, Diff, FileCommand, Format, ObjectCommand, ObjectVerb, Rollback,
+    Apply, Ask, BackendCommand, BackendVerb, Confirm, Diff, Format, Held, ObjectCommand, ObjectVerb, Plan, Rollback,
     Terms,
 };
 use crate::client::{Client, Request, escape};
 use crate::say::{self, Failure};
-use crate::table;
 
-pub(super) fn plan(file: &FileCommand) -> Result<(), Failure> {
+/// Those that hold a backend and are listed.
+const HOLDERS: usize = 100;
+
+pub(super) fn plan(file: &Plan) -> Result<(), Failure> {
     let source = Source::read(&file.file)?;
-    let mut request = put(&source, "/v1/config?dry_run=1".to_owned())?;
+    let traffic = file.traffic.map_or_else(String::new, |limit| format!("&traffic={limit}"));
+    let mut request = put(&source, format!("/v1/config?dry_run=1{traffic}"))?;
     request.if_match = file.if_generation;
     send(&file.ask, &request)
 }
@@ -129,45 +132,10 @@ fn take_out(value: &mut Value, path: &str) {
     }
 }
 
-/// Who still holds a backend: how many, and the first of them.
-fn holders(ask: &Ask, cluster: &str, backend: &str) -> Result<(), Failure> {
-    let client = Client::of(&ask.door)?;
-    let rows = client.get("/v1/backends".to_owned())?;
-    let is_it = |row: &&Value| row["cluster"] == *cluster && row["name"] == *backend;
-    let found: Vec<&Value> = rows.as_array().into_iter().flatten().filter(is_it).collect();
-    if found.is_empty() {
-        return Err(Failure::refused(format!(
-            "cluster {cluster:?} has no backend {backend:?}, and nothing lives on one"
-        )));
-    }
-    let asked = format!("?cluster={}&backend={}", escape(cluster), escape(backend));
-    let flows = client.get(format!("/v1/flows{asked}"))?;
-    let connections = client.get(format!("/v1/connections{asked}"))?;
-    if ask.output.output == Format::Json {
-        let whole = json!({"backend": found, "flows": flows, "connections": connections});
-        say::out(&format!("{whole}\n"));
-        return Ok(());
-    }
-    let sum = |key: &str| found.iter().filter_map(|row| row[key].as_u64()).sum::<u64>();
-    let states: Vec<&str> = found.iter().filter_map(|row| row["state"].as_str()).collect();
-    let (live_flows, live) = (sum("flows_live"), sum("connections_live"));
-    say::out(&format!(
-        "{backend} of {cluster} is {}: {live_flows} flows and {live} connections live on it\n",
-        states.join(", ")
-    ));
-    for (columns, rows) in [(super::ask::FLOWS, &flows), (super::ask::CONNECTIONS, &connections)] {
-        if let Some(rows) = rows.as_array().filter(|rows| !rows.is_empty()) {
-            let mut rows = rows.clone();
-            rows.sort_by_key(|row| std::cmp::Reverse(row["age_ms"].as_u64()));
-            say::out(&format!("\n{}", table::render(columns, &rows)));
-        }
-    }
-    Ok(())
-}
-
 pub(super) fn backend(command: &BackendCommand) -> Result<(), Failure> {
     if let BackendVerb::Drain { cluster, backend, status: true } = &command.verb {
-        return holders(&command.ask, cluster, backend);
+        let held = Held { kind: "backend".to_owned(), name: backend.clone(), cluster: Some(cluster.clone()) };
+        return super::drain::status(&command.ask, &held, HOLDERS).map(drop);
     }
     let at = |cluster: &str, backend: &str| format!("/v1/clusters/{}/backends/{}", escape(cluster), escape(backend));
     let (method, path, body) = match &command.verb {
@@ -214,7 +182,7 @@ fn send(ask: &Ask, request: &Request<'_>) -> Result<(), Failure> {
 }
 
 /// The sentences of a list.
-fn words(list: &Value) -> Vec<&str> {
+pub(super) fn words(list: &Value) -> Vec<&str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
@@ -234,6 +202,7 @@ fn told(outcome: &Value) -> String {
         }
     };
     list("", &changes);
+    list("before that:\n", &words(&outcome["waits"]));
     list("what lives on that:\n", &words(&outcome["touches"]));
     let lost = if applied {
         "was changed at run time, and is lost:\n"
@@ -241,6 +210,7 @@ fn told(outcome: &Value) -> String {
         "was changed at run time, and would be lost:\n"
     };
     list(lost, &words(&outcome["drift"]));
+    text.push_str(&super::traffic::told(&outcome["traffic"]));
     if let Some(until) = outcome["confirm_by"].as_u64() {
         let now = wall::unix_seconds(SystemTime::now());
         text.push_str(&format!("taken back in {} s, unless `kakei confirm` comes\n", until.saturating_sub(now)));

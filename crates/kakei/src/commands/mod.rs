@@ -5,9 +5,11 @@ mod certificate;
 mod change;
 mod check;
 mod document;
+mod drain;
 mod explain;
 mod run;
 mod sim;
+mod traffic;
 
 pub(crate) use self::document::Source;
 pub(crate) use self::run::AdminGiven;
@@ -47,6 +49,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Get(get) => ask::get(&get),
         Command::Status(ask) => ask::status(&ask),
         Command::Explain(explain) => explain::explain(&explain),
+        Command::Drain(drain) => drain::drain(&drain),
         Command::Backend(backend) => change::backend(&backend),
         Command::History(ask) => ask::history(&ask),
         Command::Sim(sim) => sim::sim(&sim),

@@ -96,7 +96,7 @@ fn serve_document(serve: Serve) -> Result<Document, Failure> {
     };
     Ok(Document {
         admin: Admin { socket: serve.socket, metrics: serve.metrics, ..Admin::default() },
-        workers: Workers { count: serve.workers.map_or(WorkerCount::Auto, WorkerCount::Fixed), pin: false },
+        workers: Workers { count: serve.workers.map_or(WorkerCount::Auto, WorkerCount::Fixed), ..Workers::default() },
         access_log: AccessLog { to: serve.access_log, ..AccessLog::default() },
         listeners: [("front".into(), listener)].into(),
         routes: Objects::default(),

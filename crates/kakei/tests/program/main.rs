@@ -10,6 +10,8 @@ mod changes;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod drains;
+#[cfg(test)]
 mod generations;
 #[cfg(test)]
 mod harness;
@@ -19,6 +21,10 @@ mod http;
 mod http_seen;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod planned;
+#[cfg(test)]
+mod ready;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]

@@ -106,7 +106,7 @@ fn a_connection_outlives_a_hundred_changes_elsewhere_and_its_backend_where_it_ma
     client.write_all(b"there").unwrap();
     hear(&mut client, "there");
     let said = proxy.done(&["backend", "drain", "c", "a", "--status"]);
-    assert!(said.contains("0 flows and 1 connections live on it"), "{said}");
+    assert!(said.contains("0 flows, 1 connections and 0 requests live on it"), "{said}");
     hear(&mut connect(proxy.front()), "b:");
 }
 

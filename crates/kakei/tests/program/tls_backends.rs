@@ -314,3 +314,28 @@ fn a_header_goes_first_and_the_system_may_vouch() {
     let own = client.local_addr().unwrap().port();
     assert!(header.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 ") && header.contains(&own.to_string()), "{header}");
 }
+
+#[test]
+fn a_backend_that_is_waited_for_proves_who_it_is_too() {
+    let (room, authority, stranger) = (Room::new("tls-ready"), Authority::new(), Authority::new());
+    let (address, _) = site(config(&authority.make(&["site.test"], |_| {}), None));
+    let running = Running::start(&room, &document(&room, ("http", address), "", ""));
+    let add = |name: &str, authority: &Authority| {
+        let ca = room.write(&format!("{name}.pem"), &authority.pem);
+        let options = [
+            format!("backends = [\"{address}\"]"),
+            format!("tls = {{ ca = {ca:?}, server_name = \"site.test\" }}"),
+            "health = { http = {}, interval = \"200ms\", fall = 2 }".to_owned(),
+            "ready = \"probed\"".to_owned(),
+        ];
+        let mut arguments = vec!["cluster", "add", name];
+        arguments.extend(options.iter().map(String::as_str));
+        running.ask(&arguments)
+    };
+    let good = add("good", &authority);
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    let bad = add("bad", &stranger);
+    assert_eq!(bad.status.code(), Some(1));
+    let said = String::from_utf8(bad.stderr).unwrap();
+    assert!(said.contains("is down: by `health.http` no TLS came about: "), "{said}");
+}

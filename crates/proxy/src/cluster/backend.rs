@@ -23,6 +23,8 @@ pub(crate) struct LiveBackend {
     pub(crate) removed: bool,
     /// The verdict of the active checks.
     pub(crate) up: bool,
+    /// Whether it came before it had passed: its checks begin with that.
+    pub(crate) unproven: bool,
     /// Since when, for slow start; the instant of its arrival is long ago for the first ones.
     pub(crate) up_since: Instant,
     /// What ICMP errors say.
@@ -49,6 +51,7 @@ impl LiveBackend {
             spec,
             removed: false,
             up: true,
+            unproven: false,
             up_since,
             passive: Passive::default(),
             live: 0,

@@ -6,6 +6,7 @@ mod budget;
 mod pool;
 mod probing;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use slotmap::SlotMap;
 pub(crate) use self::backend::{BackendKey, LiveBackend};
 pub(crate) use self::budget::Budget;
 pub(crate) use self::pool::{Lease, Pool, Rest, Seat};
-pub(crate) use self::probing::Probing;
+pub(crate) use self::probing::{Asked, Probing};
 use crate::balance::{Balancer, Member};
 use crate::health;
 use crate::seam::{BackendHealth, Instant};
@@ -34,6 +35,8 @@ pub(crate) struct LiveCluster {
     pub(crate) spec: Arc<Cluster>,
     /// Gone from the configuration.
     pub(crate) removed: bool,
+    /// It is not configured, only probed: by this number.
+    pub(crate) candidate: Option<u64>,
     pub(crate) backends: SlotMap<BackendKey, LiveBackend>,
     /// Those that take work, in the balancer's order.
     members: Vec<(BackendKey, Member)>,
@@ -69,6 +72,7 @@ impl LiveCluster {
         let mut cluster = LiveCluster {
             balancer,
             removed: false,
+            candidate: None,
             backends: SlotMap::with_capacity_and_key(spec.backends.len()),
             members: Vec::new(),
             pools: [Pool::new(), Pool::new()],
@@ -103,6 +107,15 @@ impl LiveCluster {
         self.adopt_backends(now);
         self.rebuild(now);
         reshaped
+    }
+
+    /// These backends came with what it is now, and have not passed yet.
+    pub(crate) fn doubt(&mut self, now: Instant, doubted: &BTreeSet<Name>) {
+        let meant = |live: &&mut LiveBackend| !live.removed && doubted.contains(&live.spec.name);
+        for live in self.backends.values_mut().filter(meant) {
+            (live.up, live.unproven) = (false, true);
+        }
+        self.rebuild(now);
     }
 
     /// The cluster is gone from the configuration.

@@ -1,5 +1,6 @@
 //! A new flow: whether one is admitted, where it goes, and its way there. Nothing is allocated before admission.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kakei_config::{OnBackend, Upstream as Strategy};
@@ -29,7 +30,9 @@ impl Datagrams {
         if front.draining.is_some() {
             return Err(DropReason::Draining);
         }
-        let listener_key = front.listener;
+        let (listener_key, port) = (front.listener, front.port);
+        let dialled = key.believed.map_or(SocketAddr::new(key.local, port), |believed| believed.destination);
+        world.seen.note_flow(tick.now, (listener_key, client, dialled));
         let listener = &mut world.listeners[listener_key];
         let target = Arc::clone(listener.spec.route(&Asked::source(client.ip())).ok_or(DropReason::NoRoute)?);
         let cluster_key = *world.cluster_names.get(&target.cluster).ok_or(DropReason::NoBackend)?;

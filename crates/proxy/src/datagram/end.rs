@@ -53,6 +53,8 @@ impl Datagrams {
         listener.drop(why, unsent);
         listener.release(flow.key.client().ip());
         listener.closes.0[reason as usize] += 1;
+        let place = Some((flow.cluster, flow.backend));
+        world.note_cut(reason, (flow.listener, flow.target.route.as_ref(), place), |cut| cut.flows += 1);
         let front_port = match world.front_mut(flow.key.front) {
             Some(front) => {
                 front.flows -= 1;

@@ -17,6 +17,7 @@ impl Datagrams {
 
 fn matches(filter: &Filter, view: &FlowView) -> bool {
     filter.listener.as_ref().is_none_or(|name| *name == view.listener)
+        && filter.route.as_ref().is_none_or(|name| view.route.as_ref() == Some(name))
         && filter.cluster.as_ref().is_none_or(|name| *name == view.cluster)
         && filter.backend.as_ref().is_none_or(|name| *name == view.backend)
         && filter.client.is_none_or(|client| client == view.client.ip())
@@ -35,6 +36,7 @@ fn view(world: &World, now: Instant, flow: &Flow) -> FlowView {
     };
     FlowView {
         listener: world.listeners[flow.listener].spec.name.clone(),
+        route: flow.target.route.clone(),
         cluster: flow.target.cluster.clone(),
         backend: backend.name.clone(),
         backend_address: backend.address.clone(),
@@ -43,6 +45,7 @@ fn view(world: &World, now: Instant, flow: &Flow) -> FlowView {
         local: flow.dialled(front_port),
         age_ms: (now - flow.life.admitted).as_millis() as u64,
         expires_in_ms: (flow.life.deadline() - now).as_millis() as u64,
+        ends_in_ms: super::sweep::ends_at(world, flow).map(|at| (at - now).as_millis() as u64),
         requests: flow.life.traffic.requests,
         responses: flow.life.traffic.responses,
         phase: phase.to_owned(),

@@ -8,6 +8,7 @@ use super::flow::{Flow, FlowId};
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::limits::SWEPT_PER_STEP;
 use crate::record::CloseReason;
+use crate::seam::Instant;
 use crate::world::{Socket, Tick, World};
 
 /// Why flows are visited.
@@ -85,10 +86,14 @@ impl Datagrams {
 
 /// Whether the flow's front or listener has drained for as long as it may.
 fn is_over(world: &World, tick: &Tick<'_>, flow: &Flow) -> bool {
+    ends_at(world, flow).is_some_and(|deadline| deadline <= tick.now)
+}
+
+/// When the flow's front or listener has drained for as long as it may; none: neither drains.
+pub(super) fn ends_at(world: &World, flow: &Flow) -> Option<Instant> {
     let front = match world.sockets.get(flow.key.front) {
         Some(Socket::Front(front)) => front.draining,
         _ => None,
     };
-    let deadline = [front, world.listeners[flow.listener].removed].into_iter().flatten().min();
-    deadline.is_some_and(|deadline| deadline <= tick.now)
+    [front, world.listeners[flow.listener].removed].into_iter().flatten().min()
 }

@@ -41,6 +41,8 @@ pub struct Target<K> {
     pub key: K,
     /// Where it is. Another address under the same key is another backend.
     pub address: Endpoint,
+    /// Whether it is down until its checks say otherwise, where nothing is known of it.
+    pub unproven: bool,
 }
 
 /// Names a probe; never used twice by one checker.
@@ -118,6 +120,8 @@ pub struct Checker<K> {
     /// What streams that are probed said so far.
     received: BTreeMap<ProbeId, Vec<u8>>,
     next_probe: u64,
+    /// Whether the probe that ended last succeeded.
+    succeeded: bool,
 }
 
 /// A backend and its slots, one for each [`Check`] that is configured.
@@ -131,6 +135,8 @@ struct Watched<K> {
 #[derive(Clone, Debug)]
 struct Slot {
     signal: Signal,
+    /// Whether a probe ever succeeded.
+    passed: bool,
     remote: Endpoint,
     /// When the next probe is due.
     next: Instant,
@@ -165,6 +171,7 @@ impl<K> Default for Checker<K> {
             in_flight: BTreeMap::new(),
             received: BTreeMap::new(),
             next_probe: 0,
+            succeeded: false,
         }
     }
 }
@@ -288,6 +295,33 @@ impl<K: Copy + Ord> Checker<K> {
         self.settle(probe, None);
     }
 
+    /// Whether the probe that ended last did so well.
+    pub fn succeeded(&self) -> bool {
+        self.succeeded
+    }
+
+    /// Whether every check of a backend has succeeded once.
+    pub fn has_passed(&self, backend: K) -> bool {
+        let passed = |at: usize| self.watched[at].slots.iter().flatten().all(|slot| slot.passed);
+        self.find(backend).is_some_and(passed)
+    }
+
+    /// Have the next probes of all come within this time, evenly spread: for one that was configured just now.
+    pub fn hasten(&mut self, now: Instant, within: Duration) {
+        let all = self.timers.len().max(1) as u64;
+        let gap = within.as_nanos() as u64 / all;
+        let mut turn = now;
+        for (at, watched) in self.watched.iter_mut().enumerate() {
+            for (check, slot) in Check::ALL.into_iter().zip(&mut watched.slots) {
+                let Some(slot) = slot.as_mut().filter(|slot| slot.in_flight.is_none()) else { continue };
+                self.timers.remove(&(slot.timer(), at, check));
+                slot.next = slot.next.min(turn);
+                self.timers.insert((slot.timer(), at, check));
+                turn = turn + Duration::from_nanos(gap);
+            }
+        }
+    }
+
     /// Whether a backend is up; none: it isn't known here.
     pub fn is_up(&self, backend: K) -> Option<bool> {
         self.find(backend).map(|at| self.watched[at].is_up())
@@ -304,7 +338,7 @@ impl<K: Copy + Ord> Checker<K> {
     /// Every signal, to be written down. Probes in flight aren't: a restored checker sends new ones.
     pub fn signals(&self) -> impl Iterator<Item = SignalState<K>> + '_ {
         self.watched.iter().flat_map(|watched| {
-            let Target { key: backend, address } = &watched.target;
+            let Target { key: backend, address, .. } = &watched.target;
             let slot = |check| watched.slots[check as usize].as_ref();
             Check::ALL.into_iter().filter_map(move |check| {
                 slot(check).map(|slot| SignalState {
@@ -345,12 +379,13 @@ impl<K: Copy + Ord> Checker<K> {
         let mut old: BTreeMap<K, Watched<K>> = old.into_iter().map(|watched| (watched.target.key, watched)).collect();
         let targets: BTreeMap<K, Target<K>> = targets.into_iter().map(|target| (target.key, target)).collect();
         for target in targets.into_values() {
-            let mut kept = old.get_mut(&target.key).filter(|kept| kept.target == target);
+            let is_same = |kept: &&mut Watched<K>| kept.target.address == target.address;
+            let mut kept = old.get_mut(&target.key).filter(is_same);
             let was_up = kept.as_ref().map(|kept| kept.is_up());
             let slots = Check::ALL.map(|check| {
                 let remote = remote(health?, check, &target.address)?;
                 let slot = kept.as_mut().and_then(|kept| kept.slots[check as usize].take());
-                let mut slot = slot.unwrap_or_else(|| Slot::fresh(remote.clone()));
+                let mut slot = slot.unwrap_or_else(|| Slot::fresh(remote.clone(), !target.unproven));
                 let is_same = match check {
                     Check::Udp => same_udp,
                     Check::Tcp => same_tcp,
@@ -426,6 +461,8 @@ impl<K: Copy + Ord> Checker<K> {
         self.timers.remove(&(slot.timer(), at, check));
         slot.in_flight = None;
         self.timers.insert((slot.timer(), at, check));
+        self.succeeded = success == Some(true);
+        slot.passed |= self.succeeded;
         match success {
             Some(true) => slot.signal.handle_success(health.rise),
             Some(false) => slot.signal.handle_failure(health.fall),
@@ -441,8 +478,8 @@ impl<K: Copy + Ord> Checker<K> {
 
 impl Slot {
     /// A slot whose first turn isn't set yet.
-    fn fresh(remote: Endpoint) -> Self {
-        Slot { signal: Signal::default(), remote, next: Instant::FAR, in_flight: None }
+    fn fresh(remote: Endpoint, up: bool) -> Self {
+        Slot { signal: Signal::of(up), passed: false, remote, next: Instant::FAR, in_flight: None }
     }
 }
 

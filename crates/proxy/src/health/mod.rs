@@ -15,5 +15,6 @@ mod tests;
 
 pub use self::checker::{Action, Changes, Check, Checker, Probe, ProbeId, SignalState, Target, Verdict};
 pub use self::passive::{Passive, PassiveState};
+pub(crate) use self::request::status;
 pub use self::signal::Signal;
 pub use self::slow_start::{effective_weight, next_step};

@@ -64,6 +64,12 @@ pub(super) fn judge(check: &HttpCheck, received: &[u8], has_ended: bool) -> Opti
     }
 }
 
+/// The status of a response that begins so, where it says one.
+pub(crate) fn status(received: &[u8]) -> Option<u16> {
+    let digits = received.strip_prefix(b"HTTP/1.")?.get(2..5)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,11 +12,16 @@ pub struct Signal {
 
 impl Default for Signal {
     fn default() -> Self {
-        Signal { up: true, against: 0 }
+        Signal::of(true)
     }
 }
 
 impl Signal {
+    /// Fresh evidence that says this.
+    pub fn of(up: bool) -> Self {
+        Signal { up, against: 0 }
+    }
+
     /// The verdict.
     pub fn is_up(self) -> bool {
         self.up

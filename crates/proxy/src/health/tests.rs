@@ -27,7 +27,7 @@ fn health(udp: Option<UdpCheck>, tcp: Option<TcpCheck>) -> Health {
 }
 
 fn target(key: u32) -> Target<u32> {
-    Target { key, address: SocketAddr::new([10, 0, 0, key as u8].into(), 53).into() }
+    Target { key, address: SocketAddr::new([10, 0, 0, key as u8].into(), 53).into(), unproven: false }
 }
 
 fn checker(health: &Health, backends: u32) -> Checker<u32> {

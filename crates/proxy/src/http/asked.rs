@@ -50,18 +50,32 @@ pub struct Decided {
 impl HttpListener {
     /// What would become of a request. Limits of its rate are not asked: they depend on those before it.
     pub fn decide(&self, imagined: &Imagined<'_>) -> Decided {
-        let decided = write(imagined).and_then(|bytes| {
-            let limits = limits(self);
-            Scan::default().find(&bytes, &limits).map_err(refusal)?;
-            let mut heads = Heads::default();
-            let head = heads.request(&bytes, &limits).map_err(refusal)?;
-            self.route(imagined, &head)
-        });
+        let scheme = imagined.url.split_once("://").map_or("http", |(scheme, _)| scheme);
+        let decided = write(imagined).and_then(|bytes| self.read(&bytes, (imagined.client, scheme), true));
         decided.unwrap_or_else(|refused| Decided { refused: Some(refused), ..Decided::default() })
     }
 
-    fn route(&self, imagined: &Imagined<'_>, head: &RequestHead<'_>) -> Result<Decided, Refused> {
-        let (client, request) = (imagined.client, &head.request);
+    /// What would become of the request with this head; which routes were considered is not said.
+    pub fn decide_head(&self, client: IpAddr, head: &[u8]) -> Decided {
+        let decided = self.read(head, (client, "http"), false);
+        decided.unwrap_or_else(|refused| Decided { refused: Some(refused), ..Decided::default() })
+    }
+
+    fn read(&self, bytes: &[u8], from: (IpAddr, &str), considers: bool) -> Result<Decided, Refused> {
+        let limits = limits(self);
+        Scan::default().find(bytes, &limits).map_err(refusal)?;
+        let mut heads = Heads::default();
+        let head = heads.request(bytes, &limits).map_err(refusal)?;
+        self.route(from, &head, considers)
+    }
+
+    fn route(
+        &self,
+        (client, scheme): (IpAddr, &str),
+        head: &RequestHead<'_>,
+        considers: bool,
+    ) -> Result<Decided, Refused> {
+        let request = &head.request;
         let bad = (400, CloseReason::BadRequest);
         let host = match request.authority {
             "" => "".into(),
@@ -74,8 +88,9 @@ impl HttpListener {
         let (fields, query, method) = (request.fields, request.query, request.method);
         let wanted = Wanted { client, host: &host, path: &path, method, fields, query };
         let found = self.table.find(&wanted).cloned();
+        let all = self.table.rules().filter(|_| considers);
         let mut considered: Vec<(Arc<Rule>, Option<Mismatch>)> =
-            self.table.rules().map(|rule| (Arc::clone(rule), rule.mismatch(&wanted))).collect();
+            all.map(|rule| (Arc::clone(rule), rule.mismatch(&wanted))).collect();
         let is_found = |rule: &Arc<Rule>| found.as_ref().is_some_and(|found| Arc::ptr_eq(found, rule));
         considered.sort_by_key(|(rule, mismatch)| {
             // The later a route is found not to match, the nearer it comes.
@@ -88,7 +103,6 @@ impl HttpListener {
             Some(rule) if method == "CONNECT" && !rule.spec.connect => Some((405, CloseReason::NotAllowed)),
             Some(_) => None,
         };
-        let scheme = imagined.url.split_once("://").map_or("http", |(scheme, _)| scheme);
         let deciding = (&Deciding { head, host: &host, path: &path, added: &[] }, scheme);
         let target = rule.as_ref().and_then(|rule| target(rule, deciding));
         let (host, path) = (host.to_string(), String::from_utf8_lossy(&path).into_owned());

@@ -16,6 +16,7 @@ use super::table::Wanted;
 use crate::balance;
 use crate::cluster::ClusterKey;
 use crate::record::{CloseReason, ExchangeDetail};
+use crate::seen::Noted;
 use crate::snapshot::{HttpListener, Target};
 use crate::stats::ListenerMetric;
 use crate::world::{Tick, World};
@@ -118,6 +119,16 @@ impl Http {
             fields: request.fields,
             query: request.query,
         };
+        let session = &self.sessions[exchange.session];
+        let from = (session.arrived.listener, session.arrived.client(), session.arrived.dialled());
+        let noted = Noted {
+            table: &exchange.http.table,
+            wanted: &wanted,
+            authority: request.authority,
+            path: request.path,
+            has_certificate: session.shown().is_some(),
+        };
+        world.seen.note_request(tick.now, from, &noted);
         let rule = exchange.http.table.find(&wanted).or(exchange.http.default.as_ref()).cloned();
         let rule = rule.ok_or((404, CloseReason::NoRoute))?;
         self.exchanges[id].rule = Some(Arc::clone(&rule));

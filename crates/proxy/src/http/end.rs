@@ -91,6 +91,8 @@ impl Http {
         listener.values[ListenerMetric::BytesForwarded] += exchange.request_bytes;
         count_status(&mut listener.values, exchange.status);
         listener.exchange_closes.0[reason as usize] += 1;
+        let place = exchange.place();
+        let came_by = self.sessions[exchange.session].arrived.listener;
         if let Some(rule) = &exchange.rule {
             listener.times.observe(rule, &exchange.lapse);
         }
@@ -98,7 +100,8 @@ impl Http {
             let times = if cluster.spec.is_timed { &mut cluster.times } else { &mut world.other_times };
             times.get_or_insert_default().observe(&exchange.lapse);
         }
-        if let Some((cluster, backend)) = exchange.place() {
+        world.note_cut(reason, (came_by, exchange.route(), place), |cut| cut.requests += 1);
+        if let Some((cluster, backend)) = place {
             let values = &mut world.clusters[cluster].backends[backend].values;
             values[BackendMetric::BytesSent] += exchange.request_bytes;
             values[BackendMetric::BytesReturned] += exchange.response_bytes;
@@ -117,7 +120,7 @@ impl Http {
         let backend = exchange.place().map(|(cluster, backend)| &world.clusters[cluster].backends[backend].spec);
         Record {
             listener: world.listeners[session.arrived.listener].spec.name.clone(),
-            route: exchange.rule.as_ref().and_then(|rule| rule.route.clone()),
+            route: exchange.route().cloned(),
             cluster: exchange.target.as_ref().map(|target| target.cluster.clone()),
             backend: backend.map(|backend| backend.name.clone()),
             backend_address: backend.map(|backend| backend.address.clone()),

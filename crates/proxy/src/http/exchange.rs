@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kakei_config::TcpKnobs;
+use kakei_config::{Name, TcpKnobs};
 use serde::{Deserialize, Serialize};
 
 use super::answer::Accepts;
@@ -181,6 +181,11 @@ impl Exchange {
             permits: Vec::new(),
             detail: None,
         }
+    }
+
+    /// The route that it came by; none: the listener's default, or none yet.
+    pub(super) fn route(&self) -> Option<&Name> {
+        self.rule.as_ref()?.route.as_ref()
     }
 
     /// Where it is or is being sent to.

@@ -33,7 +33,7 @@ impl Http {
         let kept = exchange.map_or(0, |exchange| exchange.kept.len());
         ConnectionView {
             listener: world.listeners[session.arrived.listener].spec.name.clone(),
-            route: exchange.and_then(|exchange| exchange.rule.as_ref()?.route.clone()),
+            route: exchange.and_then(|exchange| exchange.route().cloned()),
             cluster: exchange.and_then(|exchange| Some(exchange.target.as_ref()?.cluster.clone())),
             backend: backend.map(|live| live.spec.name.clone()),
             backend_address: backend.map(|live| live.spec.address.clone()),
@@ -43,6 +43,7 @@ impl Http {
             sni: None,
             age_ms: (now - session.arrived.at).as_millis() as u64,
             expires_in_ms: self.deadline(world, session).map(|at| (at - now).as_millis() as u64),
+            ends_in_ms: session.drain.map(|drain| (drain.until - now).as_millis() as u64),
             request_bytes: exchange.map_or(0, |exchange| exchange.request_bytes),
             response_bytes: exchange.map_or(0, |exchange| exchange.response_bytes),
             buffered: (session.input.len() + session.rest.len() + kept) as u64,
@@ -64,6 +65,7 @@ fn matches(world: &World, filter: &Filter, session: &Session, exchange: Option<&
         Some(&world.clusters[cluster].backends.get(backend)?.spec.name)
     };
     filter.listener.as_ref().is_none_or(|name| *name == world.listeners[session.arrived.listener].spec.name)
+        && filter.route.as_ref().is_none_or(|name| exchange.is_some_and(|exchange| exchange.route() == Some(name)))
         && filter.cluster.as_ref().is_none_or(|name| cluster == Some(name))
         && filter.backend.as_ref().is_none_or(|name| backend() == Some(name))
         && filter.client.is_none_or(|client| client == session.arrived.client().ip())

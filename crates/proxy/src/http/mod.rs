@@ -49,6 +49,7 @@ pub(crate) use self::session::SessionId;
 pub(crate) use self::state::HttpState;
 pub use self::sticky::Seats;
 use self::sweep::Sweep;
+pub(crate) use self::table::decode;
 pub use self::table::{Mismatch, Table, Wanted};
 use self::upstream::Upstream;
 pub(crate) use self::upstream::UpstreamId;

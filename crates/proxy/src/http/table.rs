@@ -19,6 +19,7 @@ use regex_automata::meta::Regex;
 
 use super::pattern;
 use super::rule::Rule;
+use crate::seen::Asks;
 use crate::snapshot::Target;
 use crate::trie::Trie;
 
@@ -74,6 +75,8 @@ pub struct Table {
     /// By what stands behind `*.`.
     under: Trie<Arc<str>, Paths>,
     any: Paths,
+    /// What routes ask for beyond host, path and method.
+    asks: Asks,
 }
 
 impl PartialEq for Table {
@@ -155,7 +158,7 @@ fn parameters(query: &str) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     })
 }
 
-fn decode(text: &str) -> Vec<u8> {
+pub(crate) fn decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while at < bytes.len() {
@@ -237,13 +240,20 @@ impl Table {
         let mut touch = |spec: &Route| touched.extend(places(spec).map(|host| (host.cloned(), spec.path.clone())));
         for &(name, after) in turned {
             let Some((route, is_timed)) = after else {
-                self.rules.remove(name).iter().for_each(|rule| touch(&rule.spec));
+                if let Some(rule) = self.rules.remove(name) {
+                    self.asks.take_out(&rule.spec);
+                    touch(&rule.spec);
+                }
                 continue;
             };
             let rule = Arc::new(Rule::compile(Some(name), Arc::clone(route)).timed(is_timed));
             touch(route);
             self.add(&rule);
-            self.rules.insert(name.clone(), rule).iter().for_each(|rule| touch(&rule.spec));
+            self.asks.add(route);
+            if let Some(rule) = self.rules.insert(name.clone(), rule) {
+                self.asks.take_out(&rule.spec);
+                touch(&rule.spec);
+            }
         }
         for (host, path) in touched {
             self.settle(host.as_ref(), &path);
@@ -301,6 +311,11 @@ impl Table {
             }
         }
         self.any.find(wanted)
+    }
+
+    /// What routes ask for beyond host, path and method.
+    pub fn asks(&self) -> &Asks {
+        &self.asks
     }
 
     /// The route of that name.

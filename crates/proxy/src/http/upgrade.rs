@@ -54,6 +54,7 @@ impl Http {
                 place,
                 target,
                 knobs,
+                drain: session.drain,
                 to_client: session.rest,
                 to_backend,
                 from_client: session.input,

@@ -21,6 +21,7 @@ impl Relays {
         relay.counted = arrived.counted;
         relay.target = Some(joined.target);
         relay.knobs = Some(joined.knobs);
+        relay.drain = joined.drain;
         (relay.cluster, relay.backend) = (Some(place.0), Some(place.1));
         relay.detail.attempts = 1;
         relay.lane_mut(Side::Client).says_end = says_end[0];

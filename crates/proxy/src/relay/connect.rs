@@ -32,6 +32,8 @@ impl Relays {
         let relay = &mut self.relays[id];
         let hello = hello.unwrap_or_default();
         let asked = Asked { source: relay.client().ip(), sni: hello.server_name.as_deref(), alpn: &hello.alpn };
+        let from = (relay.listener, relay.client(), relay.dialled());
+        world.seen.note_connection(tick.now, from, (asked.sni, asked.alpn));
         let target = world.listeners[relay.listener].spec.route(&asked).cloned();
         relay.detail.sni = hello.server_name;
         let Some(target) = target else { return self.end(world, tick, id, CloseReason::NoRoute) };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kakei_config::{OnChange, TcpKnobs};
+use kakei_config::{Name, OnChange, TcpKnobs};
 use serde::{Deserialize, Serialize};
 
 use crate::arrival::Counted;
@@ -211,6 +211,11 @@ impl Relay {
         let stays =
             |knobs: &TcpKnobs| knobs.on_backend_removed == OnChange::Keep && knobs.on_backend_down == OnChange::Keep;
         self.knobs.as_ref().is_some_and(|knobs| !stays(knobs))
+    }
+
+    /// The route that it came by; none: the listener's default, or none yet.
+    pub(crate) fn route(&self) -> Option<&Name> {
+        self.target.as_ref()?.route.as_ref()
     }
 
     /// Whether it doesn't simply stay when its route changes.

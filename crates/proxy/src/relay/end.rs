@@ -37,6 +37,8 @@ impl Relays {
         arrival::release(world, relay.listener, relay.counted, relay.client().ip());
         let listener = &mut world.listeners[relay.listener];
         listener.connection_closes.0[reason as usize] += 1;
+        world.note_cut(reason, (relay.listener, relay.route(), place), |cut| cut.connections += 1);
+        let listener = &mut world.listeners[relay.listener];
         let undelivered = |side| relay.lane(side).bytes - relay.lane(side).delivered();
         listener.values[ListenerMetric::BytesForwarded] -= undelivered(Side::Client);
         if let Some((cluster, backend)) = place {
@@ -110,7 +112,7 @@ fn record(
     let backend = place.map(|(cluster, backend)| &world.clusters[cluster].backends[backend].spec);
     Record {
         listener: world.listeners[relay.listener].spec.name.clone(),
-        route: relay.target.as_ref().and_then(|target| target.route.clone()),
+        route: relay.route().cloned(),
         cluster: relay.target.as_ref().map(|target| target.cluster.clone()),
         backend: backend.map(|backend| backend.name.clone()),
         backend_address: backend.map(|backend| backend.address.clone()),

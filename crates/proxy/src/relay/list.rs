@@ -27,7 +27,7 @@ impl Relays {
         };
         ConnectionView {
             listener: world.listeners[relay.listener].spec.name.clone(),
-            route: relay.target.as_ref().and_then(|target| target.route.clone()),
+            route: relay.route().cloned(),
             cluster: relay.target.as_ref().map(|target| target.cluster.clone()),
             backend: backend.map(|live| live.spec.name.clone()),
             backend_address: backend.map(|live| live.spec.address.clone()),
@@ -37,6 +37,7 @@ impl Relays {
             sni: relay.detail.sni.clone(),
             age_ms: (now - relay.accepted).as_millis() as u64,
             expires_in_ms: self.deadline(world, relay).map(|at| (at - now).as_millis() as u64),
+            ends_in_ms: relay.drain.map(|drain| (drain.until - now).as_millis() as u64),
             request_bytes: relay.lane(Side::Client).delivered(),
             response_bytes: relay.lane(Side::Backend).delivered(),
             buffered: relay.buffered() as u64,
@@ -51,6 +52,7 @@ impl Relays {
 fn matches(world: &World, filter: &Filter, relay: &Relay) -> bool {
     let backend = || Some(&world.clusters[relay.cluster?].backends[relay.backend?].spec.name);
     filter.listener.as_ref().is_none_or(|name| *name == world.listeners[relay.listener].spec.name)
+        && filter.route.as_ref().is_none_or(|name| relay.route() == Some(name))
         && filter
             .cluster
             .as_ref()

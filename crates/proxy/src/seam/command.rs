@@ -10,7 +10,9 @@ use kakei_config::Name;
 use serde::{Deserialize, Serialize};
 
 use super::Endpoint;
-use crate::snapshot::{Generation, Snapshot};
+use crate::health::Check;
+use crate::record::CloseReason;
+use crate::snapshot::{Cluster, Generation, Snapshot};
 use crate::state::WorkerState;
 use crate::stats::Stats;
 
@@ -30,12 +32,17 @@ pub enum Command {
     },
     /// What the probing worker found. Answer: `Done`.
     Health(BackendHealth),
+    /// Probe the backends of these clusters, which nothing leads to, and of none that was asked for before and isn't
+    /// among them. Only worker 0 is asked. Answer: `Done`; then a `Notice::Probed` for each probe that ended.
+    Candidates(Vec<Candidate>),
     /// Copy the counters. Answer: `Stats`.
     Stats,
     /// List live flows. Answer: `Flows`.
     Flows(Filter),
     /// List live connections. Answer: `Connections`.
     Connections(Filter),
+    /// List what was routed lately, at most so many of each kind, the newest first. Answer: `Traffic`.
+    Traffic(usize),
     /// Write down everything alive. The worker goes on. Answer: `State`.
     Snapshot,
 }
@@ -45,6 +52,8 @@ pub enum Command {
 pub struct Filter {
     /// Only of this listener.
     pub listener: Option<Name>,
+    /// Only by this route.
+    pub route: Option<Name>,
     /// Only of this cluster.
     pub cluster: Option<Name>,
     /// Only to this backend.
@@ -68,6 +77,8 @@ pub enum Reply {
     Flows(Vec<FlowView>),
     /// Live connections.
     Connections(Vec<ConnectionView>),
+    /// What was routed lately.
+    Traffic(Vec<Seen>),
     /// Everything alive.
     State(Box<WorkerState>),
 }
@@ -78,6 +89,8 @@ pub enum Reply {
 pub struct FlowView {
     /// The listener that admitted it.
     pub listener: Name,
+    /// The route it matched; none: the listener's default.
+    pub route: Option<Name>,
     /// The cluster it goes to.
     pub cluster: Name,
     /// The backend.
@@ -94,6 +107,8 @@ pub struct FlowView {
     pub age_ms: u64,
     /// Time until its next deadline, in milliseconds.
     pub expires_in_ms: u64,
+    /// Time until it ends whatever its traffic, because what it stands on was changed; none: nothing says so.
+    pub ends_in_ms: Option<u64>,
     /// Datagrams forwarded.
     pub requests: u64,
     /// Datagrams returned.
@@ -128,6 +143,8 @@ pub struct ConnectionView {
     pub age_ms: u64,
     /// Time until its next deadline, in milliseconds; none: it has none.
     pub expires_in_ms: Option<u64>,
+    /// Time until it ends whatever its traffic, because what it stands on was changed; none: nothing says so.
+    pub ends_in_ms: Option<u64>,
     /// Bytes from the client to the backend.
     pub request_bytes: u64,
     /// Bytes from the backend to the client.
@@ -145,6 +162,89 @@ pub struct ConnectionView {
     pub draining: bool,
 }
 
+/// A cluster that is probed before it is published.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// What it is called in `Notice::Probed`; never used twice.
+    pub number: u64,
+    /// The cluster, with the backends that are to be probed.
+    pub cluster: Arc<Cluster>,
+    /// The first probes are spread over this time.
+    pub spread: Duration,
+}
+
+/// A probe of a candidate's backend ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// Which candidate.
+    pub candidate: u64,
+    /// The backend.
+    pub backend: Name,
+    /// Its address.
+    pub address: Endpoint,
+    /// By which check.
+    pub check: Check,
+    /// What came of it.
+    pub said: ProbeSaid,
+    /// What is known by it: that every check has passed, that the checks say the backend is down; none: neither yet.
+    pub verdict: Option<bool>,
+}
+
+/// What came of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeSaid {
+    /// What was expected.
+    Right,
+    /// No connection, or the network says that nobody is there.
+    Unreachable,
+    /// A connection, and no TLS over it: why.
+    Unsecured(String),
+    /// Nothing in time.
+    Late,
+    /// Something else than was expected; of a response with this status.
+    Wrong(Option<u16>),
+    /// An end before what was expected had come.
+    Ended,
+    /// It was not sent: the proxy lacks a descriptor or a port.
+    Unsent,
+}
+
+/// Something that was routed lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The listener that it came by.
+    pub listener: Name,
+    /// Who the client is (an inbound PROXY header believed).
+    pub client: SocketAddr,
+    /// The address it dialled.
+    pub local: SocketAddr,
+    /// When, in milliseconds before now.
+    pub ago_ms: u64,
+    /// What.
+    pub what: SeenWhat,
+}
+
+/// What it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SeenWhat {
+    /// A flow's first datagram.
+    Flow,
+    /// A connection.
+    Connection {
+        /// The server name of its ClientHello, where that was read.
+        sni: Option<String>,
+        /// The protocols that it offers.
+        alpn: Vec<Vec<u8>>,
+    },
+    /// A request.
+    Request {
+        /// Its head, as far as routes match by it: no other field, and none that says who somebody is.
+        head: Vec<u8>,
+        /// Whether its client showed a certificate.
+        has_certificate: bool,
+    },
+}
+
 /// Whether a backend is up, as the probing worker tells all others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendHealth {
@@ -156,6 +256,32 @@ pub struct BackendHealth {
     pub address: Endpoint,
     /// The verdict.
     pub up: bool,
+}
+
+/// What was ended because something was changed under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// What was changed.
+    pub of: CutOf,
+    /// Why it was ended.
+    pub reason: CloseReason,
+    /// Flows.
+    pub flows: u64,
+    /// Connections without a request under way.
+    pub connections: u64,
+    /// Requests.
+    pub requests: u64,
+}
+
+/// What something was ended for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CutOf {
+    /// A listener that drains, or has an address less.
+    Listener(Name),
+    /// A route that was changed or removed.
+    Route(Name),
+    /// A cluster's backend that was removed, or went down.
+    Backend(Name, Name),
 }
 
 /// What a worker tells unasked.
@@ -172,6 +298,10 @@ pub enum Notice {
         /// For how long.
         for_: Duration,
     },
+    /// A probe of a candidate ended.
+    Probed(Probed),
+    /// What an operator's change, or a backend that went down, has ended in this step: by a deadline, or at once.
+    Cut(Cut),
     /// After `Drain`: the last flow and connection are gone and every socket is closed.
     Drained,
 }

@@ -27,7 +27,10 @@ use std::time::Duration;
 pub use kakei_config::Refuse;
 use serde::{Deserialize, Serialize};
 
-pub use self::command::{BackendHealth, Command, ConnectionView, Filter, FlowView, Notice, Reply, Ticket};
+pub use self::command::{
+    BackendHealth, Candidate, Command, ConnectionView, Cut, CutOf, Filter, FlowView, Notice, ProbeSaid, Probed, Reply,
+    Seen, SeenWhat, Ticket,
+};
 pub use self::inbox::{Gather, Inbox, Outbox, Span};
 pub use self::stream::{Accepted, Arrival, BrokenBy, Endpoint};
 pub use self::time::{Instant, Wall};

@@ -101,6 +101,10 @@ pub struct Counters {
     pub steps: u64,
     /// Health probes seen by backends.
     pub probes: u64,
+    /// Probes of what was not published yet, and backends that were published before they had passed.
+    pub candidates_probed: u64,
+    /// See there.
+    pub doubted: u64,
     /// Sockets that could not be opened.
     pub open_failures: u64,
     /// ICMP errors delivered.
@@ -135,6 +139,11 @@ impl Truth {
     /// A generation is about to be published.
     pub(crate) fn generation(&mut self, document: &Document) {
         self.generations.push(Generation::new(document));
+        self.is_probed(document);
+    }
+
+    /// What is probed from now on may be this document's.
+    pub(crate) fn is_probed(&mut self, document: &Document) {
         for cluster in document.clusters.values() {
             if let Some(check) = cluster.health.as_ref().and_then(|health| health.udp.as_ref()) {
                 let answer = match &check.expect {

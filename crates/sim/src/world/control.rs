@@ -1,16 +1,19 @@
 //! The control side: publishes generations to every worker, relays health, asks for counters, writes workers down and
 //! restores them, drains. Its timing is the seed's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use kakei_config::Document;
-use kakei_proxy::seam::{BackendHealth, BindKey, Command, Filter, Instant, Notice, Reply, Ticket, Transport};
+use kakei_config::{Document, Name};
+use kakei_proxy::seam::{
+    BackendHealth, BindKey, Candidate, Command, Filter, Instant, Notice, Reply, Ticket, Transport,
+};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::state::WorkerState;
 
+use super::candidates::Trial;
 use super::{Happening, World};
 use crate::documents::Author;
 use crate::profile::Profile;
@@ -20,6 +23,7 @@ use crate::profile::Profile;
 pub(super) enum Asked {
     Publish(Arc<Snapshot>),
     Health(BackendHealth),
+    Candidates(Vec<Candidate>),
     Stats,
     LastStats,
     Flows,
@@ -32,7 +36,7 @@ pub(super) enum Asked {
 pub(super) struct Control {
     pub(super) document: Document,
     author: Author,
-    shared: Shared,
+    pub(super) shared: Shared,
     snapshot: Option<Arc<Snapshot>>,
     generation: u64,
     /// Workers that have not acknowledged the newest generation.
@@ -46,6 +50,13 @@ pub(super) struct Control {
     pub(super) drained: BTreeMap<usize, Instant>,
     draining: bool,
     rng: Rng,
+    /// A change that is tried out.
+    pub(super) trial: Option<Trial>,
+    /// Candidates so far, and those that worker 0 may tell of.
+    pub(super) candidates: u64,
+    pub(super) probing: BTreeSet<u64>,
+    /// Backends that begin as down with what is published next.
+    pub(super) doubted: BTreeMap<Name, BTreeSet<Name>>,
 }
 
 impl Control {
@@ -65,6 +76,10 @@ impl Control {
             drained: BTreeMap::new(),
             draining: false,
             rng,
+            trial: None,
+            candidates: 0,
+            probing: BTreeSet::new(),
+            doubted: BTreeMap::new(),
         }
     }
 }
@@ -76,7 +91,9 @@ impl World {
         control.generation += 1;
         let previous = control.snapshot.as_deref();
         let generation = Generation(control.generation);
-        let snapshot = Arc::new(crate::compile(&control.document, generation, control.shared, previous));
+        let mut snapshot = crate::compile(&control.document, generation, control.shared, previous);
+        snapshot.doubted = std::mem::take(&mut control.doubted);
+        let snapshot = Arc::new(snapshot);
         self.truth.generation(&control.document);
         self.backends.provide(&control.document);
         for listener in control.document.listeners.values() {
@@ -97,18 +114,21 @@ impl World {
         if self.control.draining {
             return;
         }
-        if self.control.unacknowledged > 0 {
+        if self.control.unacknowledged > 0 || self.control.trial.is_some() {
             return self.agenda.at(self.now + Duration::from_millis(7), Happening::Change);
         }
         let mut document = self.control.document.clone();
         let what = self.control.author.change(&mut document);
         self.trace.line(self.now, || format!("generation {}: {what}", self.control.generation + 1));
+        if self.profile.candidates {
+            return self.try_out(document);
+        }
         self.control.document = document;
         self.publish();
     }
 
     /// Hand a command to a worker after a moment.
-    fn give(&mut self, worker: usize, asked: Asked) {
+    pub(super) fn give(&mut self, worker: usize, asked: Asked) {
         let delay = Duration::from_micros(self.control.rng.u64(0..4_000));
         let at = (self.now + delay).max(self.control.last_delivery[worker]);
         self.control.last_delivery[worker] = at;
@@ -123,6 +143,7 @@ impl World {
         let command = match &asked {
             Asked::Publish(snapshot) => Command::Publish(Arc::clone(snapshot)),
             Asked::Health(health) => Command::Health(health.clone()),
+            Asked::Candidates(candidates) => Command::Candidates(candidates.clone()),
             Asked::Stats | Asked::LastStats => Command::Stats,
             Asked::Flows => Command::Flows(Filter { limit: 1_000, ..Filter::default() }),
             Asked::State { .. } => Command::Snapshot,
@@ -151,6 +172,7 @@ impl World {
                 self.control.unacknowledged -= 1;
             }
             (Asked::Health(_) | Asked::Drain { .. }, Reply::Done) => {}
+            (Asked::Candidates(candidates), Reply::Done) => self.candidates_told(worker, &candidates),
             (Asked::Stats, Reply::Stats(stats)) => {
                 self.truth.sockets(index, self.machines[worker].upstream_sockets(), &stats);
                 self.truth.stats(index, &stats);
@@ -178,7 +200,10 @@ impl World {
         let Some(snapshot) = self.control.running[worker].clone().filter(|_| restore) else { return };
         self.trace.line(self.now, || format!("worker {worker} is restored"));
         match self.machines[worker].restore(self.now, read, &snapshot) {
-            Ok(()) => self.truth.restored(index),
+            Ok(()) => {
+                self.truth.restored(index);
+                self.candidates_lost(worker);
+            }
             Err(error) => self.truth.violated(Some(index), format!("can't be restored: {error}")),
         }
     }
@@ -195,7 +220,8 @@ impl World {
                     self.give(other, Asked::Health(health.clone()));
                 }
             }
-            Notice::Ejected { .. } => {}
+            Notice::Ejected { .. } | Notice::Cut(_) => {}
+            Notice::Probed(probed) => self.probed(worker, &probed),
             Notice::Drained => {
                 if !self.control.draining || self.control.drained.insert(worker, self.now).is_some() {
                     self.truth.violated(Some(worker as u16), "says that it is drained, untrue or twice".into());
@@ -206,7 +232,7 @@ impl World {
 
     /// Drain every worker, once no change is under way.
     pub(super) fn drain(&mut self) {
-        if self.control.unacknowledged > 0 {
+        if self.control.unacknowledged > 0 || self.control.trial.is_some() {
             return self.agenda.at(self.now + Duration::from_millis(7), Happening::Drain);
         }
         self.control.draining = true;

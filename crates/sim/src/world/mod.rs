@@ -1,6 +1,7 @@
 //! A whole run: clients, network, workers on their machines, backends and the control side, driven by one agenda.
 //! Nothing here knows real time, and everything follows from the seed.
 
+mod candidates;
 mod control;
 mod steps;
 mod traffic;
@@ -46,6 +47,8 @@ enum Happening {
     Command { worker: usize, asked: Asked },
     /// The control side changes the configuration.
     Change,
+    /// What a change brings was probed for long enough.
+    Promote,
     /// Descriptors run out on a machine.
     NoDescriptors,
     /// A server goes down.
@@ -203,6 +206,7 @@ impl World {
             }
             Happening::Command { worker, asked } => self.command(worker, asked),
             Happening::Change => self.change(),
+            Happening::Promote => self.promote(),
             Happening::NoDescriptors => self.run_out_of_descriptors(),
             Happening::Outage => self.outage(),
             Happening::Partition => self.partition(),

@@ -1,0 +1,125 @@
+//! `kakei drain`: have something take nothing new, and who still holds it.
+
+use std::time::{Duration, Instant};
+
+use kakei::config;
+use serde_json::{Value, json};
+
+use super::change::change;
+use crate::cli::{Ask, Drain, Format, Held};
+use crate::client::{Client, escape};
+use crate::say::{self, Failure};
+use crate::table::{self, Column};
+
+/// How often it is looked while somebody waits.
+const LOOK: Duration = Duration::from_millis(200);
+
+const HOLDERS: &[Column] = &[
+    ("WHAT", "what"),
+    ("CLIENT", "client"),
+    ("LISTENER", "listener"),
+    ("ROUTE", "route"),
+    ("CLUSTER", "cluster"),
+    ("BACKEND", "backend"),
+    ("PHASE", "phase"),
+    ("REQUEST", "request"),
+    ("SINCE", "since"),
+    ("UNTIL", "until"),
+];
+
+pub(super) fn drain(drain: &Drain) -> Result<(), Failure> {
+    let Drain { held, status: only_status, wait, limit, terms, ask } = drain;
+    if *only_status && terms.is_given() {
+        return Err(Failure::usage("--status changes nothing: it takes none of the terms of a change"));
+    }
+    if !only_status {
+        start(drain)?;
+    }
+    let Some(within) = wait.as_deref().filter(|_| !terms.dry_run) else {
+        return if *only_status { status(ask, held, *limit).map(drop) } else { Ok(()) };
+    };
+    let until = Instant::now() + config::parse_duration(within).unwrap_or_default();
+    let client = Client::of(&ask.door)?;
+    // What was removed, and nothing is left of, is known to nobody any more.
+    let is_held = || Ok(client.find(path(held, 0))?.is_some_and(|report| holders(&report) > 0));
+    while is_held()? && Instant::now() < until {
+        std::thread::sleep(LOOK);
+    }
+    if !only_status && client.find(path(held, 0))?.is_none() {
+        say::err(&format!("{} {} is gone, and nobody held it\n", held.kind, held.name));
+        return Ok(());
+    }
+    match status(ask, held, *limit)? {
+        0 => Ok(()),
+        left => Err(Failure::refused(format!("{left} still hold it after {within}"))),
+    }
+}
+
+/// Have it take nothing new.
+fn start(drain: &Drain) -> Result<(), Failure> {
+    let Drain { held: Held { kind, name, cluster }, terms, ask, .. } = drain;
+    let weigh = |cluster: &str, backend: &str| json!({"change": "weigh_backend", "cluster": cluster, "backend": backend, "weight": 0});
+    let steps: Vec<Value> = match (kind.as_str(), cluster) {
+        ("backend", Some(cluster)) => vec![weigh(cluster, name)],
+        ("cluster", _) => {
+            let document = Client::of(&ask.door)?.get("/v1/config")?;
+            let Some(of) = document["clusters"].get(name.as_str()) else {
+                return Err(Failure::refused(format!("there is no cluster {name:?}")));
+            };
+            let backends = of["backends"].as_array().into_iter().flatten();
+            let names = backends
+                .filter_map(|backend| backend["name"].as_str().or(backend["address"].as_str()).or(backend.as_str()));
+            names.map(|backend| weigh(name, backend)).collect()
+        }
+        _ => vec![json!({"change": "remove", "kind": kind, "name": name})],
+    };
+    if steps.is_empty() {
+        say::out("it has no backend\n");
+        return Ok(());
+    }
+    change(ask, terms, ("POST", "/v1/changes"), Some(Value::Array(steps).to_string()))
+}
+
+fn path(held: &Held, limit: usize) -> String {
+    let cluster = held.cluster.as_ref().map_or_else(String::new, |cluster| format!("cluster={}&", escape(cluster)));
+    format!("/v1/drains/{}/{}?{cluster}limit={limit}", held.kind, escape(&held.name))
+}
+
+fn holders(report: &Value) -> u64 {
+    ["flows", "connections", "requests"].iter().filter_map(|key| report["held"][key].as_u64()).sum()
+}
+
+/// Print who holds it; how many that are.
+pub(super) fn status(ask: &Ask, held: &Held, limit: usize) -> Result<u64, Failure> {
+    let report = Client::of(&ask.door)?.get(path(held, limit))?;
+    let all = holders(&report);
+    if ask.output.output == Format::Json {
+        say::out(&format!("{report}\n"));
+        return Ok(all);
+    }
+    let counts = |of: &Value| {
+        format!("{} flows, {} connections and {} requests", of["flows"], of["connections"], of["requests"])
+    };
+    let whose = held.cluster.as_ref().map_or_else(String::new, |cluster| format!(" of {cluster}"));
+    let until = match (&report["until"], all) {
+        (Value::String(until), 1..) => format!(", until {until} at the latest"),
+        _ => String::new(),
+    };
+    let state = table::text(&report["state"]);
+    let mut page =
+        format!("{} {}{whose} is {state}: {} live on it{until}\n", held.kind, held.name, counts(&report["held"]));
+    for policy in report["policy"].as_array().into_iter().flatten() {
+        page.push_str(&format!("  {}\n", table::text(policy)));
+    }
+    if ["flows", "connections", "requests"].iter().any(|key| report["cut"][key].as_u64() > Some(0)) {
+        page.push_str(&format!("cut so far: {}\n", counts(&report["cut"])));
+    }
+    if let Some(rows) = report["holders"].as_array().filter(|rows| !rows.is_empty()) {
+        page.push_str(&format!("\n{}", table::render(HOLDERS, rows)));
+        if (rows.len() as u64) < all {
+            page.push_str(&format!("and {} more\n", all - rows.len() as u64));
+        }
+    }
+    say::out(&page);
+    Ok(all)
+}
