@@ -307,8 +307,8 @@ impl Author {
         if !is_stable && self.rng.u8(0..4) == 0 {
             bind.push(front(number, !moved));
         }
-        let tls =
-            is_secured.then(|| ListenerTls { certificates: Shown::Named(vec!["k".into()]), ..ListenerTls::default() });
+        let certificates = Shown::Named(vec!["k".into()]);
+        let tls = is_secured.then(|| ListenerTls { certificates, ..ListenerTls::default() });
         let drain_timeout = self.short();
         // Only what no route matches goes there.
         let cluster = (name != "h1" || self.rng.bool()).then(|| Name::new(format!("{kind}{of}")));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kakei_config::{Cluster, Name, OnBackend, OnChange};
 use kakei_control::Handle;
 use kakei_control::sums::{Sums, of_backends};
+use kakei_proxy::seam::Filter;
 use kakei_proxy::stats::{BackendMetric, ListenerMetric};
 use tokio::time::sleep;
 
@@ -17,13 +18,18 @@ use crate::run::Run;
 const SLACK: u64 = 1_500;
 const LATE: u64 = 20_000;
 
-/// How long what lives on a removed cluster may go on; none: as long as it likes.
+/// How long something may go on; none: as long as it likes.
+fn time_of(policy: OnChange) -> Option<Duration> {
+    match policy {
+        OnChange::Keep => None,
+        OnChange::Drain(time) => Some(time),
+        OnChange::Close => Some(Duration::ZERO),
+    }
+}
+
+/// How long what lives on a removed cluster may go on.
 fn bounded(cluster: &Cluster) -> Option<Duration> {
-    let streams = match cluster.tcp.on_backend_removed {
-        OnChange::Keep => return None,
-        OnChange::Drain(time) => time,
-        OnChange::Close => Duration::ZERO,
-    };
+    let streams = time_of(cluster.tcp.on_backend_removed)?;
     (cluster.udp.on_backend_removed != OnBackend::Keep).then_some(streams)
 }
 
@@ -63,6 +69,23 @@ impl Model {
         }
         gone
     }
+
+    /// Routes on which no connection may be any more: they went, and every version of them bounded that.
+    fn left_routes(&self, now: u64, slack: u64) -> Vec<Name> {
+        let newest = self.document();
+        let all: BTreeSet<&Name> = self.documents.values().flat_map(|document| document.routes.keys()).collect();
+        let is_left = |name: &&Name| {
+            let times = || {
+                let versions = self.documents.values().filter_map(|document| document.routes.get(name));
+                versions.map(|route| time_of(route.on_change))
+            };
+            let went = self.went(|ran| self.documents[&ran].routes.contains_key(name));
+            let most = times().max().flatten().filter(|_| times().all(|time| time.is_some()));
+            let over = |((_, since), most): ((u64, u64), Duration)| now > since + most.as_millis() as u64 + slack;
+            !newest.routes.contains_key(name) && went.zip(most).is_some_and(over)
+        };
+        all.into_iter().filter(is_left).cloned().collect()
+    }
 }
 
 impl Run {
@@ -70,11 +93,22 @@ impl Run {
         let late = self.world.borrow().wrongs.stalls > 0;
         let slack = if late { LATE } else { SLACK };
         let gone = self.model.borrow().gone(self.now(), slack);
+        let routes = self.model.borrow().left_routes(self.now(), slack);
         let Ok(counters) = handle.counters().await else { return };
         if self.world.borrow().is_over() {
             return;
         }
-        self.judge.borrow_mut().counters.gone += gone.len() as u64;
+        let filter = Filter { limit: 10_000, ..Filter::default() };
+        let connections = handle.connections(filter).await.unwrap_or_default();
+        if self.world.borrow().is_over() {
+            return;
+        }
+        let is_back = |name: &Name| handle.view().document.routes.contains_key(name);
+        let on = |name: &&Name| connections.iter().any(|connection| connection.route.as_ref() == Some(name));
+        if let Some(route) = routes.iter().find(on).filter(|name| !is_back(name)) {
+            self.violate(format!("route {route} is gone, and connections that came by it go on"));
+        }
+        self.judge.borrow_mut().counters.gone += (gone.len() + routes.len()) as u64;
         let sums = counters.sums;
         for (kind, name) in gone {
             let is_left = match kind {
