@@ -303,24 +303,7 @@ impl Machine {
                     self.pending.push(Event::Opened { socket: *socket, local: bind.address });
                 }
                 Op::OpenDatagram { socket, remote } => self.open(*socket, *remote),
-                Op::Connect { socket, remote, .. } => {
-                    let Some(address) = remote.ip() else { continue };
-                    let opens = Some((now + outside.rng.u64(1..4), outside.is_up(address, now)));
-                    let says = match address.port() {
-                        7 => VecDeque::from([(now, format!("I am {address}\n").into_bytes())]),
-                        _ => VecDeque::new(),
-                    };
-                    let server = Server {
-                        address,
-                        opens,
-                        credit: true,
-                        heard: Vec::new(),
-                        says,
-                        is_shut: false,
-                        told_end: false,
-                    };
-                    self.sockets.insert(*socket, Socket::Server(server));
-                }
+                Op::Connect { socket, remote, .. } => self.dial(now, *socket, remote.ip(), outside),
                 Op::Accept { arrival, socket, credit } => {
                     if let Some(client) = outside.clients.get_mut(&arrival.0) {
                         client.accepted(self.at);
@@ -365,6 +348,18 @@ impl Machine {
                 Op::Pipe { .. } | Op::Unpipe { .. } | Op::Record(_) | Op::Adopt { .. } | Op::Verify(_) => {}
             }
         }
+    }
+
+    fn dial(&mut self, now: u64, socket: SocketId, address: Option<SocketAddr>, outside: &mut Outside) {
+        let Some(address) = address else { return };
+        let opens = Some((now + outside.rng.u64(1..4), outside.is_up(address, now)));
+        let says = match address.port() {
+            7 => VecDeque::from([(now, format!("I am {address}\n").into_bytes())]),
+            _ => VecDeque::new(),
+        };
+        let (heard, is_shut, told_end) = (Vec::new(), false, false);
+        let server = Server { address, opens, credit: true, heard, says, is_shut, told_end };
+        self.sockets.insert(socket, Socket::Server(server));
     }
 
     fn reply(&mut self, now: u64, ticket: Ticket, reply: &Reply, outside: &mut Outside) {
