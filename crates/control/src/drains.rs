@@ -25,6 +25,7 @@ pub const SHOWN: usize = 100;
 /// What may be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "HeldKind")]
 pub enum Kind {
     /// Where clients arrive.
     Listener,
@@ -84,6 +85,7 @@ impl From<&CutOf> for Held {
 
 /// How many of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "HeldCounts")]
 pub struct Counts {
     /// Flows.
     pub flows: u64,
@@ -147,6 +149,7 @@ impl Cuts {
 
 /// The answer.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DrainReport")]
 pub struct Report {
     kind: Kind,
     name: Name,

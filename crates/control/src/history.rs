@@ -65,6 +65,16 @@ impl History {
         self.entries.iter().map(|entry| &**entry)
     }
 
+    /// What generations behind this one have changed, a line for each change, [`CHANGES_TOLD`] at most.
+    pub fn since(&self, generation: Generation) -> Vec<String> {
+        let behind = self.entries().filter(|entry| entry.generation > generation);
+        let lines = behind.flat_map(|entry| {
+            let who = entry.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            entry.changes.iter().map(move |change| format!("generation {}{who}: {change}", entry.generation.0))
+        });
+        told(lines.take(CHANGES_TOLD + 1).collect())
+    }
+
     /// What is known of the newest one.
     pub fn newest_mut(&mut self) -> Option<&mut Entry> {
         self.entries.back_mut().map(Arc::make_mut)
@@ -86,5 +96,8 @@ mod tests {
         }
         assert_eq!(history.entries().len(), GENERATIONS_KEPT);
         assert_eq!(history.entries().next().map(|e| e.generation), Some(Generation(4)));
+        let newest = GENERATIONS_KEPT as u64 + 3;
+        assert_eq!(history.since(Generation(newest - 1)), [format!("generation {newest}: change {newest}")]);
+        assert!(history.since(Generation(newest)).is_empty());
     }
 }

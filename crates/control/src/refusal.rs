@@ -19,6 +19,8 @@ pub enum Refusal {
         running: u64,
         /// What the client expected.
         expected: String,
+        /// What generations behind that have changed, as far as it is remembered: one line each.
+        since: Vec<String>,
     },
     /// An address can't be bound.
     #[error("{0}; nothing was changed")]

@@ -29,6 +29,7 @@ pub struct Destination {
 
 /// What differs in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "TrafficDifference")]
 pub struct Difference {
     /// `request`, `connection` or `flow`.
     what: &'static str,
@@ -44,6 +45,7 @@ pub struct Difference {
 
 /// How many of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "SeenCounts")]
 pub struct Counts {
     /// Request heads.
     requests: usize,

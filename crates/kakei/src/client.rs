@@ -217,6 +217,9 @@ fn read(text: &str) -> Result<Value, Failure> {
     serde_json::from_str(text).map_err(|error| Failure::refused(format!("the answer is not JSON: {error}")))
 }
 
+/// How many changes of others are shown.
+const SINCE: usize = 20;
+
 /// Status and body of a whole answer.
 fn parse(answer: &[u8]) -> Option<(u16, &[u8])> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
@@ -239,7 +242,7 @@ fn problem(status: u16, text: &str) -> Failure {
     let Some(errors) = problem["errors"].as_array().filter(|_| status == 422) else {
         return Failure::refused(match problem["detail"] {
             Value::Null => format!("the proxy refused with status {status}"),
-            _ => detail,
+            _ => detail + &since(&problem["since"]),
         });
     };
     let mut drawn = format!("error: {detail}\n");
@@ -249,6 +252,14 @@ fn problem(status: u16, text: &str) -> Failure {
         writeln!(drawn, "  {place}: {message}").expect("writing to a string never fails");
     }
     Failure::drawn(drawn)
+}
+
+/// What others have changed meanwhile: the last of it.
+fn since(lines: &Value) -> String {
+    let lines: Vec<&str> = lines.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let first = lines.len().saturating_sub(SINCE);
+    let more = if first > 0 { format!("\n  and {first} before") } else { String::new() };
+    lines[first..].iter().map(|line| format!("\n  {line}")).collect::<String>() + &more
 }
 
 /// Text as one segment of a path, or one value of a query: everything but unreserved characters escaped (RFC 3986).

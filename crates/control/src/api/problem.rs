@@ -30,6 +30,9 @@ pub(super) struct Document {
     /// The generation that runs, where another one was expected.
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
+    /// What was changed since the one that was expected, as far as it is remembered: one line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    since: Vec<String>,
 }
 
 /// A problem, as an answer.
@@ -58,6 +61,7 @@ impl Problem {
             errors: None,
             keys: None,
             generation: None,
+            since: Vec::new(),
         };
         Problem { status, document: Box::new(document), is_cut: false }
     }
@@ -93,7 +97,10 @@ impl From<Refusal> for Problem {
             Refusal::Invalid(diagnostics) => problem.document.errors = Some(diagnostics),
             Refusal::NotReady { errors, .. } => problem.document.errors = Some(errors),
             Refusal::NeedsRestart(keys) => problem.document.keys = Some(keys),
-            Refusal::Mismatch { running, .. } => problem.document.generation = Some(running),
+            Refusal::Mismatch { running, since, .. } => {
+                problem.document.generation = Some(running);
+                problem.document.since = since;
+            }
             _ => {}
         }
         problem

@@ -90,8 +90,10 @@ impl<S: System> Owner<S> {
     pub(super) fn plan(&mut self, change: &Change) -> Result<Planned, Refusal> {
         let running = self.view.generation();
         if let Some(expected) = change.expected.as_ref().filter(|expected| !expected.contains(&running)) {
+            let known = expected.iter().filter(|expected| **expected < running).max();
+            let since = known.map(|known| self.view.history.since(*known)).unwrap_or_default();
             let expected = joined(expected.iter().map(|generation| generation.0));
-            return Err(Refusal::Mismatch { running: running.0, expected });
+            return Err(Refusal::Mismatch { running: running.0, expected, since });
         }
         self.mind_pending(change)?;
         let is_whole = matches!(change.what, What::Document(_));

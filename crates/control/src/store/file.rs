@@ -73,28 +73,28 @@ impl<'a> Written<'a> {
     }
 
     /// The same with this known of it.
-    pub(super) fn with(&self, entry: &Entry) -> String {
-        head(entry, self.is_whole) + self.objects
+    pub(super) fn with(&self, entry: &Entry) -> impl Iterator<Item = String> + 'a {
+        [head(entry, self.is_whole), self.objects.to_owned()].into_iter()
     }
 }
 
-/// A generation that is a whole document.
-pub(super) fn whole(entry: &Entry, document: &Document) -> String {
-    head(entry, true) + &lines(document)
+/// A generation that is a whole document, in pieces: it may be long, and is never whole in memory.
+pub(super) fn whole(entry: &Entry, document: &Document) -> impl Iterator<Item = String> {
+    std::iter::once(head(entry, true)).chain(lines(document))
 }
 
 /// A generation that differs in these objects from the one before.
-pub(super) fn difference(entry: &Entry, changes: &[Change], document: &Document) -> String {
+pub(super) fn difference(entry: &Entry, changes: &[Change], document: &Document) -> impl Iterator<Item = String> {
     let object = |change: &Change| {
         let (kind, name) = (change.kind(), change.name().clone());
         let value = document.object(kind, &name);
         (kind, name, value)
     };
-    head(entry, false) + &write(changes.iter().map(object))
+    std::iter::once(head(entry, false)).chain(write(changes.iter().map(object)))
 }
 
 /// A whole document, a line for each of its objects.
-pub(super) fn lines(document: &Document) -> String {
+pub(super) fn lines(document: &Document) -> impl Iterator<Item = String> {
     write(document.objects().map(|(kind, name, value)| (kind, name, Some(value))))
 }
 
@@ -102,13 +102,15 @@ fn head(entry: &Entry, whole: bool) -> String {
     line(&Head { schema: SCHEMA, whole, entry })
 }
 
-fn write(objects: impl Iterator<Item = (Kind, Name, Option<Node>)>) -> String {
-    let (mut text, mut count) = (String::new(), 0);
-    for (kind, name, value) in objects {
-        text.push_str(&line(&Object { kind, name, value }));
-        count += 1;
-    }
-    text + &line(&Tail { objects: count })
+fn write(objects: impl Iterator<Item = (Kind, Name, Option<Node>)>) -> impl Iterator<Item = String> {
+    let (mut objects, mut count) = (objects.fuse(), Some(0));
+    std::iter::from_fn(move || match objects.next() {
+        Some((kind, name, value)) => {
+            count = count.map(|count| count + 1);
+            Some(line(&Object { kind, name, value }))
+        }
+        None => count.take().map(|objects| line(&Tail { objects })),
+    })
 }
 
 fn line(value: &impl Serialize) -> String {

@@ -12,6 +12,8 @@ use rustix::fs::{FlockOperation, flock};
 
 /// The longest file that is read back.
 const MAX_FILE: u64 = 1 << 30;
+/// What is given to the system at once, in bytes, and a line more.
+const PART: usize = 64 << 10;
 /// How the name of a file ends that is being written.
 const FRESH: &str = ".new";
 
@@ -32,11 +34,12 @@ pub trait Files: fmt::Debug {
     /// When it can't be read, or is no text.
     fn read(&self, name: &str) -> io::Result<String>;
 
-    /// Put these bytes into a file of this name, in the place of whatever is in it. A crash may leave any part of them.
+    /// Put these bytes, one part after the other, into a file of this name, in the place of whatever is in it. A crash may
+    /// leave any part of them.
     ///
     /// # Errors
     /// When not all of them were taken.
-    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn put(&mut self, name: &str, parts: &mut dyn Iterator<Item = String>) -> io::Result<()>;
 
     /// Have what was just put into a file survive a power cut.
     ///
@@ -92,16 +95,18 @@ impl Medium {
         self.0.read(name)
     }
 
-    /// When it returns, the file survives a power cut, or nothing is different.
-    pub(super) fn write(&mut self, name: &str, text: &str) -> io::Result<()> {
-        let (files, fresh) = (&mut self.0, format!("{name}{FRESH}"));
-        let put = files.put(&fresh, text.as_bytes()).and_then(|()| files.sync(&fresh));
+    /// Write these lines; how many bytes they are. When it returns, the file survives a power cut, or nothing is different.
+    pub(super) fn write(&mut self, name: &str, lines: impl Iterator<Item = String>) -> io::Result<usize> {
+        let (files, fresh, mut size) = (&mut self.0, format!("{name}{FRESH}"), 0);
+        let mut parts = parts(lines).inspect(|part| size += part.len());
+        let put = files.put(&fresh, &mut parts).and_then(|()| files.sync(&fresh));
+        drop(parts);
         let written = put.and_then(|()| files.rename(&fresh, name)).and_then(|()| files.settle());
         if written.is_err() {
             // One of them is there, and neither may stay: it would be read as what was acknowledged.
             let _ = files.remove(&fresh);
         }
-        written
+        written.map(|()| size)
     }
 
     /// Remove a file. That it is gone survives a power cut with the next one that is written.
@@ -113,6 +118,19 @@ impl Medium {
     pub(super) fn settle(&mut self) -> io::Result<()> {
         self.0.settle()
     }
+}
+
+/// Lines together, as many as are worth a write.
+fn parts(mut lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+    std::iter::from_fn(move || {
+        let mut part = lines.next()?;
+        while part.len() < PART
+            && let Some(line) = lines.next()
+        {
+            part.push_str(&line);
+        }
+        Some(part)
+    })
 }
 
 /// A directory of the file system.
@@ -151,10 +169,12 @@ impl Files for Directory {
         Ok(text)
     }
 
-    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn put(&mut self, name: &str, parts: &mut dyn Iterator<Item = String>) -> io::Result<()> {
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.path.join(name))?;
-        file.write_all(bytes)?;
+        for part in parts {
+            file.write_all(part.as_bytes())?;
+        }
         self.fresh = Some(file);
         Ok(())
     }
@@ -178,7 +198,7 @@ impl Files for Directory {
 
 /// As long as the process lives.
 #[derive(Debug, Default)]
-pub(super) struct Memory(BTreeMap<String, Vec<u8>>);
+pub(super) struct Memory(BTreeMap<String, String>);
 
 impl Files for Memory {
     fn path(&self, name: &str) -> PathBuf {
@@ -190,12 +210,11 @@ impl Files for Memory {
     }
 
     fn read(&self, name: &str) -> io::Result<String> {
-        let bytes = self.0.get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
-        String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+        self.0.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.0.insert(name.to_owned(), bytes.to_owned());
+    fn put(&mut self, name: &str, parts: &mut dyn Iterator<Item = String>) -> io::Result<()> {
+        self.0.insert(name.to_owned(), parts.collect());
         Ok(())
     }
 
@@ -204,8 +223,8 @@ impl Files for Memory {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let bytes = self.0.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        self.0.insert(to.to_owned(), bytes);
+        let text = self.0.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        self.0.insert(to.to_owned(), text);
         Ok(())
     }
 

@@ -188,16 +188,19 @@ impl Store {
             let most = base.whole.max(SMALL);
             base.newest + 1 == number && base.differences < most && base.count < DIFFERENCES
         });
-        let text = match differs {
-            Some(_) => file::difference(entry, changes, document),
-            None => file::whole(entry, document),
+        let name = file::name(number);
+        let written = match differs {
+            Some(_) => self.medium.write(&name, file::difference(entry, changes, document)),
+            None => self.medium.write(&name, file::whole(entry, document)),
         };
-        let (name, size) = (file::name(number), text.len());
-        if let Err(error) = self.medium.write(&name, &text) {
-            // It may be there without being sure to stay: it must not be read as what was acknowledged.
-            let _ = self.medium.remove(&name).and_then(|()| self.medium.settle());
-            return Err(self.failed("written", &name, error));
-        }
+        let size = match written {
+            Ok(size) => size,
+            Err(error) => {
+                // It may be there without being sure to stay: it must not be read as what was acknowledged.
+                let _ = self.medium.remove(&name).and_then(|()| self.medium.settle());
+                return Err(self.failed("written", &name, error));
+            }
+        };
         self.files.insert(number);
         self.wholes.extend(differs.is_none().then_some(number));
         self.base = Some(match differs {
@@ -231,8 +234,8 @@ impl Store {
         let text = self.medium.read(&name).map_err(|error| self.failed("read", &name, error))?;
         let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
         let written = Written::parse(&text).map_err(|why| self.failed("read", &name, damaged(why)))?;
-        let text = written.with(entry);
-        self.medium.write(&name, &text).map_err(|error| self.failed("written", &name, error))
+        let written = self.medium.write(&name, written.with(entry)).map(drop);
+        written.map_err(|error| self.failed("written", &name, error))
     }
 
     /// Keep the whole document that was applied last.
@@ -240,7 +243,8 @@ impl Store {
     /// # Errors
     /// When the file can't be written.
     pub fn keep_applied(&mut self, document: &Document) -> Result<(), StoreError> {
-        self.medium.write(APPLIED, &file::lines(document)).map_err(|error| self.failed("written", APPLIED, error))
+        let written = self.medium.write(APPLIED, file::lines(document)).map(drop);
+        written.map_err(|error| self.failed("written", APPLIED, error))
     }
 
     /// The whole document that was applied last; none where that isn't known.

@@ -185,8 +185,8 @@ impl Files for Mounted {
         String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
-    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.0.borrow_mut().put(name, bytes)
+    fn put(&mut self, name: &str, parts: &mut dyn Iterator<Item = String>) -> io::Result<()> {
+        self.0.borrow_mut().put(name, parts.collect::<String>().as_bytes())
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {

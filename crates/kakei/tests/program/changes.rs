@@ -87,6 +87,9 @@ fn the_document_goes_round_with_its_generation() {
     assert_eq!(Client::new(proxy.front()).ask("x").as_deref(), Some("b"));
     let late = proxy.http("PUT", "/v1/config", &["If-Match: \"1\""], &body);
     assert_eq!((late.status, &late.json()["generation"]), (412, &json!(2)));
+    let since = late.json()["since"].clone();
+    let told = since[0].as_str().unwrap();
+    assert!(told.starts_with("generation 2 by ") && told.contains("cluster c"), "{since}");
     let history = proxy.http("GET", "/v1/generations", &[], "").json();
     assert_eq!(history[1]["origin"], "api");
 }

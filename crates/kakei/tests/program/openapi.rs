@@ -112,7 +112,7 @@ fn every_operation_answers_as_it_is_described() {
         json!([{"change": "add", "kind": "cluster", "name": "d", "value": {"backends": ["127.0.0.1:9"]}}]).to_string();
     let from_here = format!("/v1/explain?local={local}&client=127.0.0.1:5");
     // What is said to it, of each operation: method, path, body, status.
-    let asked: [(&str, &str, &str, u16); 24] = [
+    let asked: [(&str, &str, &str, u16); 25] = [
         ("GET", "/v1/config", "", 200),
         ("PUT", "/v1/config", &config, 200),
         ("GET", "/v1/status", "", 200),
@@ -123,6 +123,7 @@ fn every_operation_answers_as_it_is_described() {
         ("GET", "/v1/certificates", "", 200),
         ("GET", "/v1/flows?limit=3", "", 200),
         ("GET", "/v1/connections", "", 200),
+        ("GET", "/v1/drains/cluster/c?limit=2", "", 200),
         ("GET", &from_here, "", 200),
         ("POST", "/v1/changes?message=why", &add, 200),
         ("POST", "/v1/clusters/d/backends", "\"127.0.0.1:10\"", 200),
