@@ -254,11 +254,18 @@ impl Run {
         }
     }
 
-    /// Whether some generation leads this client to this backend.
+    /// Whether some generation leads this client to this backend. What came by a listener that is gone since moves within
+    /// its cluster, as that is from then on.
     fn leads_there(&self, documents: &[&Document], seen: &Seen, backend: SocketAddr) -> Result<(), String> {
+        let placed = documents.iter().filter_map(|document| place(document, seen, None));
+        let clusters: BTreeSet<&Name> = placed.filter_map(|place| Some(place.cluster?.0)).collect();
         let leads = |document: &&Document| {
-            let cluster = place(document, seen, None).and_then(|place| place.cluster);
-            cluster.is_some_and(|(_, cluster)| addresses(cluster, true).contains(&backend))
+            let place = place(document, seen, None);
+            let has = |cluster: &Cluster| addresses(cluster, true).contains(&backend);
+            match place {
+                Some(place) => place.cluster.is_some_and(|(_, cluster)| has(cluster)),
+                None => clusters.iter().any(|name| document.clusters.get(name).is_some_and(has)),
+            }
         };
         match documents.iter().any(leads) {
             true => Ok(()),
@@ -279,7 +286,10 @@ impl Run {
             (Some(_), None) => false,
             (None, _) => true,
         };
-        let Some(stood) = place(documents[0], seen, asked).filter(fits) else {
+        // Where it was led by the generation that ran as it came, or by the one that was published while it did.
+        let begun = documents.iter().take(2).enumerate();
+        let stood: Vec<_> = begun.filter_map(|(at, led)| Some((at, place(led, seen, asked).filter(fits)?))).collect();
+        let Some((_, first)) = stood.first().filter(|(at, _)| *at == 0) else {
             // It stood nowhere, or where it was led by an earlier one.
             counters.touched += 1;
             return Ok(());
@@ -289,18 +299,21 @@ impl Run {
                 .cluster
                 .is_some_and(|(_, cluster)| !addresses(cluster, true).is_empty() && !self.was_down(cluster, seen))
         };
-        if stood.cluster.is_some_and(|(name, _)| !speaks(name, seen)) {
+        if first.cluster.is_some_and(|(name, _)| !speaks(name, seen)) {
             return Ok(());
         }
-        let touched = documents.iter().any(|after| is_touched(&stood, seen, after, backend));
-        let led_nowhere = backend.is_none() && !has_backends(&stood);
-        let was_down = stood.cluster.is_some_and(|(_, cluster)| self.was_down(cluster, seen));
-        if touched || led_nowhere || was_down {
+        let by_rights = stood.iter().any(|(at, stood)| {
+            let touched = documents[*at..].iter().any(|after| is_touched(stood, seen, after, backend));
+            let led_nowhere = backend.is_none() && !has_backends(stood);
+            let was_down = stood.cluster.is_some_and(|(_, cluster)| self.was_down(cluster, seen));
+            touched || led_nowhere || was_down
+        });
+        if by_rights {
             counters.touched += 1;
             return Ok(());
         }
         let (name, on) =
-            (stood.name, stood.cluster.map(|(name, cluster)| (name, addresses(cluster, true), &cluster.health)));
+            (first.name, first.cluster.map(|(name, cluster)| (name, addresses(cluster, true), &cluster.health)));
         Err(format!("nothing that it stands on was touched: listener {name}, cluster {on:?}, backend {backend:?}"))
     }
 

@@ -57,6 +57,8 @@ pub(crate) enum Expected {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) documents: BTreeMap<u64, Document>,
+    /// Confirmations that are under way, of whichever generation waits then.
+    pub(crate) confirming: u32,
     /// Generations that ran, in their order.
     pub(crate) ran: Vec<u64>,
     /// Since when each of this process ran.
@@ -166,7 +168,8 @@ impl Model {
                 }
                 if let Some(within) = asked.confirm {
                     let (generation, from, until) = (number, asked.at + within, now + within);
-                    pending = Some(Pending { generation, before, from, until, is_unsure: false });
+                    let is_unsure = self.confirming > 0;
+                    pending = Some(Pending { generation, before, from, until, is_unsure });
                 }
                 let result = self.result(&asked.wish);
                 result.map_err(|cannot| format!("generation {number} came of {message}, which is {cannot:?}"))?
@@ -225,6 +228,7 @@ impl Model {
             return Err(format!("generation {} runs, and {} was the last", view.generation().0, self.newest()));
         }
         self.given = None;
+        self.confirming = 0;
         Ok(())
     }
 }

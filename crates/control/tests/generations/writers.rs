@@ -269,6 +269,7 @@ impl Run {
         if let Some(pending) = &mut self.model.borrow_mut().pending {
             pending.is_unsure = true;
         }
+        self.model.borrow_mut().confirming += 1;
         let failed = self.world.borrow().disk.borrow().failed;
         {
             let mut under_way = self.under_way.borrow_mut();
@@ -278,6 +279,7 @@ impl Run {
         if self.world.borrow().is_over() {
             return;
         }
+        self.model.borrow_mut().confirming -= 1;
         self.under_way.borrow_mut().0 -= 1;
         self.say(&format!("confirming {named:?} came to {:?}", result.as_ref().map_err(Refusal::word)));
         if !self.look(handle) {
