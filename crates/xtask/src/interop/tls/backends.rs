@@ -1,12 +1,14 @@
 //! nginx and HAProxy behind Kakei by TLS: both sides prove who they are, all that HTTP can do goes through, and a backend
 //! that is somebody else is not spoken to.
 
+use std::time::Duration;
+
 use super::super::Setting;
 use super::super::http::Client;
 use super::super::http::origin::Origin;
 use super::super::http::proxies::{PASS, Talents, talk};
 use super::super::kakei::Kakei;
-use super::super::process::{Program, free_port};
+use super::super::process::{Program, free_port, wait_for};
 use super::super::proxies::{haproxy, nginx, nginx_http};
 use super::{Authority, Kind};
 
@@ -48,9 +50,11 @@ fn to(setting: &Setting, early: bool, back: Back) -> Result<String, String> {
         if answer.status != 502 {
             return Err(format!("{} through a backend that doesn't go together with {tls}", answer.status));
         }
-        if !kakei.records().iter().any(|record| record.to_string().contains(told)) {
-            return Err(format!("no record says {told:?} of {tls}"));
-        }
+        // Records are written behind the answer.
+        wait_for("the reason in the access log", Duration::from_secs(5), || {
+            kakei.records().iter().any(|record| record.to_string().contains(told))
+        })
+        .map_err(|why| format!("{why}: no record says {told:?} of {tls}"))?;
     }
     // Whoever proves nothing is refused by the backend, which TLS 1.3 says behind the handshake, and nginx by 400.
     kakei.put(&document(front, port, "ca = \"authority.pem\", server_name = \"site.example\""))?;
