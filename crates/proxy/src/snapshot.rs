@@ -278,8 +278,9 @@ impl Snapshot {
             materials: materials.clone(),
             ..base.clone()
         };
-        snapshot.turn_clusters(base, materials);
-        snapshot.turn_listeners(base, materials);
+        let stale = Stale::of(&base.materials, materials);
+        snapshot.turn_clusters(base, (materials, &stale));
+        snapshot.turn_listeners(base, (materials, &stale));
         snapshot
     }
 
@@ -300,12 +301,11 @@ impl Snapshot {
         }
     }
 
-    fn turn_clusters(&mut self, base: &Snapshot, materials: &Materials) {
+    fn turn_clusters(&mut self, base: &Snapshot, (materials, stale): (&Materials, &Stale<'_>)) {
         let document = self.document.clone();
         let differing = base.document.clusters.differences(&document.clusters);
         let mut turned: BTreeMap<&Name, _> = differing.map(|(name, _, after)| (name, after)).collect();
         // Who vouches for backends, and what the proxy shows them, may be others.
-        let stale = Stale::of(&base.materials, materials);
         for (name, ()) in base.secured.iter().filter(|_| stale.is_of_clusters()) {
             let cluster = document.clusters.shared(name);
             if cluster.and_then(|cluster| cluster.tls.as_ref()).is_some_and(|tls| stale.is_of_cluster(tls)) {
@@ -334,7 +334,7 @@ impl Snapshot {
         }
     }
 
-    fn turn_listeners(&mut self, base: &Snapshot, materials: &Materials) {
+    fn turn_listeners(&mut self, base: &Snapshot, (materials, stale): (&Materials, &Stale<'_>)) {
         let document = self.document.clone();
         let mut turning = Turning::of(&base.document, &document);
         let table = |name: &Name| base.listener(name).and_then(|old| Some(&old.http.as_ref()?.table));
@@ -349,7 +349,6 @@ impl Snapshot {
         }
         turning.gone.iter().for_each(|name| drop(self.listeners.remove_shared(name)));
         // Certificates and the keys of tickets may be other ones.
-        let stale = Stale::of(&base.materials, materials);
         for (name, listener) in document.listeners.iter().filter(|_| stale.is_anything()) {
             if listener.tls.as_ref().is_some_and(|tls| stale.is_of_listener(tls)) {
                 turning.turned.entry(name).or_default();
@@ -359,7 +358,8 @@ impl Snapshot {
             let Some(listener) = document.listeners.get(name) else { continue };
             let old = base.listener(name);
             let kept = old.filter(|_| !turning.anew.contains(name)).map(|old| &**old);
-            let made = compile_listener((name, listener), self.shared, (materials, kept), (turned, &mut self.timed));
+            let tls = (materials, stale, kept);
+            let made = compile_listener((name, listener), self.shared, tls, (turned, &mut self.timed));
             self.listeners.insert_shared((*name).clone(), reuse(old, made));
         }
     }
@@ -448,7 +448,7 @@ fn reuse<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
 fn compile_listener(
     (name, listener): (&Name, &kakei_config::Listener),
     shared: Shared,
-    (materials, previous): (&Materials, Option<&Listener>),
+    (materials, stale, previous): (&Materials, &Stale<'_>, Option<&Listener>),
     (turned, timed): (&[Turned<'_>], &mut Timed),
 ) -> Listener {
     let transport = match listener.protocol {
@@ -479,7 +479,10 @@ fn compile_listener(
     }
     let tls = listener.tls.as_ref().map(|spec| {
         let old = previous.and_then(|old| old.tls.as_ref());
-        reuse(old, ListenerTls::compile(spec, materials, (is_http, shared.workers), old.map(|old| &**old)))
+        match old.filter(|old| old.spec == *spec && !stale.is_of_listener(spec)) {
+            Some(old) => Arc::clone(old),
+            None => reuse(old, ListenerTls::compile(spec, materials, (is_http, shared.workers), old.map(|old| &**old))),
+        }
     });
     let to = |cluster| Arc::new(Target { route: None, cluster, on_change: OnChange::Keep });
     Listener {

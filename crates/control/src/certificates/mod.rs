@@ -8,6 +8,7 @@ mod tickets;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -254,9 +255,7 @@ impl Certificates {
                 (before.is_some() && !is_same).then(|| format!("certificate {name}: its files hold another one")),
             );
             next.stamps.insert(name.clone(), stamps);
-            if !is_same {
-                next.materials.certificates.insert(name.clone(), made);
-            }
+            keep(&mut next.materials.certificates, name, &made);
         }
         faults
     }
@@ -298,15 +297,11 @@ impl Certificates {
     /// Have what was read in the place of what was there.
     fn take(&mut self, trusted: BTreeMap<Option<Pem>, Trusted>, revoked: BTreeMap<Pem, Lists>) {
         for (named, read) in trusted {
-            if !self.materials.trusted.get(&named).is_some_and(|known| Arc::ptr_eq(known, &read.roots)) {
-                self.materials.trusted.insert(named.clone(), Arc::clone(&read.roots));
-            }
+            keep(&mut self.materials.trusted, &named, &read.roots);
             self.trusted.insert(named, read);
         }
         for (named, read) in revoked {
-            if !self.materials.revoked.get(&named).is_some_and(|known| Arc::ptr_eq(known, &read.lists)) {
-                self.materials.revoked.insert(named.clone(), Arc::clone(&read.lists));
-            }
+            keep(&mut self.materials.revoked, &named, &read.lists);
             self.revoked.insert(named, read);
         }
     }
@@ -481,6 +476,13 @@ impl Looked {
 
 fn differing<T: PartialEq>(known: &Objects<T>, new: &Objects<T>) -> BTreeSet<Name> {
     known.differences(new).map(|(name, ..)| name.clone()).collect()
+}
+
+/// Have this in the place of what a key had; what is the same stays where it is.
+fn keep<K: Ord + Hash + Clone, T>(kept: &mut Sorted<K, Arc<T>>, key: &K, read: &Arc<T>) {
+    if !kept.get(key).is_some_and(|known| Arc::ptr_eq(known, read)) {
+        kept.insert(key.clone(), Arc::clone(read));
+    }
 }
 
 /// What a listener asks its clients to prove.

@@ -354,6 +354,36 @@ fn certificates_come_and_go_by_commands() {
 }
 
 #[test]
+fn all_certificates_are_shown_as_they_come_and_go_and_other_files_are_left_alone() {
+    let (room, authority) = (Room::new("tls-all"), Authority::new());
+    let (one, two) = (authority.make(&["one.test"], |_| {}), authority.make(&["two.test"], |_| {}));
+    let text = document(&room, ("tcp", echo()), "certificates = \"all\"", &one.put(&room, "one"));
+    let running = Running::start(&room, &text);
+    let mut config = config(&authority, &[&rustls::version::TLS13]);
+    config.resumption = Resumption::disabled();
+    let config = Arc::new(config);
+    let shown = |name: &str| {
+        let mut stream = connect(running.front(), name, &config).map_err(|error| error.to_string())?;
+        stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut [0; 4])).unwrap();
+        Ok::<_, String>(stream.conn.peer_certificates().unwrap()[0].clone())
+    };
+    assert!(shown("two.test").unwrap_err().contains("UnrecognisedName"));
+    two.put(&room, "two");
+    // The first one was renewed in its place meanwhile; nobody has said so yet.
+    let renewed = authority.make(&["one.test"], |_| {});
+    renewed.put(&room, "one");
+    let file = |name: &str| room.path(name).to_str().unwrap().to_owned();
+    running.done(&["certificate", "add", "two", &file("two.pem"), &file("two.key"), "--listener", "front"]);
+    assert_eq!((shown("one.test").unwrap(), shown("two.test").unwrap()), (one.der(), two.der()));
+    assert_eq!(running.json(&["get", "certificates"])[1]["listeners"][0], "front");
+    running.done(&["certificate", "replace", "one", &file("one.pem"), &file("one.key")]);
+    assert_eq!((shown("one.test").unwrap(), shown("two.test").unwrap()), (renewed.der(), two.der()));
+    running.done(&["certificate", "remove", "two"]);
+    assert!(shown("two.test").unwrap_err().contains("UnrecognisedName"));
+    assert_eq!(shown("one.test").unwrap(), renewed.der());
+}
+
+#[test]
 fn a_certificate_is_replaced_while_traffic_flows() {
     let (room, authority) = (Room::new("tls-replaced"), Authority::new());
     let (old, new) = (authority.make(&["echo.test"], |_| {}), authority.make(&["echo.test"], |_| {}));

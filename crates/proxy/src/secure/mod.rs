@@ -24,7 +24,7 @@ use std::sync::Arc;
 use slotmap::SecondaryMap;
 
 pub use self::certificate::{Certificate, KeyKind};
-pub use self::cluster::ClusterTls;
+pub use self::cluster::{Anybody, ClusterTls};
 use self::dial::Known;
 pub(crate) use self::dial::Way;
 pub use self::listener::ListenerTls;

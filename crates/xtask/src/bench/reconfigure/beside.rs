@@ -239,7 +239,7 @@ impl Stage {
         while self.peer.reloads() && count(self.running.pid()) > self.processes && begun.elapsed() < GOING {
             thread::sleep(LOOK);
         }
-        thread::sleep(if self.peer.reloads() { REST } else { Duration::ZERO });
+        self.rest();
         let after = if self.peer.acknowledges() { acknowledged } else { usage(self.running.pid()) };
         Ok((took, Duration::from_nanos(after.since(before).cpu_ns)))
     }
@@ -268,10 +268,17 @@ impl Stage {
         while begun.elapsed() < time {
             self.change()?;
             made += 1;
-            thread::sleep(if self.peer.reloads() { REST } else { Duration::ZERO });
+            self.rest();
             thread::sleep((begun + PACE * made).saturating_duration_since(Instant::now()));
         }
         Ok(f64::from(made) / begun.elapsed().as_secs_f64())
+    }
+
+    /// Leave processes that were just replaced alone.
+    fn rest(&self) {
+        if self.peer.reloads() {
+            thread::sleep(REST);
+        }
     }
 
     /// Whether a request by `route` comes to the origin of `cluster`.
