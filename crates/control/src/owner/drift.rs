@@ -11,17 +11,18 @@ use crate::system::System;
 impl<S: System> Owner<S> {
     /// The operator's whole document runs from now on: it is what later changes at run time are told apart from.
     pub(super) fn apply_whole(&mut self) -> Option<String> {
-        self.applied = Some(Document::clone(&self.view.document));
+        self.unwritten = None;
         let error = self.store.keep_applied(&self.view.document).err()?;
+        self.unwritten = Some(Document::clone(&self.view.document));
         error!("{error}; after a restart, changes at run time can't be told from the document's");
         Some(error.to_string())
     }
 
     /// Which of these differences take back what was changed at run time since a whole document was applied last.
-    pub(super) fn drift(&mut self, differences: &[Difference]) -> Vec<String> {
-        self.applied = self.applied.take().or_else(|| self.store.applied());
-        let Some(applied) = &self.applied else { return Vec::new() };
-        let since = kakei_config::diff(applied, &self.view.document);
+    pub(super) fn drift(&self, differences: &[Difference]) -> Vec<String> {
+        // Held in memory it would keep the old one of every object that was changed since.
+        let Some(applied) = self.unwritten.clone().or_else(|| self.store.applied()) else { return Vec::new() };
+        let since = kakei_config::diff(&applied, &self.view.document);
         let changed: BTreeSet<_> = since.iter().map(|change| (change.kind(), change.name())).collect();
         let lost = differences.iter().filter(|change| changed.contains(&(change.kind(), change.name())));
         lost.flat_map(Difference::lines).collect()

@@ -58,8 +58,9 @@ struct Owner<S: System> {
     store: Store,
     /// The generation that waits to be confirmed.
     pending: Option<pending::Pending>,
-    /// The whole document that was applied last, before what was changed of it at run time; none: the store may have it.
-    applied: Option<Document>,
+    /// The whole document that was applied last, before what was changed of it at run time, where the store could not
+    /// take it.
+    unwritten: Option<Document>,
     /// The document that runs, with what it takes to judge changes of it.
     checked: Checked,
     /// The same with addresses in the place of host names.

@@ -81,20 +81,39 @@ pub struct Control {
 
 impl Control {
     /// Start everything and wait until every worker runs the first generation.
+    ///
+    /// # Errors
+    /// When something that the document asks for can't be had.
     pub fn start(options: Options) -> Result<Self, StartError> {
+        Control::start_with(|| Ok(options))
+    }
+
+    /// The same, where what runs is still to be read: that is done on the control thread. Allocators keep what a thread
+    /// has freed for that thread, so reading elsewhere leaves memory behind that the control side never uses.
+    ///
+    /// # Errors
+    /// What reading it said, or else as [`Control::start`].
+    pub fn start_with<E>(read: impl FnOnce() -> Result<Options, E> + Send + 'static) -> Result<Self, E>
+    where
+        E: From<StartError> + Send + 'static,
+    {
         let (ready, started) = oneshot::channel();
         let body = move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
-            };
-            runtime.block_on(live(options, ready));
+            let begun = read().and_then(|options| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                Ok((options, runtime.map_err(StartError::Thread)?))
+            });
+            match begun {
+                Ok((options, runtime)) => runtime.block_on(live(options, ready)),
+                // Who started it waits for this.
+                Err(error) => drop(ready.send(Err(error))),
+            }
         };
         let thread =
             std::thread::Builder::new().name("kakei-control".into()).spawn(body).map_err(StartError::Thread)?;
         match crate::wait(started) {
             Ok(handle) => Ok(Control { handle: handle?, thread }),
-            Err(_) => Err(StartError::Engine("the control thread ended".into())),
+            Err(_) => Err(StartError::Engine("the control thread ended".into()).into()),
         }
     }
 
@@ -123,9 +142,9 @@ impl Control {
     }
 }
 
-type Ready = oneshot::Sender<Result<Handle, StartError>>;
+type Ready<E> = oneshot::Sender<Result<Handle, E>>;
 
-async fn live(options: Options, ready: Ready) {
+async fn live<E: From<StartError>>(options: Options, ready: Ready<E>) {
     let (requests, queue) = mpsc::channel::<Request>(QUEUE);
     let begun = async {
         let mut owner = begin(options, Real::of(Worker::new))?;
@@ -141,7 +160,7 @@ async fn live(options: Options, ready: Ready) {
     };
     let (owner, handle, door, metrics) = match begun.await {
         Ok(begun) => begun,
-        Err(error) => return drop(ready.send(Err(error))),
+        Err(error) => return drop(ready.send(Err(error.into()))),
     };
     let mut side = tokio::task::JoinSet::new();
     let (api, rules) = (api::router(handle.clone()), owner.doors.rules());
@@ -186,7 +205,7 @@ pub(super) fn begin<S: System>(options: Options, mut system: S) -> Result<(Owner
         next_ticket: 0,
         running: vec![Generation(0); usize::from(workers)],
         log,
-        applied: None,
+        unwritten: None,
         checked: Checked::default(),
         resolved: Resolved::default(),
         turned: Vec::new(),

@@ -170,3 +170,33 @@ fn no_more_wait_than_may_and_who_stops_waiting_makes_room() {
         assert!(again.is_err(), "there is room to wait again: {again:?}");
     });
 }
+
+#[test]
+fn nobody_holds_what_was_replaced() {
+    play(0, async |handle| {
+        let text = "[workers]\ncount = 2\n[listeners.l]\nprotocol = \"http\"\nbind = [\"127.0.0.1:0\"]\n\
+                    [routes.r]\nlistener = \"l\"\nhost = [\"a.example\"]\ncluster = \"c\"\n[clusters.c]\nbackends = [\"127.0.0.1:9\"]\n";
+        let document = kakei_config::parse_toml(text).unwrap();
+        assert!(handle.change(Change::to(document, "test")).await.unwrap().applied);
+        let view = handle.view();
+        let route = Arc::downgrade(view.document.routes.shared(&"r".into()).unwrap());
+        let cluster = Arc::downgrade(view.document.clusters.shared(&"c".into()).unwrap());
+        let listener = Arc::downgrade(view.snapshot.listener(&"l".into()).unwrap());
+        drop(view);
+        let set = |kind, name: &str, value| Edit::Set { kind, name: name.into(), value };
+        let timeouts = serde_json::json!({ "timeouts": { "request": "7s" } });
+        let slow_start = serde_json::json!({ "slow_start": "7s" });
+        for edit in [set(kakei_config::Kind::Route, "r", timeouts), set(kakei_config::Kind::Cluster, "c", slow_start)] {
+            assert!(handle.change(Change::edit(edit, "test")).await.unwrap().applied);
+        }
+        let is_held = || route.strong_count() + cluster.strong_count() + listener.strong_count() > 0;
+        // Workers let go of it behind their answer.
+        let all_let_go = async {
+            while is_held() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let held = [route.strong_count(), cluster.strong_count(), listener.strong_count()];
+        assert!(tokio::time::timeout(Duration::from_secs(5), all_let_go).await.is_ok(), "held: {held:?}");
+    });
+}

@@ -41,7 +41,7 @@ pub(super) fn drain(drain: &Drain) -> Result<(), Failure> {
     let until = Instant::now() + config::parse_duration(within).unwrap_or_default();
     let client = Client::of(&ask.door)?;
     // What was removed, and nothing is left of, is known to nobody any more.
-    let is_held = || Ok(client.find(path(held, 0))?.is_some_and(|report| holders(&report) > 0));
+    let is_held = || Ok::<_, Failure>(client.find(path(held, 0))?.is_some_and(|report| holders(&report) > 0));
     while is_held()? && Instant::now() < until {
         std::thread::sleep(LOOK);
     }

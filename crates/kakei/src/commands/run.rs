@@ -19,16 +19,19 @@ use crate::supervise;
 const DEFAULT_STATE: &str = "/var/lib/kakei";
 
 pub(super) fn run(run: Run) -> Result<(), Failure> {
-    let mut document = match &run.config {
-        Some(path) => Source::read(path)?.document()?,
-        None => kept(run.state.as_deref().unwrap_or(DEFAULT_STATE))?,
-    };
-    let last = run.config.is_none();
     let admin = AdminGiven { socket: run.socket, state: run.state };
-    admin.overlay(&mut document);
+    let (path, given) = (run.config.clone(), admin.clone());
+    let read = move || {
+        let mut document = match &path {
+            Some(path) => Source::read(path)?.document()?,
+            None => kept(given.state.as_deref().unwrap_or(DEFAULT_STATE))?,
+        };
+        given.overlay(&mut document);
+        Ok(Options { document, origin: "start", seed: kakei::random_seed(), last: path.is_none() })
+    };
     // Standard input can be read only once.
     let file = run.config.filter(|path| path.as_os_str() != "-");
-    go(Options { document, origin: "start", seed: kakei::random_seed(), last }, file, admin)
+    go(read, file, admin)
 }
 
 /// What stands in for the document that ran last: where that is kept.
@@ -65,7 +68,7 @@ pub(super) fn serve(serve: Serve) -> Result<(), Failure> {
     let document = serve_document(serve)?;
     config::check(&document).map_err(|errors| Failure::usage(errors.to_string()))?;
     let options = Options { document, origin: "start", seed: kakei::random_seed(), last: false };
-    go(options, None, AdminGiven::default())
+    go(move || Ok(options), None, AdminGiven::default())
 }
 
 fn serve_document(serve: Serve) -> Result<Document, Failure> {
@@ -105,21 +108,27 @@ fn serve_document(serve: Serve) -> Result<Document, Failure> {
     })
 }
 
-fn go(options: Options, file: Option<PathBuf>, admin: AdminGiven) -> Result<(), Failure> {
+fn go(
+    read: impl FnOnce() -> Result<Options, Failure> + Send + 'static,
+    file: Option<PathBuf>,
+    admin: AdminGiven,
+) -> Result<(), Failure> {
     raise_descriptors();
     // Before anything runs, so that no signal finds its default action.
     let signals =
         supervise::Signals::catch().map_err(|error| Failure::refused(format!("signals can't be caught: {error}")))?;
-    let control = Control::start(options).map_err(refused)?;
+    let control = Control::start_with(read)?;
     supervise::Supervisor::new(control, file, admin).run(signals)
 }
 
-/// A document whose certificates can't be used is as wrong as one that can't be read.
-fn refused(error: StartError) -> Failure {
-    match error {
-        StartError::Refused(Refusal::Invalid(errors)) => Failure::drawn(format!("{errors}\n")),
-        StartError::NothingKept(directory) => nothing(&directory),
-        error => Failure::refused(error),
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            // A document whose certificates can't be used is as wrong as one that can't be read.
+            StartError::Refused(Refusal::Invalid(errors)) => Failure::drawn(format!("{errors}\n")),
+            StartError::NothingKept(directory) => nothing(&directory),
+            error => Failure::refused(error),
+        }
     }
 }
 
