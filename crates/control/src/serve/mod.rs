@@ -10,9 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::serve::Listener;
-use axum::{Extension, Router};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -67,7 +70,7 @@ pub async fn serve_tcp(mut listener: TcpListener, router: Router) {
     loop {
         let (stream, _) = Listener::accept(&mut listener).await;
         let guest = guests.enter().await;
-        spawn(stream, router.clone(), guest);
+        spawn(stream, router.clone(), None, guest);
     }
 }
 
@@ -84,26 +87,40 @@ async fn accept<L: Listener>(
         let guest = guests.enter().await;
         let peer = know(&stream, &guest);
         guests.know(&guest, peer.role());
-        spawn(stream, router.clone().layer(Extension(peer)), guest);
+        spawn(stream, router.clone(), Some(peer), guest);
     }
 }
 
 /// Serve a connection by itself, until it is over or has to make room.
-fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, guest: Arc<Guest>) {
+fn spawn(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    peer: Option<Peer>,
+    guest: Arc<Guest>,
+) {
     tokio::spawn(async move {
         tokio::select! {
-            () = connection(stream, router) => {}
+            () = connection(stream, router, peer) => {}
             () = guest.must_go() => {}
         }
     });
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+/// One connection; its requests are those of `peer`, where that is known.
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, peer: Option<Peer>) {
+    let routes = TowerToHyperService::new(router);
+    // Not as a layer of the router: that is made anew for each route there is.
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
+        routes.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     // A client that went away or ran out of time learns nothing from us, and nobody else cares.
     let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
 }

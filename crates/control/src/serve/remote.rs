@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::serve::Listener;
-use axum::{Extension, Router};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -97,7 +97,7 @@ async fn welcome(stream: TcpStream, from: SocketAddr, hall: &Hall, guest: &Arc<G
     let client = Client::of(chain.into_iter().map(|der| der.into_owned()).collect(), from, verifier);
     let peer = Peer::client(client, hall.rules.clone(), Arc::clone(guest));
     hall.guests.know(guest, peer.role());
-    connection(stream, hall.router.clone().layer(Extension(peer))).await;
+    connection(stream, hall.router.clone(), Some(peer)).await;
 }
 
 /// Tells of clients that were refused, sparingly: anybody can be one.
