@@ -1,5 +1,6 @@
 //! Plain values: flags, whole numbers, words out of a list, durations, sizes, names, paths. Nothing about the network.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{At, Codec, Maybe, Shape, listed, shape};
@@ -244,7 +245,8 @@ pub(super) fn write_duration(duration: Duration) -> String {
     let mut text = String::new();
     for (unit, nanos) in &UNITS[1..] {
         if left >= *nanos {
-            text.push_str(&format!("{}{unit}", left / nanos));
+            // Writing into a string can't fail.
+            let _ = write!(text, "{}{unit}", left / nanos);
             left %= nanos;
         }
     }

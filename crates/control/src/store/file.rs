@@ -9,6 +9,8 @@ use crate::history::Entry;
 
 /// The version of the file's schema.
 const SCHEMA: u32 = 2;
+/// What is made of a file at once, in bytes, and a line more.
+const PART: usize = 64 << 10;
 /// Digits of a number in a file's name: as many as the longest has, so that names stand in the order of numbers.
 const DIGITS: usize = 20;
 
@@ -72,15 +74,15 @@ impl<'a> Written<'a> {
         read(self.objects, if self.is_whole { Document::default() } else { before })
     }
 
-    /// The same with this known of it.
-    pub(super) fn with(&self, entry: &Entry) -> impl Iterator<Item = String> + 'a {
-        [head(entry, self.is_whole), self.objects.to_owned()].into_iter()
+    /// The same with this known of it, in parts.
+    pub(super) fn with(&self, entry: &'a Entry) -> impl Iterator<Item = String> + 'a {
+        parts([Line::Head(entry, self.is_whole), Line::Written(self.objects)].into_iter())
     }
 }
 
-/// A generation that is a whole document, in pieces: it may be long, and is never whole in memory.
+/// A generation that is a whole document, in parts: it may be long, and is never whole in memory.
 pub(super) fn whole(entry: &Entry, document: &Document) -> impl Iterator<Item = String> {
-    std::iter::once(head(entry, true)).chain(lines(document))
+    parts(std::iter::once(Line::Head(entry, true)).chain(written(all(document))))
 }
 
 /// A generation that differs in these objects from the one before.
@@ -90,31 +92,69 @@ pub(super) fn difference(entry: &Entry, changes: &[Change], document: &Document)
         let value = document.object(kind, &name);
         (kind, name, value)
     };
-    std::iter::once(head(entry, false)).chain(write(changes.iter().map(object)))
+    parts(std::iter::once(Line::Head(entry, false)).chain(written(changes.iter().map(object))))
 }
 
-/// A whole document, a line for each of its objects.
+/// A whole document, a line for each of its objects, in parts.
 pub(super) fn lines(document: &Document) -> impl Iterator<Item = String> {
-    write(document.objects().map(|(kind, name, value)| (kind, name, Some(value))))
+    parts(written(all(document)))
 }
 
-fn head(entry: &Entry, whole: bool) -> String {
-    line(&Head { schema: SCHEMA, whole, entry })
+/// An object and its name; none: it is gone.
+type Named = (Kind, Name, Option<Node>);
+
+fn all(document: &Document) -> impl Iterator<Item = Named> {
+    document.objects().map(|(kind, name, value)| (kind, name, Some(value)))
 }
 
-fn write(objects: impl Iterator<Item = (Kind, Name, Option<Node>)>) -> impl Iterator<Item = String> {
+/// One line, or some that are written already.
+enum Line<'a> {
+    Head(&'a Entry, bool),
+    Object(Named),
+    Tail(usize),
+    Written(&'a str),
+}
+
+impl Line<'_> {
+    fn write(self, out: &mut Vec<u8>) {
+        let written = match self {
+            Line::Head(entry, whole) => serde_json::to_writer(&mut *out, &Head { schema: SCHEMA, whole, entry }),
+            Line::Object((kind, name, value)) => serde_json::to_writer(&mut *out, &Object { kind, name, value }),
+            Line::Tail(objects) => serde_json::to_writer(&mut *out, &Tail { objects }),
+            Line::Written(lines) => return out.extend_from_slice(lines.as_bytes()),
+        };
+        written.expect("a vector takes everything, and all keys are strings");
+        out.push(b'\n');
+    }
+}
+
+/// A line for each of these, and a last one that counts them.
+fn written<'a>(objects: impl Iterator<Item = Named>) -> impl Iterator<Item = Line<'a>> {
     let (mut objects, mut count) = (objects.fuse(), Some(0));
     std::iter::from_fn(move || match objects.next() {
-        Some((kind, name, value)) => {
+        Some(object) => {
             count = count.map(|count| count + 1);
-            Some(line(&Object { kind, name, value }))
+            Some(Line::Object(object))
         }
-        None => count.take().map(|objects| line(&Tail { objects })),
+        None => count.take().map(Line::Tail),
     })
 }
 
-fn line(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("its keys are strings") + "\n"
+/// Lines together, as many as are worth a write.
+fn parts<'a>(mut lines: impl Iterator<Item = Line<'a>>) -> impl Iterator<Item = String> {
+    let mut room = 0;
+    std::iter::from_fn(move || {
+        let mut part = Vec::with_capacity(room);
+        lines.next()?.write(&mut part);
+        while part.len() < PART
+            && let Some(line) = lines.next()
+        {
+            line.write(&mut part);
+        }
+        // The next one needs about as much.
+        room = part.capacity();
+        Some(String::from_utf8(part).expect("JSON is UTF-8"))
+    })
 }
 
 /// A document with the objects of these lines in the place of its own; or what is wrong with them.

@@ -12,8 +12,6 @@ use rustix::fs::{FlockOperation, flock};
 
 /// The longest file that is read back.
 const MAX_FILE: u64 = 1 << 30;
-/// What is given to the system at once, in bytes, and a line more.
-const PART: usize = 64 << 10;
 /// How the name of a file ends that is being written.
 const FRESH: &str = ".new";
 
@@ -95,10 +93,10 @@ impl Medium {
         self.0.read(name)
     }
 
-    /// Write these lines; how many bytes they are. When it returns, the file survives a power cut, or nothing is different.
-    pub(super) fn write(&mut self, name: &str, lines: impl Iterator<Item = String>) -> io::Result<usize> {
+    /// Write these parts; how many bytes they are. When it returns, the file survives a power cut, or nothing is different.
+    pub(super) fn write(&mut self, name: &str, parts: impl Iterator<Item = String>) -> io::Result<usize> {
         let (files, fresh, mut size) = (&mut self.0, format!("{name}{FRESH}"), 0);
-        let mut parts = parts(lines).inspect(|part| size += part.len());
+        let mut parts = parts.inspect(|part| size += part.len());
         let put = files.put(&fresh, &mut parts).and_then(|()| files.sync(&fresh));
         drop(parts);
         let written = put.and_then(|()| files.rename(&fresh, name)).and_then(|()| files.settle());
@@ -118,19 +116,6 @@ impl Medium {
     pub(super) fn settle(&mut self) -> io::Result<()> {
         self.0.settle()
     }
-}
-
-/// Lines together, as many as are worth a write.
-fn parts(mut lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
-    std::iter::from_fn(move || {
-        let mut part = lines.next()?;
-        while part.len() < PART
-            && let Some(line) = lines.next()
-        {
-            part.push_str(&line);
-        }
-        Some(part)
-    })
 }
 
 /// A directory of the file system.
