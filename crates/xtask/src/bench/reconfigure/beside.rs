@@ -200,7 +200,7 @@ impl Stage {
 
     fn row(mut self, asked: &Asked) -> Result<Row, String> {
         let changes = match self.peer {
-            Peer::Kakei | Peer::HaproxyMap => asked.changes(20, 200),
+            Peer::Kakei | Peer::HaproxyMap | Peer::SozuCommand => asked.changes(20, 200),
             _ => asked.changes(2, 5).min(20),
         };
         let alone = (0..changes).map(|_| self.change_alone()).collect::<Result<Vec<_>, String>>()?;

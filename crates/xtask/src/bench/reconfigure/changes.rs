@@ -163,8 +163,8 @@ impl Stage {
         let mut times = Vec::with_capacity(changes);
         let before = usage(running.pid());
         for n in 0..changes {
-            // All over the document, and each time another value.
-            let (at, seconds) = (n * 7_919 % self.size, n % 50 + 10);
+            // All over the document, and another value whenever an object's turn comes again.
+            let (at, seconds) = (n * 7_919 % self.size, n / self.size % 50 + 10);
             let value = match kind {
                 "route" => json!({ "timeouts": { "request": format!("{seconds}s") } }),
                 _ => json!({ "slow_start": format!("{seconds}s") }),
@@ -174,7 +174,8 @@ impl Stage {
             let begun = Instant::now();
             let (status, said) = admin_request(&self.socket(), "POST", "/v1/changes", ("application/json", &body))?;
             times.push(begun.elapsed());
-            if status != 200 {
+            let outcome: Value = serde_json::from_str(&said).unwrap_or_default();
+            if status != 200 || outcome["applied"] != true {
                 return Err(format!("{body} was answered by {status}: {said}"));
             }
         }

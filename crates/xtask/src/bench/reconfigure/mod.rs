@@ -24,16 +24,17 @@ Changes one object after the other of documents of N HTTP routes and as many clu
 costs, and what memory is taken. The state is kept in memory (/dev/shm), so that no disk is measured; `--disk` keeps it in
 the temporary directory.
 
-`beside`: Kakei, nginx (reload), HAProxy (runtime API, and reload) and Envoy (routes in a watched file), one worker each on
-one core: a route is given another cluster, until a request shows that it has it. Then the same while 1,000 requests a second
-go by a route that nobody changes: up to 1,000 changes a second for those that take them one by one, one after the other for
-the others.
+`beside`: Kakei, nginx (reload), HAProxy (runtime API, and reload), Envoy (routes in a watched file) and sōzu (its commands),
+one worker each on one core: a route is given another cluster, until a request shows that it has it. Then the same while
+1,000 requests a second go by a route that nobody changes: up to 1,000 changes a second for those that take them one by one,
+one after the other for the others.
 
   --only A,B       only these parts (changes, beside)
   --sizes N,N      how many routes and clusters (changes: 100,10000,100000; beside: 100,10000)
   --changes N      how many changes of each kind (changes: 1000; beside: 200, of reloads 5)
   --seconds S      how long the traffic lasts (5)
-  --peers A,B      beside only these: kakei, nginx-reload, haproxy-map, haproxy-reload, envoy-file
+  --peers A,B      beside only these: kakei, nginx-reload, haproxy-map, haproxy-reload, envoy-file,
+                   sozu-command
   --json FILE      write the figures there too
   --kakei FILE     the program to measure (the release build)
   --no-build       take the release build as it is

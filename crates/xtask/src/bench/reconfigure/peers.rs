@@ -23,6 +23,7 @@ pub(super) enum Peer {
     HaproxyMap,
     HaproxyReload,
     EnvoyFile,
+    SozuCommand,
 }
 
 impl programs::Peer for Peer {
@@ -32,6 +33,7 @@ impl programs::Peer for Peer {
         (Peer::HaproxyMap, "haproxy-map", Some(Program::Haproxy)),
         (Peer::HaproxyReload, "haproxy-reload", Some(Program::Haproxy)),
         (Peer::EnvoyFile, "envoy-file", Some(Program::Envoy)),
+        (Peer::SozuCommand, "sozu-command", Some(Program::Sozu)),
     ];
     const OURS: Peer = Peer::Kakei;
 }
@@ -39,7 +41,7 @@ impl programs::Peer for Peer {
 impl Peer {
     /// Whether it says when a change is in force. Of others only requests show it.
     pub(super) fn acknowledges(self) -> bool {
-        matches!(self, Peer::Kakei | Peer::HaproxyMap)
+        matches!(self, Peer::Kakei | Peer::HaproxyMap | Peer::SozuCommand)
     }
 
     /// Whether a change replaces its processes.
@@ -98,12 +100,13 @@ impl Ground {
                 self.write(ROUTES, &self.envoy_routes())?;
                 Program::Envoy.install(&self.envoy(), 1, &self.dir)
             }
+            Peer::SozuCommand => Program::Sozu.install(&self.sozu(), 1, &self.dir),
         }
     }
 
     /// Have `route` lead to `cluster`, in the process `pid`.
     pub(super) fn change(&mut self, peer: Peer, pid: u32, (route, cluster): (usize, usize)) -> Result<(), String> {
-        self.leads[route] = cluster;
+        let before = std::mem::replace(&mut self.leads[route], cluster);
         match peer {
             Peer::Kakei => self.set_in_kakei(route, cluster),
             Peer::NginxReload => {
@@ -120,7 +123,24 @@ impl Ground {
                 self.write("next.yaml", &self.envoy_routes())?;
                 std::fs::rename(self.path("next.yaml"), self.path(ROUTES)).map_err(|e| format!("{ROUTES}: {e}"))
             }
+            // It has no change of a frontend.
+            Peer::SozuCommand => {
+                self.tell_sozu("remove", (route, before))?;
+                self.tell_sozu("add", (route, cluster))
+            }
         }
+    }
+
+    /// By its own program, which ends when its workers have answered.
+    fn tell_sozu(&self, verb: &str, (route, cluster): (usize, usize)) -> Result<(), String> {
+        let program = Program::Sozu.find(Path::new("")).ok_or("sōzu is not installed")?;
+        let (file, front, cluster) = (self.path("sozu.toml"), self.front.to_string(), format!("c{cluster}"));
+        let mut command = std::process::Command::new(program);
+        command.arg("-c").arg(file).args(["frontend", "http", verb, "--address", &front]);
+        command.args(["--hostname", &host(route), "--cluster-id", &cluster]);
+        let out = command.output().map_err(|e| format!("sōzu's command: {e}"))?;
+        let said = [out.stdout, out.stderr].concat();
+        if out.status.success() { Ok(()) } else { Err(format!("sōzu said: {}", String::from_utf8_lossy(&said))) }
     }
 
     fn set_in_kakei(&self, route: usize, cluster: usize) -> Result<(), String> {
@@ -186,6 +206,31 @@ impl Ground {
                 .map(|what| format!("{what}_temp_path {}/nginx-{what};", self.dir.display()))
                 .join("\n  "),
         )
+    }
+
+    fn sozu(&self) -> String {
+        let mut text = format!(
+            "command_socket = \"{dir}/sozu.sock\"\nsaved_state = \"{dir}/sozu.state\"\nlog_level = \"error\"\n\
+             log_target = \"stderr\"\nworker_count = 1\nworker_automatic_restart = false\n\
+             handle_process_affinity = false\nmax_connections = 4000\nbuffer_size = 16393\n\
+             [[listeners]]\nprotocol = \"http\"\naddress = \"{front}\"\n",
+            dir = self.dir.display(),
+            front = self.front,
+        );
+        for n in 0..self.leads.len() {
+            let led: Vec<_> = (0..self.leads.len()).filter(|route| self.leads[*route] == n).collect();
+            let frontend =
+                |route: &usize| format!("{{ address = \"{}\", hostname = \"{}\" }}", self.front, host(*route));
+            let frontends: Vec<_> = led.iter().map(frontend).collect();
+            let _ = writeln!(
+                text,
+                "[clusters.c{n}]\nprotocol = \"http\"\nload_balancing = \"ROUND_ROBIN\"\nfrontends = [{}]\n\
+                 backends = [{{ address = \"{}\" }}]",
+                frontends.join(", "),
+                self.origin(n)
+            );
+        }
+        text
     }
 
     fn map(&self) -> String {
@@ -310,7 +355,7 @@ mod tests {
         let ground = ground();
         let haproxy = ground.haproxy() + &ground.map();
         let envoy = ground.envoy() + &ground.envoy_routes();
-        for text in [ground.kakei(), ground.nginx(), haproxy, envoy] {
+        for text in [ground.kakei(), ground.nginx(), haproxy, envoy, ground.sozu()] {
             assert!(["4242", "2424", "2525", "h2.example.com", "c3"].iter().all(|part| text.contains(part)), "{text}");
         }
     }
