@@ -254,7 +254,7 @@ impl<'a> Check<'a, '_> {
 
     /// What waits for something must have something to wait for.
     fn readiness(&mut self, name: &Name, cluster: &Cluster) {
-        let is_checked = cluster.health.as_ref().is_some_and(Health::is_active);
+        let is_checked = cluster.health.as_deref().is_some_and(Health::is_active);
         let has_hosts = cluster.backends.iter().any(|backend| matches!(backend.address, BackendAddress::Host(..)));
         if cluster.ready == Ready::AtOnce || is_checked || has_hosts {
             return;

@@ -32,7 +32,7 @@ impl Worker {
             probed.map(|(key, live)| Target { key, address: live.spec.address.clone(), unproven: live.unproven });
         let targets: Vec<_> = targets.collect();
         let health = cluster.spec.health.clone();
-        let changes = cluster.probing.checker.reconfigure(tick.now, health.as_ref(), targets, &mut world.rng);
+        let changes = cluster.probing.checker.reconfigure(tick.now, health.as_deref(), targets, &mut world.rng);
         for probe in changes.closed {
             let _ = self.close_probe(tick, (key, probe));
         }

@@ -152,7 +152,7 @@ pub struct Cluster {
     /// The PROXY protocol header that a connection begins with.
     pub send_proxy_protocol: StreamProxyProtocol,
     /// Health checks.
-    pub health: Option<Health>,
+    pub health: Option<Box<Health>>,
     /// Time to full weight.
     pub slow_start: Duration,
     /// TLS to the backends; none: they are spoken to without.
@@ -556,7 +556,7 @@ mod tests {
         let listener = kakei_config::Listener { protocol: Protocol::Http, ..Default::default() };
         let route = |name: String| {
             let path = PathMatch::Prefix(format!("/{name}"));
-            let respond = Some(Respond { status: 200, ..Respond::default() });
+            let respond = Some(Respond { status: 200, ..Respond::default() }.into());
             (Name::new(&name), Route { listener: "web".into(), path, respond, ..Route::default() })
         };
         Document {

@@ -388,7 +388,7 @@ fn probed(backends: &[&str]) -> kakei_config::Cluster {
     let (interval, timeout) = (Duration::from_secs(1), Duration::from_millis(200));
     let health = Health { udp: Some(udp), interval, timeout, rise: 2, fall: 2, ..Health::default() };
     let backends = backends.iter().map(|address| Backend::at(addr(address))).collect();
-    kakei_config::Cluster { backends, health: Some(health), ..kakei_config::Cluster::default() }
+    kakei_config::Cluster { backends, health: Some(health.into()), ..kakei_config::Cluster::default() }
 }
 
 fn candidate(number: u64, backends: &[&str]) -> Candidate {

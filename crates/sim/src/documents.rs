@@ -88,7 +88,7 @@ impl Author {
         let mut cluster =
             Cluster { balance: *pick(&mut self.rng, &policies), backends, udp: self.knobs(), ..Cluster::default() };
         if self.odds(3) {
-            cluster.health = Some(self.health());
+            cluster.health = Some(self.health().into());
             cluster.slow_start = Duration::from_millis(*pick(&mut self.rng, &[0, 0, 700]));
         }
         if self.calm {

@@ -214,7 +214,7 @@ fn route(script: &mut Script<'_>) -> Route {
         headers: asked(script),
         query: asked(script),
         source: script.some(&NETWORKS).into_iter().filter_map(|network| network.parse().ok()).collect(),
-        respond: Some(kakei_config::Respond { status: 204, ..Default::default() }),
+        respond: Some(kakei_config::Respond { status: 204, ..Default::default() }.into()),
         ..Route::default()
     }
 }

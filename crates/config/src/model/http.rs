@@ -221,9 +221,9 @@ impl Default for Retry {
 #[serde(default)]
 pub struct Auth {
     /// By user name and password (RFC 7617).
-    pub basic: Option<BasicAuth>,
+    pub basic: Option<Box<BasicAuth>>,
     /// By asking a service.
-    pub forward: Option<ForwardAuth>,
+    pub forward: Option<Box<ForwardAuth>>,
 }
 
 /// User names and their passwords' hashes.

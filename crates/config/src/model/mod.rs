@@ -300,9 +300,9 @@ pub struct Route {
     /// Clusters that share what it matches, by weight.
     pub split: BTreeMap<Name, u32>,
     /// It is sent elsewhere.
-    pub redirect: Option<Redirect>,
+    pub redirect: Option<Box<Redirect>>,
     /// It is answered by the proxy itself.
-    pub respond: Option<Respond>,
+    pub respond: Option<Box<Respond>>,
     /// What is changed in requests.
     pub request: RequestEdits,
     /// What is changed in responses.
@@ -445,7 +445,7 @@ pub struct Cluster {
     /// The PROXY protocol header that a connection to a backend begins with.
     pub send_proxy_protocol: StreamProxyProtocol,
     /// Health checks; none: every backend counts as up.
-    pub health: Option<Health>,
+    pub health: Option<Box<Health>>,
     /// How long a backend that came up takes to reach its full weight; zero: at once.
     pub slow_start: Duration,
     /// TLS to the backends; none: they are spoken to without.

@@ -8,7 +8,7 @@ use super::http::HTTP_KNOBS;
 use super::streams::{AfterChange, Whereabouts};
 use super::tls::CLUSTER_TLS;
 use super::values::{Flag, LONGEST, Time, TimeOrNone, UNLIMITED, Whole, Words, mismatch, text, wrong_name};
-use super::{At, Codec, ListOf, Maybe, Section, Shape, Sparse, Table, field, independent, shape};
+use super::{At, Boxed, Codec, ListOf, Maybe, Section, Shape, Sparse, Table, field, independent, shape};
 use crate::bounds::MAX_WEIGHT;
 use crate::diagnostics::Collector;
 use crate::model::{
@@ -55,7 +55,7 @@ pub(super) const CLUSTER: Section<Cluster> = Section {
         field!(http: Sparse(Table(&HTTP_KNOBS)), "what connections that carry requests are held to besides"),
         field!(send_proxy_protocol: STREAM_PROXY_PROTOCOL, "TCP and HTTP: the PROXY protocol header that a connection to a backend begins with"),
         field!(tls: Maybe(Table(&CLUSTER_TLS)), "TCP and HTTP: backends are spoken to in TLS, and have to prove who they are; left out: they are spoken to without"),
-        field!(health: Maybe(Table(&HEALTH)), "how backends are found up or down; left out: all count as up"),
+        field!(health: Maybe(Boxed(Table(&HEALTH))), "how backends are found up or down; left out: all count as up"),
         field!(slow_start: Time { min: Duration::ZERO, max: LONGEST },
             "how long a backend that came up takes to reach its full weight; 0s: at once"),
         field!(ready: Sparse(READY),

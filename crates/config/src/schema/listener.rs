@@ -10,7 +10,7 @@ use super::network::{Address, Network};
 use super::streams::{AfterChange, ProtocolName, ServerNameOf};
 use super::tls::{CLIENT_CERTIFICATE_MODE, LISTENER_TLS};
 use super::values::{Flag, LONGEST, Reference, Size, Time, UNLIMITED, Whole, Words};
-use super::{ListOf, Maybe, Section, Sparse, Table, field, independent};
+use super::{Boxed, ListOf, Maybe, Section, Sparse, Table, field, independent};
 use crate::bounds::MAX_DATAGRAM_BYTES;
 use crate::model::{InboundProxyProtocol, Limits, Listener, Protocol, Refuse, Route, SourceNetwork};
 
@@ -92,8 +92,8 @@ pub(super) const ROUTE: Section<Route> = Section {
         field!(cluster: Maybe(Reference("cluster")),
             "where what it matches goes; UDP and TCP routes need it, an HTTP route may have one of the next three in its place"),
         field!(split: SPLIT, "clusters that share what it matches, by weight"),
-        field!(redirect: Maybe(Table(&REDIRECT)), "clients are sent elsewhere"),
-        field!(respond: Maybe(Table(&RESPOND)), "the proxy answers itself"),
+        field!(redirect: Maybe(Boxed(Table(&REDIRECT))), "clients are sent elsewhere"),
+        field!(respond: Maybe(Boxed(Table(&RESPOND))), "the proxy answers itself"),
         field!(request: Sparse(Table(&REQUEST)), "what is changed in requests"),
         field!(response: Sparse(Table(&RESPONSE)), "what is changed in responses"),
         field!(timeouts: Sparse(Table(&TIMEOUTS)), "how long requests may take"),

@@ -269,6 +269,33 @@ impl<C: Codec> Codec for Maybe<C> {
     }
 }
 
+/// A value that few have, kept beside what everybody has.
+pub(crate) struct Boxed<C>(pub(crate) C);
+
+impl<C: Codec> Codec for Boxed<C> {
+    type Of = Box<C::Of>;
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn shape(&self) -> Shape {
+        self.0.shape()
+    }
+
+    fn has_key(&self, key: &str) -> bool {
+        self.0.has_key(key)
+    }
+
+    fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Box<C::Of>> {
+        self.0.read(at, problems).map(Box::new)
+    }
+
+    fn write(&self, value: &Box<C::Of>) -> Option<Value> {
+        self.0.write(value)
+    }
+}
+
 /// A list of values of one kind.
 pub(crate) struct ListOf<C> {
     pub(crate) of: C,

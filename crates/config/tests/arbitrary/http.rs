@@ -157,11 +157,11 @@ fn action(template: String) -> impl Strategy<Value = Route> {
         move |(status, scheme, (host, port, query))| {
             let (scheme, path) = (scheme.map(str::to_owned), Some(template.clone()));
             let redirect = Redirect { status, scheme, host, port, path, query };
-            Route { redirect: Some(redirect), ..Route::default() }
+            Route { redirect: Some(Box::new(redirect)), ..Route::default() }
         },
     );
     let respond = (400u16..=599, btree_map(field(), value(), 0..3), text()).prop_map(|(status, headers, body)| Route {
-        respond: Some(Respond { status, headers, body }),
+        respond: Some(Box::new(Respond { status, headers, body })),
         ..Route::default()
     });
     prop_oneof![forward, split, redirect, respond]

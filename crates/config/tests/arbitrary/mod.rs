@@ -274,7 +274,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 tcp,
                 http,
                 send_proxy_protocol,
-                health,
+                health: health.map(Box::new),
                 slow_start,
                 tls: None,
                 ready,

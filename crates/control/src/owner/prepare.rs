@@ -459,7 +459,7 @@ fn brings<'a>(running: &'a Document, next: &'a Document) -> Vec<Brought<'a>> {
 fn told(brought: &[Brought<'_>]) -> Vec<String> {
     let line = |one: &Brought<'_>| {
         let names: Vec<&str> = one.backends.iter().map(|(_, backend)| backend.name.as_str()).collect();
-        let is_checked = one.spec.health.as_ref().is_some_and(Health::is_active);
+        let is_checked = one.spec.health.as_deref().is_some_and(Health::is_active);
         let what = if is_checked { "probes" } else { "addresses" };
         let some = match one.spec.ready_min as usize {
             min if min > 0 && min < names.len() => format!("{min} of "),

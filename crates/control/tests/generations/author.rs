@@ -283,7 +283,7 @@ impl Author {
                 }
                 false => health.tcp = Some(TcpCheck::default()),
             }
-            cluster.health = Some(health);
+            cluster.health = Some(health.into());
         }
         cluster
     }
@@ -331,7 +331,7 @@ impl Author {
         }
         route.path = PathMatch::Prefix(PATHS[self.rng.usize(0..PATHS.len())].into());
         if self.rng.u8(0..4) == 0 {
-            route.respond = Some(Respond { status: 200, body: mark, ..Respond::default() });
+            route.respond = Some(Respond { status: 200, body: mark, ..Respond::default() }.into());
             return route;
         }
         let clusters: Vec<&Name> = document.clusters.keys().filter(|name| name.as_str().starts_with('h')).collect();

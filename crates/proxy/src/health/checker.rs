@@ -111,7 +111,7 @@ pub struct SignalState<K> {
 #[derive(Clone, Debug)]
 pub struct Checker<K> {
     /// None: nothing is probed.
-    health: Option<Health>,
+    health: Option<Box<Health>>,
     /// In the order of their keys.
     watched: Vec<Watched<K>>,
     /// One entry for each slot: its probe's deadline while one is in flight, else when the next one is due.
@@ -403,7 +403,7 @@ impl<K: Copy + Ord> Checker<K> {
         }
         let gone = old.values().flat_map(|watched| watched.slots.iter().flatten());
         changes.closed.extend(gone.filter_map(|slot| slot.in_flight).map(|(probe, _)| probe));
-        self.health = health.cloned();
+        self.health = health.cloned().map(Box::new);
         self.schedule(now, rng);
         changes
     }

@@ -68,8 +68,8 @@ impl Rule {
         };
         let action = match (&spec.cluster, &spec.redirect, &spec.respond) {
             (Some(cluster), _, _) => Action::Forward(target(cluster)),
-            (_, Some(redirect), _) => Action::Redirect(redirect.clone()),
-            (_, _, Some(respond)) => Action::Respond(respond.clone()),
+            (_, Some(redirect), _) => Action::Redirect(Redirect::clone(redirect)),
+            (_, _, Some(respond)) => Action::Respond(Respond::clone(respond)),
             _ => Action::Split(spec.split.iter().map(|(cluster, weight)| (target(cluster), *weight)).collect()),
         };
         let Route { request, response, .. } = &*spec;
@@ -84,7 +84,7 @@ impl Rule {
             response: Edits::new(&response.remove, &response.set, &response.add),
             path: request.path.as_deref().map(Template::new),
             is_timed: false,
-            users: spec.auth.basic.as_ref().map(Users::compile),
+            users: spec.auth.basic.as_deref().map(Users::compile),
             service: forward.map(|forward| Arc::new(asked(&forward.cluster))),
             regex,
             spec,

@@ -441,9 +441,9 @@ fn document() -> Document {
         user: None,
         timeout: hour,
     };
-    let locked = Auth { basic: Some(basic), forward: None };
-    let asked = Auth { basic: None, forward: Some(forward) };
-    let respond = Some(Respond { status: 200, body: "fixed".into(), ..Respond::default() });
+    let locked = Auth { basic: Some(basic.into()), forward: None };
+    let asked = Auth { basic: None, forward: Some(forward.into()) };
+    let respond = Some(Respond { status: 200, body: "fixed".into(), ..Respond::default() }.into());
     Document {
         access_log: AccessLog { to: Some("stdout".into()), format: LogFormat::Json },
         listeners: [("web".into(), listener)].into(),

@@ -66,7 +66,7 @@ pub(super) fn document(rng: &mut Rng, is_peaceful: bool) -> Document {
     // A late step makes a probe fail, and in peace nothing may.
     if let Some(three) = clusters.get_mut(&Name::new("three")).filter(|_| !is_peaceful) {
         let passive = three.health.take().and_then(|health| health.passive);
-        three.health = Some(probed(passive, rng));
+        three.health = Some(probed(passive, rng).into());
     }
     let listeners = [("web".into(), listener(WEB)), ("aside".into(), listener(ASIDE))];
     Document {
@@ -134,9 +134,9 @@ fn routes(rng: &mut Rng, is_peaceful: bool) -> Objects<Route> {
     }
     let path = Some("/one{rest}".to_owned());
     let redirect = Redirect { status: 307, scheme: None, host: None, port: None, path, query: None };
-    routes.insert("moved".into(), own("web", "moved", Route { redirect: Some(redirect), ..Route::default() }));
+    routes.insert("moved".into(), own("web", "moved", Route { redirect: Some(redirect.into()), ..Route::default() }));
     let respond = Respond { status: 200, body: FIXED.into(), ..Respond::default() };
-    routes.insert("fixed".into(), own("web", "fixed", Route { respond: Some(respond), ..Route::default() }));
+    routes.insert("fixed".into(), own("web", "fixed", Route { respond: Some(respond.into()), ..Route::default() }));
     routes
 }
 
@@ -194,15 +194,18 @@ fn cluster(number: u8, rng: &mut Rng, is_peaceful: bool) -> Cluster {
             max_requests: if rng.bool() { rng.u32(1..6) } else { 0 },
             sticky: None,
         },
-        health: (!is_peaceful && rng.bool()).then(|| Health {
-            passive: Some(PassiveCheck {
-                fall: 2,
-                eject: Duration::from_millis(400),
-                eject_max: Duration::from_secs(2),
-                ..PassiveCheck::default()
-            }),
-            fail_open: rng.bool(),
-            ..Health::default()
+        health: (!is_peaceful && rng.bool()).then(|| {
+            Health {
+                passive: Some(PassiveCheck {
+                    fall: 2,
+                    eject: Duration::from_millis(400),
+                    eject_max: Duration::from_secs(2),
+                    ..PassiveCheck::default()
+                }),
+                fail_open: rng.bool(),
+                ..Health::default()
+            }
+            .into()
         }),
         ..Cluster::default()
     }
@@ -248,7 +251,7 @@ pub(super) fn edit(document: &mut Document, rng: &mut Rng, (changes, retires): (
             let number = rng.u32(0..100);
             let respond = Respond { status: 404, ..Respond::default() };
             let path = PathMatch::Prefix(format!("/other{number}"));
-            let route = Route { listener: "web".into(), path, respond: Some(respond), ..Route::default() };
+            let route = Route { listener: "web".into(), path, respond: Some(respond.into()), ..Route::default() };
             let name = Name::new(format!("other{number}"));
             if document.routes.remove(&name).is_none() {
                 document.routes.insert(name, route);
@@ -267,7 +270,7 @@ fn retire(document: &mut Document, rng: &mut Rng) {
     for route in ["two", "aside-two"] {
         let Some(route) = document.routes.get_mut(&Name::new(route)) else { continue };
         route.cluster = (!gone).then(|| name.clone());
-        route.respond = gone.then(|| Respond { status: 503, ..Respond::default() });
+        route.respond = gone.then(|| Respond { status: 503, ..Respond::default() }.into());
     }
 }
 

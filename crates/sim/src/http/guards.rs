@@ -128,9 +128,9 @@ pub(super) fn add(document: &mut Document, (route, gate): (Route, Cluster), rng:
         timeout: Duration::from_millis(within),
     };
     let kinds = [
-        ("locked", Auth { basic: Some(basic.clone()), forward: None }),
-        ("vouched", Auth { basic: None, forward: Some(forward(&[])) }),
-        ("both", Auth { basic: Some(basic), forward: Some(forward(&["x-id", "x-ticket"])) }),
+        ("locked", Auth { basic: Some(basic.clone().into()), forward: None }),
+        ("vouched", Auth { basic: None, forward: Some(forward(&[]).into()) }),
+        ("both", Auth { basic: Some(basic.into()), forward: Some(forward(&["x-id", "x-ticket"]).into()) }),
     ];
     for (place, auth) in kinds {
         let route = Route {

@@ -107,7 +107,14 @@ impl Author {
             on_backend_down: self.on_change(),
             ..TcpKnobs::default()
         };
-        Cluster { balance, backends, tcp, send_proxy_protocol: header, health, ..Cluster::default() }
+        Cluster {
+            balance,
+            backends,
+            tcp,
+            send_proxy_protocol: header,
+            health: health.map(Box::new),
+            ..Cluster::default()
+        }
     }
 
     fn backend(&mut self, weight: u32) -> Backend {

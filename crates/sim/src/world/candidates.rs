@@ -38,7 +38,7 @@ impl World {
             let running = self.control.document.clusters.get(name);
             let is_new = |backend: &kakei_config::Backend| running.is_none_or(|old| !old.backends.contains(backend));
             let backends: Vec<_> = spec.backends.iter().filter(|backend| is_new(backend)).cloned().collect();
-            if backends.is_empty() || !spec.health.as_ref().is_some_and(Health::is_active) {
+            if backends.is_empty() || !spec.health.as_deref().is_some_and(Health::is_active) {
                 continue;
             }
             self.control.candidates += 1;

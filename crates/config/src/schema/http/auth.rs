@@ -9,13 +9,13 @@ use crate::diagnostics::quoted;
 use crate::model::{Auth, BasicAuth, ForwardAuth, Name};
 use crate::schema::maps::{Keys, MapOf};
 use crate::schema::values::{LONGEST, Reference, Time};
-use crate::schema::{ListOf, Maybe, Section, Table, field, independent};
+use crate::schema::{Boxed, ListOf, Maybe, Section, Table, field, independent};
 
 pub(in crate::schema) const AUTH: Section<Auth> = Section {
     blank: Auth::default,
     fields: &[
-        field!(basic: Maybe(Table(&BASIC)), "by user name and password (RFC 7617)"),
-        field!(forward: Maybe(Table(&FORWARD)), "by asking a service; with both, both must let the request pass"),
+        field!(basic: Maybe(Boxed(Table(&BASIC))), "by user name and password (RFC 7617)"),
+        field!(forward: Maybe(Boxed(Table(&FORWARD))), "by asking a service; with both, both must let the request pass"),
     ],
     later: &[],
     finish: |auth, at, problems| {
