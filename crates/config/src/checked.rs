@@ -118,7 +118,7 @@ impl Checked {
     /// Whether it is a listener whose routes are judged otherwise from now on: by another protocol or by none, by what it
     /// asks of clients.
     fn turns(&self, next: &Document, (kind, name): &Object) -> bool {
-        let of = |document| (protocol(document, name), asks_for_certificates(document, name));
+        let of = |document| (protocol(document, name), of_tls(document, name));
         *kind == Kind::Listener && of(&self.document) != of(next)
     }
 
@@ -214,9 +214,10 @@ fn protocol(document: &Document, listener: &Name) -> Option<Protocol> {
     document.listeners.get(listener).map(|listener| listener.protocol)
 }
 
-fn asks_for_certificates(document: &Document, listener: &Name) -> Option<ClientCertificateMode> {
+/// Whether it speaks TLS, and how it asks for certificates.
+fn of_tls(document: &Document, listener: &Name) -> Option<Option<ClientCertificateMode>> {
     let tls = document.listeners.get(listener)?.tls.as_ref()?;
-    tls.client_certificates.as_ref().map(|clients| clients.mode)
+    Some(tls.client_certificates.as_ref().map(|clients| clients.mode))
 }
 
 /// Whether it is one that not every listener can lead to.

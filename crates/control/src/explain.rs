@@ -1,10 +1,12 @@
 //! Where a client's datagram or connection would go, and why not elsewhere. Asks no worker and changes nothing.
 
 mod requests;
+mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 pub use self::requests::{Edits, Requested};
+pub use self::tls::{Met, Shaken};
 use kakei_config::{Affinity, Balance, Document, Name, Protocol};
 use kakei_proxy::balance::{self, Member};
 use kakei_proxy::seam::{BindKey, Transport};
@@ -29,6 +31,8 @@ pub struct Explanation {
     pub dropped: Option<&'static str>,
     /// The listener that has the address.
     pub listener: Option<Name>,
+    /// A request over TLS: what becomes of its handshake.
+    pub tls: Option<Shaken>,
     /// Routes of the listener, in the order in which they are tried.
     pub considered: Vec<Considered>,
     /// HTTP: what is done to the request.
@@ -115,9 +119,11 @@ pub fn field(line: &str) -> Option<(String, String)> {
     (!name.is_empty()).then(|| (name.to_owned(), value.trim().to_owned()))
 }
 
-/// Explain by a document alone: every backend counts as up.
+/// Explain by a document alone: every backend counts as up. Certificates are read where the question is about TLS.
 pub fn document(document: &Document, question: &Question) -> Explanation {
-    live(&View::of(document.clone()), None, question)
+    let view = View::of(document.clone());
+    let view = if tls::is_asked(question) { tls::with_files(view) } else { view };
+    live(&view, None, question)
 }
 
 /// Explain by what runs.
@@ -128,6 +134,7 @@ pub fn live(view: &View, sums: Option<&Sums>, question: &Question) -> Explanatio
         verdict: String::new(),
         dropped: None,
         listener: None,
+        tls: None,
         considered: Vec::new(),
         request: None,
         route: None,
@@ -159,7 +166,8 @@ fn follow(answer: &mut Explanation, view: &View, sums: Option<&Sums>, (listener,
     let is_udp = question.protocol == Protocol::Udp;
     answer.listener = Some(listener.name.clone());
     let target = match &listener.http {
-        Some(http) => match requests::follow(answer, http, question) {
+        Some(_) if tls::refuses(answer, view, (listener, question)) => return,
+        Some(http) => match requests::follow(answer, (listener, http), question) {
             Some(target) => Some(target),
             None => return,
         },

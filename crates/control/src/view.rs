@@ -10,6 +10,7 @@ use kakei_proxy::seam::BindKey;
 use kakei_proxy::secure::Certificate;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 
+use crate::certificates::Certificates;
 use crate::drains::Cuts;
 use crate::health::HealthView;
 use crate::history::History;
@@ -71,6 +72,15 @@ impl View {
             cuts: Arc::default(),
             started: Instant::now(),
         }
+    }
+
+    /// The same with what its document names and doesn't hold.
+    pub(crate) fn with(mut self, certificates: &Certificates) -> Self {
+        let Snapshot { generation, shared, .. } = *self.snapshot;
+        let materials = certificates.materials();
+        self.snapshot = Arc::new(Snapshot::compile_with(&self.document, generation, shared, None, materials));
+        self.certificates = certificates.all().clone();
+        self
     }
 
     /// The generation that runs.

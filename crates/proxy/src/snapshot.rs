@@ -13,6 +13,7 @@ use kakei_config::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::http::strict;
 pub use crate::http::{Action, Decided, Imagined, Mismatch, Rule, Seats, Table, Wanted};
 use crate::limits::TIMED;
 pub use crate::routes::{Asked, Considered, Routes};
@@ -110,6 +111,8 @@ pub struct HttpListener {
     pub table: Table,
     /// What becomes of everything else; none: 404.
     pub default: Option<Arc<Rule>>,
+    /// The line that tells clients that came over TLS to go on so, where a route doesn't say otherwise.
+    pub(crate) strict: Option<Vec<u8>>,
     /// How many workers share its limits.
     pub workers: u16,
 }
@@ -117,7 +120,8 @@ pub struct HttpListener {
 impl HttpListener {
     /// What is left of one, in a state that was read back, for the requests that began with it: they are routed already.
     pub(crate) fn remnant(state: HttpContractState) -> Self {
-        HttpListener { knobs: state.knobs, table: Table::default(), default: None, workers: state.workers }
+        let strict = state.knobs.hsts.as_ref().map(strict::line);
+        HttpListener { knobs: state.knobs, table: Table::default(), default: None, strict, workers: state.workers }
     }
 }
 
@@ -469,7 +473,8 @@ fn compile_listener(
         let made = HttpListener {
             knobs: listener.http.clone(),
             table,
-            default: listener.cluster.clone().map(|cluster| Arc::new(Rule::default_of(cluster))),
+            default: default_of(listener).map(Arc::new),
+            strict: listener.http.hsts.as_ref().map(strict::line),
             workers: shared.workers,
         };
         reuse(old, made)
@@ -499,6 +504,12 @@ fn compile_listener(
         reads_hello: false,
         default: listener.cluster.clone().map(to),
     }
+}
+
+/// What becomes of requests that no route matches.
+fn default_of(listener: &kakei_config::Listener) -> Option<Rule> {
+    let elsewhere = listener.redirect_to_tls.as_ref().map(Rule::redirect_to_tls);
+    listener.cluster.clone().map(Rule::default_of).or(elsewhere)
 }
 
 /// One worker's share, rounded up; 0 stays unlimited.

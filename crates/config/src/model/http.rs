@@ -42,6 +42,8 @@ pub struct HttpListener {
     pub request_id: bool,
     /// The name by which the proxy appears in `Via`; none: it adds no `Via`.
     pub via: Option<String>,
+    /// What clients that come over TLS are told of coming otherwise; none: nothing.
+    pub hsts: Option<Hsts>,
     /// The bodies of answers that the proxy makes.
     pub errors: ErrorBodies,
 }
@@ -63,8 +65,57 @@ impl Default for HttpListener {
             forwarded: false,
             request_id: true,
             via: None,
+            hsts: None,
             errors: ErrorBodies::default(),
         }
+    }
+}
+
+/// That clients come by TLS from now on, and by nothing else (RFC 6797).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hsts {
+    /// How long a client remembers it, in whole seconds; 0: it forgets it.
+    pub max_age: Duration,
+    /// Whether it holds for the names under the host too.
+    pub include_subdomains: bool,
+    /// Whether the host may be put on the lists that browsers come with.
+    pub preload: bool,
+}
+
+impl Default for Hsts {
+    fn default() -> Self {
+        Hsts { max_age: Duration::from_secs(365 * 86_400), include_subdomains: false, preload: false }
+    }
+}
+
+impl std::fmt::Display for Hsts {
+    /// As the value of `Strict-Transport-Security` (RFC 6797 6.1).
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "max-age={}", self.max_age.as_secs())?;
+        if self.include_subdomains {
+            f.write_str("; includeSubDomains")?;
+        }
+        if self.preload {
+            f.write_str("; preload")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a client is sent that came without TLS: to the same host, path and query over it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TlsRedirect {
+    /// The port that clients reach TLS at.
+    pub port: u16,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+impl Default for TlsRedirect {
+    fn default() -> Self {
+        TlsRedirect { port: 443, status: 308 }
     }
 }
 
@@ -123,6 +174,13 @@ pub struct Redirect {
     pub path: Option<String>,
     /// Another query, without `?`; none: the request's; empty: none.
     pub query: Option<String>,
+}
+
+impl Redirect {
+    /// Whether it leads to a host that only the request can name.
+    pub fn needs_host(&self) -> bool {
+        self.host.is_none() && (self.scheme.is_some() || self.port.is_some())
+    }
 }
 
 /// An answer that the proxy gives itself.

@@ -163,6 +163,8 @@ pub struct Listener {
     pub bind: Vec<SocketAddr>,
     /// Where what no route matches goes; none: it is dropped as `no_route`.
     pub cluster: Option<Name>,
+    /// What no route matches is sent to the same place over TLS; not together with a cluster. HTTP without TLS only.
+    pub redirect_to_tls: Option<TlsRedirect>,
     /// What is admitted.
     pub limits: Limits,
     /// The longest datagram that is forwarded, in bytes, 1 to 65,507, any inbound PROXY header included.
@@ -185,6 +187,7 @@ impl Default for Listener {
             protocol: Protocol::Udp,
             bind: Vec::new(),
             cluster: None,
+            redirect_to_tls: None,
             limits: Limits::default(),
             max_datagram_size: crate::bounds::MAX_DATAGRAM_BYTES,
             proxy_protocol: InboundProxyProtocol::default(),
@@ -307,6 +310,9 @@ pub struct Route {
     pub request: RequestEdits,
     /// What is changed in responses.
     pub response: FieldEdits,
+    /// What clients that come over TLS are told of coming otherwise; none: what the listener says.
+    #[serde(default)]
+    pub hsts: Option<Hsts>,
     /// How long it may take.
     pub timeouts: RouteTimeouts,
     /// When it is tried again.
@@ -350,6 +356,7 @@ impl Default for Route {
             respond: None,
             request: RequestEdits::default(),
             response: FieldEdits::default(),
+            hsts: None,
             timeouts: RouteTimeouts::default(),
             retry: Retry::default(),
             auth: Auth::default(),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::http::{
-    AUTH, ERRORS, FIELD_MATCHES, HTTP_LISTENER, HostMatch, Method, PARAMETER_MATCHES, PathOf, RATE_LIMIT, REDIRECT,
-    REQUEST, RESPOND, RESPONSE, RETRY, SPLIT, TIMEOUTS, settle,
+    AUTH, ERRORS, FIELD_MATCHES, HSTS, HTTP_LISTENER, HostMatch, Method, PARAMETER_MATCHES, PathOf, RATE_LIMIT,
+    REDIRECT, REQUEST, RESPOND, RESPONSE, RETRY, SPLIT, TIMEOUTS, TLS_REDIRECT, settle,
 };
 use super::network::{Address, Network};
 use super::streams::{AfterChange, ProtocolName, ServerNameOf};
@@ -23,6 +23,8 @@ pub(super) const LISTENER: Section<Listener> = Section {
         field!(protocol: PROTOCOL, "what it speaks", required),
         field!(bind: ListOf { of: Address::Bind, filled: true }, "where clients arrive; port 0 takes a free port", required),
         field!(cluster: Maybe(Reference("cluster")), "where what no route matches goes; left out: it is dropped as `no_route`"),
+        field!(redirect_to_tls: Maybe(Table(&TLS_REDIRECT)),
+            "HTTP without `tls`, in the place of `cluster`: what no route matches is sent to the same host, path and query over TLS; left out: it isn't"),
         field!(limits: Table(&LIMITS), "what is admitted"),
         field!(max_datagram_size: Size { min: 1, max: MAX_DATAGRAM_BYTES },
             "the longest datagram that is forwarded, an inbound PROXY header included; longer ones are dropped as `truncated`"),
@@ -96,6 +98,8 @@ pub(super) const ROUTE: Section<Route> = Section {
         field!(respond: Maybe(Boxed(Table(&RESPOND))), "the proxy answers itself"),
         field!(request: Sparse(Table(&REQUEST)), "what is changed in requests"),
         field!(response: Sparse(Table(&RESPONSE)), "what is changed in responses"),
+        field!(hsts: Maybe(Table(&HSTS)),
+            "`Strict-Transport-Security` of responses, where the listener has `tls`; left out: what the listener's `http.hsts` says"),
         field!(timeouts: Sparse(Table(&TIMEOUTS)), "how long requests may take"),
         field!(retry: Sparse(Table(&RETRY)), "when a request is tried again on another backend"),
         field!(auth: Sparse(Table(&AUTH)), "who may pass; left out: everybody"),

@@ -4,8 +4,8 @@ use super::admin::{ADMIN, PEERS, TCP as ADMIN_TCP};
 use super::cluster::{BACKEND, CLUSTER, KNOBS};
 use super::health::{HEALTH, PASSIVE, TCP, UDP};
 use super::http::{
-    AUTH, BASIC, ERRORS, FORWARD, HTTP_CHECK, HTTP_KNOBS, HTTP_LISTENER, RATE_LIMIT, REDIRECT, REQUEST, RESPOND,
-    RESPONSE, RETRY, STICKY, TIMEOUTS,
+    AUTH, BASIC, ERRORS, FORWARD, HSTS, HTTP_CHECK, HTTP_KNOBS, HTTP_LISTENER, RATE_LIMIT, REDIRECT, REQUEST, RESPOND,
+    RESPONSE, RETRY, STICKY, TIMEOUTS, TLS_REDIRECT,
 };
 use super::listener::{LIMITS, LISTENER, PROXY_PROTOCOL, ROUTE};
 use super::sections::{ACCESS_LOG, DOCUMENT, WORKERS};
@@ -24,11 +24,13 @@ pub fn reference() -> String {
         table("`[workers]`", &WORKERS),
         table("`[access_log]`", &ACCESS_LOG),
         table("`[listeners.NAME]`", &LISTENER),
+        table("`redirect_to_tls` of a listener", &TLS_REDIRECT),
         table("`limits` of a listener", &LIMITS),
         table("`proxy_protocol` of a listener", &PROXY_PROTOCOL),
         table("`tls` of a listener", &LISTENER_TLS),
         table("`tls.client_certificates` of a listener", &CLIENT_CERTIFICATES),
         table("`http` of a listener", &HTTP_LISTENER),
+        table("`hsts` of a listener's `http`, and of a route", &HSTS),
         table("`errors` of a listener's `http`, and of a route", &ERRORS),
         table("`[routes.NAME]`", &ROUTE),
         table("`redirect` of a route", &REDIRECT),

@@ -62,6 +62,7 @@ impl<'a> Check<'a, '_> {
     pub(super) fn http_route(&mut self, name: &Name, route: &Route) {
         let way = |key| [Step::Key("routes"), Step::Key(name.as_str()), Step::Key(key)];
         self.asks_for_certificates(name, route);
+        self.is_strict_by_tls(name, route);
         for (key, given) in [("sni", !route.sni.is_empty()), ("alpn", !route.alpn.is_empty())] {
             if given {
                 let message = format!("route `{name}`: `{key}` belongs to TLS passthrough on a TCP listener");
@@ -198,6 +199,7 @@ fn http_options(route: &Route) -> impl Iterator<Item = &'static str> {
         ("respond", route.respond.is_some()),
         ("request", route.request != fresh.request),
         ("response", route.response != fresh.response),
+        ("hsts", route.hsts.is_some()),
         ("timeouts", route.timeouts != fresh.timeouts),
         ("retry", route.retry != fresh.retry),
         ("auth", route.auth != fresh.auth),

@@ -14,6 +14,8 @@ impl Check<'_, '_> {
     }
 
     pub(super) fn tls(&mut self, name: &Name, listener: &Listener) {
+        self.redirects_to_tls(name, listener);
+        self.is_strict_over_tls(name, listener);
         let Some(tls) = &listener.tls else { return };
         let way = |rest: &[Step<'static>]| {
             let mut way = vec![Step::Key("listeners"), Step::Key(name.as_str()), Step::Key("tls")];
@@ -35,6 +37,51 @@ impl Check<'_, '_> {
                 let message = format!("listener `{name}`: HTTP is spoken as `http/1.1` only");
                 self.report(message, &way(&[Step::Key("alpn"), Step::Item(n)]));
             }
+        }
+    }
+
+    /// A plain listener, and nothing else, sends to TLS what it has no other place for.
+    fn redirects_to_tls(&mut self, name: &Name, listener: &Listener) {
+        if listener.redirect_to_tls.is_none() {
+            return;
+        }
+        let (message, help) = match (listener.protocol, &listener.tls, &listener.cluster) {
+            (Protocol::Udp | Protocol::Tcp, ..) => (
+                format!("listener `{name}`: `redirect_to_tls` is for HTTP, which it doesn't speak"),
+                "give it `protocol = \"http\"`, or leave it out",
+            ),
+            (_, Some(_), _) => (
+                format!("listener `{name}`: `redirect_to_tls` is for a listener without `tls`"),
+                "it belongs to a listener of its own, at the port that clients come to without TLS",
+            ),
+            (.., Some(_)) => (
+                format!(
+                    "listener `{name}` has both `cluster` and `redirect_to_tls`; one says what becomes of what no route matches"
+                ),
+                "leave out one of the two; routes may lead to clusters in either case",
+            ),
+            _ => return,
+        };
+        let way = ["listeners", name.as_str(), "redirect_to_tls"].map(Step::Key);
+        self.report(message, &way).help(help);
+    }
+
+    /// Only who came over TLS is told to go on so: from others nobody may believe it (RFC 6797 7.2).
+    fn is_strict_over_tls(&mut self, name: &Name, listener: &Listener) {
+        if listener.protocol == Protocol::Http && listener.tls.is_none() && listener.http.hsts.is_some() {
+            let way = ["listeners", name.as_str(), "http", "hsts"].map(Step::Key);
+            let message = format!("listener `{name}`: `hsts` is told over TLS only, and it has no `tls`");
+            self.report(message, &way).help("give it `tls`; a listener without it has `redirect_to_tls`");
+        }
+    }
+
+    pub(super) fn is_strict_by_tls(&mut self, name: &Name, route: &Route) {
+        let listener = self.document.listeners.get(&route.listener);
+        if route.hsts.is_some() && listener.is_some_and(|listener| listener.tls.is_none()) {
+            let way = ["routes", name.as_str(), "hsts"].map(Step::Key);
+            let message =
+                format!("route `{name}`: `hsts` is told over TLS only, and listener `{}` has no `tls`", route.listener);
+            self.report(message, &way).help("give the listener `tls`; one without it has `redirect_to_tls`");
         }
     }
 

@@ -39,6 +39,33 @@ fn errors() -> impl Strategy<Value = ErrorBodies> {
     (body(), body(), body()).prop_map(|(text, html, json)| ErrorBodies { text, html, json })
 }
 
+fn hsts() -> impl Strategy<Value = Hsts> {
+    let plain = (0u64..=100_000, any::<bool>()).prop_map(|(seconds, include_subdomains)| Hsts {
+        max_age: std::time::Duration::from_secs(seconds),
+        include_subdomains,
+        preload: false,
+    });
+    prop_oneof![plain, Just(Hsts { include_subdomains: true, preload: true, ..Hsts::default() })]
+}
+
+/// Where a listener sends what came without TLS, and what it tells those that came with it.
+pub(super) type Strict = (Option<TlsRedirect>, Option<Hsts>);
+
+pub(super) fn keep_to_tls(listener: &mut Listener, (redirect, told): Strict) {
+    let is_http = listener.protocol == Protocol::Http;
+    if is_http && listener.tls.is_some() {
+        listener.http.hsts = told;
+    } else if is_http && listener.cluster.is_none() {
+        listener.redirect_to_tls = redirect;
+    }
+}
+
+pub(super) fn strict() -> impl Strategy<Value = Strict> {
+    let redirect = (1u16.., select(vec![301u16, 302, 303, 307, 308]));
+    let redirect = redirect.prop_map(|(port, status)| TlsRedirect { port, status });
+    (option::of(redirect), option::of(hsts()))
+}
+
 pub(super) fn listener() -> impl Strategy<Value = HttpListener> {
     let times = (time(1), time(1), time(1), time(1));
     let sizes = (any::<u32>(), 256u32..=1 << 20, 256u32..=1 << 20, 1u32..=10_000, 0u64..=1 << 50);
@@ -59,6 +86,7 @@ pub(super) fn listener() -> impl Strategy<Value = HttpListener> {
             forwarded: flags.1,
             request_id: flags.2,
             via: flags.3,
+            hsts: None,
             errors,
         }
     })
@@ -193,7 +221,7 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
         idle,
     });
     let limits = (vec(rate_limit(), 0..3), vec(network(), 0..3), vec(network(), 0..3));
-    let rest = (any::<bool>(), any::<bool>(), errors(), super::on_change());
+    let rest = (any::<bool>(), any::<bool>(), errors(), super::on_change(), option::of(hsts()));
     (matched, acted, (edits(), times, retry()), limits, rest).prop_map(
         |(matched, (path, action, request), (response, timeouts, retry), limits, rest)| Route {
             host: matched.0,
@@ -212,6 +240,7 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
             connect: rest.1,
             errors: rest.2,
             on_change: rest.3,
+            hsts: rest.4,
             ..action
         },
     )

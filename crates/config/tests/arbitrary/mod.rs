@@ -147,6 +147,7 @@ fn listener() -> impl Strategy<Value = Listener> {
             drain_timeout,
         },
     )
+            redirect_to_tls: None,
 }
 
 fn backend() -> impl Strategy<Value = Backend> {
@@ -291,9 +292,11 @@ fn named<T: std::fmt::Debug + Clone>(of: impl Strategy<Value = T>) -> impl Strat
 
 /// A document that is valid as a whole: names exist, addresses and networks don't meet.
 pub(crate) fn document() -> impl Strategy<Value = Document> {
-    let routes = vec((name(), any::<usize>(), any::<usize>(), vec(network(), 1..4), http::route()), 0..4);
+    // Boxed: together they are larger than a test's stack.
+    let route = http::route().boxed();
+    let routes = vec((name(), any::<usize>(), any::<usize>(), vec(network(), 1..4), route), 0..4).boxed();
     let default_clusters = vec(option::of(any::<usize>()), 4);
-    let objects = (named(listener()), named(cluster()), routes, default_clusters);
+    let objects = (named(listener().boxed()).boxed(), named(cluster().boxed()).boxed(), routes, default_clusters);
     let secure = (named(tls::certificate()), vec(option::of(tls::listener()), 4), vec(option::of(tls::cluster()), 4));
     (admin(), workers(), access_log(), objects, secure).prop_map(|(admin, workers, access_log, objects, secure)| {
         let (listeners, clusters, routes, default_clusters) = objects;
@@ -304,7 +307,9 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
         for (listener, tls) in document.listeners.values_mut().zip(tls) {
             listener.tls = tls.and_then(|tls| tls::connected(tls, listener.protocol, &names));
         }
+    let secure = (secure, vec(http::strict(), 4));
         connect(&mut document, routes, &default_clusters);
+        let (secure, strict) = secure;
         tls::connect(&mut document, to_backends, &names);
         document
     })
@@ -314,6 +319,9 @@ type RouteParts = (Name, usize, usize, Vec<IpNet>, Route);
 
 fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &[Option<usize>]) {
     let clusters: Vec<Name> = document.clusters.keys().cloned().collect();
+        for (listener, strict) in document.listeners.values_mut().zip(strict) {
+            http::keep_to_tls(listener, strict);
+        }
     let mut taken = BTreeSet::new();
     for (listener, choice) in document.listeners.values_mut().zip(default_clusters) {
         listener.bind.retain(|address| taken.insert(*address));
@@ -331,7 +339,8 @@ fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &
         if !source.is_empty() && !document.routes.contains_key(&name) {
             let cluster = clusters[cluster % clusters.len()].clone();
             if document.listeners[&listener].protocol == Protocol::Http {
-                let route = Route { listener, source, ..http };
+                let hsts = http.hsts.filter(|_| document.listeners[&listener].tls.is_some());
+                let route = Route { listener, source, hsts, ..http };
                 document.routes.insert(name, http::connected(route, cluster));
                 continue;
             }

@@ -47,6 +47,8 @@ pub struct Requested {
     pub request: Edits,
     /// What is changed in those of its response.
     pub response: Edits,
+    /// `Strict-Transport-Security` of its response; none: the proxy says none.
+    pub hsts: Option<String>,
 }
 
 /// Changes of header fields.
@@ -62,7 +64,7 @@ pub struct Edits {
 }
 
 /// The listener that a request without an address comes by: the one that is named, the only one that speaks HTTP, or the
-/// only one of these at the URL's port. Otherwise what is to be said to the operator.
+/// only one of these that speaks as the URL's scheme says and is at its port. Otherwise what is to be said to the operator.
 pub(super) fn listener_of<'a>(view: &'a View, question: &Question) -> Result<&'a Listener, String> {
     let all: Vec<&Listener> = view.snapshot.listeners.values().collect();
     let speaks: Vec<&Listener> = all.into_iter().filter(|listener| listener.http.is_some()).collect();
@@ -70,7 +72,9 @@ pub(super) fn listener_of<'a>(view: &'a View, question: &Question) -> Result<&'a
         let found = speaks.iter().find(|listener| listener.name == *name);
         return found.copied().ok_or_else(|| format!("no listener {name} speaks HTTP"));
     }
-    let port = port_of(question.url.as_deref().unwrap_or_default());
+    let url = question.url.as_deref().unwrap_or_default();
+    let speaks = of_scheme(url, speaks);
+    let port = port_of(url);
     let at_port = |listener: &&Listener| {
         let bound = |address: SocketAddr| Some(address.port()) == port;
         listener.binds.iter().any(|bind| bound(view.locals.get(bind).copied().unwrap_or(bind.address)))
@@ -89,6 +93,14 @@ pub(super) fn listener_of<'a>(view: &'a View, question: &Question) -> Result<&'a
     }
 }
 
+/// Those that are spoken to as the URL's scheme says. Where none is, somebody else ends TLS, or begins it, before them.
+fn of_scheme<'a>(url: &str, listeners: Vec<&'a Listener>) -> Vec<&'a Listener> {
+    let Some((scheme, _)) = url.split_once("://") else { return listeners };
+    let is_secured = scheme.eq_ignore_ascii_case("https");
+    let fits: Vec<&Listener> = listeners.iter().copied().filter(|one| one.tls.is_some() == is_secured).collect();
+    if fits.is_empty() { listeners } else { fits }
+}
+
 fn port_of(url: &str) -> Option<u16> {
     let (scheme, after) = url.split_once("://").unwrap_or(("http", url));
     let authority = after.split(['/', '?', '#']).next().unwrap_or_default();
@@ -99,7 +111,11 @@ fn port_of(url: &str) -> Option<u16> {
 }
 
 /// The target that the request goes to; none: the answer is complete.
-pub(super) fn follow(answer: &mut Explanation, http: &HttpListener, question: &Question) -> Option<Arc<Target>> {
+pub(super) fn follow(
+    answer: &mut Explanation,
+    (listener, http): (&Listener, &HttpListener),
+    question: &Question,
+) -> Option<Arc<Target>> {
     let url = question.url.as_deref().unwrap_or("http:///");
     let method = question.method.as_deref().unwrap_or("GET");
     let fields = &question.headers;
@@ -109,7 +125,10 @@ pub(super) fn follow(answer: &mut Explanation, http: &HttpListener, question: &Q
         answer.considered.push(row(*mismatch, rule, taken));
         taken |= mismatch.is_none();
     }
-    answer.request = Some(requested((method, url), &decided));
+    let request = requested((method, url), &decided);
+    let rule = decided.rule.as_deref().filter(|_| listener.tls.is_some());
+    let hsts = rule.and_then(|rule| http.strict(rule)).map(ToString::to_string);
+    answer.request = Some(Requested { hsts, ..request });
     let by = match decided.rule.as_ref().map(|rule| rule.route.as_ref()) {
         Some(Some(route)) => format!("route {route}"),
         _ => "the listener's default".to_owned(),
@@ -168,6 +187,7 @@ fn requested((method, url): (&str, &str), decided: &Decided) -> Requested {
             set: edits.set.clone(),
             add: edits.add.clone(),
         }),
+        hsts: None,
         response: spec.map(|spec| &spec.response).map_or(Edits::default(), |edits| Edits {
             remove: edits.remove.clone(),
             set: edits.set.clone(),

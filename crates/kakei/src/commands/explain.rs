@@ -21,6 +21,13 @@ const ROUTES: &[Column] = &[
     ("MATCHES", "matches"),
     ("WHY", "why"),
 ];
+const CERTIFICATES: &[Column] = &[
+    ("CERTIFICATE", "name"),
+    ("KEY", "key"),
+    ("VALID UNTIL", "not_after"),
+    ("FOR THE HOST", "covers"),
+    ("WHY", "why"),
+];
 const BACKENDS: &[Column] =
     &[("BACKEND", "name"), ("ADDRESS", "address"), ("WEIGHT", "weight"), ("TAKES IT", "eligible"), ("WHY", "why")];
 
@@ -109,6 +116,10 @@ fn drawn(answer: &Value) -> String {
     for key in ["listener", "cluster", "balance", "affinity"] {
         say(key, &answer[key]);
     }
+    say("asks in TLS for", &answer["tls"]["server_name"]);
+    if answer["tls"]["is_read"] == false {
+        say("certificates", &Value::from("they can't be read here; `kakei check` says why"));
+    }
     let request = &answer["request"];
     let known = [
         ("host", "host"),
@@ -121,6 +132,7 @@ fn drawn(answer: &Value) -> String {
         ("limits", "rate_limits"),
         ("goes on as", "target"),
         ("with host", "sets_host"),
+        ("Strict-Transport-Security", "hsts"),
     ];
     known.iter().filter(|(_, key)| request[*key] != "").for_each(|(word, key)| say(word, &request[*key]));
     for (whose, key) in [("request", "request"), ("response", "response")] {
@@ -131,8 +143,13 @@ fn drawn(answer: &Value) -> String {
             }
         }
     }
-    for (columns, key) in [(ROUTES, "considered"), (BACKENDS, "backends")] {
-        if let Some(rows) = answer[key].as_array().filter(|rows| !rows.is_empty()) {
+    let lists = [
+        (CERTIFICATES, &answer["tls"]["certificates"]),
+        (ROUTES, &answer["considered"]),
+        (BACKENDS, &answer["backends"]),
+    ];
+    for (columns, list) in lists {
+        if let Some(rows) = list.as_array().filter(|rows| !rows.is_empty()) {
             page.push('\n');
             page.push_str(&table::render(&used(columns, rows), rows));
         }

@@ -40,4 +40,6 @@ mod tls_backends;
 #[cfg(test)]
 mod tls_clients;
 #[cfg(test)]
+mod tls_only;
+#[cfg(test)]
 mod traffic;

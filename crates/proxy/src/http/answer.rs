@@ -11,6 +11,7 @@ use super::exchange::{Exchange, ExchangeId, Phase, RequestId};
 use super::rewrite::{field, status_line, write_persistence};
 use super::rule::{Rule, Template};
 use super::session::{SessionId, Stage};
+use super::strict;
 use crate::record::{CloseReason, Detail, Record};
 use crate::seam::{Gather, Op, Span};
 use crate::stats::ListenerMetric;
@@ -103,10 +104,13 @@ impl Http {
         values[ListenerMetric::Requests] += 1;
         count_status(values, status);
         world.listeners[listener].exchange_closes.0[reason as usize] += 1;
-        let errors = world.listeners[listener].spec.http.as_ref().map(|http| http.knobs.errors.clone());
+        let http = world.listeners[listener].spec.http.as_ref();
+        let errors = http.map(|http| http.knobs.errors.clone());
+        let strict = http.filter(|_| session.secured.is_some()).and_then(|http| http.strict.as_deref());
         let mut out = Vec::new();
         status_line(status, "", &mut out);
         field(&mut out, "Date", self.date.at(tick.wall));
+        out.extend_from_slice(strict.unwrap_or_default());
         out.extend_from_slice(b"Connection: close\r\n");
         let body_at = write_body(&mut out, (status, ""), Accepts::Text, &[&errors.unwrap_or_default()]);
         let head = tick.out.put(&out);
@@ -142,6 +146,10 @@ impl Http {
         status_line(status, "", &mut out);
         field(&mut out, "Date", self.date.at(tick.wall));
         out.extend_from_slice(extra);
+        // Who was sent here by mistake may know the host by another one's policy.
+        if status != 421 {
+            out.extend_from_slice(strict::told(exchange, &self.sessions[exchange.session]).unwrap_or_default());
+        }
         write_persistence(exchange, &mut out);
         let route = exchange.rule.as_ref().map(|rule| &rule.spec.errors);
         let bodies: Vec<&ErrorBodies> = route.into_iter().chain([&exchange.http.knobs.errors]).collect();
@@ -171,6 +179,7 @@ impl Http {
         let scheme = if self.sessions[exchange.session].secured.is_some() { "https" } else { "http" };
         write_location((rule, redirect), (deciding, scheme), &mut out);
         out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
+        out.extend_from_slice(strict::told(exchange, &self.sessions[exchange.session]).unwrap_or_default());
         write_persistence(exchange, &mut out);
         out.extend_from_slice(&rule.response.lines);
         out.extend_from_slice(b"\r\n");
@@ -197,6 +206,7 @@ impl Http {
         if !matches!(respond.status, 204 | 304) {
             field(&mut out, "Content-Length", respond.body.len().to_string().as_bytes());
         }
+        out.extend_from_slice(strict::told(exchange, &self.sessions[exchange.session]).unwrap_or_default());
         write_persistence(exchange, &mut out);
         if let Some(rule) = &exchange.rule {
             out.extend_from_slice(&rule.response.lines);
@@ -302,6 +312,8 @@ pub(super) fn write_location(
     }
     match &redirect.path {
         Some(template) => rule.render(&Template::new(template), deciding.path, out),
+        // That of all a host has (`OPTIONS *`), or none, stands behind no host.
+        None if !request.path.starts_with('/') => out.push(b'/'),
         None => out.extend_from_slice(request.path.as_bytes()),
     }
     let query = redirect.query.as_deref().or(request.query).filter(|query| !query.is_empty());

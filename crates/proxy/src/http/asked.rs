@@ -101,6 +101,7 @@ impl HttpListener {
             None => Some((404, CloseReason::NoRoute)),
             Some(rule) if !rule.admits(client) => Some((403, CloseReason::Denied)),
             Some(rule) if method == "CONNECT" && !rule.spec.connect => Some((405, CloseReason::NotAllowed)),
+            Some(rule) if rule.lacks_host(&host) => Some(bad),
             Some(_) => None,
         };
         let deciding = (&Deciding { head, host: &host, path: &path, added: &[] }, scheme);

@@ -200,6 +200,7 @@ impl Http {
                 let (target, _) = chosen.ok_or((503, CloseReason::NoBackend))?;
                 self.prepare(world, tick, id, (target, deciding))
             }
+            Action::Redirect(_) if rule.lacks_host(deciding.host) => Err((400, CloseReason::BadRequest)),
             Action::Redirect(redirect) => {
                 self.redirect(tick, id, (rule, redirect), deciding);
                 self.conclude(world, tick, id, CloseReason::Answered);

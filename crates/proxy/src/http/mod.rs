@@ -30,6 +30,7 @@ mod secured;
 mod session;
 mod state;
 mod sticky;
+pub(crate) mod strict;
 mod sweep;
 mod table;
 mod upgrade;

@@ -8,6 +8,7 @@ use super::exchange::{ExchangeId, Framing, Phase};
 use super::retry::Fault;
 use super::rewrite::write_response;
 use super::session::Input;
+use super::strict;
 use super::upstream::{Reading, UpstreamId};
 use crate::limits::{COPIED_CHUNK, INTERIM_RESPONSES, RESPONSE_HEAD};
 use crate::record::CloseReason;
@@ -166,7 +167,8 @@ impl Http {
     pub(super) fn write_head(&mut self, tick: &mut Tick<'_>, id: ExchangeId, head: &ResponseHead<'_>, extra: &[u8]) {
         let exchange = &self.exchanges[id];
         let start = tick.out.bytes.len();
-        write_response(exchange, head, (self.date.at(tick.wall), extra), &mut tick.out.bytes);
+        let strict = strict::told(exchange, &self.sessions[exchange.session]);
+        write_response(exchange, head, (self.date.at(tick.wall), extra, strict), &mut tick.out.bytes);
         let head = Span { start: start as u32, len: (tick.out.bytes.len() - start) as u32 };
         self.sessions[exchange.session].write(tick, Gather { head, body: Span::EMPTY });
     }

@@ -217,7 +217,7 @@ pub(super) fn write_target(rule: &Rule, deciding: &Deciding<'_>, out: &mut Vec<u
 pub(super) fn write_response(
     exchange: &Exchange,
     head: &ResponseHead<'_>,
-    (date, extra): (&[u8; DATE_LEN], &[u8]),
+    (date, extra, strict): (&[u8; DATE_LEN], &[u8], Option<&[u8]>),
     out: &mut Vec<u8>,
 ) {
     let response = &head.response;
@@ -225,12 +225,15 @@ pub(super) fn write_response(
     let no_edits = Edits::default();
     let edits = exchange.rule.as_ref().map_or(&no_edits, |rule| &rule.response);
     let has_length = !matches!(response.status, 100..=199 | 204);
+    let strict = strict.filter(|_| response.status == 101 || response.status >= 200);
     copy_fields(&response.fields, edits, &head.connection, out, |known| match known {
         Known::ContentLength => has_length,
+        Known::StrictTransportSecurity => strict.is_none(),
         known => !known.is_hop_by_hop(),
     });
     out.extend_from_slice(&edits.lines);
     out.extend_from_slice(extra);
+    out.extend_from_slice(strict.unwrap_or_default());
     // RFC 9110 6.6.1: who passes a response on that has no date says when it came.
     if response.status >= 200 && response.fields.first(Known::Date).is_none() && !edits.removes(b"date") {
         field(out, "Date", date);

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use kakei_config::{Name, OnChange, PathMatch, Redirect, Respond, Route};
+use kakei_config::{Name, OnChange, PathMatch, Redirect, Respond, Route, TlsRedirect};
 use kakei_wire::message::encode_path;
 use regex_automata::meta::Regex;
 
 use super::credentials::Users;
 use super::pattern;
+use super::strict::Strict;
 use crate::snapshot::Target;
 
 /// What becomes of a request that matches.
@@ -35,6 +36,8 @@ pub struct Rule {
     pub(crate) action: Action,
     pub(crate) request: Edits,
     pub(crate) response: Edits,
+    /// What clients that come over TLS are told of coming otherwise.
+    pub(crate) strict: Strict,
     /// The path to go on with.
     pub(crate) path: Option<Template>,
     /// Whether the times of its requests are counted by themselves.
@@ -82,6 +85,7 @@ impl Rule {
             action,
             request: Edits::new(&removed, &request.set, &request.add),
             response: Edits::new(&response.remove, &response.set, &response.add),
+            strict: Strict::of(&spec),
             path: request.path.as_deref().map(Template::new),
             is_timed: false,
             users: spec.auth.basic.as_deref().map(Users::compile),
@@ -99,6 +103,18 @@ impl Rule {
     /// What a listener does with what no route matches.
     pub(crate) fn default_of(cluster: Name) -> Self {
         let spec = Route { cluster: Some(cluster), on_change: OnChange::Keep, ..Route::default() };
+        Rule::compile(None, spec)
+    }
+
+    /// What a listener does with what no route matches and came without TLS.
+    pub(crate) fn redirect_to_tls(to: &TlsRedirect) -> Self {
+        let redirect = Redirect {
+            status: to.status,
+            scheme: Some("https".into()),
+            port: (to.port != 443).then_some(to.port),
+            ..Redirect::default()
+        };
+        let spec = Route { redirect: Some(redirect), on_change: OnChange::Keep, ..Route::default() };
         Rule::compile(None, spec)
     }
 
@@ -138,6 +154,11 @@ impl Rule {
     pub fn admits(&self, client: IpAddr) -> bool {
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&client));
         !within(&self.spec.deny) && (self.spec.allow.is_empty() || within(&self.spec.allow))
+    }
+
+    /// Whether it sends clients to a host that only the request could name, which doesn't.
+    pub(super) fn lacks_host(&self, host: &str) -> bool {
+        matches!(&self.action, Action::Redirect(redirect) if host.is_empty() && redirect.needs_host())
     }
 
     /// Whether it asks who the client is.

@@ -151,6 +151,12 @@ impl ListenerTls {
         self.shelf.find(name)
     }
 
+    /// Those that a client that asks for this name may get, the preferred first; none: it is refused.
+    pub fn shown_to(&self, name: Option<&str>) -> Vec<&Arc<Certificate>> {
+        let named: Vec<_> = name.into_iter().flat_map(|name| self.of_name(name)).collect();
+        if named.is_empty() { self.default.iter().collect() } else { named }
+    }
+
     /// The certificate for a client; none: it is to be refused.
     pub(super) fn choose(&self, name: Option<&str>, hello: &ClientHello<'_>) -> Option<&Arc<Certificate>> {
         let mut known = name.into_iter().flat_map(|name| self.of_name(name));

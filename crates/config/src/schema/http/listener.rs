@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::strict::HSTS;
 use super::text::{ANYTHING, TOKEN};
 use crate::diagnostics::Collector;
 use crate::model::{ErrorBodies, HttpListener};
@@ -30,6 +31,8 @@ pub(in crate::schema) const HTTP_LISTENER: Section<HttpListener> = Section {
         field!(forwarded: Flag, "whether `Forwarded` (RFC 7239) is sent to backends"),
         field!(request_id: Flag, "whether `X-Request-Id` is sent to backends"),
         field!(via: Maybe(TOKEN), "the name by which the proxy appears in `Via`; left out: it adds none"),
+        field!(hsts: Maybe(Table(&HSTS)),
+            "`Strict-Transport-Security` of every response that goes over TLS, in the place of a backend's own; left out: what backends say goes on as it is"),
         field!(errors: Sparse(Table(&ERRORS)), "the bodies of answers that the proxy makes"),
     ],
     later: &[],

@@ -8,6 +8,7 @@ mod auth;
 mod backends;
 mod listener;
 mod route;
+mod strict;
 
 pub(super) use auth::{AUTH, BASIC, FORWARD};
 pub(super) use backends::{HTTP_CHECK, HTTP_KNOBS, STICKY, Statuses};
@@ -17,4 +18,5 @@ pub(super) use paths::PathOf;
 pub(crate) use paths::patterns_bytes;
 pub(crate) use route::ACTIONS;
 pub(super) use route::{RATE_LIMIT, REDIRECT, REQUEST, RESPOND, RESPONSE, RETRY, SPLIT, TIMEOUTS, settle};
+pub(super) use strict::{HSTS, TLS_REDIRECT};
 pub(super) use text::{HostMatch, Method};

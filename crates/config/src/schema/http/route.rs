@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::fields::{FieldName, Role, removed, written};
 use super::paths::{TEMPLATE, wrong_template};
+use super::strict::one_way;
 use super::text::{ANYTHING, AUTHORITY, HOST, Text};
 use crate::diagnostics::{Collector, Diagnostic};
 use crate::model::{
@@ -40,7 +41,7 @@ pub(in crate::schema) const REDIRECT: Section<Redirect> = Section {
 };
 
 /// The statuses that send a client elsewhere for good or for now (RFC 9110 15.4).
-struct RedirectStatus;
+pub(super) struct RedirectStatus;
 
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
@@ -284,6 +285,7 @@ impl Codec for Sharers {
 /// What concerns several options of a route: one action, templates that its path has parts for.
 pub(in crate::schema) fn settle(route: &mut Route, at: &At<'_>, problems: &mut Collector) {
     one_action(at, problems);
+    one_way(route, at, problems);
     if !route.split.is_empty() && route.split.values().all(|weight| *weight == 0) {
         report_at(&["split"], format!("{}: `split` gives nothing to any cluster", at.subject()), at, problems);
     }
@@ -315,7 +317,12 @@ fn one_action(at: &At<'_>, problems: &mut Collector) {
 }
 
 /// Reports something about an option inside, as far as it stands there.
-fn report_at<'p>(keys: &[&str], message: String, at: &At<'_>, problems: &'p mut Collector) -> &'p mut Diagnostic {
+pub(super) fn report_at<'p>(
+    keys: &[&str],
+    message: String,
+    at: &At<'_>,
+    problems: &'p mut Collector,
+) -> &'p mut Diagnostic {
     let (mut node, mut pointer) = (at.node, at.pointer());
     for key in keys {
         let Some(next) = node.value.get(key) else { break };
