@@ -2,6 +2,7 @@
 //! what did not change is neither parsed nor replaced. Serves no traffic.
 
 mod dial;
+mod ocsp;
 mod pem;
 mod read;
 mod tickets;
@@ -348,8 +349,8 @@ impl Certificates {
         spec: &kakei_config::Certificate,
         before: Option<&Arc<Certificate>>,
     ) -> Result<([Stamp; 3], Arc<Certificate>), Fault> {
-        let ocsp = spec.ocsp.as_ref().map(|path| Pem::File(path.clone()));
-        let stamps = [pem::stamp(&spec.chain), pem::stamp(&spec.key), ocsp.as_ref().map_or(Stamp::Held, pem::stamp)];
+        let answer = spec.ocsp.as_ref().map(|path| Pem::File(path.clone()));
+        let stamps = [pem::stamp(&spec.chain), pem::stamp(&spec.key), answer.as_ref().map_or(Stamp::Held, pem::stamp)];
         let is_known = self.stamps.get(name) == Some(&stamps) && stamps.iter().all(Stamp::is_telling);
         if let Some(before) = before.filter(|_| is_known) {
             return Ok((stamps, Arc::clone(before)));
@@ -367,8 +368,10 @@ impl Certificates {
         let provider = self.materials.provider.as_deref();
         let provider = provider.ok_or_else(|| fault("key", "there is nothing that computes".to_owned()))?;
         let mut made = read::certificate(name, (&chain, &key), provider)?;
-        if let Some(ocsp) = ocsp {
-            let staple = pem::read(&ocsp).and_then(read::staple).map_err(|message| fault("ocsp", message))?;
+        if let Some(answer) = answer {
+            let leaf = made.key.cert.first().map(|leaf| leaf.as_ref()).unwrap_or_default();
+            let staple = pem::read(&answer).and_then(|der| ocsp::staple(der, leaf));
+            let staple = staple.map_err(|message| fault("ocsp", message))?;
             made.key = Arc::new(CertifiedKey { ocsp: Some(staple), ..CertifiedKey::clone(&made.key) });
         }
         // The files may have been touched, and hold the same.

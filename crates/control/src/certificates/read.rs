@@ -84,19 +84,6 @@ pub(super) fn certificate(
     })
 }
 
-/// What a responder said (RFC 6960, section 4.2.1), if it said something: what that is its reader looks at, whom nobody
-/// believes without a signature.
-pub(super) fn staple(der: Vec<u8>) -> Result<Vec<u8>, String> {
-    const SEQUENCE: u8 = 0x30;
-    const SUCCESSFUL: [u8; 3] = [0x0a, 1, 0];
-    let long = der.get(1).filter(|first| **first > 0x80).map_or(0, |first| usize::from(first & 0x7f));
-    let body = der.get(2 + long..).unwrap_or_default();
-    match der.first() == Some(&SEQUENCE) && body.starts_with(&SUCCESSFUL) {
-        true => Ok(der),
-        false => Err("it is no answer of an OCSP responder in DER, or one that says nothing".to_owned()),
-    }
-}
-
 /// Whether it may not be used at that time, and so a client that looks at it won't trust it.
 pub(super) fn out_of_time(certificate: &Certificate, now: i64) -> Option<Fault> {
     let message = if certificate.not_after < now {

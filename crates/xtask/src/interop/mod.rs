@@ -127,6 +127,7 @@ const CHECKS: &[Check] = &[
     check("tls-to-nginx", &[OPENSSL, NGINX], tls::backends::to_nginx),
     check("tls-to-haproxy", &[OPENSSL, HAPROXY], tls::backends::to_haproxy),
     check("tls-live-change", &[OPENSSL], tls::changes::replaced),
+    check("tls-ocsp", &[OPENSSL], tls::staples::shown),
     check("tls-testssl", &[OPENSSL, TESTSSL, HEXDUMP], tls::grade::testssl),
     check("generations-killed", &[], killed::survives),
     check("http-chromium", &[CHROMIUM, NGINX], http::chromium::page),

@@ -7,6 +7,7 @@ pub(super) mod clients;
 pub(super) mod grade;
 pub(super) mod handshakes;
 pub(super) mod proxies;
+pub(super) mod staples;
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
