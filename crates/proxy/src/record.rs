@@ -284,6 +284,13 @@ pub struct TlsDetail {
     pub client: Option<Arc<ClientCertificate>>,
 }
 
+impl TlsDetail {
+    /// Of a handshake that nobody waits for any longer.
+    pub(crate) fn late() -> Arc<Self> {
+        Arc::new(TlsDetail { error: Some("the handshake was not over in time".into()), ..TlsDetail::default() })
+    }
+}
+
 /// A client's certificate that somebody vouched for. All of it is printable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientCertificate {

@@ -276,7 +276,13 @@ impl Worker {
         if self.relays.handle_due(&mut self.world, tick, id) == Due::ConnectTimedOut {
             self.note_failed_place(tick, id);
             if let Some(socket) = self.relays.backend_socket(id) {
+                let shakes_hands = self.secure.holds(socket);
                 self.world.close(tick, socket);
+                if shakes_hands {
+                    let place = self.relays.backend_of(id);
+                    place.into_iter().for_each(|place| self.world.note_late_handshake(place));
+                    return self.relays.handle_backend_unsecured(&mut self.world, tick, id, TlsDetail::late());
+                }
             }
             self.relays.handle_connect_failed(&mut self.world, tick, id, None);
         }

@@ -308,7 +308,10 @@ impl Worker {
             match due {
                 Due::Flow(id, token) => self.datagrams.handle_due(&mut self.world, tick, id, token),
                 Due::Relay(id) => self.handle_relay_due(tick, id),
-                Due::Session(id) => self.http.handle_session_due(&mut self.world, tick, id),
+                Due::Session(id) => {
+                    let shakes_hands = self.http.opening(id).is_some_and(|socket| self.secure.holds(socket));
+                    self.http.handle_session_due(&mut self.world, tick, id, shakes_hands);
+                }
                 Due::Upstream(id) => self.http.handle_upstream_due(&mut self.world, tick, id),
                 Due::Handshake(socket) => self.expire_handshake(tick, socket),
                 Due::Listener(_) | Due::Front(_) => self.datagrams.sweep_drained(&self.world, tick),

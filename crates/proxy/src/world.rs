@@ -16,7 +16,7 @@ use crate::relay::RelayId;
 use crate::seam::{Instant, Op, Outbox, SocketId, Wall};
 use crate::seen::Rings;
 use crate::snapshot::Cluster;
-use crate::stats::{Times, Values, WorkerMetric};
+use crate::stats::{BackendMetric, Times, Values, WorkerMetric};
 use crate::timers::Timers;
 
 /// What a socket is for.
@@ -131,6 +131,12 @@ impl World {
             cuts: Cuts::new(),
             other_times: None,
         }
+    }
+
+    /// A handshake with a backend was not over in the time for connecting.
+    pub(crate) fn note_late_handshake(&mut self, (cluster, backend): (ClusterKey, BackendKey)) {
+        let live = self.clusters.get_mut(cluster).and_then(|cluster| cluster.backends.get_mut(backend));
+        live.into_iter().for_each(|live| live.values[BackendMetric::HandshakesFailed] += 1);
     }
 
     /// A socket with this role.

@@ -339,3 +339,27 @@ fn a_backend_that_is_waited_for_proves_who_it_is_too() {
     let said = String::from_utf8(bad.stderr).unwrap();
     assert!(said.contains("is down: by `health.http` no TLS came about: "), "{said}");
 }
+
+#[test]
+fn a_backend_that_says_nothing_in_its_handshake_is_told_by_that() {
+    for protocol in ["http", "tcp"] {
+        let (room, listener) =
+            (Room::new(&format!("tls-silent-{protocol}")), TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let _held: Vec<_> = listener.incoming().collect();
+        });
+        let cluster = "tls = { verify = false, server_name = \"site.test\" }\ntcp = { connect_timeout = \"300ms\", attempts = 1 }";
+        let running = Running::start(&room, &document(&room, (protocol, address), cluster, ""));
+        let mut socket = TcpStream::connect(running.front()).unwrap();
+        socket.write_all(b"GET / HTTP/1.1\r\nHost: any.test\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = socket.read_to_string(&mut answer);
+        assert_eq!(answer.starts_with("HTTP/1.1 502 "), protocol == "http", "{answer}");
+        let failed = line(&room, "backend_tls");
+        assert_eq!(
+            (&failed["by"], &failed["backend_tls_error"]),
+            (&"backend".into(), &"the handshake was not over in time".into())
+        );
+    }
+}

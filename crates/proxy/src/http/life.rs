@@ -9,7 +9,7 @@ use super::upstream::UpstreamId;
 use crate::change::Change;
 use crate::limits::LINGER;
 use crate::record::CloseReason;
-use crate::seam::Instant;
+use crate::seam::{Instant, SocketId};
 use crate::world::{Due, Tick, World};
 
 /// What ends at a deadline.
@@ -116,8 +116,22 @@ impl Http {
         }
     }
 
-    /// A client's connection is due.
-    pub(crate) fn handle_session_due(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
+    /// The stream to a backend that the connection's request waits for.
+    pub(crate) fn opening(&self, id: SessionId) -> Option<SocketId> {
+        let exchange = self.exchanges.get(self.sessions.get(id)?.exchange?)?;
+        let upstream = exchange.upstream.filter(|_| exchange.phase == Phase::Connecting)?;
+        self.upstreams.get(upstream).map(|upstream| upstream.socket)
+    }
+
+    /// A client's connection is due. What is told beside is whether the stream that its request waits for is open, and
+    /// shakes hands.
+    pub(crate) fn handle_session_due(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: SessionId,
+        shakes_hands: bool,
+    ) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.timer = None;
         let session = &self.sessions[id];
@@ -143,7 +157,7 @@ impl Http {
             (Limit::Body, Some(exchange)) => self.refuse(world, tick, exchange, (408, CloseReason::BodyTimeout)),
             (Limit::Guard, Some(exchange)) => self.expire_guard(world, tick, exchange),
             (Limit::Queue, Some(exchange)) => self.refuse(world, tick, exchange, (503, CloseReason::QueueTimeout)),
-            (Limit::Connect, Some(exchange)) => self.fail(world, tick, exchange, Fault::Connect),
+            (Limit::Connect, Some(exchange)) => self.fail_to_connect(world, tick, exchange, shakes_hands),
             (Limit::Response, Some(exchange)) => self.fail(world, tick, exchange, Fault::Timeout),
             (Limit::Stall, Some(exchange)) => {
                 if let Some(place) = self.exchanges[exchange].place() {

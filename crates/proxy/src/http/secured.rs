@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Http;
+use super::exchange::ExchangeId;
 use super::retry::Fault;
 use super::session::{SessionId, Stage};
 use super::upstream::UpstreamId;
@@ -61,6 +62,22 @@ impl Http {
             Some(exchange) => self.fail(world, tick, exchange, Fault::Secure),
             None => self.close_upstream(world, tick, id),
         }
+    }
+
+    /// The time for connecting is over.
+    pub(super) fn fail_to_connect(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        shakes_hands: bool,
+    ) {
+        if let Some(upstream) = self.exchanges[id].upstream.filter(|_| shakes_hands) {
+            self.note_upstream(upstream, |known| *known = Some(TlsDetail::late()));
+            let place = self.exchanges[id].place();
+            place.into_iter().for_each(|place| world.note_late_handshake(place));
+        }
+        self.fail(world, tick, id, if shakes_hands { Fault::Secure } else { Fault::Connect });
     }
 
     /// A backend's connection is of no use any more: the backend broke the rules, or went without a word.
