@@ -1,10 +1,11 @@
 //! The door to the control thread: what can be asked, and handles that ask it. A handle owns no state.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kakei_config::Document;
+use kakei_config::{Document, Kind, Name};
 use kakei_proxy::seam::{ConnectionView, Filter, FlowView};
 use kakei_proxy::snapshot::Generation;
 use schemars::JsonSchema;
@@ -45,6 +46,8 @@ pub enum What {
     Document(Box<Document>),
     /// Objects of it, one after the other: all of them, or none.
     Edits(Vec<Edit>),
+    /// These objects stay as they are; what the files that they name hold is read again.
+    Reread(BTreeSet<(Kind, Name)>),
     /// What a generation was; without one, what ran before.
     Rollback(Option<Generation>),
     /// What ran before a change that wasn't confirmed, or that a guard stopped.
@@ -54,7 +57,7 @@ pub enum What {
 /// Who asks for a change, and why.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
-    /// Where it comes from: `start`, `sighup`, `api`, `library`, `rollback`.
+    /// Where it comes from: `start`, `sighup`, `api`, `library`, `rollback`, `files`.
     pub origin: &'static str,
     /// Who asks, where that is known.
     pub by: Option<String>,

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,8 @@ pub struct Admin {
     pub state: Option<String>,
     /// The file of audit lines; none: they stand in the log only.
     pub audit_log: Option<String>,
+    /// How often the files of certificates and the like are looked at, to be read again where they changed; none: never.
+    pub watch_files: Option<Duration>,
     /// Who may do what on the socket besides the process's own user and root.
     pub peers: AdminPeers,
     /// The same API over TCP, for clients with a certificate; none: it is not.

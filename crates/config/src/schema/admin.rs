@@ -2,10 +2,11 @@
 
 use std::marker::PhantomData;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::network::Address;
 use super::tls::PemOf;
-use super::values::{Path, Reference, text};
+use super::values::{self, Path, Reference, Time, text};
 use super::{At, Codec, ListOf, Maybe, Section, Shape, Sparse, Table, field};
 use crate::diagnostics::{Collector, quoted};
 use crate::model::{Admin, AdminPeers, AdminTcp, ClientId, PeerId};
@@ -22,6 +23,8 @@ pub(super) const ADMIN: Section<Admin> = Section {
             "where generations are kept; left out: in memory only"),
         field!(audit_log: Maybe(Path { what: "a file's path", longest: 4_096 }),
             "a file that gets a JSON line for every change that is asked for; left out: it stands in the log only"),
+        field!(watch_files: Maybe(Time { min: Duration::from_millis(100), max: values::LONGEST }),
+            "how often the files that certificates (`chain`, `key`, `ocsp`), `ca` and `crls` name are looked at, and read again where they changed; left out: with a change or a reload only"),
         field!(peers: Sparse(Table(&PEERS)), "who may use the socket besides the process's own user and root"),
         field!(tcp: Maybe(OverTcp), "the same API over TCP, in TLS, for clients that show a certificate; left out: on the socket only"),
     ],

@@ -79,8 +79,17 @@ fn admin() -> impl Strategy<Value = Admin> {
     let peer = prop_oneof![any::<u32>().prop_map(PeerId::Uid), any::<u32>().prop_map(PeerId::Gid)];
     let peers = apart(peer).prop_map(|(read_only, read_write)| AdminPeers { read_only, read_write });
     let files = (option::of(path()), option::of(path()), option::of(path()));
-    (files, option::of(bound()), peers, option::of(tls::admin())).prop_map(
-        |((socket, state, audit_log), metrics, peers, tcp)| Admin { socket, metrics, state, audit_log, peers, tcp },
+    let watch = option::of(time(100));
+    (files, option::of(bound()), peers, option::of(tls::admin()), watch).prop_map(
+        |((socket, state, audit_log), metrics, peers, tcp, watch_files)| Admin {
+            socket,
+            metrics,
+            state,
+            audit_log,
+            watch_files,
+            peers,
+            tcp,
+        },
     )
 }
 
@@ -138,6 +147,7 @@ fn listener() -> impl Strategy<Value = Listener> {
             protocol,
             bind,
             cluster: None,
+            redirect_to_tls: None,
             limits,
             max_datagram_size,
             proxy_protocol: InboundProxyProtocol { trusted },
@@ -147,7 +157,6 @@ fn listener() -> impl Strategy<Value = Listener> {
             drain_timeout,
         },
     )
-            redirect_to_tls: None,
 }
 
 fn backend() -> impl Strategy<Value = Backend> {
@@ -298,7 +307,9 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
     let default_clusters = vec(option::of(any::<usize>()), 4);
     let objects = (named(listener().boxed()).boxed(), named(cluster().boxed()).boxed(), routes, default_clusters);
     let secure = (named(tls::certificate()), vec(option::of(tls::listener()), 4), vec(option::of(tls::cluster()), 4));
+    let secure = (secure, vec(http::strict(), 4));
     (admin(), workers(), access_log(), objects, secure).prop_map(|(admin, workers, access_log, objects, secure)| {
+        let (secure, strict) = secure;
         let (listeners, clusters, routes, default_clusters) = objects;
         let (certificates, tls, to_backends) = secure;
         let names: Vec<Name> = certificates.keys().cloned().collect();
@@ -307,9 +318,10 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
         for (listener, tls) in document.listeners.values_mut().zip(tls) {
             listener.tls = tls.and_then(|tls| tls::connected(tls, listener.protocol, &names));
         }
-    let secure = (secure, vec(http::strict(), 4));
         connect(&mut document, routes, &default_clusters);
-        let (secure, strict) = secure;
+        for (listener, strict) in document.listeners.values_mut().zip(strict) {
+            http::keep_to_tls(listener, strict);
+        }
         tls::connect(&mut document, to_backends, &names);
         document
     })
@@ -319,9 +331,6 @@ type RouteParts = (Name, usize, usize, Vec<IpNet>, Route);
 
 fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &[Option<usize>]) {
     let clusters: Vec<Name> = document.clusters.keys().cloned().collect();
-        for (listener, strict) in document.listeners.values_mut().zip(strict) {
-            http::keep_to_tls(listener, strict);
-        }
     let mut taken = BTreeSet::new();
     for (listener, choice) in document.listeners.values_mut().zip(default_clusters) {
         listener.bind.retain(|address| taken.insert(*address));

@@ -2,6 +2,7 @@
 //! what did not change is neither parsed nor replaced. Serves no traffic.
 
 mod dial;
+mod files;
 mod ocsp;
 mod pem;
 mod read;
@@ -25,6 +26,7 @@ use rustls::sign::CertifiedKey;
 use tracing::warn;
 
 pub use self::dial::client;
+pub(crate) use self::files::{Changed, Object, Seen};
 use self::pem::Stamp;
 use self::tickets::Kept;
 use self::trust::{Lists, Trusted};
@@ -470,6 +472,7 @@ impl Looked {
                 Kind::Certificate => drop(looked.certificates.insert(name.clone())),
                 Kind::Listener => drop(looked.listeners.insert(name.clone())),
                 Kind::Cluster => drop(looked.clusters.insert(name.clone())),
+                Kind::Admin => looked.admin = true,
                 _ => {}
             }
         }

@@ -28,7 +28,14 @@ impl Stamp {
 }
 
 pub(super) fn stamp(pem: &Pem) -> Stamp {
-    let Pem::File(path) = pem else { return Stamp::Held };
+    match pem {
+        Pem::File(path) => stamp_of(path),
+        Pem::Text(_) => Stamp::Held,
+    }
+}
+
+/// What the file there is like.
+pub(super) fn stamp_of(path: &str) -> Stamp {
     let Ok(found) = fs::metadata(path) else { return Stamp::Missing };
     let changed = i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec());
     Stamp::File([found.dev().into(), found.ino().into(), found.len().into(), changed])

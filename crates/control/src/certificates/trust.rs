@@ -15,7 +15,7 @@ use super::pem::{self, Stamp};
 /// Lists of certificates that count no longer, as they were read.
 #[derive(Clone, Debug)]
 pub(super) struct Lists {
-    stamp: Stamp,
+    pub(super) stamp: Stamp,
     pub(super) lists: Revoked,
 }
 
@@ -54,7 +54,7 @@ const SYSTEM: [&str; 5] = [
 /// A bundle as it was read.
 #[derive(Clone, Debug)]
 pub(super) struct Trusted {
-    stamp: Stamp,
+    pub(super) stamp: Stamp,
     pub(super) roots: Arc<RootCertStore>,
 }
 
@@ -88,7 +88,7 @@ impl Trusted {
 }
 
 /// The file of certificates that the system trusts; `SSL_CERT_FILE` says another one.
-fn system() -> Option<String> {
+pub(super) fn system() -> Option<String> {
     let told = std::env::var("SSL_CERT_FILE").ok().filter(|path| !path.is_empty());
     let known = || SYSTEM.into_iter().find(|path| std::fs::metadata(path).is_ok()).map(str::to_owned);
     told.or_else(known)

@@ -5,6 +5,7 @@ mod ask;
 mod cuts;
 mod drift;
 mod expiry;
+mod files;
 mod machine;
 mod pending;
 mod prepare;
@@ -73,6 +74,8 @@ struct Owner<S: System> {
     certificates: Certificates,
     /// When those get a new key.
     rotation: tokio::time::Interval,
+    /// Whether their files changed.
+    files: files::Watch,
     /// When it is looked which of them expire soon.
     expiry: tokio::time::Interval,
     view: View,
@@ -134,6 +137,10 @@ impl<S: System> Owner<S> {
                 }
                 () = prepare::due(&self.preparing, self.news) => {
                     self.look_at_preparing().await;
+                    ControlFlow::Continue(())
+                }
+                found = files::due(&mut self.files) => {
+                    self.mind_files(found).await;
                     ControlFlow::Continue(())
                 }
                 () = self.names.changed() => {

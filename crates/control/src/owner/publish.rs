@@ -99,6 +99,7 @@ impl<S: System> Owner<S> {
         let is_whole = matches!(change.what, What::Document(_));
         let edited: Option<BTreeSet<(Kind, Name)>> = match &change.what {
             What::Edits(edits) => Some(edits.iter().map(Edit::object).collect()),
+            What::Reread(objects) => Some(objects.clone()),
             _ => None,
         };
         let checked = self.meant(change.what.clone())?;
@@ -192,6 +193,7 @@ impl<S: System> Owner<S> {
                 edits.into_iter().try_for_each(|edit| edit.apply(&mut document))?;
                 document
             }
+            What::Reread(_) => Document::clone(&self.view.document),
             What::Rollback(Some(to)) => self.kept(to)?,
             What::Rollback(None) => {
                 // A number may be left out: of a file that can't be read.
@@ -245,6 +247,7 @@ impl<S: System> Owner<S> {
         let locals = binds.into_iter().filter_map(|bind| Some((bind, self.engine.local_addr(bind)?)));
         self.view.locals = Arc::new(locals.collect());
         self.doors.follow(&document.admin, opened);
+        self.files.follow(document.admin.watch_files);
         self.view.api = self.doors.local();
         self.turned = old.clusters.differences(&snapshot.clusters).map(|(name, ..)| name.clone()).collect();
         self.view.health.retain(&snapshot, &self.turned);

@@ -214,6 +214,7 @@ pub(super) fn begin<S: System>(options: Options, mut system: S) -> Result<(Owner
         names: system.names(),
         certificates,
         rotation: rotation(age),
+        files: super::files::Watch::default(),
         expiry: expiry::daily(),
         watchers: watch::Sender::new(Arc::new(view.clone())),
         view,

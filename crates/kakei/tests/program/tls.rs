@@ -471,3 +471,36 @@ fn certificates_that_can_not_be_used_are_placed_errors() {
     let file = room.write("inline.toml", &text);
     assert!(kakei().arg("check").arg(&file).output().unwrap().status.success());
 }
+
+#[test]
+fn a_certificate_that_is_renewed_in_its_place_is_shown_without_a_word() {
+    let (room, authority) = (Room::new("tls-watched"), Authority::new());
+    let old = authority.make(&["site.test"], |_| {});
+    let text = document(&room, ("http", mirror()), "certificates = [\"site\"]", &old.put(&room, "site"));
+    let text = text.replacen("[admin]\n", "[admin]\nwatch_files = \"200ms\"\n", 1);
+    let running = Running::start(&room, &text);
+    let config = Arc::new(config(&authority, &[&rustls::version::TLS13]));
+    let mut stays = connect(running.front(), "site.test", &config).unwrap();
+    get(&mut stays, "site.test", "/before");
+
+    let new = authority.make(&["site.test"], |_| {});
+    // As clients of ACME do: each file in one move, and for a moment they don't fit.
+    for (name, text) in [("site.key", &new.key), ("site.pem", &new.chain)] {
+        let beside = room.write("beside", text);
+        std::fs::rename(beside, room.path(name)).unwrap();
+        thread::sleep(Duration::from_millis(300));
+    }
+    eventually("the new certificate", || {
+        let stream = connect(running.front(), "site.test", &config).unwrap();
+        (stream.conn.peer_certificates().unwrap()[0] == new.der()).then_some(())
+    });
+    let (head, _) = get(&mut stays, "site.test", "/after");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert_eq!(stays.conn.peer_certificates().unwrap()[0], old.der(), "who was there goes on");
+    let history = running.json(&["history"]);
+    let newest = history.as_array().unwrap().iter().find(|entry| entry["origin"] == "files").unwrap();
+    assert!(newest["message"].as_str().unwrap().contains("site.pem changed"), "{newest}");
+    assert_eq!(newest["changes"][0], "certificate site: its files hold another one");
+    let refused = running.metrics().sum("kakei_changes_refused_total", "");
+    assert!(refused <= 1, "the key was there before its certificate, and that was said once");
+}
