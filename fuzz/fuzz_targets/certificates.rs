@@ -1,9 +1,10 @@
-//! Certificates and keys from arbitrary bytes, as a document's text has them and as bytes of a file: no panic, and what is
-//! taken is whole: a chain that isn't empty, names or addresses, a key that signs.
+//! Certificates, keys and responders' answers from arbitrary bytes, as a document's text has them and as bytes of a file: no
+//! panic, and what is taken is whole: a chain that isn't empty, names or addresses, a key that signs.
 #![no_main]
 
+#[path = "../../crates/control/src/certificates/ocsp.rs"]
+mod ocsp;
 #[path = "../../crates/control/src/certificates/read.rs"]
-#[expect(dead_code, reason = "staples are not read here")]
 mod read;
 #[path = "../../crates/control/src/wall.rs"]
 #[expect(dead_code, reason = "of the calendar little is needed")]
@@ -15,10 +16,18 @@ use kakei_config::Name;
 use libfuzzer_sys::fuzz_target;
 use rustls::SignatureScheme;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 /// Two pairs that belong together: parts of what comes may stand in their places.
 const PAIRS: [&str; 2] =
     [include_str!("../../crates/sim/tests/secured/a.pem"), include_str!("../../crates/sim/tests/secured/b.pem")];
+
+/// What an answer is to be about.
+static LEAF: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let leaf = CertificateDer::from_pem_slice(PAIRS[0].as_bytes());
+    leaf.map(|leaf| leaf.to_vec()).unwrap_or_default()
+});
 
 static PROVIDER: LazyLock<CryptoProvider> = LazyLock::new(aws_lc_rs::default_provider);
 
@@ -27,12 +36,13 @@ fuzz_target!(|data: &[u8]| {
     // As it is, both chain and key; or one of the two as it should be.
     let der = |label: &str| pem(label, data);
     let pair = PAIRS[usize::from(how >> 7)].as_bytes();
-    match how % 6 {
+    match how % 7 {
         0 => load(data, data),
         1 => load(data, pair),
         2 => load(pair, data),
         3 => load(&der("CERTIFICATE"), pair),
         4 => load(&[pair, &der("CERTIFICATE")].concat(), pair),
+        5 => drop(ocsp::staple(data.to_vec(), &LEAF)),
         _ => load(pair, &der(["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"][usize::from(how >> 3) % 3])),
     }
 });
