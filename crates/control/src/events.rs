@@ -60,6 +60,9 @@ pub enum What {
         address: String,
         /// Whether it is up now.
         up: bool,
+        /// Where it is down: what came of the newest probe.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// A worker gives a backend nothing more for a while: its live traffic fails.
     Ejected {

@@ -4,8 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kakei_config::{Name, Sorted};
-use kakei_proxy::seam::BackendHealth;
+use kakei_proxy::seam::{BackendHealth, ProbeSaid};
 use kakei_proxy::snapshot::{Backend, Snapshot};
+
+/// What came of a probe, in words.
+pub(crate) fn words(said: &ProbeSaid) -> String {
+    match said {
+        ProbeSaid::Right => "it passed".to_owned(),
+        ProbeSaid::Unreachable => "nobody can be reached there".to_owned(),
+        ProbeSaid::Unsecured(error) => format!("no TLS came about: {error}"),
+        ProbeSaid::Late => "it did not answer in time".to_owned(),
+        ProbeSaid::Wrong(Some(status)) => format!("it answered with status {status}, and not as is expected"),
+        ProbeSaid::Wrong(None) => "it did not answer as is expected".to_owned(),
+        ProbeSaid::Ended => "it ended the connection before it had answered".to_owned(),
+        ProbeSaid::Unsent => "nothing could be sent: the proxy lacks descriptors or ports".to_owned(),
+    }
+}
 
 /// The last verdict about each backend that is checked actively.
 #[derive(Clone, Debug, Default)]
@@ -17,7 +31,8 @@ impl HealthView {
     /// Take a verdict in. Whether it differs from what was known.
     pub fn record(&mut self, verdict: BackendHealth) -> bool {
         let key = (verdict.cluster.clone(), verdict.backend.clone());
-        self.verdicts.insert(key, verdict.clone()).is_none_or(|old| old != verdict)
+        let is_same = |old: &BackendHealth| (old.up, &old.address) == (verdict.up, &verdict.address);
+        !self.verdicts.insert(key, verdict.clone()).as_ref().is_some_and(is_same)
     }
 
     /// Forget verdicts about backends of these clusters that this generation does not have, at that address.
@@ -41,7 +56,7 @@ impl HealthView {
             let of = snapshot.cluster(name).into_iter().flat_map(|cluster| &cluster.backends);
             for backend in of.filter(|backend| backends.contains(&backend.name)) {
                 let (cluster, address) = (name.clone(), backend.address.clone());
-                self.record(BackendHealth { cluster, backend: backend.name.clone(), address, up: false });
+                self.record(BackendHealth { cluster, backend: backend.name.clone(), address, up: false, why: None });
             }
         }
     }

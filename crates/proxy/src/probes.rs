@@ -37,7 +37,7 @@ impl Worker {
             let _ = self.close_probe(tick, (key, probe));
         }
         for verdict in changes.verdicts {
-            self.pronounce(tick, key, verdict);
+            self.pronounce(tick, key, verdict, None);
         }
         self.arm_probes(key);
     }
@@ -155,7 +155,11 @@ impl Worker {
         match (self.world.clusters[key].candidate, asked) {
             (Some(number), Some(asked)) => self.tell_probed(tick, (key, number), asked, said),
             (Some(_), None) => {}
-            (None, _) => verdict.into_iter().for_each(|verdict| self.pronounce(tick, key, verdict)),
+            (None, _) => {
+                if let Some(verdict) = verdict {
+                    self.pronounce(tick, key, verdict, Some(said));
+                }
+            }
         }
         self.arm_probes(key);
     }
@@ -167,7 +171,13 @@ impl Worker {
     }
 
     /// Act on a verdict, and have the other workers told.
-    fn pronounce(&mut self, tick: &mut Tick<'_>, key: ClusterKey, verdict: Verdict<BackendKey>) {
+    fn pronounce(
+        &mut self,
+        tick: &mut Tick<'_>,
+        key: ClusterKey,
+        verdict: Verdict<BackendKey>,
+        said: Option<ProbeSaid>,
+    ) {
         let cluster = &self.world.clusters[key];
         let Some(backend) = cluster.backends.get(verdict.backend) else { return };
         let health = BackendHealth {
@@ -175,6 +185,7 @@ impl Worker {
             backend: backend.spec.name.clone(),
             address: backend.spec.address.clone(),
             up: verdict.up,
+            why: said.filter(|_| !verdict.up),
         };
         self.take_verdict(tick, &health);
         tick.ask(Op::Notice(Notice::Health(health)));

@@ -35,6 +35,7 @@ use crate::certificates::Certificates;
 use crate::doors::Doors;
 use crate::events::{Events, What};
 use crate::handle::{Asked, Counters, Request};
+use crate::health::words;
 use crate::metrics::Process;
 use crate::names::Names;
 use crate::refusal::Refusal;
@@ -234,8 +235,10 @@ impl<S: System> Owner<S> {
             Notice::Health(verdict) => {
                 if self.view.health.record(verdict.clone()) {
                     let state = if verdict.up { "up" } else { "down" };
+                    let why = verdict.why.as_ref().map(words);
+                    let because = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
                     info!(
-                        "backend {} of cluster {} ({}) is {state}",
+                        "backend {} of cluster {} ({}) is {state}{because}",
                         verdict.backend, verdict.cluster, verdict.address
                     );
                     self.events.say(What::Health {
@@ -243,6 +246,7 @@ impl<S: System> Owner<S> {
                         backend: verdict.backend.clone(),
                         address: verdict.address.to_string(),
                         up: verdict.up,
+                        why,
                     });
                     self.show();
                 }

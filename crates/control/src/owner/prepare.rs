@@ -18,6 +18,7 @@ use super::Owner;
 use super::publish::Planned;
 use crate::events::What as Happened;
 use crate::handle::{Change, Outcome, What};
+use crate::health::words;
 use crate::refusal::Refusal;
 use crate::system::{System, Workers};
 
@@ -428,13 +429,7 @@ impl std::fmt::Display for Probation {
         write!(f, "{verdict}: by `health.{check}` ")?;
         match said {
             ProbeSaid::Right => f.write_str("it passed, and not yet by the others"),
-            ProbeSaid::Unreachable => f.write_str("nobody can be reached there"),
-            ProbeSaid::Unsecured(error) => write!(f, "no TLS came about: {error}"),
-            ProbeSaid::Late => f.write_str("it did not answer in time"),
-            ProbeSaid::Wrong(Some(status)) => write!(f, "it answered with status {status}, and not as is expected"),
-            ProbeSaid::Wrong(None) => f.write_str("it did not answer as is expected"),
-            ProbeSaid::Ended => f.write_str("it ended the connection before it had answered"),
-            ProbeSaid::Unsent => f.write_str("nothing could be sent: the proxy lacks descriptors or ports"),
+            said => f.write_str(&words(said)),
         }
     }
 }

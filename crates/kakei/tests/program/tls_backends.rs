@@ -163,6 +163,9 @@ fn who_may_vouch_changes_while_it_runs() {
         assert!(!refused.status.success() && drawn.contains("`tls.ca`") && drawn.contains(told), "{drawn}");
     }
     assert_eq!(get(running.front()).0, 200);
+    running.signal("TERM");
+    let (_, log) = running.end();
+    assert!(log.contains("is down: no TLS came about: invalid peer certificate"), "{log}");
 }
 
 #[test]

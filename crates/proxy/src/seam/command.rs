@@ -256,6 +256,9 @@ pub struct BackendHealth {
     pub address: Endpoint,
     /// The verdict.
     pub up: bool,
+    /// Where it is down: what came of the newest probe.
+    #[serde(skip)]
+    pub why: Option<ProbeSaid>,
 }
 
 /// What was ended because something was changed under it.
