@@ -116,6 +116,9 @@ pub struct Connection {
 impl Connection {
     pub(super) fn read(fields: &Fields<'_>) -> Self {
         let mut connection = Connection::default();
+        if !fields.has(Known::Connection) {
+            return connection;
+        }
         for option in fields.known(Known::Connection).flat_map(tokens) {
             match option {
                 option if option.eq_ignore_ascii_case(b"close") => connection.close = true,
@@ -173,6 +176,9 @@ impl Heads {
 
 /// What the fields say of the body (RFC 9112 6.1 to 6.3); none: nothing.
 pub(super) fn framing(fields: &Fields<'_>, version: Version) -> Result<Option<Length>, HeadError> {
+    if !fields.has(Known::ContentLength) && !fields.has(Known::TransferEncoding) {
+        return Ok(None);
+    }
     let (mut length, mut coding) = (None, None);
     for field in fields.iter() {
         let value = fields.value(field);

@@ -84,7 +84,9 @@ fn version_fault(bytes: &[u8]) -> HeadError {
 
 /// The four forms of a target (RFC 9112 3.2).
 fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, HeadError> {
-    if !target.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#') {
+    // Nearly all have neither a query nor anything that can't stand there.
+    let marked = target.bytes().position(|byte| !PLAIN[usize::from(byte)]).unwrap_or(target.len());
+    if !target.as_bytes()[marked..].iter().all(|byte| PLAIN[usize::from(*byte)] || *byte == b'?') {
         return Err(HeadError::Target);
     }
     if method == "CONNECT" {
@@ -111,12 +113,20 @@ fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, HeadErro
             )
         }
     };
-    let (path, query) = match rest.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (rest, None),
-    };
+    let before = marked - (target.len() - rest.len());
+    let (path, query) = (&rest[..before], rest.get(before + 1..));
     Ok(Target { authority, path: if path.is_empty() { "/" } else { path }, query })
 }
+
+/// The bytes that may stand anywhere in a target but the question mark: printable ones, and no hash.
+static PLAIN: [bool; 256] = {
+    let (mut plain, mut byte) = ([false; 256], 0x21);
+    while byte < 0x7f {
+        plain[byte] = byte != b'#' as usize && byte != b'?' as usize;
+        byte += 1;
+    }
+    plain
+};
 
 fn strip_scheme(target: &str) -> Option<&str> {
     ["http://", "https://"].into_iter().find_map(|scheme| {

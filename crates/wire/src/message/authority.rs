@@ -61,8 +61,11 @@ fn read_port(port: Option<&str>) -> Result<Option<u16>, WrongAuthority> {
 
 /// Where a host's name ends, at a colon or with the text, and whether it has no capital letter.
 fn name(text: &str) -> Option<(usize, bool)> {
+    // Nearly all are plain to their end.
+    let plain = text.bytes().position(|byte| CLASSES[usize::from(byte)] as u8 != Class::Plain as u8);
+    let Some(plain) = plain else { return Some((text.len(), true)) };
     let mut is_lower = true;
-    for (at, byte) in text.bytes().enumerate() {
+    for (at, byte) in text.bytes().enumerate().skip(plain) {
         match CLASSES[usize::from(byte)] {
             Class::Plain => {}
             Class::Upper => is_lower = false,

@@ -22,15 +22,34 @@ pub struct Field {
 pub struct Fields<'a> {
     bytes: &'a [u8],
     list: &'a [Field],
+    /// Which of those that are known are among them: one that isn't there is not looked for.
+    present: Present,
+}
+
+/// A set of known fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Present(u32);
+
+const _: () = assert!(Known::ALL.len() <= u32::BITS as usize, "each has its bit");
+
+impl Present {
+    fn of(list: &[Field]) -> Self {
+        let bits = list.iter().filter_map(|field| field.known).map(|known| 1 << known as u32);
+        Present(bits.fold(0, |set, bit| set | bit))
+    }
+
+    fn has(self, known: Known) -> bool {
+        self.0 & 1 << known as u32 != 0
+    }
 }
 
 impl<'a> Fields<'a> {
     /// No field.
-    pub const EMPTY: Fields<'static> = Fields { bytes: &[], list: &[] };
+    pub const EMPTY: Fields<'static> = Fields { bytes: &[], list: &[], present: Present(0) };
 
     /// Those that lie in `bytes` where `list` says.
     pub fn new(bytes: &'a [u8], list: &'a [Field]) -> Self {
-        Fields { bytes, list }
+        Fields { bytes, list, present: Present::of(list) }
     }
 
     /// The bytes that they lie in: the whole head.
@@ -68,10 +87,15 @@ impl<'a> Fields<'a> {
         &self.bytes[first.start as usize..last.end as usize]
     }
 
+    /// Whether there is one that is known.
+    pub fn has(&self, known: Known) -> bool {
+        self.present.has(known)
+    }
+
     /// The values of one that is known.
     pub fn known(&self, known: Known) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let Fields { bytes, list } = *self;
-        let of = Fields { bytes, list };
+        let of = *self;
+        let list = if self.present.has(known) { self.list } else { &[] };
         list.iter().filter(move |field| field.known == Some(known)).map(move |field| of.value(field))
     }
 
@@ -82,11 +106,10 @@ impl<'a> Fields<'a> {
 
     /// The values of the field of this name, in any case.
     pub fn named<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        let Fields { bytes, list } = *self;
-        let of = Fields { bytes, list };
+        let of = *self;
         let is_it =
             move |field: &&Field| field.name as usize == name.len() && of.name(field).eq_ignore_ascii_case(name);
-        list.iter().filter(is_it).map(move |field| of.value(field))
+        self.list.iter().filter(is_it).map(move |field| of.value(field))
     }
 }
 
@@ -142,50 +165,34 @@ known! {
     XClientCertFingerprint: "x-client-cert-fingerprint",
 }
 
-/// The lengths of the names above: most names of a message have another one, and are looked at no further.
-const LENGTHS: u32 = {
-    let (mut set, mut at) = (0u32, 0);
+/// As many names as there are of one length.
+const OF_A_LENGTH: usize = 4;
+
+/// The names above by their length: most names of a message have another one, and are looked at no further.
+static BY_LENGTH: [[Option<(&[u8], Known)>; OF_A_LENGTH]; 32] = {
+    let (mut table, mut at) = ([[None; OF_A_LENGTH]; 32], 0);
     while at < Known::ALL.len() {
-        set |= 1 << Known::ALL[at].name().len();
+        let (name, mut place) = (Known::ALL[at].name().as_bytes(), 0);
+        while table[name.len()][place].is_some() {
+            place += 1;
+        }
+        table[name.len()][place] = Some((name, Known::ALL[at]));
         at += 1;
     }
-    set
+    table
 };
 
 impl Known {
     /// Which one a name is, in any case.
     pub fn of(name: &[u8]) -> Option<Known> {
-        if name.len() > 31 || LENGTHS & 1 << name.len() == 0 {
-            return None;
-        }
-        let candidates: &[Known] = match name.first()?.to_ascii_lowercase() {
-            b'a' => &[Known::Accept, Known::Authorization],
-            b'c' => {
-                &[Known::Connection, Known::Cookie, Known::ContentLength, Known::ClientCert, Known::ClientCertChain]
+        let first = name.first()? | 0x20;
+        for entry in BY_LENGTH.get(name.len())? {
+            let (small, known) = (*entry)?;
+            if small[0] == first && is_spelt(name, small) {
+                return Some(known);
             }
-            b'd' => &[Known::Date],
-            b'e' => &[Known::Expect],
-            b'f' => &[Known::Forwarded],
-            b'h' => &[Known::Host, Known::Http2Settings],
-            b'k' => &[Known::KeepAlive],
-            b'p' => &[Known::ProxyConnection, Known::ProxyAuthorization],
-            b's' => &[Known::StrictTransportSecurity],
-            b't' => &[Known::Te, Known::Trailer, Known::TransferEncoding, Known::Traceparent, Known::Tracestate],
-            b'u' => &[Known::Upgrade],
-            b'v' => &[Known::Via],
-            b'x' => &[
-                Known::XForwardedFor,
-                Known::XForwardedProto,
-                Known::XForwardedHost,
-                Known::XForwardedPort,
-                Known::XRequestId,
-                Known::XClientCertSubject,
-                Known::XClientCertSan,
-                Known::XClientCertFingerprint,
-            ],
-            _ => return None,
-        };
-        candidates.iter().copied().find(|known| name.eq_ignore_ascii_case(known.name().as_bytes()))
+        }
+        None
     }
 
     /// Whether it says who vouched for whom in TLS: RFC 9440, and what this proxy says itself.
@@ -216,6 +223,22 @@ impl Known {
     }
 }
 
+/// Whether a name is this one, which is as long and written in small letters, in any case. Eight bytes at a time.
+fn is_spelt(name: &[u8], small: &[u8]) -> bool {
+    let ends = (name.first_chunk(), small.first_chunk(), name.last_chunk(), small.last_chunk());
+    let (Some(first), Some(small_first), Some(last), Some(small_last)) = ends else {
+        return name.iter().zip(small).all(|(byte, small)| byte | (small & 0x40) >> 1 == *small);
+    };
+    let middle = || name.as_chunks().0.iter().zip(small.as_chunks().0).skip(1);
+    are_spelt(first, small_first) && are_spelt(last, small_last) && middle().all(|(a, b)| are_spelt(a, b))
+}
+
+/// In ASCII what has the bit 0x40 among letters, digits and the hyphen is a letter, and its bit 0x20 says that it is small.
+fn are_spelt(name: &[u8; 8], small: &[u8; 8]) -> bool {
+    let (name, small) = (u64::from_ne_bytes(*name), u64::from_ne_bytes(*small));
+    name | (small & 0x4040_4040_4040_4040) >> 1 == small
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +251,16 @@ mod tests {
             assert_eq!(Known::of(&known.name().as_bytes()[1..]), None);
         }
         assert_eq!(Known::of(b"x-forwarded-foo"), None);
+        for &known in Known::ALL {
+            // Every byte in every place: in none but its own, and as a capital, is the name still that one.
+            let name = known.name().as_bytes();
+            for (at, other) in (0..name.len()).flat_map(|at| (0..=u8::MAX).map(move |other| (at, other))) {
+                let mut changed = name.to_vec();
+                changed[at] = other;
+                let is_it = other.eq_ignore_ascii_case(&name[at]);
+                assert_eq!(Known::of(&changed) == Some(known), is_it, "{}", changed.escape_ascii());
+            }
+        }
         assert_eq!(Known::of(b""), None);
         assert_eq!(Known::of(&[b'x'; 300]), None);
     }

@@ -59,15 +59,32 @@ pub fn normalise(path: &str) -> Result<Cow<'_, [u8]>, WrongPath> {
 
 /// Whether it is spelt as routes are already. One pass, no allocation: what nearly all paths are.
 fn is_plain(bytes: &[u8]) -> bool {
-    let mut before = 0;
-    for &byte in bytes {
-        if matches!(byte, b'%' | b'\\' | 0) || before == b'/' && matches!(byte, b'/' | b'.') {
-            return false;
-        }
-        before = byte;
-    }
-    true
+    let mut barred = ANYWHERE;
+    bytes.iter().all(|byte| {
+        let class = CLASSES[usize::from(*byte)];
+        let stands = class & barred == 0;
+        barred = ANYWHERE | if class & SLASH != 0 { BEHIND_SLASH } else { 0 };
+        stands
+    })
 }
+
+/// A byte's class, in bits: it is spelt otherwise wherever it stands.
+const ANYWHERE: u8 = 1;
+/// It is spelt otherwise behind a slash.
+const BEHIND_SLASH: u8 = 2;
+/// It is a slash.
+const SLASH: u8 = 4;
+
+/// Every byte's class.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    classes[0] = ANYWHERE;
+    classes[b'%' as usize] = ANYWHERE;
+    classes[b'\\' as usize] = ANYWHERE;
+    classes[b'.' as usize] = BEHIND_SLASH;
+    classes[b'/' as usize] = BEHIND_SLASH | SLASH;
+    classes
+};
 
 fn decode(bytes: &[u8]) -> Result<Vec<u8>, WrongPath> {
     let mut out = Vec::with_capacity(bytes.len());
@@ -158,6 +175,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_plain_path_is_one_that_normalising_leaves(path in "/[a.%\\\\\\x00/]{0,8}") {
+            // Every escape is another spelling of what it stands for.
+            let is_left = |normal: Cow<'_, [u8]>| normal == path.as_bytes() && !path.contains('%');
+            let hidden = path.split('/').skip(1).any(|segment| segment.starts_with('.'));
+            match normalise(&path) {
+                Ok(normal) => prop_assert!(is_plain(path.as_bytes()) == is_left(normal) || hidden, "{path:?}"),
+                Err(_) => prop_assert!(!is_plain(path.as_bytes())),
+            }
+        }
+
         /// Normalising is settled after one time, but for escapes of escapes, which are written out again by `encode`.
         #[test]
         fn what_is_encoded_is_read_back(path in "/[a-z%./\\\\2e5]{0,20}") {
