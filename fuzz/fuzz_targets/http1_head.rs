@@ -19,6 +19,14 @@ fuzz_target!(|data: &[u8]| {
     }
     // What is too long may be said before its end is seen; what is well is well either way.
     assert_eq!(dripped.as_ref().ok(), whole.as_ref().ok(), "{dripped:?} {whole:?}");
+    let (mut one, mut other) = (Heads::default(), Heads::default());
+    let at_once = one.find_request(&mut Scan::default(), data, &LIMITS).map(|found| found.map(|(head, len)| (format!("{head:?}"), len)));
+    let apart = whole.and_then(|len| len.map(|len| other.request(&data[..len], &LIMITS).map(|head| (format!("{head:?}"), len))).transpose());
+    assert_eq!(at_once, apart, "found and read in one go, or one after the other");
+    let (mut one, mut other) = (Heads::default(), Heads::default());
+    let at_once = one.find_response(&mut Scan::default(), data, (&LIMITS, "GET")).map(|found| found.map(|(head, len)| (format!("{head:?}"), len)));
+    let apart = whole.and_then(|len| len.map(|len| other.response(&data[..len], &LIMITS, "GET").map(|head| (format!("{head:?}"), len))).transpose());
+    assert_eq!(at_once, apart, "found and read in one go, or one after the other");
     let Ok(Some(len)) = whole else { return };
     let head = &data[..len];
     let mut heads = Heads::default();

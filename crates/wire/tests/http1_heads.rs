@@ -180,6 +180,62 @@ proptest! {
     }
 }
 
+/// What finding and reading a head in one go says must be what doing it one after the other does: `text` as what is said of
+/// it, or of its error.
+fn in_one_go(bytes: &[u8], limits: &Limits) -> (String, String) {
+    let (mut one, mut other) = (Heads::default(), Heads::default());
+    let told = |read: Result<Option<(String, usize)>, HeadError>| format!("{read:?}");
+    let request = one.find_request(&mut Scan::default(), bytes, limits);
+    let request = told(request.map(|found| found.map(|(head, len)| (format!("{head:?}"), len))));
+    let apart = Scan::default().find(bytes, limits).and_then(|len| {
+        len.map(|len| other.request(&bytes[..len], limits).map(|head| (format!("{head:?}"), len))).transpose()
+    });
+    assert_eq!(request, told(apart), "{}", bytes.escape_ascii());
+    let (mut one, mut other) = (Heads::default(), Heads::default());
+    let response = one.find_response(&mut Scan::default(), bytes, (limits, "GET"));
+    let response = told(response.map(|found| found.map(|(head, len)| (format!("{head:?}"), len))));
+    let apart = Scan::default().find(bytes, limits).and_then(|len| {
+        len.map(|len| other.response(&bytes[..len], limits, "GET").map(|head| (format!("{head:?}"), len))).transpose()
+    });
+    assert_eq!(response, told(apart), "{}", bytes.escape_ascii());
+    (request, response)
+}
+
+#[test]
+fn in_one_go_and_one_after_the_other_are_the_same_at_every_bound() {
+    let request = "GET /abc HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\nrest";
+    let response = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n\r\nrest";
+    for text in [request, response] {
+        let outcomes: std::collections::BTreeSet<_> = (0..=60)
+            .flat_map(|line| (0..=60).map(move |head| (line, head)))
+            .flat_map(|(line, head)| (0..=3).map(move |fields| Limits { line, head, fields }))
+            .map(|limits| in_one_go(text.as_bytes(), &limits))
+            .collect();
+        assert!(outcomes.len() > 3, "{outcomes:?}");
+        for cut in 0..text.len() {
+            in_one_go(&text.as_bytes()[..cut], &LIMITS);
+        }
+    }
+}
+
+proptest! {
+    /// Whatever stands in a head, and behind it.
+    #[test]
+    fn in_one_go_and_one_after_the_other_are_the_same(
+        line in "(GET / HTTP/1.1|HTTP/1.1 200 OK|HTTP/1.1 200|POST  / HTTP/1.0|[ -~]{0,9})",
+        lines in proptest::collection::vec("(Host: a|A:[ \t]{0,2}[ -~\r]{0,4}[ \t]{0,2}| ?B[ -~]{0,4}|)", 0..5),
+        ends in proptest::collection::vec("(\r\n|\r\n|\r\n|\r\n|\n|\r|\r\r\n|\n\r\n)", 7),
+        before in "(|||\r\n|\n| )",
+    ) {
+        let mut text = before;
+        for (line, end) in std::iter::once(&line).chain(&lines).chain([&String::new(), &"GET".to_owned()]).zip(&ends) {
+            text.push_str(line);
+            text.push_str(end);
+        }
+        in_one_go(text.as_bytes(), &LIMITS);
+    }
+}
+
 #[test]
 fn known_fields_are_found_whatever_their_case() {
     let upgrade = read(&with("uPgRaDe: websocket\r\nCONNECTION: keep-alive, Upgrade\r\n"), |head| {

@@ -26,6 +26,18 @@ pub(super) enum Accepts {
     Json,
 }
 
+/// The media types that errors are told in, with the ranges that they fall in.
+const OURS: [(&str, Accepts); 8] = [
+    ("text/html", Accepts::Html),
+    ("application/xhtml+xml", Accepts::Html),
+    ("application/json", Accepts::Json),
+    ("application/problem+json", Accepts::Json),
+    ("application/*", Accepts::Json),
+    ("text/plain", Accepts::Text),
+    ("text/*", Accepts::Text),
+    ("*/*", Accepts::Text),
+];
+
 impl Accepts {
     /// By the media type that it likes best of ours (RFC 9110 12.5.1); of several, by the first one.
     pub(super) fn of(accept: Option<&[u8]>) -> Self {
@@ -33,12 +45,9 @@ impl Accepts {
         let mut best = (0, Accepts::Text);
         for item in message::tokens(accept) {
             let mut parts = item.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-            let ours = match parts.next().unwrap_or_default().to_ascii_lowercase().as_slice() {
-                b"text/html" | b"application/xhtml+xml" => Accepts::Html,
-                b"application/json" | b"application/problem+json" | b"application/*" => Accepts::Json,
-                b"text/plain" | b"text/*" | b"*/*" => Accepts::Text,
-                _ => continue,
-            };
+            let named = parts.next().unwrap_or_default();
+            let ours = OURS.iter().find(|(name, _)| named.eq_ignore_ascii_case(name.as_bytes()));
+            let Some(&(_, ours)) = ours else { continue };
             let quality = parts.find_map(|part| part.strip_prefix(b"q=").or(part.strip_prefix(b"Q=")));
             let quality = quality.map_or(1000, thousandths);
             if quality > best.0 {

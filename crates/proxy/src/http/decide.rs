@@ -41,7 +41,7 @@ impl Http {
         world: &mut World,
         tick: &mut Tick<'_>,
         id: SessionId,
-        (http, head): (&Arc<HttpListener>, &RequestHead<'_>),
+        (http, head): (Arc<HttpListener>, &RequestHead<'_>),
     ) {
         let session = &mut self.sessions[id];
         session.requests += 1;
@@ -59,13 +59,14 @@ impl Http {
             is_connect,
             is_idempotent: message::is_idempotent(request.method),
             upgrades: false,
+            is_last: !asks,
             is_old: head.version == Version::Http10,
             keeps,
         };
         let values = &mut world.listeners[session.arrived.listener].values;
         values[ListenerMetric::Requests] += 1;
         values[ListenerMetric::RequestsLive] += 1;
-        let mut exchange = Exchange::new(id, Arc::clone(http), tick.now, traits);
+        let mut exchange = Exchange::new(id, http, tick.now, traits);
         exchange.accepts = Accepts::of(request.fields.first(Known::Accept));
         if request.length == Length::Unknown {
             exchange.request_framing = Framing::Chunked;
@@ -186,7 +187,7 @@ impl Http {
         (rule, deciding): (&Arc<Rule>, &Deciding<'_>),
     ) -> Result<(), Refused> {
         match &rule.action {
-            Action::Forward(target) => self.prepare(world, tick, id, (target, deciding)),
+            Action::Forward(target) => self.prepare(world, tick, id, (rule, target, deciding)),
             Action::Split(split) => {
                 let whole: u32 = split.iter().map(|(_, weight)| weight).sum();
                 let mut at = if whole == 0 { 0 } else { world.rng.u32(..whole) };
@@ -198,7 +199,7 @@ impl Http {
                     None => true,
                 });
                 let (target, _) = chosen.ok_or((503, CloseReason::NoBackend))?;
-                self.prepare(world, tick, id, (target, deciding))
+                self.prepare(world, tick, id, (rule, target, deciding))
             }
             Action::Redirect(_) if rule.lacks_host(deciding.host) => Err((400, CloseReason::BadRequest)),
             Action::Redirect(redirect) => {
@@ -220,11 +221,11 @@ impl Http {
         world: &mut World,
         tick: &mut Tick<'_>,
         id: ExchangeId,
-        (target, deciding): (&Arc<Target>, &Deciding<'_>),
+        (rule, target, deciding): (&Rule, &Arc<Target>, &Deciding<'_>),
     ) -> Result<(), Refused> {
         let cluster = *world.cluster_names.get(&target.cluster).ok_or((503, CloseReason::NoBackend))?;
         let mut kept = self.buffer();
-        self.write_request(world, id, deciding, &mut kept);
+        self.write_request(world, id, (rule, deciding), &mut kept);
         let exchange = &mut self.exchanges[id];
         exchange.sit(&world.clusters[cluster], &deciding.head.request.fields, &mut kept);
         exchange.kept = kept;

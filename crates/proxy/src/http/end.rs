@@ -3,7 +3,7 @@
 
 use super::Http;
 use super::answer::count_status;
-use super::exchange::{Exchange, ExchangeId, Phase};
+use super::exchange::{ExchangeId, Phase, Traits};
 use super::session::{Session, SessionId, Stage};
 use crate::arrival;
 use crate::change::{Change, Drain};
@@ -17,11 +17,14 @@ impl Http {
     /// An exchange is over, and its client was told all that it gets: its connection goes on with the next request, or
     /// ends in order.
     pub(super) fn conclude(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, reason: CloseReason) {
-        let Some((exchange, id)) = self.finish(world, tick, id, reason) else { return };
+        let Some((traits, id)) = self.finish(world, tick, id, reason) else { return };
+        let is_read = self.sessions[id].stage == Stage::Waiting;
         // What happened to the route or the backend of this request is nothing to the next one.
         let drains = self.sessions[id].drain.take().is_some();
-        if !exchange.traits.keeps || drains && self.still_holds(world, tick, id, Change::Drained).is_some() {
-            return self.close_session(tick, id);
+        if !traits.keeps || drains && self.still_holds(world, tick, id, Change::Drained).is_some() {
+            // What is left of a body would be left unread; and where a bad request ends, nobody knows.
+            let is_done = traits.is_last && is_read && reason != CloseReason::BadRequest;
+            return if is_done { self.part(tick, id) } else { self.close_session(tick, id) };
         }
         let session = &mut self.sessions[id];
         session.stage = Stage::Idle;
@@ -42,14 +45,14 @@ impl Http {
         self.drop_session(world, tick, session, is_gone);
     }
 
-    /// Everything that an exchange held is given back.
+    /// Everything that an exchange held is given back. What it was, and whose.
     pub(super) fn finish(
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
         id: ExchangeId,
         reason: CloseReason,
-    ) -> Option<(Exchange, SessionId)> {
+    ) -> Option<(Traits, SessionId)> {
         if !self.exchanges.contains_key(id) {
             return None;
         }
@@ -78,10 +81,10 @@ impl Http {
         self.rates.release(std::mem::take(&mut exchange.permits));
         let kept = std::mem::take(&mut exchange.kept);
         self.recycle(kept);
-        let session = exchange.session;
-        self.sessions[session].exchange = None;
-        self.sessions[session].body = Default::default();
-        Some((exchange, session))
+        let session = &mut self.sessions[exchange.session];
+        session.exchange = None;
+        session.body = Default::default();
+        Some((exchange.traits, exchange.session))
     }
 
     fn count(&mut self, world: &mut World, id: ExchangeId, reason: CloseReason) {

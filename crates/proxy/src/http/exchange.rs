@@ -61,6 +61,9 @@ pub(super) struct Traits {
     pub(super) upgrades: bool,
     /// The client speaks HTTP/1.0: no chunks, no interim responses.
     pub(super) is_old: bool,
+    /// The client said that nothing comes behind it.
+    #[serde(default)]
+    pub(super) is_last: bool,
     /// The client's connection may go on after it.
     pub(super) keeps: bool,
 }

@@ -53,16 +53,27 @@ impl Http {
             Stage::Body if session.credit => (session.moved.max(session.since) + knobs.body_timeout, Limit::Body),
             Stage::Body | Stage::Waiting => (Instant::FAR, Limit::Body),
         });
-        let exchange = session.exchange.and_then(|id| self.exchanges.get(id));
-        let of_exchange = exchange.map(|exchange| exchange_deadline(session, exchange));
-        let total = exchange.and_then(|exchange| {
-            let total = exchange.rule.as_ref()?.spec.timeouts.request?;
-            Some((exchange.began + total, Limit::Request))
-        });
-        let guard = exchange.and_then(|exchange| Some((exchange.known_by()?, Limit::Guard)));
-        let drain = session.drain.map(|drain| (drain.until, Limit::Drain(drain.change)));
-        let all = [own, of_exchange, guard, total, drain].into_iter().flatten();
-        all.min_by_key(|(at, _)| *at).unwrap_or((Instant::FAR, Limit::KeepAlive))
+        let mut first = own.unwrap_or((Instant::FAR, Limit::KeepAlive));
+        // Of two at one instant the one that is named first.
+        let mut stands_under = |at: Instant, limit: Limit| {
+            if at < first.0 {
+                first = (at, limit);
+            }
+        };
+        if let Some(exchange) = session.exchange.and_then(|id| self.exchanges.get(id)) {
+            let (at, limit) = exchange_deadline(session, exchange);
+            stands_under(at, limit);
+            if let Some(at) = exchange.known_by() {
+                stands_under(at, Limit::Guard);
+            }
+            if let Some(total) = exchange.rule.as_ref().and_then(|rule| rule.spec.timeouts.request) {
+                stands_under(exchange.began + total, Limit::Request);
+            }
+        }
+        if let Some(drain) = session.drain {
+            stands_under(drain.until, Limit::Drain(drain.change));
+        }
+        first
     }
 
     /// When it must end, as things stand; none: it has no deadline.

@@ -2,7 +2,7 @@
 //! connection), `receive` (its bytes to requests), `exchange` (a request and its response), `decide` (route, limits,
 //! action), `guard` (who may pass), `credentials` (whose password is right), `question` (a service that says who may), `forward` (backend, connection, queue), `upstream` (a backend's connection), `respond` (its bytes to the
 //! client), `retry`, `sticky` (the cookie that names a backend), `answer` (what the proxy says itself), `life` (deadlines),
-//! `end`, `sweep` (many at once), `saved` and `state` (written down and read back).
+//! `end`, `part` (clients that are done), `sweep` (many at once), `saved` and `state` (written down and read back).
 //! `rule` and `table` are the routes; `rewrite` writes heads. Knows nothing of datagrams and relays; a connection that is
 //! upgraded is handed to whoever asked for the step.
 
@@ -17,6 +17,7 @@ mod forward;
 mod guard;
 mod life;
 mod list;
+mod part;
 mod pattern;
 mod question;
 mod rate;
@@ -43,6 +44,7 @@ pub use self::asked::{Decided, Imagined};
 use self::credentials::Credentials;
 use self::date::Date;
 use self::exchange::{Exchange, ExchangeId};
+use self::part::Partings;
 use self::rate::Rates;
 pub use self::rule::{Action, Rule};
 use self::session::Session;
@@ -79,6 +81,8 @@ pub(crate) struct Http {
     spare: Vec<Vec<u8>>,
     /// Sessions whose deadline may be another one since this step.
     unarmed: Vec<SessionId>,
+    /// Sessions of clients that are done.
+    partings: Partings,
     /// Sessions whose next request is there already.
     resume: Vec<SessionId>,
     /// Sessions and upstreams still to be visited because what they stand on was changed.
@@ -97,7 +101,8 @@ impl Http {
 
     /// Whether something is left to be done at once.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.resume.is_empty() || !self.anew.is_empty() || !self.sweeps.is_empty() || self.queues.has_more_to_serve()
+        let is_asked = !self.resume.is_empty() || !self.anew.is_empty();
+        is_asked || self.partings.any_due() || !self.sweeps.is_empty() || self.queues.has_more_to_serve()
     }
 
     /// The backend that a connection leads to.
@@ -133,6 +138,7 @@ impl Http {
         for id in std::mem::take(&mut self.resume) {
             self.resume(world, tick, id);
         }
+        self.close_parted(world, tick);
         self.arm_sessions(world);
     }
 

@@ -82,7 +82,12 @@ impl Http {
                 Stage::Body if self.is_held(id) => Next::Keep(at),
                 Stage::Body => self.read_body(world, tick, id, (input, at)),
                 Stage::Waiting | Stage::Handshake => Next::Keep(at),
-                Stage::Closing => Next::Drop,
+                Stage::Closing => {
+                    if at < input.bytes.len() {
+                        self.hear_behind_last(tick, id);
+                    }
+                    Next::Drop
+                }
             };
             begun += usize::from(stage != Stage::Body);
             match next {
@@ -181,22 +186,20 @@ impl Http {
             return Next::Drop;
         };
         let limits = limits(&http);
-        let len = match session.scan.find(bytes, &limits) {
-            Ok(None) => return Next::Keep(at),
-            Ok(Some(len)) => len,
+        let mut heads = std::mem::take(&mut self.heads);
+        let next = match heads.find_request(&mut session.scan, bytes, &limits) {
+            Ok(None) => Next::Keep(at),
+            Ok(Some((head, len))) => {
+                self.begin(world, tick, id, (http, &head));
+                Next::At(at + len)
+            }
             Err(error) => {
                 self.reject_head(world, tick, id, error);
-                return Next::Drop;
+                Next::Drop
             }
         };
-        session.scan = Default::default();
-        let mut heads = std::mem::take(&mut self.heads);
-        match heads.request(&bytes[..len], &limits) {
-            Ok(head) => self.begin(world, tick, id, (&http, &head)),
-            Err(error) => self.reject_head(world, tick, id, error),
-        }
         self.heads = heads;
-        Next::At(at + len)
+        next
     }
 
     fn read_body(

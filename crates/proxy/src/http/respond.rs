@@ -55,18 +55,9 @@ impl Http {
                 return;
             };
             match upstream.reading {
-                Reading::Head => match upstream.scan.find(&input.bytes[at..], &LIMITS) {
-                    Ok(None) => {
-                        upstream.input = input.bytes[at..].to_vec();
-                        return;
-                    }
-                    Ok(Some(len)) => {
-                        upstream.scan = Default::default();
-                        let is_last = at + len == input.bytes.len();
-                        self.read_head_of(world, tick, (id, exchange), (&input.bytes[at..at + len], is_last));
-                        at += len;
-                    }
-                    Err(error) => return self.bad_response(world, tick, exchange, error),
+                Reading::Head => match self.read_head_of(world, tick, (id, exchange), &input.bytes[at..]) {
+                    Some(len) => at += len,
+                    None => return,
                 },
                 Reading::Body => match upstream.body.next(input.bytes, at) {
                     Ok(Piece::Data { from, len }) => {
@@ -84,23 +75,37 @@ impl Http {
         }
     }
 
+    /// A head, or a part of it: how long it was; none: that was all.
     fn read_head_of(
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
-        (upstream, exchange): (UpstreamId, ExchangeId),
-        (bytes, is_last): (&[u8], bool),
-    ) {
-        let mut heads = std::mem::take(&mut self.heads);
-        match heads.response(bytes, &LIMITS, self.exchanges[exchange].method()) {
-            Err(error) => self.bad_response(world, tick, exchange, error),
-            Ok(head) => match head.response.status {
-                101 => self.switch(world, tick, exchange, &head),
-                100..=199 => self.pass_interim(world, tick, exchange, &head),
-                _ => self.answer_with(world, tick, (upstream, exchange), (&head, is_last)),
-            },
-        }
+        (id, exchange): (UpstreamId, ExchangeId),
+        bytes: &[u8],
+    ) -> Option<usize> {
+        let (mut heads, method) = (std::mem::take(&mut self.heads), self.exchanges[exchange].method());
+        let upstream = &mut self.upstreams[id];
+        let found = match heads.find_response(&mut upstream.scan, bytes, (&LIMITS, method)) {
+            Ok(None) => {
+                upstream.input = bytes.to_vec();
+                None
+            }
+            Ok(Some((head, len))) => {
+                let is_last = len == bytes.len();
+                match head.response.status {
+                    101 => self.switch(world, tick, exchange, &head),
+                    100..=199 => self.pass_interim(world, tick, exchange, &head),
+                    _ => self.answer_with(world, tick, (id, exchange), (&head, is_last)),
+                }
+                Some(len)
+            }
+            Err(error) => {
+                self.bad_response(world, tick, exchange, error);
+                None
+            }
+        };
         self.heads = heads;
+        found
     }
 
     /// An interim response goes on to who can read one (RFC 9110 15.2).

@@ -31,24 +31,24 @@ impl Http {
         &mut self,
         world: &mut World,
         id: ExchangeId,
-        deciding: &Deciding<'_>,
+        (rule, deciding): (&Rule, &Deciding<'_>),
         out: &mut Vec<u8>,
     ) {
-        let exchange = &mut self.exchanges[id];
+        let exchange = &self.exchanges[id];
         let request = &deciding.head.request;
-        let Some(rule) = exchange.rule.clone() else { return };
         let host = rule.spec.request.host.as_deref();
         let keeps_host = host.is_none() && !deciding.head.is_absolute;
         out.extend_from_slice(request.method.as_bytes());
         out.push(b' ');
-        write_target(&rule, deciding, out);
+        write_target(rule, deciding, out);
         out.extend_from_slice(b" HTTP/1.1\r\n");
         // RFC 9112 3.2: a client of HTTP/1.0 may have named none, and then an empty one says so.
         if !keeps_host || request.fields.first(Known::Host).is_none() {
             field(out, "Host", host.unwrap_or(request.authority).as_bytes());
         }
         let knobs = &exchange.http.knobs;
-        let believed = ForwardedBy::of(exchange, &self.sessions[exchange.session]).is_believed;
+        let by = ForwardedBy::of(exchange, &self.sessions[exchange.session]);
+        let believed = by.is_believed;
         let is_proved = self.sessions[exchange.session].shown().is_some();
         let edits = &rule.request;
         let trace = trace(&request.fields);
@@ -67,7 +67,7 @@ impl Http {
             known if known.is_client_certificate() => believed && !is_proved,
             known => !known.is_hop_by_hop(),
         });
-        self.introduce_client(world, id, deciding, out);
+        self.introduce_client(world, id, (&by, deciding), out);
         out.extend_from_slice(deciding.added);
         let exchange = &self.exchanges[id];
         out.extend_from_slice(&edits.lines);
@@ -84,10 +84,15 @@ impl Http {
     }
 
     /// Who the client is, by what name it asked, and what the request is known by.
-    fn introduce_client(&mut self, world: &mut World, id: ExchangeId, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+    fn introduce_client(
+        &mut self,
+        world: &mut World,
+        id: ExchangeId,
+        (by, deciding): (&ForwardedBy, &Deciding<'_>),
+        out: &mut Vec<u8>,
+    ) {
         let exchange = &mut self.exchanges[id];
         let knobs = &exchange.http.knobs;
-        let by = ForwardedBy::of(exchange, &self.sessions[exchange.session]);
         let before = by.before(deciding);
         if knobs.x_forwarded {
             by.write_after(&before, deciding, out);
@@ -320,12 +325,12 @@ fn write_forwarded(out: &mut Vec<u8>, client: IpAddr, (authority, scheme): (&str
 fn put_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
-            for (at, octet) in v4.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
-                }
-                put_number(out, octet.into());
+            // A dot stands before each, the first too.
+            let (mut text, mut at) = ([b'.'; 16], 16);
+            for octet in v4.octets().into_iter().rev() {
+                at = write_number(octet.into(), &mut text, at) - 1;
             }
+            out.extend_from_slice(&text[at + 1..]);
         }
         IpAddr::V6(v6) => {
             // Writing to memory doesn't fail.
@@ -335,14 +340,20 @@ fn put_address(out: &mut Vec<u8>, address: IpAddr) {
 }
 
 /// A number in decimal digits.
-fn put_number(out: &mut Vec<u8>, mut number: u16) {
-    let (mut digits, mut at) = ([0; 5], 5);
+fn put_number(out: &mut Vec<u8>, number: u16) {
+    let mut digits = [0; 5];
+    let at = write_number(number, &mut digits, 5);
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Write a number's decimal digits in front of a place: where they begin.
+fn write_number(mut number: u16, text: &mut [u8], mut at: usize) -> usize {
     loop {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
+        text[at] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
-            return out.extend_from_slice(&digits[at..]);
+            return at;
         }
     }
 }

@@ -100,6 +100,7 @@ impl Http {
         while !self.sweeps.is_empty() {
             self.run_sweeps(world, tick);
         }
+        self.stay(tick);
         self.arm_sessions(world);
     }
 

@@ -71,7 +71,7 @@ struct Io {
     resume_at: Option<Instant>,
     /// Kernel pipes without bytes.
     pipes: Vec<Pipe>,
-    /// Streams that the last wait reported.
+    /// Streams that something waited for, of those that the last wait reported.
     reported: Vec<Ready>,
     /// What operations brought about, for the next step.
     backlog: VecDeque<Event>,

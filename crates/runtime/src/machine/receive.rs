@@ -34,20 +34,12 @@ impl Io {
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.epoll.wait(timeout)?;
         let Io { epoll, sockets, .. } = self;
-        let mut streams = std::mem::take(&mut self.reported);
-        for ready in epoll.ready() {
-            let Some(entry) = sockets.get_mut(ready.socket) else { continue };
-            if let Kind::Stream(_) = entry.kind {
-                streams.push(ready);
-            } else {
-                entry.errors |= ready.error;
-                sockets.list(ready.socket);
-            }
+        let mut waited = std::mem::take(&mut self.reported);
+        waited.extend(epoll.ready().filter(|ready| sockets.note(ready)));
+        for ready in waited.drain(..) {
+            self.end_wait(ready);
         }
-        for ready in streams.drain(..) {
-            self.note_stream(ready);
-        }
-        self.reported = streams;
+        self.reported = waited;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kakei_proxy::seam::SocketId;
 use slotmap::SecondaryMap;
 
-use super::epoll::Interest;
+use super::epoll::{Interest, Ready};
 use super::stream::Stream;
 use crate::front::FrontSocket;
 
@@ -131,6 +131,23 @@ impl Sockets {
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Entry> {
         self.ready.clear();
         self.entries.drain().map(|(_, entry)| entry)
+    }
+
+    /// Note what epoll reported of a socket: what may have something to read has its turn. Whether something else waited
+    /// for it too.
+    pub(super) fn note(&mut self, ready: &Ready) -> bool {
+        let Some(entry) = self.entries.get_mut(ready.socket) else { return false };
+        let (has_turn, ends_wait) = match &mut entry.kind {
+            Kind::Stream(stream) => stream.note(ready),
+            Kind::Front(_) | Kind::Connected(_) | Kind::Shared(_) => {
+                entry.errors |= ready.error;
+                (true, false)
+            }
+        };
+        if has_turn && !std::mem::replace(&mut entry.listed, true) {
+            self.ready.push_back(ready.socket);
+        }
+        ends_wait
     }
 
     /// It may have something to read.

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use kakei_proxy::seam::SocketId;
 
+use super::epoll::Ready;
 use super::pipe::Pipe;
 
 /// A stream.
@@ -62,6 +63,17 @@ impl Lane {
 }
 
 impl Stream {
+    /// What epoll reported: whether it is to be read, and whether something else waited for that.
+    pub(super) fn note(&mut self, ready: &Ready) -> (bool, bool) {
+        self.readable |= ready.readable;
+        self.ended |= ready.ended;
+        if self.phase == Phase::Connecting {
+            return (false, true);
+        }
+        let is_awaited = self.blocked || self.source.is_some();
+        (ready.readable && (self.credit || ready.error), ready.writable && is_awaited)
+    }
+
     pub(super) fn new(fd: OwnedFd, phase: Phase, (accepted, credit): (bool, bool)) -> Self {
         Stream {
             fd,

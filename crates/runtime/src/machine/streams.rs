@@ -10,6 +10,7 @@ use kakei_proxy::seam::{Accepted, Arrival, BrokenBy, Event, OpenError, Refuse, S
 use rustix::net::{Shutdown, SocketFlags, acceptfrom_with, getsockname, shutdown};
 use socket2::SockRef;
 
+use super::epoll::Ready;
 use super::receive::Turn;
 use super::sockets::{Entry, Kind};
 use super::stream::{Phase, Stream};
@@ -149,25 +150,13 @@ impl Io {
         }
     }
 
-    /// What epoll reported of a stream.
-    pub(super) fn note_stream(&mut self, ready: super::epoll::Ready) {
-        let Some(stream) = self.sockets.stream_mut(ready.socket) else { return };
-        stream.readable |= ready.readable;
-        stream.ended |= ready.ended;
-        if stream.phase == Phase::Connecting {
-            return self.finish_connect(ready.socket, ready.error);
-        }
-        if ready.readable && (stream.credit || ready.error) {
-            self.sockets.list(ready.socket);
-        }
-        if ready.writable {
-            self.note_writable(ready.socket);
-        }
-    }
-
-    fn note_writable(&mut self, socket: SocketId) {
+    /// Something waited for what epoll reported of a stream: to be connected, or to be written to.
+    pub(super) fn end_wait(&mut self, ready: Ready) {
+        let socket = ready.socket;
         let Some(stream) = self.sockets.stream_mut(socket) else { return };
-        if std::mem::take(&mut stream.blocked) {
+        if stream.phase == Phase::Connecting {
+            self.finish_connect(socket, ready.error);
+        } else if std::mem::take(&mut stream.blocked) {
             self.backlog.push_back(Event::Drained { socket });
         } else if let Some(source) = stream.source {
             self.sockets.list(source);

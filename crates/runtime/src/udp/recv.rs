@@ -8,6 +8,7 @@ use std::ptr::{self, NonNull};
 
 use kakei_proxy::limits::STREAM_READ;
 use kakei_proxy::seam::Span;
+use rustix::net::RecvFlags;
 
 use super::cmsg::Control;
 use super::name::Name;
@@ -136,13 +137,13 @@ impl RecvBatch {
     pub fn recv_stream(&mut self, socket: BorrowedFd<'_>) -> io::Result<Span> {
         let start = self.headers.len * STRIDE + self.streamed;
         let most = STREAM_READ.min(STREAMS - self.streamed);
-        // SAFETY: `most` bytes from `start` on lie inside the arena; the kernel writes no more than that, and no
-        // reference into the arena lives while `self` is borrowed mutably.
-        let count = unsafe { libc::recv(socket.as_raw_fd(), self.arena.at(start).cast(), most, libc::MSG_DONTWAIT) };
-        if count < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        self.streamed += count as usize;
+        debug_assert!(start + most <= self.arena.len, "the streams' part ends with the arena");
+        // SAFETY: `most` bytes from `start` on lie inside the arena and are initialised, and no other reference into it
+        // lives while `self` is borrowed mutably.
+        let room = unsafe { std::slice::from_raw_parts_mut(self.arena.at(start), most) };
+        // Not by the C library: there this call is one that a thread can be cancelled in, and pays for that each time.
+        let (_, count) = rustix::net::recv(socket, room, RecvFlags::DONTWAIT)?;
+        self.streamed += count;
         Ok(Span { start: start as u32, len: count as u32 })
     }
 

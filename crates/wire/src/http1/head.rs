@@ -137,6 +137,25 @@ impl Connection {
 }
 
 impl Heads {
+    /// Where a head ends that was read at the begin of `bytes` before anybody looked for its end, if it is as strict as it
+    /// would have to be for [`super::Scan`]: every line ends with CRLF, none stands before the first, nothing is too long.
+    pub(super) fn end_of(
+        bytes: &[u8],
+        (len, headers): (usize, &[httparse::Header<'_>]),
+        limits: &Limits,
+    ) -> Option<usize> {
+        let base = bytes.as_ptr() as usize;
+        let head = bytes.get(..len)?;
+        let ends_at = |at: usize| head.get(..at).is_some_and(|before| before.ends_with(b"\r\n"));
+        // A field's line begins where the one before it ends; the empty line is the last.
+        let fields_end = len.checked_sub(2)?;
+        let mut begins = headers.iter().map(|header| header.name.as_ptr() as usize - base);
+        let first = begins.next().unwrap_or(fields_end);
+        let is_strict = ends_at(first) && begins.all(ends_at) && ends_at(fields_end) && ends_at(len);
+        let is_short = first <= limits.line + 2 && len <= limits.head;
+        (is_strict && is_short && !matches!(head[0], b'\r' | b'\n')).then_some(len)
+    }
+
     /// Notes where the fields lie that were read from `bytes`.
     pub(super) fn note(
         &mut self,

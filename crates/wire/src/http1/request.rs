@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
+use super::Scan;
 use super::head::{Connection, HeadError, Heads, Limits, Slots, Version, fault, framing};
 use crate::message::{Authority, Fields, Known, Length, Request};
 
@@ -23,6 +24,13 @@ pub struct RequestHead<'a> {
     pub host: Cow<'a, str>,
 }
 
+/// A first line.
+struct Line<'a> {
+    method: &'a str,
+    target: &'a str,
+    version: Version,
+}
+
 /// A target's parts.
 struct Target<'a> {
     authority: Option<&'a str>,
@@ -36,18 +44,65 @@ impl Heads {
     /// # Errors
     /// What is malformed, too much, not spoken, or could be read in two ways.
     pub fn request<'a>(&'a mut self, bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<'a>, HeadError> {
+        let (line, _) = self.parse_request(bytes, limits, |len, _| (len == bytes.len()).then_some(len))?;
+        self.read_request(bytes, line)
+    }
+
+    /// Finds and reads the head at the begin of `bytes`, which may come in pieces: with its length; none: more is needed.
+    /// `bytes` begins as at the call before, with more behind it, and `scan` is the same. What comes of it is what
+    /// [`Scan::find`] and [`Heads::request`] say; a head that comes whole, as nearly all do, is looked through once
+    /// instead of twice.
+    ///
+    /// # Errors
+    /// As theirs.
+    pub fn find_request<'a>(
+        &'a mut self,
+        scan: &mut Scan,
+        bytes: &'a [u8],
+        limits: &Limits,
+    ) -> Result<Option<(RequestHead<'a>, usize)>, HeadError> {
+        let whole = match scan.has_begun() {
+            false => {
+                self.parse_request(bytes, limits, |len, headers| Heads::end_of(bytes, (len, headers), limits)).ok()
+            }
+            true => None,
+        };
+        let (line, len) = match whole {
+            Some(whole) => whole,
+            None => {
+                let Some(len) = scan.find(bytes, limits)? else { return Ok(None) };
+                let head = &bytes[..len];
+                self.parse_request(head, limits, |end, _| (end == len).then_some(len))?
+            }
+        };
+        *scan = Scan::default();
+        Ok(Some((self.read_request(&bytes[..len], line)?, len)))
+    }
+
+    /// Parses a first line and fields, and notes where these lie: the line, and the length of all, if `end` agrees.
+    fn parse_request<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        limits: &Limits,
+        end: impl Fn(usize, &[httparse::Header<'_>]) -> Option<usize>,
+    ) -> Result<(Line<'a>, usize), HeadError> {
         let mut slots: Slots<'a> = [const { MaybeUninit::uninit() }; _];
         let mut parsed = httparse::Request::new(&mut []);
-        match parsed.parse_with_uninit_headers(bytes, &mut slots) {
-            Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
-            // The scan found its end where the grammar doesn't.
-            Ok(_) => return Err(HeadError::Field),
+        let len = match parsed.parse_with_uninit_headers(bytes, &mut slots) {
+            // Where it ends elsewhere, the scan found its end where the grammar doesn't.
+            Ok(httparse::Status::Complete(len)) => end(len, parsed.headers).ok_or(HeadError::Field)?,
+            Ok(httparse::Status::Partial) => return Err(HeadError::Field),
             Err(httparse::Error::Version) => return Err(version_fault(bytes)),
             Err(error) => return Err(fault(error)),
-        }
+        };
         let (method, target) = (parsed.method.ok_or(HeadError::FirstLine)?, parsed.path.ok_or(HeadError::FirstLine)?);
         let version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
         self.note(bytes, parsed.headers, limits.fields)?;
+        Ok((Line { method, target, version }, len))
+    }
+
+    fn read_request<'a>(&'a self, bytes: &'a [u8], line: Line<'a>) -> Result<RequestHead<'a>, HeadError> {
+        let Line { method, target, version } = line;
         let fields = Fields::new(bytes, &self.fields);
         let target = read_target(method, target)?;
         let (mut authority, mut host) = host(&fields, version)?;

@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use super::Scan;
 use super::head::{Connection, HeadError, Heads, Limits, Slots, Version, fault, framing};
 use crate::message::{Fields, Length, Response};
 
@@ -16,6 +17,13 @@ pub struct ResponseHead<'a> {
     pub connection: Connection,
     /// Its body, if it is `Unknown`, ends with the connection.
     pub until_close: bool,
+}
+
+/// A first line.
+struct Line<'a> {
+    status: u16,
+    reason: &'a str,
+    version: Version,
 }
 
 impl ResponseHead<'_> {
@@ -40,19 +48,69 @@ impl Heads {
         limits: &Limits,
         method: &str,
     ) -> Result<ResponseHead<'a>, HeadError> {
+        let (line, _) = self.parse_response(bytes, limits, |len, _| (len == bytes.len()).then_some(len))?;
+        self.read_response(bytes, line, method)
+    }
+
+    /// Finds and reads the head at the begin of `bytes`, as [`Heads::find_request`] does.
+    ///
+    /// # Errors
+    /// What is malformed, too much, not spoken, or could be read in two ways.
+    pub fn find_response<'a>(
+        &'a mut self,
+        scan: &mut Scan,
+        bytes: &'a [u8],
+        (limits, method): (&Limits, &str),
+    ) -> Result<Option<(ResponseHead<'a>, usize)>, HeadError> {
+        let whole = match scan.has_begun() {
+            false => {
+                self.parse_response(bytes, limits, |len, headers| Heads::end_of(bytes, (len, headers), limits)).ok()
+            }
+            true => None,
+        };
+        let (line, len) = match whole {
+            Some(whole) => whole,
+            None => {
+                let Some(len) = scan.find(bytes, limits)? else { return Ok(None) };
+                let head = &bytes[..len];
+                self.parse_response(head, limits, |end, _| (end == len).then_some(len))?
+            }
+        };
+        *scan = Scan::default();
+        Ok(Some((self.read_response(&bytes[..len], line, method)?, len)))
+    }
+
+    /// Parses a first line and fields, and notes where these lie: the line, and the length of all, if `end` agrees.
+    fn parse_response<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        limits: &Limits,
+        end: impl Fn(usize, &[httparse::Header<'_>]) -> Option<usize>,
+    ) -> Result<(Line<'a>, usize), HeadError> {
         let mut slots: Slots<'a> = [const { MaybeUninit::uninit() }; _];
         let mut parsed = httparse::Response::new(&mut []);
-        match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots) {
-            Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
-            Ok(_) => return Err(HeadError::Field),
+        let config = httparse::ParserConfig::default();
+        let len = match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots) {
+            Ok(httparse::Status::Complete(len)) => end(len, parsed.headers).ok_or(HeadError::Field)?,
+            Ok(httparse::Status::Partial) => return Err(HeadError::Field),
             Err(error) => return Err(fault(error)),
-        }
+        };
         let (status, reason) = (parsed.code.ok_or(HeadError::FirstLine)?, parsed.reason.unwrap_or_default());
         let version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
         if !(100..=999).contains(&status) {
             return Err(HeadError::FirstLine);
         }
         self.note(bytes, parsed.headers, limits.fields)?;
+        Ok((Line { status, reason, version }, len))
+    }
+
+    fn read_response<'a>(
+        &'a self,
+        bytes: &'a [u8],
+        line: Line<'a>,
+        method: &str,
+    ) -> Result<ResponseHead<'a>, HeadError> {
+        let Line { status, reason, version } = line;
         let fields = Fields::new(bytes, &self.fields);
         let framed = framing(&fields, version)?;
         let has_none = matches!(status, 100..=199 | 204 | 304)

@@ -1,5 +1,7 @@
 //! Where a head ends. Looks at each byte once, however many pieces it comes in. Reads nothing else of it.
 
+use memchr::memchr;
+
 use super::head::{HeadError, Limits};
 
 /// How far a head has been looked through.
@@ -14,13 +16,19 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Whether anything was looked at.
+    pub(super) fn has_begun(&self) -> bool {
+        *self != Scan::default()
+    }
+
     /// The length of the head at the begin of `bytes`, its empty line included; none: more is needed. `bytes` begins
     /// as at the call before, with more behind it.
     ///
     /// # Errors
     /// A line that ends without CR, or one or all of it being too long.
     pub fn find(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, HeadError> {
-        for at in LineFeeds::behind(bytes, self.seen) {
+        while let Some(found) = memchr(b'\n', &bytes[self.seen..]) {
+            let at = self.seen + found;
             if at == self.line || bytes[at - 1] != b'\r' {
                 return Err(HeadError::BareLineFeed);
             }
@@ -50,70 +58,11 @@ impl Scan {
     }
 }
 
-/// Where LFs stand, found eight bytes at a time: lines of heads are so short that a search by wide registers, begun anew
-/// for each, costs more than it finds.
-struct LineFeeds<'a> {
-    bytes: &'a [u8],
-    /// Behind the eight bytes that were looked at last.
-    next: usize,
-    /// The highest bit of each of them that is an LF which wasn't told yet.
-    found: u64,
-}
-
-impl<'a> LineFeeds<'a> {
-    fn behind(bytes: &'a [u8], from: usize) -> Self {
-        LineFeeds { bytes, next: from, found: 0 }
-    }
-}
-
-impl Iterator for LineFeeds<'_> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        while self.found == 0 {
-            let rest = self.bytes.get(self.next..).filter(|rest| !rest.is_empty())?;
-            let word = rest.first_chunk().copied().unwrap_or_else(|| {
-                let mut word = [0; 8];
-                word[..rest.len()].copy_from_slice(rest);
-                word
-            });
-            self.found = line_feeds(word);
-            self.next += 8;
-        }
-        let at = self.next - 8 + self.found.trailing_zeros() as usize / 8;
-        self.found &= self.found - 1;
-        Some(at)
-    }
-}
-
-/// The highest bit of each byte that is an LF.
-fn line_feeds(word: [u8; 8]) -> u64 {
-    const LINE_FEEDS: u64 = u64::from_ne_bytes([b'\n'; 8]);
-    const LOW_SEVEN: u64 = u64::from_ne_bytes([0x7f; 8]);
-    // Zero where there is one; and only there no bit reaches or is the highest.
-    let differs = u64::from_le_bytes(word) ^ LINE_FEEDS;
-    !((differs & LOW_SEVEN) + LOW_SEVEN | differs | LOW_SEVEN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits { line: 20, head: 60, fields: 10 };
-
-    #[test]
-    fn every_line_feed_is_found_wherever_it_stands_and_nothing_else() {
-        for (len, at) in (0..40).flat_map(|len| (0..=len).map(move |at| (len, at))) {
-            for (other, step) in [0, b'\n' - 1, b'\n' + 1, 0x80 | b'\n', 0xff].into_iter().zip([1, 2, 3, 5, 9]) {
-                let mut bytes = vec![other; len];
-                let truth: Vec<usize> = (at..len).step_by(step).collect();
-                truth.iter().for_each(|at| bytes[*at] = b'\n');
-                for from in 0..=at {
-                    assert_eq!(LineFeeds::behind(&bytes, from).collect::<Vec<_>>(), truth, "{bytes:?}");
-                }
-            }
-        }
-    }
 
     #[test]
     fn pieces_change_nothing() {
