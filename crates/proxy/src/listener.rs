@@ -10,7 +10,7 @@ use crate::hash::Keyed;
 use crate::seam::{BindKey, Instant};
 use crate::snapshot::{Listener, Rule};
 use crate::stats::{
-    Closes, DropReason, Drops, Lapse, ListenerMetric, ListenerStats, Refusal, Refusals, Series, Times, Values,
+    Closes, DropReason, Drops, ListenerMetric, ListenerStats, Refusal, Refusals, Sample, Series, Times, Values,
 };
 
 slotmap::new_key_type! {
@@ -132,16 +132,16 @@ impl RouteTimes {
     }
 
     /// Count a request that came by this route.
-    pub(crate) fn observe(&mut self, rule: &Rule, lapse: &Lapse) {
+    pub(crate) fn observe(&mut self, rule: &Rule, sample: &Sample) {
         let times = match &rule.route {
             None => self.default.get_or_insert_default(),
             Some(_) if !rule.is_timed => self.other.get_or_insert_default(),
             Some(route) => match self.named.get_mut(route) {
-                Some(times) => return times.observe(lapse),
+                Some(times) => return times.observe(sample),
                 None => self.named.entry(route.clone()).or_default(),
             },
         };
-        times.observe(lapse);
+        times.observe(sample);
     }
 
     /// Forget the routes that aren't counted one by one any more, or are gone.

@@ -10,7 +10,7 @@ use std::ops::{Index, IndexMut};
 use kakei_config::Name;
 use serde::{Deserialize, Serialize};
 
-pub use self::times::{Histogram, Lapse, Series, Timed, Times};
+pub use self::times::{Histogram, Lapse, Sample, Series, Timed, Times};
 use crate::record::CloseReason;
 use crate::seam::Endpoint;
 

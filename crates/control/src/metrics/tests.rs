@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kakei_config::Name;
-use kakei_proxy::stats::{BackendStats, ClusterStats, Lapse, ListenerStats, Stats, Values};
+use kakei_proxy::stats::{BackendStats, ClusterStats, Lapse, ListenerStats, Sample, Stats, Values};
 
 use super::*;
 
@@ -128,7 +128,7 @@ fn times(millis: &[u64]) -> Box<Times> {
     let mut times = Box::<Times>::default();
     for millis in millis {
         let whole = Duration::from_millis(*millis);
-        times.observe(&Lapse { whole, first_byte: Some(whole / 2), ..Lapse::default() });
+        times.observe(&Sample::from(&Lapse { whole, first_byte: Some(whole / 2), ..Lapse::default() }));
     }
     times
 }

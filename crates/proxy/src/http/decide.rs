@@ -66,7 +66,8 @@ impl Http {
         let values = &mut world.listeners[session.arrived.listener].values;
         values[ListenerMetric::Requests] += 1;
         values[ListenerMetric::RequestsLive] += 1;
-        let mut exchange = Exchange::new(id, http, tick.now, traits);
+        let key = self.exchanges.insert(Exchange::new(id, http, tick.now, traits));
+        let exchange = &mut self.exchanges[key];
         exchange.accepts = Accepts::of(request.fields.first(Known::Accept));
         if request.length == Length::Unknown {
             exchange.request_framing = Framing::Chunked;
@@ -79,10 +80,9 @@ impl Http {
         exchange.request_ended = session.body == Body::Ended;
         session.stage = if exchange.request_ended { Stage::Waiting } else { Stage::Body };
         session.since = tick.now;
-        let exchange = self.exchanges.insert(exchange);
-        self.sessions[id].exchange = Some(exchange);
-        if let Err(refused) = self.decide(world, tick, exchange, head) {
-            self.refuse(world, tick, exchange, refused);
+        session.exchange = Some(key);
+        if let Err(refused) = self.decide(world, tick, key, head) {
+            self.refuse(world, tick, key, refused);
         }
     }
 

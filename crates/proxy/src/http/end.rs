@@ -10,7 +10,7 @@ use crate::change::{Change, Drain};
 use crate::limits::LINGER;
 use crate::record::{CloseReason, Detail, Record};
 use crate::seam::{Gather, Op, Span};
-use crate::stats::{BackendMetric, ListenerMetric};
+use crate::stats::{BackendMetric, ListenerMetric, Sample};
 use crate::world::{Tick, World};
 
 impl Http {
@@ -76,15 +76,16 @@ impl Http {
             tick.ask(Op::Record(Box::new(record)));
         }
         self.leave_backend(world, id);
-        let mut exchange = self.exchanges.remove(id)?;
+        let exchange = &mut self.exchanges[id];
         debug_assert!(place.is_none() || exchange.backend.is_none(), "its place was given back");
+        let (traits, session) = (exchange.traits, exchange.session);
         self.rates.release(std::mem::take(&mut exchange.permits));
         let kept = std::mem::take(&mut exchange.kept);
         self.recycle(kept);
-        let session = &mut self.sessions[exchange.session];
-        session.exchange = None;
-        session.body = Default::default();
-        Some((exchange.traits, exchange.session))
+        self.exchanges.remove(id);
+        self.sessions[session].exchange = None;
+        self.sessions[session].body = Default::default();
+        Some((traits, session))
     }
 
     fn count(&mut self, world: &mut World, id: ExchangeId, reason: CloseReason) {
@@ -96,12 +97,13 @@ impl Http {
         listener.exchange_closes.0[reason as usize] += 1;
         let place = exchange.place();
         let came_by = self.sessions[exchange.session].arrived.listener;
+        let sample = Sample::from(&exchange.lapse);
         if let Some(rule) = &exchange.rule {
-            listener.times.observe(rule, &exchange.lapse);
+            listener.times.observe(rule, &sample);
         }
         if let Some(cluster) = exchange.cluster.and_then(|cluster| world.clusters.get_mut(cluster)) {
             let times = if cluster.spec.is_timed { &mut cluster.times } else { &mut world.other_times };
-            times.get_or_insert_default().observe(&exchange.lapse);
+            times.get_or_insert_default().observe(&sample);
         }
         world.note_cut(reason, (came_by, exchange.route(), place), |cut| cut.requests += 1);
         if let Some((cluster, backend)) = place {

@@ -182,6 +182,9 @@ impl Paths {
     }
 
     fn find<'a>(&'a self, wanted: &Wanted<'a>) -> Option<&'a Arc<Rule>> {
+        if self.is_empty() {
+            return None;
+        }
         let exact = self.exact.get(wanted.path).into_iter().flatten();
         let regex = self.regex.iter().filter(|matched| matched.regex.is_match(wanted.path));
         let regex = regex.flat_map(|matched| &matched.list);

@@ -123,11 +123,35 @@ pub struct Histogram {
     nanos: u64,
 }
 
-impl Histogram {
-    fn observe(&mut self, time: Duration) {
+/// A request's time by its parts, ready to be counted in any number of series.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample([Option<Part>; Timed::ALL.len()]);
+
+/// A time, and the bucket that it falls in.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    nanos: u64,
+    bucket: usize,
+}
+
+impl From<Duration> for Part {
+    fn from(time: Duration) -> Self {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.counts[BOUNDS.partition_point(|(bound, _)| *bound < nanos)] += 1;
-        self.nanos = self.nanos.saturating_add(nanos);
+        Part { nanos, bucket: BOUNDS.partition_point(|(bound, _)| *bound < nanos) }
+    }
+}
+
+impl From<&Lapse> for Sample {
+    fn from(lapse: &Lapse) -> Self {
+        let parts = [Some(lapse.whole), lapse.first_byte, lapse.connect, lapse.queued];
+        Sample(parts.map(|time| time.map(Part::from)))
+    }
+}
+
+impl Histogram {
+    fn observe(&mut self, part: Part) {
+        self.counts[part.bucket] += 1;
+        self.nanos = self.nanos.saturating_add(part.nanos);
     }
 
     fn add(&mut self, other: &Self) {
@@ -161,11 +185,10 @@ pub struct Times([Histogram; Timed::ALL.len()]);
 
 impl Times {
     /// Count a request.
-    pub fn observe(&mut self, lapse: &Lapse) {
-        let parts = [Some(lapse.whole), lapse.first_byte, lapse.connect, lapse.queued];
-        for (histogram, time) in self.0.iter_mut().zip(parts) {
-            if let Some(time) = time {
-                histogram.observe(time);
+    pub fn observe(&mut self, sample: &Sample) {
+        for (histogram, part) in self.0.iter_mut().zip(sample.0) {
+            if let Some(part) = part {
+                histogram.observe(part);
             }
         }
     }
@@ -215,7 +238,7 @@ mod tests {
     fn a_time_is_counted_in_the_first_bucket_that_holds_it() {
         let mut histogram = Histogram::default();
         let times = [0, 500_000, 500_001, 1_000_000_000, 60_000_000_000, 60_000_000_001];
-        times.map(Duration::from_nanos).iter().for_each(|time| histogram.observe(*time));
+        times.map(Duration::from_nanos).iter().for_each(|time| histogram.observe(Part::from(*time)));
         let at = |bound| histogram.buckets().find(|(text, _)| *text == bound).unwrap().1;
         assert_eq!([at("0.0005"), at("0.001"), at("0.5"), at("1.0"), at("60.0"), at("+Inf")], [2, 3, 3, 4, 5, 6]);
         assert_eq!((histogram.count(), histogram.sum()), (6, Duration::from_nanos(121_001_000_002)));

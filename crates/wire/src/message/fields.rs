@@ -165,11 +165,14 @@ known! {
     XClientCertFingerprint: "x-client-cert-fingerprint",
 }
 
+/// A name as it is written in small letters, and which one it is.
+type Spelling = (&'static [u8], Known);
+
 /// As many names as there are of one length.
 const OF_A_LENGTH: usize = 4;
 
 /// The names above by their length: most names of a message have another one, and are looked at no further.
-static BY_LENGTH: [[Option<(&[u8], Known)>; OF_A_LENGTH]; 32] = {
+static BY_LENGTH: [[Option<Spelling>; OF_A_LENGTH]; 32] = {
     let (mut table, mut at) = ([[None; OF_A_LENGTH]; 32], 0);
     while at < Known::ALL.len() {
         let (name, mut place) = (Known::ALL[at].name().as_bytes(), 0);
