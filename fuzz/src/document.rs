@@ -81,7 +81,7 @@ fn cluster(script: &mut Script<'_>) -> Cluster {
         balance: if shape & 0x1f == 0x1f { Balance::Maglev } else { balances[usize::from(shape & 0x1f) % 5] },
         backends: (0..script.below(5)).map(|at| backend(script, at)).collect(),
         udp: knobs(script),
-        health,
+        health: health.map(Box::new),
         slow_start: Duration::from_secs(u64::from(shape >> 7)),
         ..Cluster::default()
     }

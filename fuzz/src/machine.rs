@@ -260,7 +260,7 @@ impl Machine {
                 let cluster = name(script, &["x", "y", "z"]);
                 let backend = name(script, &["b0", "b1", "b2", "b3"]);
                 let address = document::address(BACKENDS[script.below(BACKENDS.len())]).into();
-                self.ask(Command::Health(BackendHealth { cluster, backend, address, up: script.flag() }));
+                self.ask(Command::Health(BackendHealth { cluster, backend, address, up: script.flag(), why: None }));
             }
         }
     }

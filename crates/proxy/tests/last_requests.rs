@@ -27,7 +27,7 @@ impl Bench {
     fn new() -> Self {
         let listener = Listener { protocol: Protocol::Http, bind: vec![addr("0.0.0.0:80")], ..Listener::default() };
         let respond = Respond { status: 200, body: "fine".into(), ..Respond::default() };
-        let route = Route { listener: "web".into(), respond: Some(respond), ..Route::default() };
+        let route = Route { listener: "web".into(), respond: Some(respond.into()), ..Route::default() };
         let document = Document {
             listeners: [("web".into(), listener)].into(),
             routes: [("all".into(), route)].into(),

@@ -114,7 +114,7 @@ impl Rule {
             port: (to.port != 443).then_some(to.port),
             ..Redirect::default()
         };
-        let spec = Route { redirect: Some(redirect), on_change: OnChange::Keep, ..Route::default() };
+        let spec = Route { redirect: Some(redirect.into()), on_change: OnChange::Keep, ..Route::default() };
         Rule::compile(None, spec)
     }
 

@@ -95,6 +95,6 @@ mod tests {
         assert_eq!(Strict::of(&Route { response: removes, ..Route::default() }), Strict::ByHand);
         let headers = [(name(), "max-age=1".to_owned())].into();
         let respond = Some(Respond { status: 200, headers, ..Respond::default() });
-        assert_eq!(Strict::of(&Route { respond, ..Route::default() }), Strict::ByHand);
+        assert_eq!(Strict::of(&Route { respond: respond.map(Box::new), ..Route::default() }), Strict::ByHand);
     }
 }
