@@ -1,0 +1,446 @@
+//! The worker, its machine, the network and the backend behind it. Truth is what a client has to show, and who was
+//! trusted while it came; nothing here reads TLS.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use kakei_config::{
+    Backend, ClientCertificateMode, ClientCertificates, Cluster, Document, Listener, ListenerTls, Name, PathMatch, Pem,
+    Protocol, Route, ServerName, Shown,
+};
+use kakei_proxy::seam::{Accepted, Arrival, Command, Event, Inbox, Instant, Op, Outbox, SocketId, Span, Ticket, Wall};
+use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
+use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
+use kakei_proxy::worker::{Role, Worker};
+use rustls::RootCertStore;
+use rustls::client::ClientConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::client::{ALL, Client, Shows, config};
+use crate::provider::{self, provider};
+
+const OURS: &str = include_str!("../secured/a.pem");
+const AUTHORITIES: [&str; 2] = [include_str!("ca-a.pem"), include_str!("ca-b.pem")];
+const SHARED: Shared = Shared { workers: 1, balance_seed: 1 };
+const CLIENTS: usize = 24;
+/// Before the certificate expires that does, and behind that.
+const WALLS: [u64; 2] = [1_796_000_000, 1_800_000_000];
+
+/// What clients are held to while they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rule {
+    insists: bool,
+    /// Which of the authorities are trusted.
+    trusts: [bool; 2],
+    is_late: bool,
+}
+
+impl Rule {
+    fn admits(self, shows: Shows) -> bool {
+        match shows {
+            Shows::Nothing => !self.insists,
+            Shows::OfA => self.trusts[0],
+            Shows::OfB => self.trusts[1],
+            Shows::Expiring => self.trusts[0] && !self.is_late,
+        }
+    }
+
+    /// Whether what an earlier handshake left is of use under the other one too.
+    fn is_alike(self, other: Rule) -> bool {
+        (self.insists, self.trusts) == (other.insists, other.trusts)
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) trace: u64,
+    known: usize,
+    unknown: usize,
+    refused: usize,
+    resumed: usize,
+    forbidden: usize,
+    either: usize,
+}
+
+impl Told {
+    pub(crate) fn counts(&self) -> [usize; 6] {
+        [self.known, self.unknown, self.refused, self.resumed, self.forbidden, self.either]
+    }
+}
+
+/// A stream of the machine's.
+#[derive(Default)]
+struct Stream {
+    client: Option<usize>,
+    credit: bool,
+    is_blocked: bool,
+    /// What the worker wrote in this step and the kernel did not take.
+    rest: Vec<u8>,
+    /// Of a backend: what it heard of a request, and what it has to say.
+    heard: Vec<u8>,
+    says: Vec<u8>,
+    is_shut: bool,
+    has_told_end: bool,
+}
+
+struct Run {
+    seed: u64,
+    rng: Rng,
+    worker: Worker,
+    now: Instant,
+    out: Outbox,
+    front: SocketId,
+    clients: Vec<Client>,
+    /// What each of them may have been held to.
+    rules: Vec<BTreeSet<Rule>>,
+    rule: Rule,
+    streams: BTreeMap<SocketId, Stream>,
+    arriving: Vec<usize>,
+    opened: Vec<SocketId>,
+    generation: u64,
+    snapshot: Option<Arc<Snapshot>>,
+    is_to_publish: bool,
+    tickets: Option<Arc<TicketKeys>>,
+    told: Told,
+}
+
+fn certificate() -> Arc<Certificate> {
+    let chain = vec![CertificateDer::from_pem_slice(OURS.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(OURS.as_bytes()).unwrap();
+    Arc::new(Certificate {
+        name: Name::new("echo"),
+        key: Arc::new(CertifiedKey::from_der(chain, key, &provider()).unwrap()),
+        names: vec![ServerName::Exact("echo.test".into())],
+        addresses: Vec::new(),
+        not_before: 0,
+        not_after: i64::MAX,
+        issuer: String::new(),
+        fingerprint: [0; 32],
+    })
+}
+
+fn authorities(rule: Rule) -> Vec<&'static str> {
+    AUTHORITIES.into_iter().zip(rule.trusts).filter_map(|(pem, trusted)| trusted.then_some(pem)).collect()
+}
+
+fn document(rule: Rule) -> Document {
+    use ClientCertificateMode::{Optional, Required};
+    let backend: SocketAddr = "10.0.0.1:7".parse().unwrap();
+    let mut cluster = Cluster { backends: vec![Backend::at(backend)], ..Cluster::default() };
+    cluster.http.idle_timeout = Some(Duration::from_millis(50));
+    let mode = if rule.insists { Required } else { Optional };
+    let asked = ClientCertificates { mode, ca: Pem::Text(authorities(rule).concat()), crls: Vec::new() };
+    let tls = ListenerTls {
+        certificates: Shown::Named(vec!["echo".into()]),
+        client_certificates: Some(asked),
+        ..ListenerTls::default()
+    };
+    let listener = Listener {
+        protocol: Protocol::Http,
+        bind: vec!["0.0.0.0:443".parse().unwrap()],
+        cluster: Some("c".into()),
+        tls: Some(tls),
+        ..Listener::default()
+    };
+    let route = Route {
+        listener: "l".into(),
+        path: PathMatch::Prefix("/admin".into()),
+        cluster: Some("c".into()),
+        client_certificates: Some(Required),
+        ..Route::default()
+    };
+    Document {
+        listeners: [("l".into(), listener)].into(),
+        routes: [("admin".into(), route)].into(),
+        clusters: [("c".into(), cluster)].into(),
+        ..Document::default()
+    }
+}
+
+pub(crate) fn run(seed: u64) -> Told {
+    provider::seed(seed);
+    let mut run = Run {
+        seed,
+        rng: Rng::with_seed(seed),
+        worker: Worker::new(Role { index: 0, seed }),
+        now: Instant::from_nanos(1_000_000_000),
+        out: Outbox::default(),
+        front: SocketId::default(),
+        clients: Vec::new(),
+        rules: Vec::new(),
+        rule: Rule { insists: seed.is_multiple_of(2), trusts: [true, false], is_late: false },
+        streams: BTreeMap::new(),
+        arriving: Vec::new(),
+        opened: Vec::new(),
+        generation: 0,
+        snapshot: None,
+        is_to_publish: false,
+        tickets: TicketKeys::new(&provider()),
+        told: Told::default(),
+    };
+    run.publish();
+    let mut configs: BTreeMap<(Shows, bool), Arc<ClientConfig>> = BTreeMap::new();
+    for number in 0..CLIENTS {
+        if run.rng.u8(..6) == 0 {
+            run.change();
+        }
+        let kind = (ALL[run.rng.usize(..ALL.len())], run.rng.bool());
+        let config = Arc::clone(configs.entry(kind).or_insert_with(|| config(kind)));
+        let client = Client::new(&mut run.rng, number, kind, config);
+        run.clients.push(client);
+        run.rules.push(BTreeSet::new());
+        run.arriving.push(number);
+        for _ in 0..run.rng.usize(1..40) {
+            run.step();
+        }
+    }
+    for _ in 0..100_000 {
+        if run.streams.is_empty() && run.arriving.is_empty() {
+            break;
+        }
+        run.step();
+    }
+    run.judge()
+}
+
+impl Run {
+    /// Others may vouch for clients, or a certificate expires.
+    fn change(&mut self) {
+        if self.rng.u8(..4) == 0 {
+            self.rule.is_late = true;
+            return;
+        }
+        self.rule.trusts = [[true, false], [false, true], [true, true]][self.rng.usize(..3)];
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        self.generation += 1;
+        let mut roots = RootCertStore::empty();
+        for pem in authorities(self.rule) {
+            roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+        }
+        let document = document(self.rule);
+        let named = Some(Pem::Text(authorities(self.rule).concat()));
+        let materials = Materials {
+            provider: Some(provider()),
+            certificates: [("echo".into(), certificate())].into_iter().collect(),
+            trusted: [(named, Arc::new(roots))].into_iter().collect(),
+            tickets: self.tickets.clone(),
+            ..Materials::default()
+        };
+        let old = self.snapshot.as_deref();
+        let snapshot = Snapshot::compile_with(&document, Generation(self.generation), SHARED, old, &materials);
+        self.snapshot = Some(Arc::new(snapshot));
+        self.is_to_publish = true;
+        self.step();
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + Duration::from_millis(1);
+        for (client, rules) in self.clients.iter_mut().zip(&mut self.rules) {
+            if client.answers.is_empty() && !client.is_over {
+                rules.insert(self.rule);
+            }
+            client.run(&mut self.rng);
+        }
+        let (mut events, mut arena) = (Vec::new(), Vec::new());
+        for n in self.arriving.drain(..) {
+            let (peer, local) = (SocketAddr::from(([10, 1, 0, 1], 1024 + n as u16)), "192.0.2.1:443".parse().unwrap());
+            events.push(Event::Accepted(Accepted { front: self.front, arrival: Arrival(n as u32), peer, local }));
+        }
+        let front = self.front;
+        let bound = |socket| if socket == front { "0.0.0.0:443" } else { "10.9.9.9:9" }.parse().unwrap();
+        events.extend(self.opened.drain(..).map(|socket| Event::Opened { socket, local: bound(socket) }));
+        for (&socket, stream) in self.streams.iter_mut().filter(|(_, stream)| !stream.rest.is_empty()) {
+            stream.is_blocked = true;
+            events.push(Event::Blocked { socket, rest: put(&mut arena, &std::mem::take(&mut stream.rest)) });
+        }
+        if std::mem::take(&mut self.is_to_publish) {
+            let command = Command::Publish(Arc::clone(self.snapshot.as_ref().unwrap()));
+            events.push(Event::Command { ticket: Ticket(1), command });
+        }
+        for (&socket, stream) in &mut self.streams {
+            if stream.is_blocked && self.rng.bool() {
+                stream.is_blocked = false;
+                events.push(Event::Drained { socket });
+            }
+            if !stream.credit || stream.has_told_end {
+                continue;
+            }
+            let (source, is_over) = match stream.client {
+                Some(n) => {
+                    let client = &mut self.clients[n];
+                    (&mut client.to_worker, client.is_over)
+                }
+                None => (&mut stream.says, stream.is_shut),
+            };
+            if !source.is_empty() {
+                let len = self.rng.usize(1..=source.len());
+                let bytes: Vec<u8> = source.drain(..len).collect();
+                events.push(Event::Data { socket, bytes: put(&mut arena, &bytes) });
+            } else if is_over {
+                stream.has_told_end = true;
+                events.push(Event::Eof { socket });
+            }
+        }
+        self.carry_out(events, &arena);
+    }
+
+    fn carry_out(&mut self, mut events: Vec<Event>, arena: &[u8]) {
+        self.out.clear();
+        let wall = Wall::from_secs(WALLS[usize::from(self.rule.is_late)]);
+        let inbox = Inbox { events: &mut events, bytes: arena, wall };
+        self.worker.step(self.now, inbox, &mut self.out);
+        let out = std::mem::take(&mut self.out);
+        let mut hasher = DefaultHasher::new();
+        (self.told.trace, &out.bytes, format!("{:?}", out.ops)).hash(&mut hasher);
+        self.told.trace = hasher.finish();
+        for op in &out.ops {
+            self.perform(op, &out.bytes, arena);
+        }
+        self.out = out;
+    }
+
+    fn perform(&mut self, op: &Op, made: &[u8], arena: &[u8]) {
+        match op {
+            Op::Listen { socket, .. } => {
+                self.front = *socket;
+                self.opened.push(*socket);
+            }
+            Op::Accept { arrival, socket, credit } => {
+                let client = Some(arrival.0 as usize);
+                self.streams.insert(*socket, Stream { client, credit: *credit, ..Stream::default() });
+            }
+            Op::Connect { socket, .. } => {
+                self.opened.push(*socket);
+                self.streams.insert(*socket, Stream { credit: true, ..Stream::default() });
+            }
+            Op::Write { socket, bytes } => {
+                let bytes = [bytes.head.of(made), bytes.body.of(arena)].concat();
+                self.write(*socket, &bytes);
+            }
+            Op::Shutdown { socket } => {
+                if let Some(stream) = self.streams.get_mut(socket).filter(|stream| stream.rest.is_empty()) {
+                    stream.is_shut = true;
+                }
+            }
+            Op::Credit { socket, on } => {
+                if let Some(stream) = self.streams.get_mut(socket) {
+                    stream.credit = *on;
+                }
+            }
+            Op::Close { socket } | Op::Reset { socket } => self.close(*socket),
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        let Some(client) = self.streams.remove(&socket).and_then(|stream| stream.client) else { return };
+        let client = &mut self.clients[client];
+        // What lies in the network still comes.
+        client.run(&mut self.rng);
+        if !client.is_over {
+            client.failure.get_or_insert_with(|| "the connection ended".to_owned());
+            client.is_over = true;
+        }
+    }
+
+    fn write(&mut self, socket: SocketId, bytes: &[u8]) {
+        let Some(stream) = self.streams.get_mut(&socket) else { return };
+        assert!(!stream.is_blocked, "seed {}: nothing is written to a stream that is blocked", self.seed);
+        let taken = match stream.rest.is_empty() {
+            false => 0,
+            true if self.rng.u8(..5) > 0 => bytes.len(),
+            true => self.rng.usize(0..=bytes.len()),
+        };
+        stream.rest.extend_from_slice(&bytes[taken..]);
+        match stream.client {
+            Some(n) => self.clients[n].from_worker.extend_from_slice(&bytes[..taken]),
+            None => {
+                stream.heard.extend_from_slice(&bytes[..taken]);
+                while let Some(at) = stream.heard.windows(4).position(|window| window == b"\r\n\r\n") {
+                    let head: Vec<u8> = stream.heard.drain(..at + 4).collect();
+                    stream.says.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                    look_at(self.seed, &String::from_utf8_lossy(&head), &self.clients);
+                }
+            }
+        }
+    }
+
+    fn judge(mut self) -> Told {
+        let seed = self.seed;
+        assert!(self.streams.is_empty(), "seed {seed}: {} streams never end", self.streams.len());
+        let mut left: BTreeSet<(Shows, bool, Rule)> = BTreeSet::new();
+        for (n, (client, rules)) in self.clients.iter().zip(&self.rules).enumerate() {
+            let (shows, is_13) = (client.shows, client.is_13);
+            let is_in = client.answers.len() == client.paths.len();
+            let complaint = || format!("seed {seed}, client {n}: {shows:?} under {rules:?}: {:?}", client.failure);
+            assert!(is_in || client.answers.is_empty(), "{}: it got some answers", complaint());
+            let may = |rule: &Rule| rule.admits(shows);
+            match (rules.iter().any(may), rules.iter().all(may)) {
+                (false, _) => assert!(!is_in, "{}: it came in", complaint()),
+                (true, true) => assert!(is_in, "{}: it didn't come in", complaint()),
+                (true, false) => self.told.either += 1,
+            }
+            if !is_in {
+                assert!(client.failure.is_some(), "{}: nobody told it", complaint());
+                self.told.refused += 1;
+                continue;
+            }
+            if client.is_resumed() {
+                let is_known =
+                    |rule: &Rule| left.iter().any(|(a, b, old)| (*a, *b) == (shows, is_13) && rule.is_alike(*old));
+                assert!(rules.iter().any(is_known), "{}: it went on from what others were held to", complaint());
+                self.told.resumed += 1;
+            }
+            left.extend(rules.iter().map(|rule| (shows, is_13, *rule)));
+            for (path, status) in client.paths.iter().zip(&client.answers) {
+                let is_shut = path.starts_with("/admin") && shows == Shows::Nothing;
+                assert_eq!(status, if is_shut { "403" } else { "200" }, "{}: {path}", complaint());
+                self.told.forbidden += usize::from(is_shut);
+            }
+            match shows {
+                Shows::Nothing => self.told.unknown += 1,
+                _ => self.told.known += 1,
+            }
+        }
+        self.told
+    }
+}
+
+/// What a backend hears of who asks is the truth.
+fn look_at(seed: u64, head: &str, clients: &[Client]) {
+    let path = head.split(' ').nth(1).unwrap();
+    let client = &clients[path.rsplit('/').next().unwrap().parse::<usize>().unwrap()];
+    let said = |name: &str| -> Vec<&str> {
+        let of = |line: &'_ str| line.split_once(": ").is_some_and(|(found, _)| found.eq_ignore_ascii_case(name));
+        head.lines().filter(|line| of(line)).map(|line| line.split_once(": ").unwrap().1).collect()
+    };
+    let (subject, names) = (said("x-client-cert-subject"), said("x-client-cert-san"));
+    let fingerprint = said("x-client-cert-fingerprint");
+    match client.shows.told() {
+        Some([wanted, name]) => {
+            assert_eq!((&subject[..], &names[..]), (&[wanted][..], &[name][..]), "seed {seed}: {head}");
+            assert!(fingerprint.len() == 1 && fingerprint[0].len() == 64, "seed {seed}: {head}");
+        }
+        None => {
+            assert!(!path.starts_with("/admin"), "seed {seed}: nobody came to {path}");
+            assert!([subject, names, fingerprint].concat().is_empty(), "seed {seed}: nobody is {head}");
+        }
+    }
+    assert!(said("client-cert").is_empty() && said("client-cert-chain").is_empty(), "seed {seed}: {head}");
+}
+
+fn put(arena: &mut Vec<u8>, bytes: &[u8]) -> Span {
+    let span = Span { start: arena.len() as u32, len: bytes.len() as u32 };
+    arena.extend_from_slice(bytes);
+    span
+}
