@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use kakei_config::{Name, ServerName};
-use rustls::SignatureAlgorithm;
-use rustls::server::ClientHello;
+use kakei_wire::client_hello::ClientHello;
 use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
 
 /// A certificate with its key.
 #[derive(Clone, Debug)]
@@ -61,12 +61,12 @@ impl Certificate {
     }
 
     /// Whether a client can check a handshake that is signed by its key.
-    pub(super) fn suits(&self, hello: &ClientHello<'_>) -> bool {
-        let signs = self.key.key.choose_scheme(hello.signature_schemes()).is_some();
+    pub(super) fn suits(&self, hello: &ClientHello) -> bool {
+        let signatures: Vec<SignatureScheme> = hello.signatures.iter().copied().map(SignatureScheme::from).collect();
+        let signs = self.key.key.choose_scheme(&signatures).is_some();
         // TLS 1.3 names its suites without the key's kind.
-        let mut suites = hello.cipher_suites().iter().map(|suite| u16::from(*suite));
         signs
-            && suites.any(|suite| match self.kind() {
+            && hello.suites.iter().any(|suite| match self.kind() {
                 KeyKind::Elliptic => matches!(suite, 0x1301..=0x1303 | 0xc02b | 0xc02c | 0xcca9),
                 KeyKind::Rsa => matches!(suite, 0x1301..=0x1303 | 0xc02f | 0xc030 | 0xcca8),
             })

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls::Error;
-use rustls::client::{ClientConfig, ClientConnection};
+use rustls::client::{ClientConfig, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 
 use super::Secure;
 use super::cluster::{self, ClusterTls};
-use super::session::Session;
+use super::session::{Connection, Session};
 use super::stream::{Peer, Stage, Stream};
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::seam::{SocketId, Wall};
@@ -77,6 +77,7 @@ fn dial(known: &mut BTreeMap<(ClusterKey, BackendKey), Known>, world: &World, wa
 impl Dial {
     /// Say the first word.
     pub(super) fn begin(self) -> Result<Session, Error> {
-        Ok(Session::new(ClientConnection::new(self.config, self.server)?.into()))
+        let connection = UnbufferedClientConnection::new(self.config, self.server)?;
+        Ok(Session::new(Connection::Client(connection)))
     }
 }

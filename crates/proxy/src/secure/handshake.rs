@@ -6,10 +6,10 @@ use std::sync::Arc;
 use kakei_wire::client_hello::{self, ClientHello, Reading};
 use kakei_wire::proxy_protocol;
 use rustls::Error;
-use rustls::server::{AcceptedAlert, Acceptor};
+use rustls::server::UnbufferedServerConnection;
 
 use super::client;
-use super::session::Session;
+use super::session::{Connection, Room, Session};
 use super::stream::{Handshake, Peer, Stage, Stream, offer};
 use super::{Certificate, End, ListenerTls, Opened, Secure, Secured, Told};
 use crate::limits::{HANDSHAKE_BYTES, HANDSHAKES_PER_STEP};
@@ -121,7 +121,7 @@ impl Secure {
             tick.ask(Op::Credit { socket, on: true });
         }
         stream.taken += stream.input.len();
-        let went = stream.advance(tick.wall, &mut told.plain);
+        let went = stream.advance(tick.wall, &mut self.room, &mut told.plain);
         self.dirty.push(socket);
         match went {
             Err(failure) => told.end = Some(self.refuse(world, socket, failure)),
@@ -225,7 +225,7 @@ impl Secure {
 
 impl Stream {
     /// Whether the handshake is over, after what came.
-    fn advance(&mut self, wall: Wall, plain: &mut Vec<u8>) -> Result<bool, Failure> {
+    fn advance(&mut self, wall: Wall, room: &mut Room, plain: &mut Vec<u8>) -> Result<bool, Failure> {
         if let Stage::Dialling(dial) = &mut self.stage {
             let Some(dial) = dial.take() else {
                 return Err(Failure::new(CloseReason::TlsError, "there is nothing to speak it by"));
@@ -244,14 +244,14 @@ impl Stream {
                 Ok(Reading::NotTls) => return Err(no_tls(&self.input, tls.is_http)),
                 Err(error) => return Err(bad_hello(error)),
             };
-            let begun = self.begin(wall, &hello, tls);
+            let begun = Self::begin(wall, &hello, tls);
             let (session, certificate) =
                 begun.map_err(|failure| Failure { offer: Some(Box::new(offer(&hello))), ..failure })?;
             self.stage = Stage::Handshake(Box::new(Handshake { session, hello, certificate }));
         }
         let input = std::mem::take(&mut self.input);
         let Some(session) = self.any_session() else { return Ok(false) };
-        session.take(&input, plain).map_err(|error| failed(&error))?;
+        session.take(&input, room, plain).map_err(|error| failed(&error))?;
         Ok(!session.is_handshaking())
     }
 
@@ -268,45 +268,28 @@ impl Stream {
         }
     }
 
-    /// The client's first message is there: who it is answered by. What stands behind it is left.
-    fn begin(
-        &mut self,
-        wall: Wall,
-        hello: &ClientHello,
-        tls: &ListenerTls,
-    ) -> Result<(Session, Arc<Certificate>), Failure> {
+    /// The client's first message is there: who it is answered by.
+    fn begin(wall: Wall, hello: &ClientHello, tls: &ListenerTls) -> Result<(Session, Arc<Certificate>), Failure> {
         if !tls.speaks(&hello.versions) {
             return Err(Failure {
                 says: alert(PROTOCOL_VERSION),
                 ..Failure::new(CloseReason::TlsNoCommon, "it offers only versions that are not spoken")
             });
         }
-        let input = std::mem::take(&mut self.input);
-        let (mut rest, mut acceptor) = (&input[..], Acceptor::default());
-        let accepted = loop {
-            let took = acceptor.read_tls(&mut rest).unwrap_or(0);
-            match acceptor.accept().map_err(told)? {
-                Some(accepted) => break accepted,
-                None if took > 0 => {}
-                None => return Err(failed(&Error::HandshakeNotComplete)),
-            }
-        };
-        let name = hello.server_name.as_deref();
-        let Some(certificate) = tls.choose(name, &accepted.client_hello()).cloned() else {
+        let Some(certificate) = tls.choose(hello).cloned() else {
             return Err(Failure {
                 says: alert(UNRECOGNIZED_NAME),
                 ..Failure::new(CloseReason::TlsUnknownName, "no certificate is for that name")
             });
         };
-        let Some(config) = tls.config(&certificate, wall) else {
+        let connection = tls.config(&certificate, wall).and_then(|config| UnbufferedServerConnection::new(config).ok());
+        let Some(connection) = connection else {
             return Err(Failure {
                 says: alert(INTERNAL_ERROR),
                 ..Failure::new(CloseReason::TlsError, "there is nothing to speak it by")
             });
         };
-        let connection = accepted.into_connection(config).map_err(told)?;
-        self.input = rest.to_vec();
-        Ok((Session::new(connection.into()), certificate))
+        Ok((Session::new(Connection::Server(connection)), certificate))
     }
 }
 
@@ -400,12 +383,4 @@ fn failed(error: &Error) -> Failure {
         _ => CloseReason::TlsError,
     };
     Failure::new(reason, &error.to_string())
-}
-
-/// The same where there is no session yet.
-fn told((error, mut says): (Error, AcceptedAlert)) -> Failure {
-    let mut failure = failed(&error);
-    // A vector takes everything.
-    let _ = says.write_all(&mut failure.says);
-    failure
 }

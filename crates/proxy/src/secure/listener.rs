@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use blake2::{Blake2s256, Digest};
 use kakei_config::{CipherSuite, ClientCertificateMode, ClientCertificates, Name, Shown, Sorted, TlsVersion};
+use kakei_wire::client_hello;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::UnixTime;
 use rustls::server::danger::ClientCertVerifier;
@@ -158,8 +159,8 @@ impl ListenerTls {
     }
 
     /// The certificate for a client; none: it is to be refused.
-    pub(super) fn choose(&self, name: Option<&str>, hello: &ClientHello<'_>) -> Option<&Arc<Certificate>> {
-        let mut known = name.into_iter().flat_map(|name| self.of_name(name));
+    pub(super) fn choose(&self, hello: &client_hello::ClientHello) -> Option<&Arc<Certificate>> {
+        let mut known = hello.server_name.as_deref().into_iter().flat_map(|name| self.of_name(name));
         let first = known.clone().next();
         known.find(|certificate| certificate.suits(hello)).or(first).or(self.default.as_ref())
     }

@@ -1,8 +1,8 @@
 //! TLS, between the machine's bytes and whoever a stream belongs to: those never know of it. Read in this order:
 //! `certificate` and `shelf` (who a listener is), `tickets`, `listener` and `cluster` (their TLS, compiled), `session`
-//! (rustls, as bytes in and out), `client` (whose certificate a client showed), `stream` (a stream under TLS), `dial` (where a backend's begins), `handshake` (until it
-//! may be used), `receive` (from then on), `seal` (what is written to it becomes records). Knows nothing of relays,
-//! requests and routes.
+//! and `turn` (rustls, as bytes in and out), `client` (whose certificate a client showed), `stream` (a stream under TLS),
+//! `dial` (where a backend's begins), `handshake` (until it may be used), `receive` (from then on), `seal` (what is written
+//! to it becomes records). Knows nothing of relays, requests and routes.
 
 mod certificate;
 mod client;
@@ -17,6 +17,7 @@ mod session;
 mod shelf;
 mod stream;
 mod tickets;
+mod turn;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use self::listener::ListenerTls;
 pub(crate) use self::materials::Stale;
 pub use self::materials::{Materials, Revoked};
 pub(crate) use self::receive::Took;
+use self::session::Room;
 use self::stream::Stream;
 pub use self::tickets::{LIFETIME, TicketKeys};
 use crate::cluster::{BackendKey, ClusterKey};
@@ -49,6 +51,8 @@ pub(crate) struct Secure {
     known: BTreeMap<(ClusterKey, BackendKey), Known>,
     /// Room for what comes out of one stream at a time.
     plain: Vec<u8>,
+    /// Room for what goes in or out of one at a time, as it is there.
+    room: Room,
     /// Room for a step's operations.
     ops: Vec<Op>,
 }

@@ -24,7 +24,7 @@ impl Secure {
         }
         let Some(session) = stream.session().filter(|session| !session.has_ended) else { return Took::Nothing };
         let mut told = Told { plain: std::mem::take(&mut self.plain), ..Told::default() };
-        let took = session.take(bytes, &mut told.plain);
+        let took = session.take(bytes, &mut self.room, &mut told.plain);
         if session.has_ended {
             told.end = Some(End::Closed);
         }

@@ -2,6 +2,7 @@
 //! is said in TLS first. The machine is never asked to move a stream's bytes by itself: it would move ciphertext, and it
 //! may always go on without.
 
+use super::session::Session;
 use super::stream::Stage;
 use super::{Secure, Stream};
 use crate::seam::{Gather, Op, Outbox, SocketId, Span};
@@ -42,10 +43,9 @@ impl Secure {
         let Some(stream) = self.streams.get_mut(socket) else { return tick.ask(op) };
         match op {
             Op::Write { bytes, .. } => {
-                if let Some(session) = stream.session() {
-                    session.write(bytes.head.of(&tick.out.bytes), bytes.body.of(tick.bytes));
-                }
-                stream.flush(tick.out, socket);
+                let (Span { start, len }, room) = (bytes.head, &mut self.room);
+                let (head, body) = (start as usize..start as usize + len as usize, bytes.body.of(tick.bytes));
+                stream.speak(tick.out, socket, |session, made| session.write(made, head, body, room));
             }
             Op::Shutdown { .. } => {
                 stream.say_end(tick.out, socket);
@@ -70,26 +70,37 @@ impl Secure {
 impl Stream {
     /// Ask for what waits to be written, where the peer takes bytes.
     fn flush(&mut self, out: &mut Outbox, socket: SocketId) {
-        if self.is_blocked {
-            return;
+        if !self.is_blocked {
+            self.ask(out, socket, |_, _| {});
         }
+    }
+
+    /// Say something, behind what waits to be written.
+    fn speak(&mut self, out: &mut Outbox, socket: SocketId, say: impl FnOnce(&mut Session, &mut Vec<u8>)) {
+        self.ask(out, socket, |stream, made| {
+            if let Some(session) = stream.session() {
+                say(session, made);
+            }
+        });
+    }
+
+    fn ask(&mut self, out: &mut Outbox, socket: SocketId, say: impl FnOnce(&mut Stream, &mut Vec<u8>)) {
         let start = out.bytes.len();
         out.bytes.append(&mut std::mem::take(&mut self.output));
         if let Some(session) = self.any_session() {
             session.drain(&mut out.bytes);
         }
+        say(self, &mut out.bytes);
         let head = Span { start: start as u32, len: (out.bytes.len() - start) as u32 };
-        if head.len == 0 {
-            return;
+        if self.is_blocked {
+            self.output = out.bytes.split_off(start);
+        } else if head.len > 0 {
+            out.ops.push(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
         }
-        out.ops.push(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
     }
 
     /// Say in TLS that nothing more is written.
     fn say_end(&mut self, out: &mut Outbox, socket: SocketId) {
-        if let Some(session) = self.session() {
-            session.close();
-        }
-        self.flush(out, socket);
+        self.speak(out, socket, Session::close);
     }
 }

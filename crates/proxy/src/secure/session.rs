@@ -1,19 +1,38 @@
 //! A TLS session: bytes of the network in, plaintext out, and the other way round. The library behind it is named in
-//! this file and where its configuration is made. Knows no socket; buffers nothing that could be passed on.
+//! this file, in `turn` and where its configuration is made. Knows no socket; keeps nothing of what could be passed on,
+//! and no room for it.
 
-use std::io::{IoSlice, Read, Write};
+use std::fmt;
+use std::ops::Range;
 
-use rustls::{CipherSuite, Connection, Error, HandshakeKind, ProtocolVersion};
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{CipherSuite, CommonState, Error, HandshakeKind, ProtocolVersion};
+
+use super::turn::{self, Came, Say};
+
+/// The most that is kept of a message that isn't whole. A record is shorter; the library allows for so much in messages
+/// of a handshake.
+const KEPT: usize = 0xffff;
 
 /// See the module's words.
 #[derive(Debug)]
 pub(super) struct Session {
     connection: Connection,
+    /// What came of a message that isn't whole.
+    kept: Vec<u8>,
+    /// Records that nobody took yet.
+    made: Vec<u8>,
     /// The peer said that it sends nothing more.
     pub(super) has_ended: bool,
-    /// That nothing more is written was said; and it was taken.
-    closing: bool,
-    closed: bool,
+    /// That nothing more is written was said.
+    is_closed: bool,
+}
+
+/// Which side of it we are.
+pub(super) enum Connection {
+    Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
 }
 
 /// What was agreed on.
@@ -25,93 +44,173 @@ pub(super) struct Agreed {
     pub(super) resumed: bool,
 }
 
+/// Room that sessions share: each has its bytes there only for as long as it is asked something.
+#[derive(Debug, Default)]
+pub(super) struct Room(Vec<u8>);
+
 impl Session {
-    /// Of a connection whose first message was taken in, or is to be written.
+    /// Of a connection that nothing came for yet.
     pub(super) fn new(connection: Connection) -> Self {
-        Session { connection, has_ended: false, closing: false, closed: false }
+        Session { connection, kept: Vec::new(), made: Vec::new(), has_ended: false, is_closed: false }
     }
 
     /// Take in what came; plaintext goes behind what is in `plain`. What stands behind the peer's end means nothing.
-    pub(super) fn take(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn take(&mut self, bytes: &[u8], room: &mut Room, plain: &mut Vec<u8>) -> Result<(), Error> {
+        // It is decrypted where it stands.
+        let Room(room) = room;
+        room.clear();
+        room.extend_from_slice(&self.kept);
+        room.extend_from_slice(bytes);
+        let mut taken = 0;
         loop {
-            let state = self.connection.process_new_packets()?;
-            let len = state.plaintext_bytes_to_read();
-            if len > 0 {
-                let at = plain.len();
-                plain.resize(at + len, 0);
-                let read = self.connection.reader().read(&mut plain[at..]).unwrap_or(0);
-                plain.truncate(at + read);
+            let (passed, came) = self.connection.turn(&mut room[taken..], plain, &mut self.made, Say::Nothing);
+            taken += passed;
+            match came {
+                Ok(Came::Something) => {}
+                Ok(Came::Nothing) => break,
+                Ok(Came::End) => {
+                    self.has_ended = true;
+                    self.kept = Vec::new();
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.fetch();
+                    return Err(error);
+                }
             }
-            if state.peer_has_closed() {
-                self.has_ended = true;
-                return Ok(());
-            }
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            // It takes what it has room for, which is at least one record's.
-            match self.connection.read_tls(&mut bytes) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(_) => return Err(Error::General("a message is longer than it may be".to_owned())),
+        }
+        self.keep(&room[taken..])
+    }
+
+    /// Nothing is held for a session that waits for its peer's next word.
+    fn keep(&mut self, rest: &[u8]) -> Result<(), Error> {
+        if rest.len() > KEPT {
+            return Err(Error::General("a message is longer than it may be".to_owned()));
+        }
+        self.kept.clear();
+        match rest.is_empty() {
+            true => self.kept = Vec::new(),
+            false => self.kept.extend_from_slice(rest),
+        }
+        Ok(())
+    }
+
+    /// What the library made and still has: it comes before anything else, and so nothing is looked at meanwhile.
+    fn fetch(&mut self) {
+        while self.connection.common().wants_write() {
+            let (_, came) = self.connection.turn(&mut [], &mut Vec::new(), &mut self.made, Say::Nothing);
+            if came.is_err() {
+                return;
             }
         }
     }
 
-    /// Make records of what is to be written: of both parts together.
-    pub(super) fn write(&mut self, head: &[u8], body: &[u8]) {
-        // Nothing bounds what it keeps, and it is emptied at once: writing to it can't fail.
-        self.connection.set_buffer_limit(None);
-        let parts = [IoSlice::new(head), IoSlice::new(body)];
-        let written = self.connection.writer().write_vectored(&parts);
-        debug_assert_eq!(written.ok(), Some(head.len() + body.len()), "all of it is taken");
+    /// Make records of what is to be written: of that part of `out`, and of `body` behind it, together. They go behind
+    /// what is in `out`, and those that were made before go first.
+    pub(super) fn write(&mut self, out: &mut Vec<u8>, head: Range<usize>, body: &[u8], room: &mut Room) {
+        if head.is_empty() || body.is_empty() {
+            let one = if body.is_empty() { Say::Made(head) } else { Say::Given(body) };
+            return self.say(out, one);
+        }
+        // One record has the end of the one and the beginning of the other.
+        let (joined, behind) = body.split_at(turn::left(head.len()).min(body.len()));
+        let Room(room) = room;
+        room.clear();
+        room.extend_from_slice(&out[head]);
+        room.extend_from_slice(joined);
+        self.say(out, Say::Given(room));
+        if !behind.is_empty() {
+            self.say(out, Say::Given(behind));
+        }
     }
 
     /// Say that nothing more is written.
-    pub(super) fn close(&mut self) {
-        self.closing = true;
-        self.connection.send_close_notify();
+    pub(super) fn close(&mut self, out: &mut Vec<u8>) {
+        self.say(out, Say::End);
+        self.is_closed = true;
+    }
+
+    fn say(&mut self, out: &mut Vec<u8>, what: Say<'_>) {
+        self.drain(out);
+        if self.is_closed {
+            return;
+        }
+        // What is kept was looked at before: nothing comes of it now.
+        let mut nothing = Vec::new();
+        while let (_, Ok(Came::Something)) = self.connection.turn(&mut self.kept, &mut nothing, out, what.clone()) {}
+        debug_assert!(nothing.is_empty(), "what came was taken when it came");
     }
 
     /// The records that were made. The library answers what a peer says (a change of keys, what breaks the rules) behind
     /// our own end too, where nothing may be written any more.
     pub(super) fn drain(&mut self, out: &mut Vec<u8>) {
-        let start = out.len();
-        // A vector takes everything.
-        while self.connection.wants_write() && self.connection.write_tls(out).is_ok() {}
-        if self.closed {
-            out.truncate(start);
+        let made = std::mem::take(&mut self.made);
+        if !self.is_closed {
+            out.extend_from_slice(&made);
         }
-        self.closed = self.closing;
     }
 
     /// Whether records were made that nobody took yet.
     pub(super) fn owes(&self) -> bool {
-        self.connection.wants_write()
+        !self.made.is_empty()
     }
 
     /// Whether it may not be used yet.
     pub(super) fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        self.connection.common().is_handshaking()
     }
 
     /// The certificate that the peer showed.
     pub(super) fn shown(&self) -> Option<&[u8]> {
-        self.connection.peer_certificates()?.first().map(|der| &**der)
+        self.connection.common().peer_certificates()?.first().map(|der| &**der)
     }
 
     /// What was agreed on, as far as that has come.
     pub(super) fn agreed(&self) -> Agreed {
+        let common = self.connection.common();
         Agreed {
-            version: match self.connection.protocol_version() {
+            version: match common.protocol_version() {
                 Some(ProtocolVersion::TLSv1_3) => "1.3",
                 Some(ProtocolVersion::TLSv1_2) => "1.2",
                 _ => "",
             },
-            cipher: self.connection.negotiated_cipher_suite().map(|suite| name(suite.suite())),
-            alpn: self.connection.alpn_protocol().map(<[u8]>::to_vec),
-            resumed: self.connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            cipher: common.negotiated_cipher_suite().map(|suite| name(suite.suite())),
+            alpn: common.alpn_protocol().map(<[u8]>::to_vec),
+            resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
         }
+    }
+}
+
+impl Connection {
+    fn common(&self) -> &CommonState {
+        match self {
+            Connection::Client(client) => client,
+            Connection::Server(server) => server,
+        }
+    }
+
+    /// Let the library have a turn at what came.
+    fn turn(
+        &mut self,
+        incoming: &mut [u8],
+        plain: &mut Vec<u8>,
+        made: &mut Vec<u8>,
+        say: Say<'_>,
+    ) -> (usize, Result<Came, Error>) {
+        match self {
+            Connection::Client(client) => turn::of(client.process_tls_records(incoming), plain, made, say),
+            Connection::Server(server) => turn::of(server.process_tls_records(incoming), plain, made, say),
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    /// Without its keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Connection::Client(_) => "Client",
+            Connection::Server(_) => "Server",
+        })
     }
 }
 

@@ -1,9 +1,10 @@
-//! The fields of a ClientHello: RFC 8446, section 4.1.2. Reads three extensions and checks that all the rest adds up;
+//! The fields of a ClientHello: RFC 8446, section 4.1.2. Reads four extensions and checks that all the rest adds up;
 //! what it does not know (GREASE among it) it skips.
 
 use super::{ClientHello, Error, MAX_PROTOCOLS, host_name};
 
 const SERVER_NAME: u16 = 0;
+const SIGNATURE_ALGORITHMS: u16 = 13;
 const ALPN: u16 = 16;
 const SUPPORTED_VERSIONS: u16 = 43;
 /// The only kind of server name there is (RFC 6066, section 3).
@@ -31,6 +32,7 @@ pub(super) fn parse(message: &[u8]) -> Result<ClientHello, Error> {
         check(fields.is_empty(), "extensions")?;
         hello = self::extensions(Fields(extensions))?;
     }
+    hello.suites = numbers(suites);
     // RFC 8446, section 4.2.1: where the extension is there, the field means nothing.
     if hello.versions.is_empty() {
         hello.versions.push(u16::from_be_bytes(legacy));
@@ -48,6 +50,7 @@ fn extensions(mut fields: Fields<'_>) -> Result<ClientHello, Error> {
         match kind {
             // A second one overwrites what the first said; below it is found to be wrong.
             SERVER_NAME => hello.server_name = server_name(data)?,
+            SIGNATURE_ALGORITHMS => hello.signatures = signatures(data),
             ALPN => hello.alpn = protocols(data)?,
             SUPPORTED_VERSIONS => hello.versions = versions(data)?,
             _ => {}
@@ -79,6 +82,12 @@ fn server_name(mut data: Fields<'_>) -> Result<Option<String>, Error> {
     }
 }
 
+/// RFC 8446, section 4.2.3. Nothing where it isn't as it should be: whoever goes on with the handshake finds that out,
+/// and to whoever only passes it on it is all the same.
+fn signatures(mut data: Fields<'_>) -> Vec<u16> {
+    data.long("signature_algorithms").map(numbers).unwrap_or_default()
+}
+
 /// RFC 7301, section 3.1: "Empty strings MUST NOT be included".
 fn protocols(mut data: Fields<'_>) -> Result<Vec<Vec<u8>>, Error> {
     let mut list = Fields(data.long("ALPN")?);
@@ -98,9 +107,12 @@ fn protocols(mut data: Fields<'_>) -> Result<Vec<Vec<u8>>, Error> {
 /// RFC 8446, section 4.2.1: at least one.
 fn versions(mut data: Fields<'_>) -> Result<Vec<u16>, Error> {
     let list = data.short("supported_versions")?;
-    let (versions, rest) = list.as_chunks::<2>();
-    check(data.is_empty() && rest.is_empty() && !versions.is_empty(), "supported_versions")?;
-    Ok(versions.iter().map(|version| u16::from_be_bytes(*version)).collect())
+    check(data.is_empty() && list.len().is_multiple_of(2) && !list.is_empty(), "supported_versions")?;
+    Ok(numbers(list))
+}
+
+fn numbers(list: &[u8]) -> Vec<u16> {
+    list.as_chunks::<2>().0.iter().map(|number| u16::from_be_bytes(*number)).collect()
 }
 
 fn check(right: bool, what: &'static str) -> Result<(), Error> {

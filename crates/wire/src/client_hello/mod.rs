@@ -38,6 +38,10 @@ pub struct ClientHello {
     pub alpn: Vec<Vec<u8>>,
     /// The versions that it offers, in its order, with values that mean nothing (GREASE) among them: 0x0303 is TLS 1.2.
     pub versions: Vec<u16>,
+    /// The cipher suites that it offers, in its order, by their numbers in IANA's registry.
+    pub suites: Vec<u16>,
+    /// The signatures that it can check, in its order (RFC 8446, section 4.2.3), by theirs.
+    pub signatures: Vec<u16>,
 }
 
 /// What is wrong with a stream that began as TLS. Always the peer's fault.

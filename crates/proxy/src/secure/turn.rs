@@ -1,0 +1,117 @@
+//! One turn of the TLS library: what it has to say first, done. Whoever drives it asks again until nothing comes, and takes
+//! away what was passed each time. Knows neither where bytes come from nor where they go.
+
+use std::ops::Range;
+
+use rustls::Error;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
+};
+
+/// The most plaintext of one record (RFC 8446, section 5.1).
+const RECORD: usize = 1 << 14;
+/// More than what a record has beside its plaintext: a head of 5 bytes, a nonce of 8 in version 1.2, a type, a tag of 16.
+const AROUND: usize = 32;
+/// Room for what the library may put before a record: a change of keys.
+const BEFORE: usize = 64;
+
+/// What came of a turn.
+#[derive(Debug)]
+pub(super) enum Came {
+    /// Something, and there may be more.
+    Something,
+    /// The peer's end.
+    End,
+    /// Nothing: it waits for more, or for what we say, which was said.
+    Nothing,
+}
+
+/// What is to be said once it may be.
+#[derive(Clone, Debug)]
+pub(super) enum Say<'a> {
+    Nothing,
+    /// This part of what is made.
+    Made(Range<usize>),
+    /// These bytes.
+    Given(&'a [u8]),
+    /// That nothing more is written.
+    End,
+}
+
+/// How many bytes more fill the last record of so many.
+pub(super) fn left(len: usize) -> usize {
+    len.next_multiple_of(RECORD) - len
+}
+
+/// Do what is to be done: plaintext goes behind what is in `plain`, records behind what is in `made`. How many bytes of
+/// what came are of no more use, and what came of it.
+pub(super) fn of<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    plain: &mut Vec<u8>,
+    made: &mut Vec<u8>,
+    say: Say<'_>,
+) -> (usize, Result<Came, Error>) {
+    let mut passed = status.discard;
+    let came = status.state.map(|state| match state {
+        ConnectionState::ReadTraffic(mut traffic) => {
+            while let Some(Ok(record)) = traffic.next_record() {
+                plain.extend_from_slice(record.payload);
+                passed += record.discard;
+            }
+            Came::Something
+        }
+        ConnectionState::EncodeTlsData(record) => {
+            encode(record, made);
+            Came::Something
+        }
+        ConnectionState::TransmitTlsData(sent) => {
+            sent.done();
+            Came::Something
+        }
+        ConnectionState::PeerClosed => Came::End,
+        ConnectionState::WriteTraffic(traffic) => {
+            speak(traffic, made, say);
+            Came::Nothing
+        }
+        // There is nothing else; early data is never agreed to.
+        _ => Came::Nothing,
+    });
+    (passed, came)
+}
+
+fn encode<Data>(mut record: EncodeTlsData<'_, Data>, made: &mut Vec<u8>) {
+    let start = made.len();
+    if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) = record.encode(&mut []) {
+        made.resize(start + required_size, 0);
+        let written = record.encode(&mut made[start..]).unwrap_or(0);
+        made.truncate(start + written);
+    }
+}
+
+fn speak<Data>(mut traffic: WriteTraffic<'_, Data>, made: &mut Vec<u8>, say: Say<'_>) {
+    let len = match &say {
+        Say::Nothing => return,
+        Say::Made(part) => part.len(),
+        Say::Given(bytes) => bytes.len(),
+        Say::End => 0,
+    };
+    let start = made.len();
+    let mut needed = len + (len / RECORD + 1) * AROUND + BEFORE;
+    let written = loop {
+        made.resize(start + needed, 0);
+        let (before, room) = made.split_at_mut(start);
+        let written = match &say {
+            Say::Nothing => Ok(0),
+            Say::Made(part) => traffic.encrypt(&before[part.clone()], room),
+            Say::Given(bytes) => traffic.encrypt(bytes, room),
+            Say::End => traffic.queue_close_notify(room),
+        };
+        match written {
+            Ok(written) => break written,
+            Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => needed = required_size,
+            // Its keys are used up: the library ends it.
+            Err(EncryptError::EncryptExhausted) => break 0,
+        }
+    };
+    made.truncate(start + written);
+}
