@@ -39,6 +39,9 @@ pub(crate) struct Client {
     /// Nothing more is sent by it.
     pub(crate) is_over: bool,
     pub(crate) failure: Option<String>,
+    /// Whether it changes its keys under way, and how often it did.
+    pub(crate) is_fussy: bool,
+    pub(crate) keys: usize,
 }
 
 impl Client {
@@ -59,6 +62,8 @@ impl Client {
             from_worker: Vec::new(),
             is_over: false,
             failure: None,
+            is_fussy: false,
+            keys: 0,
         }
     }
 
@@ -74,6 +79,10 @@ impl Client {
                 Ends::Cut(at) => at,
             };
             let next = (self.sent + rng.usize(1..40_000)).min(end);
+            // Version 1.2 has none of that; and who does nothing else is refused.
+            if self.is_fussy && next > self.sent && rng.bool() && self.connection.refresh_traffic_keys().is_ok() {
+                self.keys += 1;
+            }
             self.connection.writer().write_all(&self.payload[self.sent..next]).unwrap();
             self.sent = next;
             // Who ends while an answer is owed to it is taken for gone.
@@ -163,13 +172,14 @@ impl Client {
 }
 
 /// A client's configuration: one for each version, so that sessions are resumed.
-pub(crate) fn configs() -> [Arc<ClientConfig>; 2] {
+pub(crate) fn configs(is_fussy: bool) -> [Arc<ClientConfig>; 2] {
     [&rustls::version::TLS12, &rustls::version::TLS13].map(|version| {
         let builder = ClientConfig::builder_with_details(provider(), Arc::new(Still));
         let builder = builder.with_protocol_versions(&[version]).unwrap();
         let verifier = Arc::new(Anybody(provider()));
         let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
         config.resumption = Resumption::in_memory_sessions(8);
+        config.max_fragment_size = is_fussy.then_some(100);
         Arc::new(config)
     })
 }

@@ -37,6 +37,16 @@ mod tests {
     }
 
     #[test]
+    fn keys_change_under_way_and_messages_come_in_many_records() {
+        let mut keys = 0;
+        for seed in 0..200 {
+            let speech = if seed % 2 == 0 { Speech::Bytes } else { Speech::Requests };
+            keys += run(seed, Plan { speech, is_fussy: true, most_bytes: 40_000, ..Plan::default() }).keys;
+        }
+        assert!(keys > 1_000, "keys changed {keys} times");
+    }
+
+    #[test]
     fn a_seed_replays_to_the_bit() {
         for seed in [3, 17, 99] {
             assert_eq!(run(seed, Plan::default()), run(seed, Plan::default()), "seed {seed}");

@@ -36,11 +36,20 @@ pub(crate) struct Plan {
     /// Whether the listener is removed while they come, so that a short drain cuts off whoever is left.
     pub(crate) is_removed: bool,
     pub(crate) speech: Speech,
+    /// Whether clients write small records, also in their handshakes, and change their keys.
+    pub(crate) is_fussy: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { clients: 12, at_once: false, most_bytes: 150_000, is_removed: false, speech: Speech::Bytes }
+        Plan {
+            clients: 12,
+            at_once: false,
+            most_bytes: 150_000,
+            is_removed: false,
+            speech: Speech::Bytes,
+            is_fussy: false,
+        }
     }
 }
 
@@ -53,6 +62,8 @@ pub(crate) struct Told {
     resumed: usize,
     blocked: usize,
     pub(crate) failed: usize,
+    /// How often clients changed their keys.
+    pub(crate) keys: usize,
     pub(crate) most_handshakes: usize,
 }
 
@@ -162,14 +173,15 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Told {
     };
     let tickets = TicketKeys::new(&provider());
     run.publish(0, &document(plan.speech), tickets.clone());
-    let configs = configs();
+    let configs = configs(plan.is_fussy);
     let change_at = run.rng.usize(0..plan.clients);
     for n in 0..plan.clients {
         if n == change_at && !plan.at_once {
             run.publish(1, &document(plan.speech), tickets.clone());
         }
         let config = Arc::clone(&configs[run.rng.usize(0..2)]);
-        let client = Client::new(&mut run.rng, config, (plan.speech, plan.most_bytes));
+        let mut client = Client::new(&mut run.rng, config, (plan.speech, plan.most_bytes));
+        client.is_fussy = plan.is_fussy;
         run.clients.push((client, usize::from(n >= change_at && !plan.at_once)));
         run.arriving.push(n);
         for _ in 0..if plan.at_once { 0 } else { run.rng.usize(1..30) } {
@@ -354,6 +366,7 @@ impl Run {
             }
             assert!(client.got_its_own(), "seed {seed}, client {n}: it got something else than it sent");
             self.told.failed += usize::from(!client.is_open());
+            self.told.keys += client.keys;
             if let Some(certificate) = client.shown().filter(|_| !client.is_resumed()) {
                 assert_eq!(certificate, shown[*generation], "seed {seed}, client {n}: the certificate of its time");
             }

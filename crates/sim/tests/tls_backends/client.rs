@@ -69,6 +69,8 @@ impl Client {
     /// Go on for a while.
     pub(crate) fn run(&mut self, rng: &mut Rng, generation: usize) {
         if self.has_ended || self.has_reset || self.saw != Saw::Nothing {
+            // Who hears that nothing more comes has no more to say.
+            self.has_ended |= self.saw == Saw::End;
             return;
         }
         match self.is_http {
