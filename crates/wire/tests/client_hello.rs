@@ -46,3 +46,24 @@ fn a_part_asks_for_more_and_another_record_in_the_middle_is_an_error() {
     let broken = [in_records_of(20, &message[..40]), record(20, &[1]), record(22, &message[40..])].concat();
     assert_eq!(parse(&broken), Err(Error::RecordType(20)));
 }
+
+#[test]
+fn suites_and_signatures_are_told_and_signatures_that_are_malformed_are_none() {
+    let long = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
+    let with = |signatures: &[u8]| {
+        let extensions = long(&[&[0, 13][..], &long(signatures)].concat());
+        let suites = [&[0, 6][..], &[0x13, 2], &[0xc0, 0x2b], &[0x0a, 0x0a]].concat();
+        let body = [&[3, 3][..], &[7; 32], &[0], &suites, &[1, 0], &extensions].concat();
+        record(22, &[&[1, 0][..], &long(&body)].concat())
+    };
+    for (signatures, told) in [
+        (&[0, 4, 4, 3, 8, 4][..], &[0x0403, 0x0804][..]),
+        (&[0, 3, 4, 3, 8], &[0x0403]),
+        (&[0, 9, 4, 3], &[]),
+        (&[], &[]),
+    ] {
+        let read = parse(&with(signatures));
+        let Ok(Reading::Hello(read)) = read else { panic!("{signatures:?}: {read:?}") };
+        assert_eq!((&read.suites[..], &read.signatures[..]), (&[0x1302, 0xc02b, 0x0a0a][..], told));
+    }
+}
