@@ -123,24 +123,32 @@ impl Ground {
                 self.write("next.yaml", &self.envoy_routes())?;
                 std::fs::rename(self.path("next.yaml"), self.path(ROUTES)).map_err(|e| format!("{ROUTES}: {e}"))
             }
-            // It has no change of a frontend.
-            Peer::SozuCommand => {
-                self.tell_sozu("remove", (route, before))?;
-                self.tell_sozu("add", (route, cluster))
-            }
+            Peer::SozuCommand => self.set_in_sozu((route, before), cluster),
         }
     }
 
-    /// By its own program, which ends when its workers have answered.
-    fn tell_sozu(&self, verb: &str, (route, cluster): (usize, usize)) -> Result<(), String> {
+    /// It has no change of a frontend, and its `frontend http` finds none that came with its configuration: so both as
+    /// requests, by its own program, which ends when its workers have answered.
+    fn set_in_sozu(&self, (route, before): (usize, usize), cluster: usize) -> Result<(), String> {
         let program = Program::Sozu.find(Path::new("")).ok_or("sōzu is not installed")?;
-        let (file, front, cluster) = (self.path("sozu.toml"), self.front.to_string(), format!("c{cluster}"));
+        let request = |id: &str, kind: &str, cluster: usize| {
+            let address =
+                json!({ "ip": { "inner": { "V4": u32::from(*self.front.ip()) } }, "port": self.front.port() });
+            let frontend = json!({
+                "cluster_id": format!("c{cluster}"), "address": address, "hostname": host(route),
+                "path": { "kind": 0, "value": "" }, "position": 0, "tags": {},
+            });
+            format!("{}\n\0", json!({ "id": id, "content": { "request_type": { kind: frontend } } }))
+        };
+        let requests =
+            request("remove", "REMOVE_HTTP_FRONTEND", before) + &request("add", "ADD_HTTP_FRONTEND", cluster);
+        self.write("next.json", &requests)?;
         let mut command = std::process::Command::new(program);
-        command.arg("-c").arg(file).args(["frontend", "http", verb, "--address", &front]);
-        command.args(["--hostname", &host(route), "--cluster-id", &cluster]);
+        command.arg("-c").arg(self.path("sozu.toml")).args(["state", "load", "-f"]).arg(self.path("next.json"));
         let out = command.output().map_err(|e| format!("sōzu's command: {e}"))?;
-        let said = [out.stdout, out.stderr].concat();
-        if out.status.success() { Ok(()) } else { Err(format!("sōzu said: {}", String::from_utf8_lossy(&said))) }
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        let is_done = out.status.success() && said.contains("2 ok messages, 0 errors");
+        if is_done { Ok(()) } else { Err(format!("sōzu said: {said}")) }
     }
 
     fn set_in_kakei(&self, route: usize, cluster: usize) -> Result<(), String> {
