@@ -59,6 +59,12 @@ impl Seen {
         self.0.retain(|path, _| files.0.contains_key(path));
     }
 
+    /// What such objects name is another one than was seen, whatever it is.
+    pub(crate) fn forget(&mut self, files: &Files, is_such: impl Fn(&Object) -> bool) {
+        self.0
+            .retain(|path, _| !files.0.get(path).is_some_and(|named| named.iter().any(|(_, object)| is_such(object))));
+    }
+
     /// These were looked at, whatever came of it.
     pub(crate) fn note(&mut self, changed: impl IntoIterator<Item = Changed>) {
         self.0.extend(changed.into_iter().map(|changed| (changed.path, changed.stamp)));

@@ -1,7 +1,7 @@
 //! Files that are read again when they change (`[admin] watch_files`): looked at beside the control thread, and where one
 //! of them holds something else, a transaction like any other. Reads no file itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -18,6 +18,9 @@ use crate::system::System;
 
 /// So many objects are read again at one time: others are served in between.
 const AT_ONCE: usize = 256;
+/// What could not be gone by is tried again this often, also where its file stays what it is: a certificate may have been
+/// from the future, and a file not to be had for the moment.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Of so many files it is said that they changed.
 const TOLD: usize = 5;
 
@@ -28,6 +31,12 @@ pub(super) struct Watch {
     next: Option<Instant>,
     looking: Option<JoinHandle<Vec<Changed>>>,
     seen: Seen,
+    /// What was said last of what could not be gone by.
+    wrong: BTreeMap<Object, String>,
+    /// What was said last of a change that came to nothing.
+    refused: Option<String>,
+    /// When what is wrong is tried again.
+    again: Option<Instant>,
 }
 
 impl Watch {
@@ -66,13 +75,18 @@ impl<S: System> Owner<S> {
         let Some(mut found) = found else {
             let files = self.certificates.files();
             self.files.seen.keep(&files);
+            if self.files.again.is_some_and(|again| again <= Instant::now()) {
+                self.files.again = None;
+                self.files.seen.forget(&files, |object| self.files.wrong.contains_key(object));
+            }
             let seen = self.files.seen.clone();
             self.files.looking = Some(tokio::task::spawn_blocking(move || files.changed(&seen)));
             return;
         };
         self.files.wait();
         // What has to wait is found again.
-        if found.is_empty() || self.files.every.is_none() || self.drain.is_some() || self.pending.is_some() {
+        let is_held = self.drain.is_some() || self.pending.is_some() || !self.preparing.is_empty();
+        if found.is_empty() || self.files.every.is_none() || is_held {
             return;
         }
         let mut count = 0;
@@ -81,12 +95,13 @@ impl<S: System> Owner<S> {
             count <= AT_ONCE
         });
         let fits = fits.count().max(1);
-        if fits < found.len() {
-            found.truncate(fits);
-            self.files.next = Some(Instant::now());
-        }
+        let is_all = fits == found.len();
+        found.truncate(fits);
         if self.reread(&found).await {
             self.files.seen.note(found);
+            if !is_all {
+                self.files.next = Some(Instant::now());
+            }
         }
     }
 
@@ -94,19 +109,7 @@ impl<S: System> Owner<S> {
     /// looked at until they change again.
     async fn reread(&mut self, changed: &[Changed]) -> bool {
         let all: BTreeSet<_> = changed.iter().flat_map(|changed| &changed.objects).cloned().collect();
-        let mut right = BTreeSet::new();
-        for object in all {
-            let (document, one) = (self.view.document.clone(), BTreeSet::from([object]));
-            match self.load(&document, Purpose::Edits(&one)) {
-                Ok(_) => right.extend(one),
-                Err(refusal) => {
-                    let asked = asked(changed, &one);
-                    let record = Record::of(&asked, self.view.generation()).refused(&refusal);
-                    self.doors.audit.write(&Record { reason: Some(words(&refusal)), ..record });
-                    self.refuse_files(&asked, &refusal);
-                }
-            }
-        }
+        let right = self.right_of(changed, all);
         let asked = asked(changed, &right);
         let change = Change { asked: asked.clone(), ..Change::new(What::Reread(right), FILES) };
         if self.plan(&change).is_ok_and(|planned| planned.is_nothing()) {
@@ -114,12 +117,49 @@ impl<S: System> Owner<S> {
             return true;
         }
         match self.change(change).await {
-            Ok(_) | Err(Refusal::Unacknowledged { .. }) => true,
+            Ok(_) | Err(Refusal::Unacknowledged { .. }) => {
+                self.files.refused = None;
+                true
+            }
             Err(refusal) => {
-                self.refuse_files(&asked, &refusal);
+                let said = words(&refusal);
+                if self.files.refused.as_ref() != Some(&said) {
+                    self.refuse_files(&asked, &refusal);
+                    self.files.refused = Some(said);
+                }
                 matches!(refusal, Refusal::Invalid(_))
             }
         }
+    }
+
+    /// Those of these objects that can be gone by. What is wrong with the others is said, and said again when it is
+    /// something else.
+    fn right_of(&mut self, changed: &[Changed], all: BTreeSet<Object>) -> BTreeSet<Object> {
+        let document = self.view.document.clone();
+        // A file that all of them name is read once so.
+        if self.load(&document, Purpose::Edits(&all)).is_ok() {
+            all.iter().for_each(|object| drop(self.files.wrong.remove(object)));
+            return all;
+        }
+        let mut right = BTreeSet::new();
+        for object in all {
+            let one = BTreeSet::from([object.clone()]);
+            let Err(refusal) = self.load(&document, Purpose::Edits(&one)) else {
+                self.files.wrong.remove(&object);
+                right.insert(object);
+                continue;
+            };
+            self.files.again.get_or_insert_with(|| Instant::now() + AGAIN);
+            let said = words(&refusal);
+            if self.files.wrong.get(&object) != Some(&said) {
+                let asked = asked(changed, &one);
+                let record = Record::of(&asked, self.view.generation()).refused(&refusal);
+                self.doors.audit.write(&Record { reason: Some(said.clone()), ..record });
+                self.refuse_files(&asked, &refusal);
+                self.files.wrong.insert(object, said);
+            }
+        }
+        right
     }
 
     fn refuse_files(&mut self, asked: &Asked, refusal: &Refusal) {
@@ -139,7 +179,7 @@ fn words(refusal: &Refusal) -> String {
 }
 
 /// Where a change comes from that files brought.
-const FILES: &str = "files";
+pub(super) const FILES: &str = "files";
 
 fn asked(changed: &[Changed], objects: &BTreeSet<Object>) -> Asked {
     let of = changed.iter().filter(|changed| !changed.objects.is_disjoint(objects));

@@ -196,8 +196,10 @@ impl<S: System> Owner<S> {
             What::Reread(_) => Document::clone(&self.view.document),
             What::Rollback(Some(to)) => self.kept(to)?,
             What::Rollback(None) => {
-                // A number may be left out: of a file that can't be read.
-                let before = self.view.history.entries().nth_back(1).map(|entry| entry.generation);
+                // A number may be left out: of a file that can't be read. What files brought has the document that was
+                // there, and is none to go back from.
+                let documents = self.view.history.entries().filter(|entry| entry.origin != super::files::FILES);
+                let before = documents.rev().nth(1).map(|entry| entry.generation);
                 self.kept(before.ok_or(Refusal::NotKept(self.view.generation().0.saturating_sub(1)))?)?
             }
             What::TakenBack(before) => Document::clone(&before),

@@ -214,3 +214,32 @@ fn an_upgraded_connection_outlives_changes_elsewhere() {
     let rows = proxy.json(&["get", "connections"]);
     assert_eq!(rows[0]["phase"], Value::from("established"), "{rows}");
 }
+
+#[test]
+fn many_that_ask_once_at_the_same_moment_get_all_of_a_long_answer() {
+    const CLIENTS: usize = 160;
+    // More than the kernel takes of an answer at once.
+    const LENGTH: usize = 4 << 20;
+    let room = Room::new("http-last");
+    let body = "x".repeat(LENGTH);
+    let more = format!(
+        "[routes.long]\nlistener = \"front\"\npath = \"/long\"\nrespond = {{ status = 200, body = \"{body}\" }}\n"
+    );
+    let one_worker = document(&room, &[backend("a")], &more).replace("count = 2", "count = 1");
+    let proxy = Running::start(&room, &one_worker);
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(proxy.front())).collect();
+    eventually("all are let in", || {
+        let live = proxy.metrics().sum("kakei_connections_live", "");
+        (live == CLIENTS as u64).then_some(())
+    });
+    // So that it finds all requests at once.
+    proxy.signal("STOP");
+    clients.iter_mut().for_each(|client| client.write_all(b"GET /long HTTP/1.0\r\nHost: a\r\n\r\n").unwrap());
+    proxy.signal("CONT");
+    for mut client in clients {
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        assert_eq!(answer.len() - head, LENGTH);
+    }
+}

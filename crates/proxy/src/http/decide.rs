@@ -59,7 +59,7 @@ impl Http {
             is_connect,
             is_idempotent: message::is_idempotent(request.method),
             upgrades: false,
-            is_last: !asks,
+            is_last: !asks && !is_connect,
             is_old: head.version == Version::Http10,
             keeps,
         };

@@ -1,7 +1,8 @@
 //! A client that said itself that its request is its last one, and has its answer: its connection is closed at once,
-//! without the time that others are given to read what they were told. Nothing of such a client is left unread, and only
+//! without the time that others are given to read what they were told. Who keeps its word leaves nothing unread, and only
 //! that would make a reset of the close (RFC 9112 9.6). It happens with the step after the answer, when it is known
-//! whether the client took all of it. Whoever sends something all the same is given time like the others.
+//! whether the kernel took all of it. Who sends something all the same is given time like the others where it comes with
+//! that step; later it risks the end of a long answer, as with nginx.
 
 use super::Http;
 use super::session::{SessionId, Stage};

@@ -136,6 +136,10 @@ impl Secure {
                 Err(failure) => told.end = Some(self.refuse(world, socket, failure)),
             },
         }
+        if told.end.is_some() && told.opened.is_none() {
+            // What came behind a handshake that is none is nobody's.
+            told.plain.clear();
+        }
         told
     }
 

@@ -139,6 +139,9 @@ impl Session {
         let mut nothing = Vec::new();
         while let (_, Ok(Came::Something)) = self.connection.turn(&mut self.kept, &mut nothing, out, what.clone()) {}
         debug_assert!(nothing.is_empty(), "what came was taken when it came");
+        // Keys that are used up end the session: the library has made its word of that.
+        self.fetch();
+        out.append(&mut self.made);
     }
 
     /// The records that were made. The library answers what a peer says (a change of keys, what breaks the rules) behind

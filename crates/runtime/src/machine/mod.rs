@@ -194,7 +194,8 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
     /// last step brought about, then orders, then what arrives.
     fn collect(&mut self, events: &mut Vec<Event>) -> Lent {
         if !self.io.writing.blocked.is_empty() {
-            self.io.tell_blocked(events, OTHER_EVENTS);
+            // All of it: who closes what it has written takes silence for having been taken.
+            self.io.tell_blocked(events);
             return Lent::Rests;
         }
         self.io.writing.rests.clear();

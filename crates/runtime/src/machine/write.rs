@@ -148,10 +148,9 @@ impl Io {
         }
     }
 
-    /// What was not taken, as events of the next step, at most `most`.
-    pub(super) fn tell_blocked(&mut self, events: &mut Vec<Event>, most: usize) {
-        let count = self.writing.blocked.len().min(most);
-        events.extend(self.writing.blocked.drain(..count).map(|(socket, rest)| Event::Blocked { socket, rest }));
+    /// What was not taken, as events of the next step.
+    pub(super) fn tell_blocked(&mut self, events: &mut Vec<Event>) {
+        events.extend(self.writing.blocked.drain(..).map(|(socket, rest)| Event::Blocked { socket, rest }));
     }
 }
 
