@@ -75,6 +75,9 @@ pub(crate) enum Command {
     Certificate(CertificateCommand),
     /// The generations that ran: when, by whom, why, and what each changed.
     History(Ask),
+    /// The document that runs.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Simulate: whole workers in virtual time with clients, backends and faults, and checkers that know the truth.
     Sim(Sim),
     /// The description of the admin API (OpenAPI 3.1), as JSON. Asks no proxy.
@@ -476,6 +479,12 @@ pub(crate) enum Kind {
     Generations,
     /// The document that runs, as TOML (JSON with -o json).
     Config,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Write it, as TOML (JSON with -o json), so that it brings up again what runs.
+    Export(Ask),
 }
 
 #[derive(Debug, Args)]

@@ -108,6 +108,11 @@ const GENERATIONS: &[Column] = &[
     ("CHANGES", "changes"),
 ];
 
+/// The document that runs.
+pub(super) fn export(ask: &Ask) -> Result<(), Failure> {
+    config(&Client::of(&ask.door)?, ask.output.output)
+}
+
 pub(super) fn get(get: &Get) -> Result<(), Failure> {
     let client = Client::of(&get.ask.door)?;
     let (path, columns) = match get.kind {

@@ -16,7 +16,7 @@ pub(crate) use self::run::AdminGiven;
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command, Level};
+use crate::cli::{Cli, Command, ConfigCommand, Level};
 use crate::demo;
 use crate::say::{self, Failure};
 
@@ -52,6 +52,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Drain(drain) => drain::drain(&drain),
         Command::Backend(backend) => change::backend(&backend),
         Command::History(ask) => ask::history(&ask),
+        Command::Config(ConfigCommand::Export(ask)) => ask::export(&ask),
         Command::Sim(sim) => sim::sim(&sim),
         Command::Openapi => {
             say::out(&format!("{:#}\n", kakei::control::api::description()));

@@ -121,6 +121,10 @@ fn serve_needs_no_file() {
     assert_eq!(seen, ["a", "a", "b", "b"]);
     let text = proxy.done(&["get", "config"]);
     assert!(text.contains("[listeners.front]") && text.contains(&to), "{text}");
+    let exported = proxy.done(&["config", "export"]);
+    assert_eq!(exported, text);
+    let said = proxy.done(&["plan", room.write("exported.toml", &exported).to_str().unwrap()]);
+    assert!(said.starts_with("nothing to change"), "{said}");
 }
 
 #[test]
