@@ -43,7 +43,7 @@ mod tests {
             let speech = if seed % 2 == 0 { Speech::Bytes } else { Speech::Requests };
             keys += run(seed, Plan { speech, is_fussy: true, most_bytes: 40_000, ..Plan::default() }).keys;
         }
-        assert!(keys > 1_000, "keys changed {keys} times");
+        assert!(keys > 500, "keys changed {keys} times");
     }
 
     #[test]
