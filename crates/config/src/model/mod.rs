@@ -338,6 +338,22 @@ pub struct Route {
     pub on_change: OnChange,
 }
 
+impl Route {
+    /// The keys by which it says something of this field of its responses, in any case.
+    pub fn says_of<'a>(&'a self, field: &'a str) -> impl Iterator<Item = [&'static str; 2]> + 'a {
+        let is_it = move |name: &String| name.eq_ignore_ascii_case(field);
+        let edits = &self.response;
+        let answers = self.respond.iter().flat_map(|respond| respond.headers.keys());
+        let ways = [
+            (edits.set.keys().any(is_it), ["response", "set"]),
+            (edits.add.keys().any(is_it), ["response", "add"]),
+            (edits.remove.iter().any(is_it), ["response", "remove"]),
+            (answers.into_iter().any(is_it), ["respond", "headers"]),
+        ];
+        ways.into_iter().filter(|(says, _)| *says).map(|(_, way)| way)
+    }
+}
+
 impl Default for Route {
     fn default() -> Self {
         Route {

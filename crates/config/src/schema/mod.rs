@@ -215,23 +215,30 @@ impl<T> Codec for Table<T> {
     }
 }
 
+/// Written as what is inside is.
+macro_rules! written_as_inner {
+    () => {
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+
+        fn shape(&self) -> Shape {
+            self.0.shape()
+        }
+
+        fn has_key(&self, key: &str) -> bool {
+            self.0.has_key(key)
+        }
+    };
+}
+
 /// A value that is left out when it is written and is what stands where it is left out.
 pub(crate) struct Sparse<C>(pub(crate) C);
 
 impl<C: Codec<Of: Default + PartialEq>> Codec for Sparse<C> {
     type Of = C::Of;
 
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn shape(&self) -> Shape {
-        self.0.shape()
-    }
-
-    fn has_key(&self, key: &str) -> bool {
-        self.0.has_key(key)
-    }
+    written_as_inner!();
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<C::Of> {
         self.0.read(at, problems)
@@ -248,17 +255,7 @@ pub(crate) struct Maybe<C>(pub(crate) C);
 impl<C: Codec> Codec for Maybe<C> {
     type Of = Option<C::Of>;
 
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn shape(&self) -> Shape {
-        self.0.shape()
-    }
-
-    fn has_key(&self, key: &str) -> bool {
-        self.0.has_key(key)
-    }
+    written_as_inner!();
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Option<C::Of>> {
         self.0.read(at, problems).map(Some)
@@ -275,17 +272,7 @@ pub(crate) struct Boxed<C>(pub(crate) C);
 impl<C: Codec> Codec for Boxed<C> {
     type Of = Box<C::Of>;
 
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn shape(&self) -> Shape {
-        self.0.shape()
-    }
-
-    fn has_key(&self, key: &str) -> bool {
-        self.0.has_key(key)
-    }
+    written_as_inner!();
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Box<C::Of>> {
         self.0.read(at, problems).map(Box::new)

@@ -28,15 +28,15 @@ pub(crate) struct Changed {
 }
 
 impl Files {
-    fn put(&mut self, named: Option<&Pem>, stamp: Option<&Stamp>, kind: Kind, name: &Name) {
-        let path = match named {
-            Some(Pem::File(path)) => Some(path.clone()),
-            Some(Pem::Text(_)) => None,
-            None => trust::system(),
-        };
-        if let (Some(path), Some(stamp)) = (path, stamp) {
-            self.0.entry(path).or_default().push((stamp.clone(), (kind, name.clone())));
+    fn put(&mut self, named: &Pem, stamp: Option<&Stamp>, kind: Kind, name: &Name) {
+        if let (Pem::File(path), Some(stamp)) = (named, stamp) {
+            self.0.entry(path.clone()).or_default().push((stamp.clone(), (kind, name.clone())));
         }
+    }
+
+    /// Whether such an object names one of them.
+    pub(crate) fn names(&self, object: &Object) -> bool {
+        self.0.values().flatten().any(|(_, named)| named == object)
     }
 
     /// Those that are other ones than when they were looked at last.
@@ -79,7 +79,7 @@ impl Certificates {
             let Some([chain, key, ocsp]) = self.stamps.get(name) else { continue };
             let staple = spec.ocsp.clone().map(Pem::File);
             let parts = [(Some(&spec.chain), chain), (Some(&spec.key), key), (staple.as_ref(), ocsp)];
-            for (named, stamp) in parts.into_iter().filter(|(named, _)| named.is_some()) {
+            for (named, stamp) in parts.into_iter().filter_map(|(named, stamp)| Some((named?, stamp))) {
                 files.put(named, Some(stamp), Kind::Certificate, name);
             }
         }
@@ -87,19 +87,22 @@ impl Certificates {
         let revoked = |named: &Pem| self.revoked.get(named).map(|lists| &lists.stamp);
         for (name, listener) in self.specs.listeners.iter() {
             let Some(clients) = asked(listener) else { continue };
-            files.put(Some(&clients.ca), trusted(&Some(clients.ca.clone())), Kind::Listener, name);
-            clients.crls.iter().for_each(|named| files.put(Some(named), revoked(named), Kind::Listener, name));
+            files.put(&clients.ca, trusted(&Some(clients.ca.clone())), Kind::Listener, name);
+            clients.crls.iter().for_each(|named| files.put(named, revoked(named), Kind::Listener, name));
         }
+        // Looked up once: it is the same for all that name none.
+        let system = trust::system().map(Pem::File);
         for (name, ()) in self.secured.iter() {
             let tls = self.specs.clusters.get(name).and_then(|cluster| cluster.tls.as_ref());
-            if let Some(tls) = tls.filter(|tls| tls.verify) {
-                files.put(tls.ca.as_ref(), trusted(&tls.ca), Kind::Cluster, name);
+            let Some(tls) = tls.filter(|tls| tls.verify) else { continue };
+            if let Some(named) = tls.ca.as_ref().or(system.as_ref()) {
+                files.put(named, trusted(&tls.ca), Kind::Cluster, name);
             }
         }
         if let Some(tcp) = &self.specs.admin {
             let name = Name::default();
-            files.put(Some(&tcp.ca), trusted(&Some(tcp.ca.clone())), Kind::Admin, &name);
-            tcp.crls.iter().for_each(|named| files.put(Some(named), revoked(named), Kind::Admin, &name));
+            files.put(&tcp.ca, trusted(&Some(tcp.ca.clone())), Kind::Admin, &name);
+            tcp.crls.iter().for_each(|named| files.put(named, revoked(named), Kind::Admin, &name));
         }
         files
     }

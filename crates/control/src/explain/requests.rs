@@ -102,11 +102,20 @@ fn of_scheme<'a>(url: &str, listeners: Vec<&'a Listener>) -> Vec<&'a Listener> {
 }
 
 fn port_of(url: &str) -> Option<u16> {
-    let (scheme, after) = url.split_once("://").unwrap_or(("http", url));
+    let scheme = url.split_once("://").map_or("http", |(scheme, _)| scheme);
+    match host_and_port(url) {
+        (_, Some(port)) => port.parse().ok(),
+        _ => Some(if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 }),
+    }
+}
+
+/// The host of a URL as it is written, and the port that stands behind it.
+pub(super) fn host_and_port(url: &str) -> (&str, Option<&str>) {
+    let after = url.split_once("://").map_or(url, |(_, after)| after);
     let authority = after.split(['/', '?', '#']).next().unwrap_or_default();
     match authority.rsplit_once(':') {
-        Some((before, port)) if !before.ends_with(':') && !port.ends_with(']') => port.parse().ok(),
-        _ => Some(if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 }),
+        Some((before, port)) if !before.ends_with(':') && !port.ends_with(']') => (before, Some(port)),
+        _ => (authority, None),
     }
 }
 

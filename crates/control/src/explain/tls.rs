@@ -10,6 +10,7 @@ use kakei_proxy::snapshot::Listener;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::requests::host_and_port;
 use super::{Explanation, Question};
 use crate::certificates::{Certificates, Purpose};
 use crate::view::View;
@@ -96,11 +97,5 @@ pub(super) fn refuses(answer: &mut Explanation, view: &View, (listener, question
 
 /// The host of a URL: in lower case, without port and trailing dot.
 fn host(url: &str) -> String {
-    let after = url.split_once("://").map_or(url, |(_, after)| after);
-    let authority = after.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match authority.rsplit_once(':') {
-        Some((before, port)) if !port.ends_with(']') => before,
-        _ => authority,
-    };
-    host.trim_end_matches('.').to_ascii_lowercase()
+    host_and_port(url).0.trim_end_matches('.').to_ascii_lowercase()
 }

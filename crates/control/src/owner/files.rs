@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use super::prepare::Proven;
 use super::{Owner, joined};
 use crate::audit::Record;
 use crate::certificates::{Changed, Object, Purpose, Seen};
@@ -77,7 +78,10 @@ impl<S: System> Owner<S> {
             self.files.seen.keep(&files);
             if self.files.again.is_some_and(|again| again <= Instant::now()) {
                 self.files.again = None;
-                self.files.seen.forget(&files, |object| self.files.wrong.contains_key(object));
+                let wrong = std::mem::take(&mut self.files.wrong);
+                self.files.seen.forget(&files, |object| wrong.contains_key(object));
+                // Who names no file any more is wrong no longer.
+                self.files.wrong = wrong.into_iter().filter(|(object, _)| files.names(object)).collect();
             }
             let seen = self.files.seen.clone();
             self.files.looking = Some(tokio::task::spawn_blocking(move || files.changed(&seen)));
@@ -112,20 +116,27 @@ impl<S: System> Owner<S> {
         let right = self.right_of(changed, all);
         let asked = asked(changed, &right);
         let change = Change { asked: asked.clone(), ..Change::new(What::Reread(right), FILES) };
-        if self.plan(&change).is_ok_and(|planned| planned.is_nothing()) {
+        let record = self.record(&change);
+        let outcome = match self.plan(&change) {
             // They were written anew, and hold the same; or none of them may be gone by.
-            return true;
+            Ok(planned) if planned.is_nothing() => return true,
+            Ok(planned) => self.carry_out(change, planned, &Proven::default()).await,
+            Err(refusal) => Err(refusal),
+        };
+        let said = outcome.as_ref().err().map(words);
+        // What keeps being refused is said once.
+        if said.is_none() || self.files.refused != said {
+            self.write_down(record, &outcome);
         }
-        match self.change(change).await {
+        match outcome {
             Ok(_) | Err(Refusal::Unacknowledged { .. }) => {
                 self.files.refused = None;
                 true
             }
             Err(refusal) => {
-                let said = words(&refusal);
-                if self.files.refused.as_ref() != Some(&said) {
+                if self.files.refused != said {
                     self.refuse_files(&asked, &refusal);
-                    self.files.refused = Some(said);
+                    self.files.refused = said;
                 }
                 matches!(refusal, Refusal::Invalid(_))
             }

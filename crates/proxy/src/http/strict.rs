@@ -2,14 +2,12 @@
 //! written into a head is not known here.
 
 use kakei_config::{Hsts, Route};
+use kakei_wire::message::Known;
 
 use super::exchange::Exchange;
 use super::rule::Rule;
 use super::session::Session;
 use crate::snapshot::HttpListener;
-
-/// The field's name, in lower case.
-const FIELD: &str = "strict-transport-security";
 
 /// What a route has its clients told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,13 +23,9 @@ pub(crate) enum Strict {
 
 impl Strict {
     pub(crate) fn of(route: &Route) -> Self {
-        let named = |name: &String| name.eq_ignore_ascii_case(FIELD);
-        let edits = &route.response;
-        let mut edited = edits.set.keys().chain(edits.add.keys()).chain(&edits.remove);
-        let responds = route.respond.as_ref().is_some_and(|respond| respond.headers.keys().any(named));
         match &route.hsts {
             Some(hsts) => Strict::Line(line(hsts)),
-            None if responds || edited.any(named) => Strict::ByHand,
+            None if route.says_of(Known::StrictTransportSecurity.name()).next().is_some() => Strict::ByHand,
             None => Strict::AsListener,
         }
     }

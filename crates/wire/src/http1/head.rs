@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use super::Scan;
 use crate::message::{Field, Fields, Known, Length, tokens};
 
 /// The most fields that a head may have, whatever a limit says.
@@ -137,23 +138,26 @@ impl Connection {
 }
 
 impl Heads {
-    /// Where a head ends that was read at the begin of `bytes` before anybody looked for its end, if it is as strict as it
-    /// would have to be for [`super::Scan`]: every line ends with CRLF, none stands before the first, nothing is too long.
-    pub(super) fn end_of(
-        bytes: &[u8],
-        (len, headers): (usize, &[httparse::Header<'_>]),
+    /// The first line and the length of the head at the begin of `bytes`, which may come in pieces; none: more is needed.
+    /// One that comes whole, as nearly all do, is looked through once. What doesn't go through at the first try is found
+    /// by `scan`, so that it is told what that would tell.
+    pub(super) fn find<'a, L>(
+        &mut self,
+        scan: &mut Scan,
+        bytes: &'a [u8],
         limits: &Limits,
-    ) -> Option<usize> {
-        let base = bytes.as_ptr() as usize;
-        let head = bytes.get(..len)?;
-        let ends_at = |at: usize| head.get(..at).is_some_and(|before| before.ends_with(b"\r\n"));
-        // A field's line begins where the one before it ends; the empty line is the last.
-        let fields_end = len.checked_sub(2)?;
-        let mut begins = headers.iter().map(|header| header.name.as_ptr() as usize - base);
-        let first = begins.next().unwrap_or(fields_end);
-        let is_strict = ends_at(first) && begins.all(ends_at) && ends_at(fields_end) && ends_at(len);
-        let is_short = first <= limits.line + 2 && len <= limits.head;
-        (is_strict && is_short && !matches!(head[0], b'\r' | b'\n')).then_some(len)
+        parse: impl Fn(&mut Heads, &'a [u8], &Limits, End) -> Result<(L, usize), HeadError>,
+    ) -> Result<Option<(L, usize)>, HeadError> {
+        let whole = if scan.has_begun() { None } else { parse(self, bytes, limits, End::Strict).ok() };
+        let found = match whole {
+            Some(found) => found,
+            None => {
+                let Some(len) = scan.find(bytes, limits)? else { return Ok(None) };
+                parse(self, &bytes[..len], limits, End::At(len))?
+            }
+        };
+        *scan = Scan::default();
+        Ok(Some(found))
     }
 
     /// Notes where the fields lie that were read from `bytes`.
@@ -190,6 +194,40 @@ impl Heads {
             });
         }
         Ok(())
+    }
+}
+
+/// Where a head may end that was parsed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// There, where its end was looked for before.
+    At(usize),
+    /// Anywhere, if it is as strict as it would have to be for [`Scan`]: every line ends with CRLF, none stands before the
+    /// first, nothing is too long.
+    Strict,
+}
+
+impl End {
+    /// The length of a head of so many bytes with these fields, at the begin of `bytes`, if it may end so.
+    pub(super) fn of(
+        self,
+        bytes: &[u8],
+        (len, headers): (usize, &[httparse::Header<'_>]),
+        limits: &Limits,
+    ) -> Option<usize> {
+        if let End::At(at) = self {
+            return (len == at).then_some(len);
+        }
+        let base = bytes.as_ptr() as usize;
+        let head = bytes.get(..len)?;
+        let ends_at = |at: usize| head.get(..at).is_some_and(|before| before.ends_with(b"\r\n"));
+        // A field's line begins where the one before it ends; the empty line is the last.
+        let fields_end = len.checked_sub(2)?;
+        let mut begins = headers.iter().map(|header| header.name.as_ptr() as usize - base);
+        let first = begins.next().unwrap_or(fields_end);
+        let is_strict = ends_at(first) && begins.all(ends_at) && ends_at(fields_end) && ends_at(len);
+        let is_short = first <= limits.line + 2 && len <= limits.head;
+        (is_strict && is_short && !matches!(head[0], b'\r' | b'\n')).then_some(len)
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use super::Scan;
-use super::head::{Connection, HeadError, Heads, Limits, Slots, Version, fault, framing};
+use super::head::{Connection, End, HeadError, Heads, Limits, Slots, Version, fault, framing};
 use crate::message::{Authority, Fields, Known, Length, Request};
 
 /// A request's head, and what it says about its connection.
@@ -44,7 +44,7 @@ impl Heads {
     /// # Errors
     /// What is malformed, too much, not spoken, or could be read in two ways.
     pub fn request<'a>(&'a mut self, bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<'a>, HeadError> {
-        let (line, _) = self.parse_request(bytes, limits, |len, _| (len == bytes.len()).then_some(len))?;
+        let (line, _) = self.parse_request(bytes, limits, End::At(bytes.len()))?;
         self.read_request(bytes, line)
     }
 
@@ -61,21 +61,7 @@ impl Heads {
         bytes: &'a [u8],
         limits: &Limits,
     ) -> Result<Option<(RequestHead<'a>, usize)>, HeadError> {
-        let whole = match scan.has_begun() {
-            false => {
-                self.parse_request(bytes, limits, |len, headers| Heads::end_of(bytes, (len, headers), limits)).ok()
-            }
-            true => None,
-        };
-        let (line, len) = match whole {
-            Some(whole) => whole,
-            None => {
-                let Some(len) = scan.find(bytes, limits)? else { return Ok(None) };
-                let head = &bytes[..len];
-                self.parse_request(head, limits, |end, _| (end == len).then_some(len))?
-            }
-        };
-        *scan = Scan::default();
+        let Some((line, len)) = self.find(scan, bytes, limits, Heads::parse_request)? else { return Ok(None) };
         Ok(Some((self.read_request(&bytes[..len], line)?, len)))
     }
 
@@ -84,13 +70,15 @@ impl Heads {
         &mut self,
         bytes: &'a [u8],
         limits: &Limits,
-        end: impl Fn(usize, &[httparse::Header<'_>]) -> Option<usize>,
+        end: End,
     ) -> Result<(Line<'a>, usize), HeadError> {
         let mut slots: Slots<'a> = [const { MaybeUninit::uninit() }; _];
         let mut parsed = httparse::Request::new(&mut []);
         let len = match parsed.parse_with_uninit_headers(bytes, &mut slots) {
             // Where it ends elsewhere, the scan found its end where the grammar doesn't.
-            Ok(httparse::Status::Complete(len)) => end(len, parsed.headers).ok_or(HeadError::Field)?,
+            Ok(httparse::Status::Complete(len)) => {
+                end.of(bytes, (len, parsed.headers), limits).ok_or(HeadError::Field)?
+            }
             Ok(httparse::Status::Partial) => return Err(HeadError::Field),
             Err(httparse::Error::Version) => return Err(version_fault(bytes)),
             Err(error) => return Err(fault(error)),

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::Scan;
-use super::head::{Connection, HeadError, Heads, Limits, Slots, Version, fault, framing};
+use super::head::{Connection, End, HeadError, Heads, Limits, Slots, Version, fault, framing};
 use crate::message::{Fields, Length, Response};
 
 /// A response's head, and what it says about its connection.
@@ -48,7 +48,7 @@ impl Heads {
         limits: &Limits,
         method: &str,
     ) -> Result<ResponseHead<'a>, HeadError> {
-        let (line, _) = self.parse_response(bytes, limits, |len, _| (len == bytes.len()).then_some(len))?;
+        let (line, _) = self.parse_response(bytes, limits, End::At(bytes.len()))?;
         self.read_response(bytes, line, method)
     }
 
@@ -62,21 +62,7 @@ impl Heads {
         bytes: &'a [u8],
         (limits, method): (&Limits, &str),
     ) -> Result<Option<(ResponseHead<'a>, usize)>, HeadError> {
-        let whole = match scan.has_begun() {
-            false => {
-                self.parse_response(bytes, limits, |len, headers| Heads::end_of(bytes, (len, headers), limits)).ok()
-            }
-            true => None,
-        };
-        let (line, len) = match whole {
-            Some(whole) => whole,
-            None => {
-                let Some(len) = scan.find(bytes, limits)? else { return Ok(None) };
-                let head = &bytes[..len];
-                self.parse_response(head, limits, |end, _| (end == len).then_some(len))?
-            }
-        };
-        *scan = Scan::default();
+        let Some((line, len)) = self.find(scan, bytes, limits, Heads::parse_response)? else { return Ok(None) };
         Ok(Some((self.read_response(&bytes[..len], line, method)?, len)))
     }
 
@@ -85,13 +71,15 @@ impl Heads {
         &mut self,
         bytes: &'a [u8],
         limits: &Limits,
-        end: impl Fn(usize, &[httparse::Header<'_>]) -> Option<usize>,
+        end: End,
     ) -> Result<(Line<'a>, usize), HeadError> {
         let mut slots: Slots<'a> = [const { MaybeUninit::uninit() }; _];
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
         let len = match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots) {
-            Ok(httparse::Status::Complete(len)) => end(len, parsed.headers).ok_or(HeadError::Field)?,
+            Ok(httparse::Status::Complete(len)) => {
+                end.of(bytes, (len, parsed.headers), limits).ok_or(HeadError::Field)?
+            }
             Ok(httparse::Status::Partial) => return Err(HeadError::Field),
             Err(error) => return Err(fault(error)),
         };

@@ -49,17 +49,8 @@ pub(super) fn one_way(route: &Route, at: &At<'_>, problems: &mut Collector) {
     if route.hsts.is_none() {
         return;
     }
-    let named = |name: &String| name.eq_ignore_ascii_case(FIELD);
-    let edits = &route.response;
-    let responds = route.respond.as_ref().is_some_and(|respond| respond.headers.keys().any(named));
-    let ways: [(bool, &[&str]); 4] = [
-        (edits.set.keys().any(named), &["response", "set"]),
-        (edits.add.keys().any(named), &["response", "add"]),
-        (edits.remove.iter().any(named), &["response", "remove"]),
-        (responds, &["respond", "headers"]),
-    ];
-    for (_, way) in ways.into_iter().filter(|(given, _)| *given) {
+    for way in route.says_of(FIELD) {
         let message = format!("{}: `{}` names `{FIELD}`, which is what `hsts` says", at.subject(), way.join("."));
-        report_at(way, message, at, problems).help("leave out one of the two");
+        report_at(&way, message, at, problems).help("leave out one of the two");
     }
 }

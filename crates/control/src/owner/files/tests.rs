@@ -159,3 +159,18 @@ fn nobody_looks_at_files_unless_it_is_asked_for() {
         reach(&handle, 3).await;
     });
 }
+
+#[test]
+fn a_rollback_passes_by_what_files_brought() {
+    let room = Room::new("rollback");
+    ["a", "b"].iter().for_each(|name| room.renew(name));
+    let first = room.document("watch_files = \"100ms\"");
+    play(first.clone(), async |handle| {
+        handle.change(Change::to(room.document("watch_files = \"200ms\""), "test")).await.unwrap();
+        room.renew("a");
+        reach(&handle, 3).await;
+        let outcome = handle.change(Change::new(What::Rollback(None), "rollback")).await.unwrap();
+        assert!(outcome.applied, "{outcome:?}");
+        assert_eq!(handle.view().document.admin.watch_files, first.admin.watch_files);
+    });
+}
