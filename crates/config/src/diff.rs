@@ -442,9 +442,9 @@ fn set(node: &mut Node, field: &str, after: Option<&Node>) {
         (Some(at), Some(rest), after) => set(&mut entries[at].node, rest, after),
         (Some(at), None, Some(after)) => entries[at].node = after.clone(),
         (Some(at), None, None) => drop(entries.remove(at)),
-        (None, None, Some(after)) => entries.push(Entry::new(&key, after.value.clone())),
+        (None, None, Some(after)) => entries.push(Entry::new(key, after.value.clone())),
         (None, Some(rest), Some(after)) => {
-            let mut entry = Entry::new(&key, Value::Table(Vec::new()));
+            let mut entry = Entry::new(key, Value::Table(Vec::new()));
             set(&mut entry.node, rest, Some(after));
             entries.push(entry);
         }

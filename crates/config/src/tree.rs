@@ -1,8 +1,14 @@
 //! The value tree that both syntaxes produce and both exports are made from. It knows no option by name.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+/// Entries that a table is made for at first: most have no more.
+const FEW: usize = 8;
 
 /// A value and the bytes of the text it was read from (empty for one that was made here).
 /// Two nodes are equal when their values are, wherever they stand.
@@ -25,8 +31,8 @@ pub enum Value {
     Integer(i128),
     /// A number with a fraction or an exponent; no option takes it.
     Float(f64),
-    /// A string.
-    Text(String),
+    /// A string; those of the options' own keys and words are not copied.
+    Text(Cow<'static, str>),
     /// TOML's date or time; no option takes it.
     Datetime(String),
     /// A list.
@@ -46,7 +52,7 @@ pub struct Entry {
 
 impl Entry {
     /// An entry that was made here.
-    pub fn new(key: &str, value: Value) -> Self {
+    pub fn new(key: impl Into<Cow<'static, str>>, value: Value) -> Self {
         Entry { key: Value::text(key).into(), node: value.into() }
     }
 
@@ -72,7 +78,7 @@ impl From<Value> for Node {
 }
 
 impl Value {
-    pub(crate) fn text(text: impl Into<String>) -> Self {
+    pub(crate) fn text(text: impl Into<Cow<'static, str>>) -> Self {
         Value::Text(text.into())
     }
 
@@ -92,31 +98,11 @@ impl Value {
             Value::Bool(flag) => Json::Bool(*flag),
             Value::Integer(number) => i64::try_from(*number).map_or(Json::Null, Json::from),
             Value::Float(number) => Json::from(*number),
-            Value::Text(text) | Value::Datetime(text) => Json::String(text.clone()),
+            Value::Text(text) => Json::String(text.clone().into_owned()),
+            Value::Datetime(text) => Json::String(text.clone()),
             Value::List(items) => Json::Array(items.iter().map(|item| item.value.to_json()).collect()),
             Value::Table(entries) => {
                 Json::Object(entries.iter().map(|e| (e.name().to_owned(), e.node.value.to_json())).collect())
-            }
-        }
-    }
-}
-
-impl From<&serde_json::Value> for Value {
-    /// What no option takes anyway stays such a thing: a number that is no whole one, or none that fits.
-    fn from(json: &serde_json::Value) -> Self {
-        use serde_json::Value as Json;
-        match json {
-            Json::Null => Value::Null,
-            Json::Bool(flag) => Value::Bool(*flag),
-            Json::Number(number) => match (number.as_i64(), number.as_u64()) {
-                (Some(number), _) => Value::Integer(number.into()),
-                (_, Some(number)) => Value::Integer(number.into()),
-                _ => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-            },
-            Json::String(text) => Value::text(text),
-            Json::Array(items) => Value::List(items.iter().map(|item| Value::from(item).into()).collect()),
-            Json::Object(entries) => {
-                Value::Table(entries.iter().map(|(key, value)| Entry::new(key, value.into())).collect())
             }
         }
     }
@@ -138,7 +124,8 @@ impl Serialize for Value {
                 serializer.serialize_i64(near)
             }
             Value::Float(number) => serializer.serialize_f64(*number),
-            Value::Text(text) | Value::Datetime(text) => serializer.serialize_str(text),
+            Value::Text(text) => serializer.serialize_str(text),
+            Value::Datetime(text) => serializer.serialize_str(text),
             Value::List(items) => {
                 let mut list = serializer.serialize_seq(Some(items.len()))?;
                 items.iter().try_for_each(|item| list.serialize_element(item))?;
@@ -150,5 +137,73 @@ impl Serialize for Value {
                 table.end()
             }
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Node::from)
+    }
+}
+
+/// Without places, for what was written by [`Serialize`]. Of a key that stands in a table twice both are kept, of which
+/// the last counts.
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Any)
+    }
+}
+
+struct Any;
+
+impl<'de> Visitor<'de> for Any {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(Value::Bool(flag))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Integer(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(Value::Integer(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Value::Float(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::text(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::text(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut table = Vec::with_capacity(FEW);
+        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+            table.push(Entry::new(key, value));
+        }
+        Ok(Value::Table(table))
     }
 }

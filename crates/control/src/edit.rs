@@ -1,6 +1,6 @@
 //! Changes of one object, as the next whole document: an edit is a transaction like any other. Publishes nothing.
 
-use kakei_config::{Backend, BackendAddress, Cluster, Document, Kind, Name, Value};
+use kakei_config::{Backend, BackendAddress, Cluster, Document, Kind, Name, Node};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
@@ -185,7 +185,8 @@ fn new_backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Backend, D:
 }
 
 fn put(document: &mut Document, (kind, name): (Kind, Name), value: &serde_json::Value) -> Result<(), Refusal> {
-    kakei_config::put(kind, &name, Some(&Value::from(value).into()), document).map_err(|error| match error {
+    let value = Node::deserialize(value).map_err(|error| Refusal::BadRequest(error.to_string()))?;
+    kakei_config::put(kind, &name, Some(&value), document).map_err(|error| match error {
         kakei_config::ApplyError::Invalid { diagnostics, .. } => {
             Refusal::Invalid(diagnostics.under(&[kind.key(), name.as_str()]))
         }

@@ -15,11 +15,18 @@ pub const GENERATIONS_KEPT: usize = 64;
 pub const CHANGES_TOLD: usize = 1_000;
 
 /// What is written down of the changes of a generation: all, or the first ones and how many more there are.
-pub fn told(mut changes: Vec<String>) -> Vec<String> {
-    let more = changes.len().saturating_sub(CHANGES_TOLD);
-    changes.truncate(CHANGES_TOLD);
-    changes.extend((more > 0).then(|| format!("and {more} more")));
-    changes
+pub fn told(changes: Vec<String>) -> Vec<String> {
+    first(changes.len(), changes.into_iter())
+}
+
+/// The same of so many changes, of which no more are put into words than are written down. A line more than these stays:
+/// it may be the one that says how many more there are.
+pub fn first(count: usize, changes: impl Iterator<Item = String>) -> Vec<String> {
+    if count <= CHANGES_TOLD + 1 {
+        return changes.collect();
+    }
+    let more = format!("and {} more", count - CHANGES_TOLD);
+    changes.take(CHANGES_TOLD).chain([more]).collect()
 }
 
 /// One generation.
@@ -65,14 +72,14 @@ impl History {
         self.entries.iter().map(|entry| &**entry)
     }
 
-    /// What generations behind this one have changed, a line for each change, [`CHANGES_TOLD`] at most.
+    /// What generations behind this one have changed, a line for each change, of the first ones as [`told`].
     pub fn since(&self, generation: Generation) -> Vec<String> {
         let behind = self.entries().filter(|entry| entry.generation > generation);
         let lines = behind.flat_map(|entry| {
             let who = entry.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
             entry.changes.iter().map(move |change| format!("generation {}{who}: {change}", entry.generation.0))
         });
-        told(lines.take(CHANGES_TOLD + 1).collect())
+        told(lines.collect())
     }
 
     /// What is known of the newest one.
@@ -84,6 +91,20 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_already_stays_as_it_is() {
+        let changes = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+        for few in [0, 1, CHANGES_TOLD, CHANGES_TOLD + 1] {
+            assert_eq!(told(changes(few)), changes(few));
+        }
+        let many = told(changes(CHANGES_TOLD + 2));
+        assert_eq!((many.len(), many[CHANGES_TOLD].as_str()), (CHANGES_TOLD + 1, "and 2 more"));
+        assert_eq!(told(many.clone()), many);
+        let mut made = 0;
+        let counted = first(1_000_000, std::iter::repeat_with(|| (made += 1, String::new()).1));
+        assert_eq!((counted.last().map(String::as_str), made), (Some("and 999000 more"), CHANGES_TOLD));
+    }
 
     #[test]
     fn the_oldest_generations_are_forgotten() {

@@ -50,7 +50,7 @@ impl Reader<'_, '_> {
         let value = match self.peek() {
             Some(b'{') => self.table(depth)?,
             Some(b'[') => self.list(depth)?,
-            Some(b'"') => Value::Text(self.string()?.0),
+            Some(b'"') => Value::text(self.string()?.0),
             Some(b'-' | b'0'..=b'9' | b'a'..=b'z') => self.word()?,
             _ => return Err(self.unexpected("a value")),
         };
@@ -80,7 +80,7 @@ impl Reader<'_, '_> {
                 duplicate(&name, self.problems, span).and(String::new(), Some(first.clone()), "first here");
             } else {
                 known.insert(name.clone(), span.clone());
-                entries.push(Entry { key: Node { value: Value::Text(name), span }, node });
+                entries.push(Entry { key: Node { value: Value::text(name), span }, node });
             }
             self.blanks();
             if self.take(b'}') {

@@ -56,7 +56,7 @@ fn node(value: Spanned<DeValue<'_>>) -> Node {
     let value = match value.into_inner() {
         DeValue::Table(entries) => return table(entries, span),
         DeValue::Array(items) => Value::List(items.into_iter().map(node).collect()),
-        DeValue::String(text) => Value::Text(text.into_owned()),
+        DeValue::String(text) => Value::text(text.into_owned()),
         DeValue::Boolean(flag) => Value::Bool(flag),
         DeValue::Datetime(time) => Value::Datetime(time.to_string()),
         DeValue::Integer(number) => {

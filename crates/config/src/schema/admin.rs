@@ -137,6 +137,6 @@ impl<T: FromStr + ToString> Codec for Somebody<T> {
     }
 
     fn write(&self, value: &T) -> Option<Value> {
-        Some(Value::Text(value.to_string()))
+        Some(Value::text(value.to_string()))
     }
 }

@@ -118,7 +118,7 @@ impl Codec for Expected {
         };
         let (form, written) = write_bytes(bytes);
         let key = if form == Form::Hex { hex } else { text };
-        Some(Value::Table(vec![Entry::new(key, Value::Text(written))]))
+        Some(Value::Table(vec![Entry::new(key, Value::text(written))]))
     }
 }
 

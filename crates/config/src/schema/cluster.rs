@@ -179,7 +179,7 @@ impl Codec for BackendName {
     }
 
     fn write(&self, value: &Name) -> Option<Value> {
-        Some(Value::text(value.as_str()))
+        Some(Value::text(value.as_str().to_owned()))
     }
 }
 

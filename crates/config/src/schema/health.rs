@@ -126,7 +126,7 @@ const fn send_in<T: Sends, const TEXT: bool>(doc: &'static str) -> Field<T> {
         write: |check| {
             let (chosen, text) = write_bytes(check.sent());
             let says_nothing = T::OPTIONAL && check.sent().is_empty();
-            (chosen == form(TEXT) && !says_nothing).then_some(Value::Text(text))
+            (chosen == form(TEXT) && !says_nothing).then_some(Value::text(text))
         },
     }
 }

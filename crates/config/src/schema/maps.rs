@@ -75,7 +75,7 @@ impl<K: Keys, C: Codec> Codec for MapOf<K, C> {
     }
 
     fn write(&self, value: &Self::Of) -> Option<Value> {
-        let entry = |(key, value)| Some(Entry::new(&self.keys.write(key), self.of.write(value)?));
+        let entry = |(key, value)| Some(Entry::new(self.keys.write(key), self.of.write(value)?));
         let entries: Vec<Entry> = value.iter().filter_map(entry).collect();
         (!entries.is_empty()).then_some(Value::Table(entries))
     }

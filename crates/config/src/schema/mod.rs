@@ -158,7 +158,9 @@ impl<T> Section<T> {
     /// Writes every option that says something.
     pub(crate) fn entries(&self, source: &T) -> Value {
         let written = |field: &Field<T>| (field.write)(source).map(|value| Entry::new(field.key, value));
-        Value::Table(self.fields.iter().filter_map(written).collect())
+        let mut entries = Vec::with_capacity(self.fields.len());
+        entries.extend(self.fields.iter().filter_map(written));
+        Value::Table(entries)
     }
 
     /// Reports a key that isn't known, and gives the one that was probably meant.

@@ -50,7 +50,7 @@ impl Codec for Address {
     }
 
     fn write(&self, value: &SocketAddr) -> Option<Value> {
-        Some(Value::Text(value.to_string()))
+        Some(Value::text(value.to_string()))
     }
 }
 
@@ -126,6 +126,6 @@ impl Codec for Network {
     }
 
     fn write(&self, value: &IpNet) -> Option<Value> {
-        Some(Value::Text(value.to_string()))
+        Some(Value::text(value.to_string()))
     }
 }

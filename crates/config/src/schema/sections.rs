@@ -151,7 +151,7 @@ impl<T> Codec for ByName<T> {
     }
 
     fn write(&self, value: &Self::Of) -> Option<Value> {
-        let entry = |(name, object): (&Name, &T)| Entry::new(name.as_str(), self.0.entries(object));
+        let entry = |(name, object): (&Name, &T)| Entry::new(name.as_str().to_owned(), self.0.entries(object));
         Some(Value::Table(value.iter().map(entry).collect()))
     }
 }

@@ -61,7 +61,7 @@ impl Codec for ServerNameOf {
     }
 
     fn write(&self, value: &ServerName) -> Option<Value> {
-        Some(Value::Text(value.to_string()))
+        Some(Value::text(value.to_string()))
     }
 }
 
@@ -85,7 +85,7 @@ impl Codec for ProtocolName {
     }
 
     fn write(&self, value: &String) -> Option<Value> {
-        Some(Value::text(value))
+        Some(Value::text(value.clone()))
     }
 }
 
@@ -164,7 +164,7 @@ impl Codec for Whereabouts {
     }
 
     fn write(&self, value: &BackendAddress) -> Option<Value> {
-        Some(Value::Text(value.to_string()))
+        Some(Value::text(value.to_string()))
     }
 }
 

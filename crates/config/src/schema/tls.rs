@@ -147,7 +147,7 @@ impl Codec for ServerNameText {
     }
 
     fn write(&self, value: &String) -> Option<Value> {
-        Some(Value::text(value))
+        Some(Value::text(value.clone()))
     }
 }
 
@@ -178,6 +178,6 @@ impl Codec for PemOf {
 
     fn write(&self, value: &Pem) -> Option<Value> {
         let (Pem::File(text) | Pem::Text(text)) = value;
-        Some(Value::text(text))
+        Some(Value::text(text.clone()))
     }
 }

@@ -217,7 +217,7 @@ impl Codec for Time {
     }
 
     fn write(&self, value: &Duration) -> Option<Value> {
-        Some(Value::Text(write_duration(*value)))
+        Some(Value::text(write_duration(*value)))
     }
 }
 
@@ -321,8 +321,8 @@ impl Codec for Size {
     fn write(&self, value: &u32) -> Option<Value> {
         Some(match value {
             0 => Value::text("0B"),
-            bytes if bytes % 1024 == 0 => Value::Text(format!("{}KiB", bytes / 1024)),
-            bytes => Value::Text(format!("{bytes}B")),
+            bytes if bytes % 1024 == 0 => Value::text(format!("{}KiB", bytes / 1024)),
+            bytes => Value::text(format!("{bytes}B")),
         })
     }
 }
@@ -362,7 +362,7 @@ impl Codec for Volume {
     fn write(&self, value: &u64) -> Option<Value> {
         let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
         let (unit, bytes) = *units.iter().find(|(_, bytes)| value.is_multiple_of(*bytes))?;
-        Some(if *value == 0 { Value::text("0") } else { Value::Text(format!("{}{unit}", value / bytes)) })
+        Some(if *value == 0 { Value::text("0") } else { Value::text(format!("{}{unit}", value / bytes)) })
     }
 }
 
@@ -394,7 +394,7 @@ impl Codec for Reference {
     }
 
     fn write(&self, value: &Name) -> Option<Value> {
-        Some(Value::text(value.as_str()))
+        Some(Value::text(value.as_str().to_owned()))
     }
 }
 
@@ -442,7 +442,7 @@ impl Codec for Path {
     }
 
     fn write(&self, value: &String) -> Option<Value> {
-        Some(Value::text(value))
+        Some(Value::text(value.clone()))
     }
 }
 

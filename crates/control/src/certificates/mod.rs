@@ -83,6 +83,7 @@ struct Specs {
 struct Looked {
     certificates: BTreeSet<Name>,
     listeners: BTreeSet<Name>,
+    /// Those whose backends are spoken to in TLS, or were.
     clusters: BTreeSet<Name>,
     /// Whether the admin API over TCP is.
     admin: bool,
@@ -455,18 +456,15 @@ impl Looked {
     /// What is other than it was in `known`, and what a change is about.
     fn of(known: &Specs, document: &Document, purpose: Purpose<'_>) -> Self {
         let Specs { certificates, listeners, clusters, admin } = known;
+        let is_all = !matches!(purpose, Purpose::Edits(_));
+        let is_secured = |cluster: &Cluster| cluster.tls.is_some();
         let mut looked = Looked {
-            certificates: differing(certificates, &document.certificates),
-            listeners: differing(listeners, &document.listeners),
-            clusters: differing(clusters, &document.clusters),
-            admin: *admin != document.admin.tcp || !matches!(purpose, Purpose::Edits(_)),
+            certificates: names(certificates, &document.certificates, is_all, |_| true),
+            listeners: names(listeners, &document.listeners, is_all, |_| true),
+            clusters: names(clusters, &document.clusters, is_all, is_secured),
+            admin: *admin != document.admin.tcp || is_all,
         };
-        let Purpose::Edits(edited) = purpose else {
-            looked.certificates.extend(document.certificates.keys().cloned());
-            looked.listeners.extend(document.listeners.keys().cloned());
-            looked.clusters.extend(document.clusters.keys().cloned());
-            return looked;
-        };
+        let Purpose::Edits(edited) = purpose else { return looked };
         for (kind, name) in edited {
             match kind {
                 Kind::Certificate => drop(looked.certificates.insert(name.clone())),
@@ -480,8 +478,20 @@ impl Looked {
     }
 }
 
-fn differing<T: PartialEq>(known: &Objects<T>, new: &Objects<T>) -> BTreeSet<Name> {
-    known.differences(new).map(|(name, ..)| name.clone()).collect()
+/// The names of those that are other than they were, or of all of them, as far as such ones are or were theirs.
+fn names<T: PartialEq>(
+    known: &Objects<T>,
+    new: &Objects<T>,
+    is_all: bool,
+    is_such: impl Fn(&T) -> bool,
+) -> BTreeSet<Name> {
+    let differing = known.differences(new).filter(|(_, before, after)| {
+        let mut both = before.iter().chain(after);
+        both.any(|object| is_such(object))
+    });
+    let differing = differing.map(|(name, ..)| name.clone());
+    let all = new.iter().filter(|(_, object)| is_all && is_such(object)).map(|(name, _)| name.clone());
+    differing.chain(all).collect()
 }
 
 /// Have this in the place of what a key had; what is the same stays where it is.

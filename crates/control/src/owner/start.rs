@@ -333,7 +333,10 @@ impl<S: System> Owner<S> {
         let diff = first.last.as_ref().map(|last| kakei_config::diff(last, document));
         let changes = match &diff {
             Some(diff) => history::told(diff.iter().flat_map(kakei_config::Change::lines).collect()),
-            None => history::told(document.names().map(|(kind, name)| format!("{kind} {name}: added")).collect()),
+            None => {
+                let added = document.names().map(|(kind, name)| format!("{kind} {name}: added"));
+                history::first(document.names().count(), added)
+            }
         };
         let diff = diff.unwrap_or_default();
         if let (Some(newest), Origin::Asked) = (first.entries.last(), &first.from) {

@@ -3,7 +3,6 @@
 
 use kakei_config::{Change, Document, Kind, Name, Node};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::history::Entry;
 
@@ -164,8 +163,7 @@ pub(super) fn read(lines: &str, mut document: Document) -> Result<Document, Stri
     let Tail { objects: count } = serde_json::from_str(tail).map_err(damaged)?;
     let mut found = 0;
     for line in objects.lines() {
-        let Object::<Name, Value> { kind, name, value } = serde_json::from_str(line).map_err(damaged)?;
-        let value = value.map(|value| Node::from(kakei_config::Value::from(&value)));
+        let Object::<Name, Node> { kind, name, value } = serde_json::from_str(line).map_err(damaged)?;
         kakei_config::put(kind, &name, value.as_ref(), &mut document).map_err(|error| error.to_string())?;
         found += 1;
     }

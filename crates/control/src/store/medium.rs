@@ -32,8 +32,8 @@ pub trait Files: fmt::Debug {
     /// When it can't be read, or is no text.
     fn read(&self, name: &str) -> io::Result<String>;
 
-    /// Put these bytes, one part after the other, into a file of this name, in the place of whatever is in it. A crash may
-    /// leave any part of them.
+    /// Put these bytes, one part after the other, into a fresh file of this name, in the place of any that has it. A crash
+    /// may leave any part of them. What the old one held keeps its other names.
     ///
     /// # Errors
     /// When not all of them were taken.
@@ -50,6 +50,12 @@ pub trait Files: fmt::Debug {
     /// # Errors
     /// When it has the name that it had.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Give what is in a file another name besides, which no file has.
+    ///
+    /// # Errors
+    /// When there is no such name.
+    fn link(&mut self, from: &str, to: &str) -> io::Result<()>;
 
     /// Remove a file.
     ///
@@ -99,12 +105,28 @@ impl Medium {
         let mut parts = parts.inspect(|part| size += part.len());
         let put = files.put(&fresh, &mut parts).and_then(|()| files.sync(&fresh));
         drop(parts);
-        let written = put.and_then(|()| files.rename(&fresh, name)).and_then(|()| files.settle());
-        if written.is_err() {
+        self.replace(name, put).map(|()| size)
+    }
+
+    /// Have a file of this name that is what the other one is now, which survives a power cut already. When it returns, so
+    /// does this, or nothing is different.
+    pub(super) fn copy(&mut self, from: &str, name: &str) -> io::Result<()> {
+        let fresh = format!("{name}{FRESH}");
+        // Where an earlier one stayed.
+        let _ = self.0.remove(&fresh);
+        let linked = self.0.link(from, &fresh);
+        self.replace(name, linked)
+    }
+
+    /// Have the fresh file in the place of the one of this name, if it was made.
+    fn replace(&mut self, name: &str, made: io::Result<()>) -> io::Result<()> {
+        let (files, fresh) = (&mut self.0, format!("{name}{FRESH}"));
+        let done = made.and_then(|()| files.rename(&fresh, name)).and_then(|()| files.settle());
+        if done.is_err() {
             // One of them is there, and neither may stay: it would be read as what was acknowledged.
             let _ = files.remove(&fresh);
         }
-        written.map(|()| size)
+        done
     }
 
     /// Remove a file. That it is gone survives a power cut with the next one that is written.
@@ -155,8 +177,12 @@ impl Files for Directory {
     }
 
     fn put(&mut self, name: &str, parts: &mut dyn Iterator<Item = String>) -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.path.join(name))?;
+        let path = self.path.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         for part in parts {
             file.write_all(part.as_bytes())?;
         }
@@ -170,6 +196,10 @@ impl Files for Directory {
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn link(&mut self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::hard_link(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
@@ -209,6 +239,12 @@ impl Files for Memory {
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         let text = self.0.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        self.0.insert(to.to_owned(), text);
+        Ok(())
+    }
+
+    fn link(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let text = self.read(from)?;
         self.0.insert(to.to_owned(), text);
         Ok(())
     }

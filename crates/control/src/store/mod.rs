@@ -238,18 +238,28 @@ impl Store {
         written.map_err(|error| self.failed("written", &name, error))
     }
 
-    /// Keep the whole document that was applied last.
+    /// Keep the whole document that was applied last, which is the newest generation's.
     ///
     /// # Errors
     /// When the file can't be written.
     pub fn keep_applied(&mut self, document: &Document) -> Result<(), StoreError> {
+        // Where that one is kept whole it stands there already.
+        let whole = self.base.filter(|base| base.count == 0).map(|base| file::name(base.newest));
+        if whole.is_some_and(|whole| self.medium.copy(&whole, APPLIED).is_ok()) {
+            return Ok(());
+        }
         let written = self.medium.write(APPLIED, file::lines(document)).map(drop);
         written.map_err(|error| self.failed("written", APPLIED, error))
     }
 
     /// The whole document that was applied last; none where that isn't known.
     pub fn applied(&self) -> Option<Document> {
-        file::read(&self.medium.read(APPLIED).ok()?, Document::default()).ok()
+        let text = self.medium.read(APPLIED).ok()?;
+        let applied = match Written::parse(&text) {
+            Ok(whole) => whole.onto(Document::default()),
+            Err(_) => file::read(&text, Document::default()),
+        };
+        applied.ok()
     }
 
     /// Forget the oldest, where more are kept than are promised.

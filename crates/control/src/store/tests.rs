@@ -190,3 +190,57 @@ fn a_second_process_is_kept_out() {
     assert!(Store::open(&directory).is_ok());
     std::fs::remove_dir_all(directory).unwrap();
 }
+
+#[test]
+fn what_was_applied_last_stays_whatever_becomes_of_its_generation() {
+    let directory = room("applied");
+    let mut store = Store::open(&directory).unwrap();
+    assert_eq!(store.applied(), None);
+    fill(&mut store, 1..=1);
+    store.keep_applied(&document(1)).unwrap();
+    let inode = |name: &str| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(directory.join("generations").join(name)).unwrap().ino()
+    };
+    assert_eq!(inode(APPLIED), inode(&file::name(1)), "it is written once");
+    store.amend(&Entry { message: None, ..entry(1) }).unwrap();
+    assert_eq!(store.applied(), Some(document(1)));
+    // One that is written as what differs is no document of its own.
+    fill(&mut store, 2..=2);
+    store.keep_applied(&document(2)).unwrap();
+    assert_eq!(store.applied(), Some(document(2)));
+    // A name that was left behind by a crash stands for a generation that is still there.
+    let generations = directory.join("generations");
+    std::fs::hard_link(generations.join(file::name(1)), generations.join(format!("{APPLIED}.new"))).unwrap();
+    fill(&mut store, 3..=3);
+    store.keep_applied(&document(3)).unwrap();
+    std::fs::hard_link(generations.join(file::name(1)), generations.join(format!("{APPLIED}.new"))).unwrap();
+    drop(store);
+    let mut store = Store::open(&directory).unwrap();
+    assert_eq!(store.load().unwrap().last, Some((entry(3), document(3))));
+    assert_eq!(store.document(Generation(1)).unwrap(), Some(document(1)));
+    assert_eq!(store.applied(), Some(document(3)));
+    // And the one of which it is the whole: it is forgotten, and this is not.
+    fill(&mut store, 4..=4);
+    store.keep_applied(&document(4)).unwrap();
+    store.discard(Generation(4)).unwrap();
+    assert_eq!((store.document(Generation(4)).unwrap(), store.applied()), (None, Some(document(4))));
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_leftover_link_of_a_whole_one_is_no_hindrance() {
+    let directory = room("leftover");
+    let mut store = Store::open(&directory).unwrap();
+    fill(&mut store, 1..=1);
+    let generations = directory.join("generations");
+    std::fs::write(generations.join(format!("{APPLIED}.new")), "torn").unwrap();
+    store.keep_applied(&document(1)).unwrap();
+    assert_eq!(store.applied(), Some(document(1)));
+    assert_eq!(files(&directory), [file::name(1), APPLIED.to_owned()]);
+    // As it was written before it could be a generation's file.
+    let lines: String = file::lines(&document(2)).collect();
+    std::fs::write(generations.join(APPLIED), lines).unwrap();
+    assert_eq!(store.applied(), Some(document(2)));
+    std::fs::remove_dir_all(directory).unwrap();
+}

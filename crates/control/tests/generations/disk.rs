@@ -200,6 +200,14 @@ impl Files for Mounted {
         self.0.borrow_mut().rename(from, to)
     }
 
+    fn link(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.0.borrow_mut();
+        disk.operate(true, false)?;
+        let (id, _) = disk.content(from)?;
+        disk.change(to, Some(id));
+        Ok(())
+    }
+
     fn remove(&mut self, name: &str) -> io::Result<()> {
         let mut disk = self.0.borrow_mut();
         disk.operate(false, false)?;

@@ -123,6 +123,6 @@ impl Codec for Statuses {
 
     fn write(&self, value: &StatusRange) -> Option<Value> {
         let StatusRange { from, to } = value;
-        Some(if from == to { Value::Integer((*from).into()) } else { Value::Text(format!("{from}-{to}")) })
+        Some(if from == to { Value::Integer((*from).into()) } else { Value::text(format!("{from}-{to}")) })
     }
 }

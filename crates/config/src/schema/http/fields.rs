@@ -98,7 +98,7 @@ impl Codec for FieldName {
     }
 
     fn write(&self, value: &String) -> Option<Value> {
-        Some(Value::text(value))
+        Some(Value::text(value.clone()))
     }
 }
 
@@ -149,7 +149,7 @@ impl Codec for Matched {
     fn write(&self, value: &ValueMatch) -> Option<Value> {
         Some(match value {
             ValueMatch::Present => Value::Bool(true),
-            ValueMatch::Exact(text) => Value::text(text),
+            ValueMatch::Exact(text) => Value::text(text.clone()),
         })
     }
 }

@@ -56,10 +56,10 @@ impl Codec for PathOf {
     }
 
     fn write(&self, value: &PathMatch) -> Option<Value> {
-        let table = |key, text| Some(Value::Table(vec![Entry::new(key, Value::text(text))]));
+        let table = |key, text: &str| Some(Value::Table(vec![Entry::new(key, Value::text(text.to_owned()))]));
         match value {
             PathMatch::Any => None,
-            PathMatch::Prefix(path) => Some(Value::text(path)),
+            PathMatch::Prefix(path) => Some(Value::text(path.clone())),
             PathMatch::Exact(path) => table("exact", path),
             PathMatch::Regex(pattern) => table("regex", pattern),
         }

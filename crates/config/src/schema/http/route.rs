@@ -94,7 +94,7 @@ impl Codec for Scheme {
     }
 
     fn write(&self, value: &String) -> Option<Value> {
-        Some(Value::text(value))
+        Some(Value::text(value.clone()))
     }
 }
 
@@ -214,7 +214,7 @@ impl Codec for RetryCondition {
 
     fn write(&self, value: &RetryOn) -> Option<Value> {
         match value {
-            RetryOn::Status(status) => Some(Value::Text(status.to_string())),
+            RetryOn::Status(status) => Some(Value::text(status.to_string())),
             word => CONDITIONS.write(word),
         }
     }
@@ -277,7 +277,7 @@ impl Codec for Sharers {
         match value {
             RateKey::Client => Some(Value::text("client")),
             RateKey::Route => Some(Value::text("route")),
-            RateKey::Header(name) => Some(Value::Table(vec![Entry::new("header", Value::text(name))])),
+            RateKey::Header(name) => Some(Value::Table(vec![Entry::new("header", Value::text(name.clone()))])),
         }
     }
 }

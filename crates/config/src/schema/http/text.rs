@@ -53,7 +53,7 @@ impl Codec for Text {
     }
 
     fn write(&self, value: &String) -> Option<Value> {
-        Some(Value::text(value))
+        Some(Value::text(value.clone()))
     }
 }
 
@@ -145,7 +145,7 @@ impl Codec for HostMatch {
     }
 
     fn write(&self, value: &ServerName) -> Option<Value> {
-        Some(Value::Text(value.to_string()))
+        Some(Value::text(value.to_string()))
     }
 }
 
@@ -173,6 +173,6 @@ impl Codec for Method {
     }
 
     fn write(&self, value: &String) -> Option<Value> {
-        Some(Value::text(value))
+        Some(Value::text(value.clone()))
     }
 }

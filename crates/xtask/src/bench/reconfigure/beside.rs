@@ -26,7 +26,8 @@ const GOING: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(1);
 /// How long processes that were just replaced are left alone: HAProxy loses a signal that comes too early.
 const REST: Duration = Duration::from_millis(100);
-/// After this time it is told again.
+/// After this time it is told again, and then after twice as long each time: HAProxy begins a reload anew that it is told of
+/// while another one is under way.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Changes come this often, where they can.
 const PACE: Duration = Duration::from_millis(1);
@@ -248,13 +249,13 @@ impl Stage {
     fn change(&mut self) -> Result<(usize, usize), String> {
         let (route, cluster) = self.next();
         self.ground.change(self.peer, self.running.pid(), (route, cluster))?;
-        let (begun, mut told) = (Instant::now(), Instant::now());
+        let (begun, mut told, mut again) = (Instant::now(), Instant::now(), AGAIN);
         while !self.peer.acknowledges() && !self.leads(route, cluster) {
             if begun.elapsed() > IN_FORCE {
                 return Err(format!("{}: a change of route {route} never came into force", self.peer.name()));
             }
-            if self.peer.reloads() && told.elapsed() > AGAIN {
-                told = Instant::now();
+            if self.peer.reloads() && told.elapsed() > again {
+                (told, again) = (Instant::now(), again * 2);
                 self.ground.change(self.peer, self.running.pid(), (route, cluster))?;
             }
             thread::sleep(LOOK);
