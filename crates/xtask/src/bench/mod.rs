@@ -5,6 +5,7 @@ pub mod tcp;
 pub mod udp;
 
 mod args;
+mod certificate;
 mod configs;
 mod delays;
 mod generator;

@@ -4,7 +4,6 @@
 pub(super) mod requests;
 pub(super) mod secured;
 
-mod certificate;
 mod peers;
 mod report;
 mod routes;

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::certificate::{CERTIFICATE, KEY, PAIR};
 use super::routes;
+use crate::bench::certificate::{CERTIFICATE, KEY, PAIR};
 use crate::bench::configs;
 use crate::bench::generator::secured::Handshakes;
 use crate::bench::programs::{self, Program};

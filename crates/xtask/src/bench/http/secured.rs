@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::certificate;
 use super::peers::{self, Load, Shape};
+use super::routes;
+use crate::bench::certificate;
 use crate::bench::compare;
 use crate::bench::generator::secured::Handshakes;
 use crate::bench::ground::Tools;
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
 
 /// All scenarios that the plan wants.
 fn study(tools: &Tools, plan: &Plan<Peer>, report: &mut report::Report<Peer>) {
-    if let Err(why) = certificate::make(&tools.dir) {
+    if let Err(why) = certificate::make(&tools.dir, &routes::host(0)) {
         return report.note(format!("there is no certificate: {why}"));
     }
     let names = |part: &str| SCENARIOS.iter().any(|(_, name, _)| *name == part);

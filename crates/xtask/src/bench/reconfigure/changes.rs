@@ -1,12 +1,13 @@
-//! What a change costs, by how much there is that it doesn't change: a real `kakei run` with N routes and clusters, changed
-//! object by object over its admin socket. Loads nothing else.
+//! What a change costs, by how much there is that it doesn't change: a real `kakei run` with N routes, clusters and some
+//! certificates, changed object by object over its admin socket. Loads nothing else.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::bench::certificate::{self, CERTIFICATE, KEY};
 use crate::bench::ground::{Tools, free_port};
 use crate::bench::process::{Running, Usage, usage};
 use crate::interop::admin_request;
@@ -17,6 +18,7 @@ const START: Duration = Duration::from_secs(120);
 /// What was measured of one size.
 pub(super) struct Measured {
     size: usize,
+    certificates: usize,
     document: usize,
     start: Duration,
     started: u64,
@@ -37,9 +39,19 @@ struct Changed {
 }
 
 impl Measured {
-    pub(super) fn of(tools: &Tools, size: usize, changes: usize, disk: bool) -> Result<Measured, String> {
+    /// Of so many routes and clusters, and so many certificates.
+    pub(super) fn of(
+        tools: &Tools,
+        (size, certificates): (usize, usize),
+        changes: usize,
+        disk: bool,
+    ) -> Result<Measured, String> {
         let stage = Stage::new(tools, size, disk)?;
-        let text = document(size, free_port()?);
+        let mut text = document(size, free_port()?);
+        if certificates > 0 {
+            certificate::make(&stage.folder, "h0.example.com")?;
+            text += &secured(certificates, free_port()?, &stage.folder);
+        }
         std::fs::write(stage.file(), &text).map_err(|e| e.to_string())?;
         let file = stage.file().display().to_string();
         let (running, start) = stage.start(tools, &["-c", &file])?;
@@ -48,7 +60,7 @@ impl Measured {
         drop(running);
         let (running, restart) = stage.start(tools, &[])?;
         let restarted = usage(running.pid()).rss;
-        Ok(Measured { size, document: text.len(), start, started, kinds, restart, restarted })
+        Ok(Measured { size, certificates, document: text.len(), start, started, kinds, restart, restarted })
     }
 
     pub(super) fn json(&self) -> Value {
@@ -57,7 +69,7 @@ impl Measured {
             json!({ "kind": of.kind, "p50_ms": p50, "p99_ms": p99, "max_ms": longest, "cpu_ms": cpu, "rss": of.rss })
         };
         json!({
-            "size": self.size, "document": self.document, "start_s": self.start.as_secs_f64(), "start_rss": self.started,
+            "size": self.size, "certificates": self.certificates, "document": self.document, "start_s": self.start.as_secs_f64(), "start_rss": self.started,
             "changes": self.kinds.iter().map(kind).collect::<Vec<_>>(),
             "restart_s": self.restart.as_secs_f64(), "restart_rss": self.restarted,
         })
@@ -65,8 +77,8 @@ impl Measured {
 }
 
 pub(super) fn table(rows: &[Measured]) -> String {
-    let mut text = "| routes and clusters | start | memory | changed | p50 | p99 | longest | CPU a change | memory after | start from state | memory |\n\
-                    |---|---|---|---|---|---|---|---|---|---|---|\n"
+    let mut text = "| routes and clusters | certificates | start | memory | changed | p50 | p99 | longest | CPU a change | memory after | start from state | memory |\n\
+                    |---|---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     let mib = |bytes: u64| bytes >> 20;
     for row in rows {
@@ -74,8 +86,9 @@ pub(super) fn table(rows: &[Measured]) -> String {
             let [p50, p99, longest, cpu] = [of.p50, of.p99, of.longest, of.cpu].map(|time| time.as_secs_f64() * 1e3);
             let (start, restart) = (row.start.as_secs_f64(), row.restart.as_secs_f64());
             let line = format!(
-                "| {} | {start:.2} s | {} MiB | {} | {p50:.2} ms | {p99:.2} ms | {longest:.1} ms | {cpu:.2} ms | {} MiB | {restart:.2} s | {} MiB |",
+                "| {} | {} | {start:.2} s | {} MiB | {} | {p50:.2} ms | {p99:.2} ms | {longest:.1} ms | {cpu:.2} ms | {} MiB | {restart:.2} s | {} MiB |",
                 row.size,
+                row.certificates,
                 mib(row.started),
                 of.kind,
                 mib(of.rss),
@@ -99,6 +112,20 @@ fn document(size: usize, port: u16) -> String {
             "[routes.r{n}]\nlistener = \"web\"\nhost = [\"h{n}.example.com\"]\ncluster = \"c{n}\"\n\
              [clusters.c{n}]\nbackends = [\"127.0.0.1:{backend}\"]\n"
         );
+    }
+    text
+}
+
+/// A listener that shows so many certificates. They name the same files, each of which is read and checked as often.
+fn secured(certificates: usize, port: u16, folder: &Path) -> String {
+    let mut text = format!(
+        "[listeners.secured]\nprotocol = \"http\"\nbind = [\"127.0.0.1:{port}\"]\ncluster = \"c0\"\n\
+         tls = {{ certificates = \"all\" }}\n"
+    );
+    let [chain, key] = [CERTIFICATE, KEY].map(|name| folder.join(name).display().to_string());
+    for n in 0..certificates {
+        // Writing into a string can't fail.
+        let _ = write!(text, "[certificates.x{n}]\nchain = \"{chain}\"\nkey = \"{key}\"\n");
     }
     text
 }
@@ -190,11 +217,14 @@ impl Stage {
 
 #[cfg(test)]
 mod tests {
-    use super::document;
+    use std::path::Path;
+
+    use super::{document, secured};
 
     #[test]
     fn what_is_measured_is_a_document() {
-        let document = kakei_config::parse_toml(&document(3, 1)).unwrap();
-        assert_eq!((document.routes.len(), document.clusters.len()), (3, 3));
+        let text = document(3, 1) + &secured(2, 2, Path::new("/nowhere"));
+        let document = kakei_config::parse_toml(&text).unwrap();
+        assert_eq!((document.routes.len(), document.clusters.len(), document.certificates.len()), (3, 3, 2));
     }
 }

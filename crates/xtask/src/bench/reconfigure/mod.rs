@@ -20,7 +20,7 @@ cargo xtask bench reconfigure [OPTIONS]
 
 Changes one object after the other of documents of N HTTP routes and as many clusters.
 
-`changes`: Kakei alone, two workers, on all cores: how long a change takes from its request to its acknowledgement, what it
+`changes`: Kakei alone, with a certificate for every ten routes, two workers, on all cores: how long a change takes from its request to its acknowledgement, what it
 costs, and what memory is taken. The state is kept in memory (/dev/shm), so that no disk is measured; `--disk` keeps it in
 the temporary directory.
 
@@ -31,6 +31,7 @@ one after the other for the others.
 
   --only A,B       only these parts (changes, beside)
   --sizes N,N      how many routes and clusters (changes: 100,10000,100000; beside: 100,10000)
+  --certificates N how many certificates there are besides (changes; a tenth of the routes)
   --changes N      how many changes of each kind (changes: 1000; beside: 200, of reloads 5)
   --seconds S      how long the traffic lasts (5)
   --peers A,B      beside only these: kakei, nginx-reload, haproxy-map, haproxy-reload, envoy-file,
@@ -44,11 +45,12 @@ one after the other for the others.
 ";
 
 const FLAGS: [&str; 4] = ["smoke", "no-build", "no-realtime", "disk"];
-const KEYS: [&str; 7] = ["only", "sizes", "changes", "seconds", "peers", "json", "kakei"];
+const KEYS: [&str; 8] = ["only", "sizes", "certificates", "changes", "seconds", "peers", "json", "kakei"];
 
 /// What a person asked for.
 struct Asked {
     sizes: Option<Vec<usize>>,
+    certificates: Option<usize>,
     changes: Option<usize>,
     seconds: f64,
     smoke: bool,
@@ -62,10 +64,11 @@ impl Asked {
             _ => Err(format!("`{text}` is no even number of routes from 4 on")),
         };
         let sizes = options.list("sizes").map(|sizes| sizes.iter().map(size).collect()).transpose()?;
-        let changes = options.text("changes").map(|_| options.get("changes", 1)).transpose()?;
+        let number = |key| options.text(key).map(|_| options.get(key, 1)).transpose();
+        let (certificates, changes) = (number("certificates")?, number("changes")?);
         let smoke = options.flag("smoke");
         let seconds = options.get("seconds", if smoke { 0.3 } else { 5.0 })?;
-        Ok(Asked { sizes, changes, seconds, smoke, disk: options.flag("disk") })
+        Ok(Asked { sizes, certificates, changes, seconds, smoke, disk: options.flag("disk") })
     }
 
     /// How many routes and clusters there are, one document after the other.
@@ -98,7 +101,8 @@ pub(super) fn run(args: &[String]) -> Result<(), String> {
         let mut rows = Vec::new();
         for size in asked.sizes(&[10, 1_000], &[100, 10_000, 100_000]) {
             say(&format!("{size} routes and clusters"));
-            rows.push(Measured::of(&tools, size, asked.changes(20, 1_000), asked.disk)?);
+            let certificates = asked.certificates.unwrap_or(size / 10);
+            rows.push(Measured::of(&tools, (size, certificates), asked.changes(20, 1_000), asked.disk)?);
         }
         print(&changes::table(&rows));
         all["changes"] = rows.iter().map(Measured::json).collect::<Vec<Value>>().into();

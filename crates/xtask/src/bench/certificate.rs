@@ -1,18 +1,16 @@
-//! The certificate that all proxies of a measurement show: ECDSA P-256, for the host that clients ask for. Made by openssl.
+//! The certificate that all proxies of a measurement show: ECDSA P-256, for one host. Made by openssl.
 
 use std::path::Path;
 use std::process::Command;
-
-use super::routes;
 
 /// Its files: the certificate, its key, and both in one.
 pub(super) const CERTIFICATE: &str = "cert.pem";
 pub(super) const KEY: &str = "key.pem";
 pub(super) const PAIR: &str = "pair.pem";
 
-/// Make it in `dir`.
-pub(super) fn make(dir: &Path) -> Result<(), String> {
-    let name = format!("subjectAltName=DNS:{}", routes::host(0));
+/// Make it in `dir`, for `host`.
+pub(super) fn make(dir: &Path, host: &str) -> Result<(), String> {
+    let name = format!("subjectAltName=DNS:{host}");
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
         .args(["-subj", "/CN=kakei-bench", "-addext", &name, "-keyout", KEY, "-out", CERTIFICATE])
