@@ -57,6 +57,18 @@ impl Checked {
         Checked { ties: all_ties(&document, &changed), costs: Costs::of(&document), document }
     }
 
+    /// A document whose objects were read one by one: what several of them have to do with each other is looked at.
+    ///
+    /// # Errors
+    /// As [`crate::check`].
+    pub fn of_objects(document: Document) -> Result<Self, Diagnostics> {
+        let checked = Checked::of_valid(document);
+        if !(crate::goes_together(&checked.document) && checked.costs.are_bounded()) {
+            crate::check(&checked.document)?;
+        }
+        Ok(checked)
+    }
+
     /// The document.
     pub fn document(&self) -> &Document {
         &self.document

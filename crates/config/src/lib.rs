@@ -86,14 +86,21 @@ pub fn check(document: &Document) -> Result<(), Diagnostics> {
     let mut problems = Collector::default();
     let root = document.to_tree();
     let again = schema::document(&At::root(&root), &mut problems);
-    validate::document(&again, &root, &mut problems);
+    validate::document(&again, Some(&root), &mut problems);
     problems.finish(None).map_or(Ok(()), Err)
+}
+
+/// Whether nothing is wrong with what objects, each of which can be, have to do with each other.
+fn goes_together(document: &Document) -> bool {
+    let mut problems = Collector::default();
+    validate::document(document, None, &mut problems);
+    problems.finish(None).is_none()
 }
 
 fn understand(root: Option<Node>, mut problems: Collector, text: &str) -> Result<Document, Diagnostics> {
     let document = root.map(|root| {
         let document = schema::document(&At::root(&root), &mut problems);
-        validate::document(&document, &root, &mut problems);
+        validate::document(&document, Some(&root), &mut problems);
         document
     });
     match (problems.finish(Some(text)), document) {

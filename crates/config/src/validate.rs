@@ -13,8 +13,9 @@ use crate::model::{BackendAddress, Cluster, Document, Health, Limits, Name, OnCh
 use crate::schema::{self, Step, listed};
 use crate::tree::{Node, Value};
 
-/// Reports what the objects of the document do to each other.
-pub(crate) fn document(document: &Document, root: &Node, problems: &mut Collector) {
+/// Reports what the objects of the document do to each other, at their places in the tree; without one they have none, and
+/// each was read wholly.
+pub(crate) fn document(document: &Document, root: Option<&Node>, problems: &mut Collector) {
     let mut check = Check { document, root, problems };
     check.admin();
     check.listeners();
@@ -32,7 +33,7 @@ pub(crate) fn document(document: &Document, root: &Node, problems: &mut Collecto
 
 struct Check<'a, 'p> {
     document: &'a Document,
-    root: &'a Node,
+    root: Option<&'a Node>,
     problems: &'p mut Collector,
 }
 
@@ -317,7 +318,7 @@ impl<'a> Check<'a, '_> {
 
     /// The node at the end of a way through the model, as far as the tree has it, and its pointer.
     fn find(&self, way: &[Step<'_>]) -> (String, &'a Node) {
-        let mut node = self.root;
+        let mut node = self.root.unwrap_or(&NOWHERE);
         let mut steps = Vec::with_capacity(way.len());
         for step in way {
             let next = match (*step, &node.value) {
@@ -338,6 +339,8 @@ impl<'a> Check<'a, '_> {
         (schema::pointer(&steps), node)
     }
 }
+
+static NOWHERE: Node = Node { value: Value::Null, span: 0..0 };
 
 /// How many names are looked through for one that was meant.
 const MAX_CANDIDATES: usize = 10_000;

@@ -215,13 +215,27 @@ proptest! {
                 Some(stricken(&next, &store, stroke).unwrap_or(next))
             });
             let next = next.unwrap_or_default();
-            match (runs.next(next.clone()), check(&next)) {
+            let verdict = check(&next);
+            match read_apart(&next) {
+                Ok(read) => prop_assert_eq!(Checked::of_objects(read).map(|_| ()), verdict.clone()),
+                Err(_) => prop_assert!(verdict.is_err()),
+            }
+            match (runs.next(next.clone()), verdict) {
                 (Ok(then), Ok(())) => runs = then,
                 (Err(found), Err(wrong)) => prop_assert_eq!(found, wrong),
                 (found, wrong) => prop_assert!(false, "{:?} and {:?}", found.map(|_| ()), wrong),
             }
         }
     }
+}
+
+/// The same with every object read by itself.
+fn read_apart(document: &Document) -> Result<Document, ApplyError> {
+    let mut read = Document::default();
+    for (kind, name, value) in document.objects() {
+        put(kind, &name, Some(&value), &mut read)?;
+    }
+    Ok(read)
 }
 
 fn vec_of_strokes() -> impl Strategy<Value = Vec<Stroke>> {

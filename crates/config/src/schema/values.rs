@@ -1,6 +1,6 @@
 //! Plain values: flags, whole numbers, words out of a list, durations, sizes, names, paths. Nothing about the network.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::{At, Codec, Maybe, Shape, listed, shape};
@@ -29,11 +29,11 @@ pub(super) fn found(value: &Value) -> String {
 }
 
 /// The text of a value, or a report that it should have been one.
-pub(super) fn text<'a>(at: &At<'a>, wanted: &str, problems: &mut Collector) -> Option<&'a str> {
+pub(super) fn text<'a>(at: &At<'a>, wanted: impl fmt::Display, problems: &mut Collector) -> Option<&'a str> {
     match &at.node.value {
         Value::Text(text) => Some(text),
         _ => {
-            mismatch(at, wanted, problems);
+            mismatch(at, &wanted.to_string(), problems);
             None
         }
     }
@@ -133,10 +133,10 @@ impl<T: Copy + PartialEq> Codec for Words<T> {
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<T> {
         let known = self.of.iter().map(|(word, _)| *word);
-        let wanted = match self.of {
-            [_] => listed(known.clone()),
-            _ => format!("one of {}", listed(known.clone())),
-        };
+        let wanted = fmt::from_fn(|f| {
+            let one_of = if self.of.len() > 1 { "one of " } else { "" };
+            write!(f, "{one_of}{}", listed(known.clone()))
+        });
         let word = text(at, &wanted, problems)?;
         let meant = self.of.iter().find(|(known, _)| *known == word);
         if meant.is_none() && self.later.contains(&word) {
@@ -144,8 +144,8 @@ impl<T: Copy + PartialEq> Codec for Words<T> {
             at.report(format!("{subject} is `{word}`, which this version doesn't support yet"), problems)
                 .help(format!("this version knows {}", listed(known)));
         } else if meant.is_none() {
-            let near = problems.suggester.nearest(word, known);
-            let diagnostic = mismatch(at, &wanted, problems);
+            let near = problems.suggester.nearest(word, known.clone());
+            let diagnostic = mismatch(at, &wanted.to_string(), problems);
             if let Some(near) = near {
                 diagnostic.help(format!("did you mean `{near}`?"));
             }
@@ -383,7 +383,7 @@ impl Codec for Reference {
     }
 
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Name> {
-        let name = text(at, &format!("the name of a {}", self.0), problems)?;
+        let name = text(at, format_args!("the name of a {}", self.0), problems)?;
         match wrong_name(name, NAME_SIGNS) {
             Some(wrong) => {
                 at.report(format!("{}: {wrong}", at.subject()), problems);

@@ -239,7 +239,7 @@ fn kept(found: &Found, mut admin: Admin) -> Result<Checked, StartError> {
     let nothing = move || StartError::NothingKept(directory.clone());
     let (entry, document) = found.last.clone().ok_or_else(&nothing)?;
     inherit(&document.admin, &mut admin);
-    Checked::default().next(Document { admin, ..document }).map_err(|errors| {
+    Checked::of_objects(Document { admin, ..document }).map_err(|errors| {
         warn!("the document of generation {} is not valid: {errors}", entry.generation.0);
         nothing()
     })
@@ -296,7 +296,7 @@ impl First {
         }
         let fresh = First { last: Some(last), ..fresh };
         let before = match before.filter(|_| entry.confirm_by.is_some()) {
-            Some(before) => store.document(before)?.and_then(|before| Checked::default().next(before).ok()),
+            Some(before) => store.document(before)?.and_then(|before| Checked::of_objects(before).ok()),
             None => None,
         };
         let left = entry.confirm_by.unwrap_or_default().saturating_sub(wall::unix_seconds(now));
