@@ -490,8 +490,8 @@ fn names<T: PartialEq>(
         both.any(|object| is_such(object))
     });
     let differing = differing.map(|(name, ..)| name.clone());
-    let all = new.iter().filter(|(_, object)| is_all && is_such(object)).map(|(name, _)| name.clone());
-    differing.chain(all).collect()
+    let all = is_all.then(|| new.iter().filter(|(_, object)| is_such(object)).map(|(name, _)| name.clone()));
+    differing.chain(all.into_iter().flatten()).collect()
 }
 
 /// Have this in the place of what a key had; what is the same stays where it is.
