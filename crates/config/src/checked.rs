@@ -226,10 +226,10 @@ fn protocol(document: &Document, listener: &Name) -> Option<Protocol> {
     document.listeners.get(listener).map(|listener| listener.protocol)
 }
 
-/// Whether it speaks TLS, and how it asks for certificates.
-fn of_tls(document: &Document, listener: &Name) -> Option<Option<ClientCertificateMode>> {
+/// Whether it speaks TLS, how it asks for certificates, and whether it gives tickets.
+fn of_tls(document: &Document, listener: &Name) -> Option<(Option<ClientCertificateMode>, bool)> {
     let tls = document.listeners.get(listener)?.tls.as_ref()?;
-    Some(tls.client_certificates.as_ref().map(|clients| clients.mode))
+    Some((tls.client_certificates.as_ref().map(|clients| clients.mode), tls.tickets))
 }
 
 /// Whether it is one that not every listener can lead to.

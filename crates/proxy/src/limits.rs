@@ -40,6 +40,8 @@ pub const QUEUE_TRIES_PER_STEP: usize = 256;
 pub const HANDSHAKES_PER_STEP: usize = 4;
 /// Bytes of a client in which its TLS handshake must be over.
 pub const HANDSHAKE_BYTES: usize = 128 << 10;
+/// Bytes that a client may send before its TLS handshake is over, and that may wait for its end.
+pub const EARLY_DATA: u32 = 16 << 10;
 /// Bytes of a connection that are looked through for its ClientHello.
 pub const CLIENT_HELLO: usize = 16 << 10;
 /// Requests of one connection that are begun in one go; the next ones follow in the next step.
@@ -82,6 +84,7 @@ pub const SLOW_START_STEPS: u32 = 10;
 const _: () = assert!(VERIFY_LOST.as_secs() > VERIFY_FOR.as_secs(), "who waits is not forgotten");
 const _: () = assert!(COPIED_CHUNK < STREAM_READ, "large pieces are not copied");
 const _: () = assert!(HANDSHAKE_BYTES >= 2 * STREAM_READ, "what comes behind a handshake's end is not held against it");
+const _: () = assert!(HANDSHAKE_BYTES > 4 * EARLY_DATA as usize, "early data is not held against a handshake");
 const _: () = assert!(BULKY_READ <= STREAM_READ, "a read can be bulky");
 const _: () = assert!(MAX_DATAGRAM <= u16::MAX as u32, "a datagram's length fits a segment length");
 const _: () = assert!(SLOW_START_STEPS > 0, "a slow start has steps");

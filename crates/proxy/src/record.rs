@@ -227,6 +227,9 @@ pub struct ExchangeDetail {
     pub attempts: u32,
     /// Whether the connection to the backend was there already.
     pub reused: bool,
+    /// Whether it went on before its client's TLS handshake was over.
+    #[serde(default)]
+    pub early: bool,
     /// How long it waited for a backend with room.
     pub queued: Duration,
     /// How long the connection to the backend took, where one was opened.

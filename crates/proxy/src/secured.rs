@@ -75,8 +75,11 @@ impl Worker {
                 (Opened::Client(secured), Some(Owner::Relay(id, _))) => {
                     self.relays.handle_secured(&mut self.world, tick, id, &secured);
                 }
-                (Opened::Client(secured), Some(Owner::Session(id))) => self.http.handle_secured(tick, id, secured),
-                (Opened::Client(_), _) | (_, None) => {}
+                (Opened::Early(secured), Some(Owner::Session(id))) => self.http.handle_early(tick, id, secured),
+                (Opened::Client(secured), Some(Owner::Session(id))) => {
+                    self.http.handle_secured(&mut self.world, tick, id, secured);
+                }
+                (Opened::Client(_) | Opened::Early(_), _) | (_, None) => {}
                 (Opened::Backend(detail), Some(owner)) => self.pass_opened(tick, socket, (owner, Some(detail))),
             }
             if is_blocked && self.is_owned(socket) {

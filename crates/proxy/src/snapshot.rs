@@ -484,9 +484,14 @@ fn compile_listener(
     }
     let tls = listener.tls.as_ref().map(|spec| {
         let old = previous.and_then(|old| old.tls.as_ref());
-        match old.filter(|old| old.spec == *spec && !stale.is_of_listener(spec)) {
+        let is_early = http.as_ref().is_some_and(|http| http.table.allows_early());
+        let is_alike = |old: &&Arc<ListenerTls>| old.spec == *spec && old.allows_early == is_early;
+        match old.filter(|old| is_alike(old) && !stale.is_of_listener(spec)) {
             Some(old) => Arc::clone(old),
-            None => reuse(old, ListenerTls::compile(spec, materials, (is_http, shared.workers), old.map(|old| &**old))),
+            None => {
+                let what = (is_http, is_early, shared.workers);
+                reuse(old, ListenerTls::compile(spec, materials, what, old.map(|old| &**old)))
+            }
         }
     });
     let to = |cluster| Arc::new(Target { route: None, cluster, on_change: OnChange::Keep });

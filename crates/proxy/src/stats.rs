@@ -99,7 +99,7 @@ impl<const N: usize> Values<N> {
 
 metrics! {
     /// Labelled by listener. `DatagramsIn == DatagramsForwarded + drops + DatagramsKept`, always.
-    ListenerMetric [24] {
+    ListenerMetric [27] {
         FlowsOpened: Counter, "kakei_flows_opened", "Flows admitted.";
         FlowsLive: Gauge, "kakei_flows_live", "Flows alive.";
         DatagramsIn: Counter, "kakei_client_datagrams", "Datagrams received from clients.";
@@ -124,6 +124,9 @@ metrics! {
         HandshakesResumed: Counter, "kakei_tls_resumed_handshakes", "Those of them that went on from an earlier one.";
         HandshakesFailed: Counter, "kakei_tls_failed_handshakes", "TLS handshakes with clients that came to nothing; by reason among the connections closed.";
         HandshakesLive: Gauge, "kakei_tls_handshakes_live", "TLS handshakes with clients that are under way.";
+        RequestsEarly: Counter, "kakei_early_requests", "HTTP requests that came as TLS early data and went on before the handshake was over.";
+        RequestsEarlyHeld: Counter, "kakei_early_held_requests", "HTTP requests that came as TLS early data and waited for the end of the handshake.";
+        EarlyDataRefused: Counter, "kakei_tls_refused_early_data", "TLS handshakes with clients that offered early data of which none was taken.";
     }
 }
 

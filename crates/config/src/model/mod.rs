@@ -332,6 +332,9 @@ pub struct Route {
     pub upgrade: bool,
     /// Whether a request may become a connection by `CONNECT`.
     pub connect: bool,
+    /// Whether a request that nothing comes of twice may go on before its client's TLS handshake is over.
+    #[serde(default)]
+    pub early_data: bool,
     /// The bodies of answers that the proxy makes; what is none here is the listener's.
     pub errors: ErrorBodies,
     /// What a change of this route does to connections that live on it. Not UDP.
@@ -382,6 +385,7 @@ impl Default for Route {
             deny: Vec::new(),
             upgrade: true,
             connect: false,
+            early_data: false,
             errors: ErrorBodies::default(),
             on_change: OnChange::default(),
         }

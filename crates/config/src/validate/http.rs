@@ -63,6 +63,7 @@ impl<'a> Check<'a, '_> {
         let way = |key| [Step::Key("routes"), Step::Key(name.as_str()), Step::Key(key)];
         self.asks_for_certificates(name, route);
         self.is_strict_by_tls(name, route);
+        self.may_come_early(name, route);
         for (key, given) in [("sni", !route.sni.is_empty()), ("alpn", !route.alpn.is_empty())] {
             if given {
                 let message = format!("route `{name}`: `{key}` belongs to TLS passthrough on a TCP listener");
@@ -212,6 +213,7 @@ fn http_options(route: &Route) -> impl Iterator<Item = &'static str> {
         ("deny", !route.deny.is_empty()),
         ("upgrade", route.upgrade != fresh.upgrade),
         ("connect", route.connect != fresh.connect),
+        ("early_data", route.early_data),
         ("errors", route.errors != fresh.errors),
     ];
     options.into_iter().filter_map(|(key, given)| given.then_some(key))

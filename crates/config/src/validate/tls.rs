@@ -85,6 +85,31 @@ impl Check<'_, '_> {
         }
     }
 
+    /// Early data comes by a session that is resumed, and before anybody could show a certificate.
+    pub(super) fn may_come_early(&mut self, name: &Name, route: &Route) {
+        let Some(listener) = self.document.listeners.get(&route.listener).filter(|_| route.early_data) else { return };
+        let (message, help) = match &listener.tls {
+            None => (
+                format!("route `{name}`: early data comes in TLS, and listener `{}` has no `tls`", route.listener),
+                "give the listener `tls`, or leave it out",
+            ),
+            Some(tls) if tls.client_certificates.is_some() => (
+                format!(
+                    "route `{name}`: early data comes before its client is known, and listener `{}` asks for certificates",
+                    route.listener
+                ),
+                "let another listener ask for certificates, or leave it out",
+            ),
+            Some(tls) if !tls.tickets => (
+                format!("route `{name}`: early data comes by a ticket, and listener `{}` gives none", route.listener),
+                "let the listener's `tls` have `tickets`, or leave it out",
+            ),
+            Some(_) => return,
+        };
+        let way = ["routes", name.as_str(), "early_data"].map(Step::Key);
+        self.report(message, &way).help(help);
+    }
+
     /// A route can only insist on what its listener asks for.
     pub(super) fn asks_for_certificates(&mut self, name: &Name, route: &Route) {
         let tls = self.document.listeners.get(&route.listener).and_then(|listener| listener.tls.as_ref());

@@ -221,7 +221,7 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
         idle,
     });
     let limits = (vec(rate_limit(), 0..3), vec(network(), 0..3), vec(network(), 0..3));
-    let rest = (any::<bool>(), any::<bool>(), errors(), super::on_change(), option::of(hsts()));
+    let rest = (any::<bool>(), any::<bool>(), errors(), super::on_change(), option::of(hsts()), any::<bool>());
     (matched, acted, (edits(), times, retry()), limits, rest).prop_map(
         |(matched, (path, action, request), (response, timeouts, retry), limits, rest)| Route {
             host: matched.0,
@@ -241,6 +241,7 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
             errors: rest.2,
             on_change: rest.3,
             hsts: rest.4,
+            early_data: rest.5,
             ..action
         },
     )

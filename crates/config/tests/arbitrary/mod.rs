@@ -348,8 +348,11 @@ fn connect(document: &mut Document, routes: Vec<RouteParts>, default_clusters: &
         if !source.is_empty() && !document.routes.contains_key(&name) {
             let cluster = clusters[cluster % clusters.len()].clone();
             if document.listeners[&listener].protocol == Protocol::Http {
-                let hsts = http.hsts.filter(|_| document.listeners[&listener].tls.is_some());
-                let route = Route { listener, source, hsts, ..http };
+                let tls = document.listeners[&listener].tls.as_ref();
+                let hsts = http.hsts.filter(|_| tls.is_some());
+                let resumes = tls.is_some_and(|tls| tls.tickets && tls.client_certificates.is_none());
+                let early_data = http.early_data && resumes;
+                let route = Route { listener, source, hsts, early_data, ..http };
                 document.routes.insert(name, http::connected(route, cluster));
                 continue;
             }

@@ -35,6 +35,8 @@ pub(super) enum Of {
     Flows,
     Connections,
     Requests,
+    /// Of those that went on before their client's TLS handshake was over.
+    Early,
     /// Of connections and requests.
     Streams,
     /// Of those of them that came by TLS.
@@ -62,6 +64,7 @@ impl Field {
             Of::Flows => matches!(detail, Detail::Flow { .. }),
             Of::Connections => matches!(detail, Detail::Connection(_)),
             Of::Requests => matches!(detail, Detail::Exchange(_)),
+            Of::Early => matches!(detail, Detail::Exchange(of) if of.early),
             Of::Streams => !matches!(detail, Detail::Flow { .. }),
             Of::Secured => detail.tls().is_some(),
             Of::Shown => detail.tls().is_some_and(|tls| tls.client.is_some()),
@@ -115,6 +118,7 @@ fields! {
     Secured "tls_sni": |line| or_none(tls(line).and_then(|of| of.sni.as_deref()), word);
     Secured "tls_alpn": |line| or_none(tls(line).and_then(|of| of.alpn.as_deref()), Value::Sent);
     Secured "tls_resumed": |line| or_none(tls(line), |of| Value::Flag(of.resumed));
+    Early "early": |line| or_none(exchange(line), |of| Value::Flag(of.early));
     Secured "tls_certificate": |line| or_none(tls(line).and_then(|of| of.certificate.as_ref()), |name| word(name.as_str()));
     Shown "tls_client_subject": |line| or_none(client(line), |of| Value::Sent(&of.subject));
     Shown "tls_client_names": |line| or_none(client(line), |of| Value::Sent(&of.names));

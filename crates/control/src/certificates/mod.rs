@@ -6,6 +6,7 @@ mod files;
 mod ocsp;
 mod pem;
 mod read;
+mod sessions;
 mod tickets;
 mod trust;
 
@@ -21,6 +22,7 @@ use kakei_config::{
 use kakei_proxy::secure::{Certificate, Materials, Revoked, TicketKeys};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
+use rustls::server::StoresServerSessions;
 use rustls::sign::CertifiedKey;
 
 use tracing::warn;
@@ -28,6 +30,7 @@ use tracing::warn;
 pub use self::dial::client;
 pub(crate) use self::files::{Changed, Object, Seen};
 use self::pem::Stamp;
+use self::sessions::Sessions;
 use self::tickets::Kept;
 use self::trust::{Lists, Trusted};
 use crate::wall;
@@ -56,6 +59,8 @@ pub enum Purpose<'a> {
 #[derive(Clone, Debug)]
 pub struct Certificates {
     materials: Materials,
+    /// What clients go on from where early data is taken; in memory alone.
+    sessions: Arc<Sessions>,
     /// Where the keys of tickets are kept; none: nowhere.
     kept: Option<Kept>,
     /// The document's objects that name what was read, as they were then.
@@ -184,8 +189,12 @@ impl Default for Certificates {
     fn default() -> Self {
         let provider = provider();
         let tickets = TicketKeys::new(&provider);
+        let sessions = Arc::new(Sessions::default());
+        let provider = Some(Arc::new(provider));
+        let known: Arc<dyn StoresServerSessions> = sessions.clone();
         Certificates {
-            materials: Materials { provider: Some(Arc::new(provider)), tickets, ..Materials::default() },
+            materials: Materials { provider, tickets, sessions: Some(known), ..Materials::default() },
+            sessions,
             kept: None,
             specs: Specs::default(),
             stamps: Sorted::default(),
@@ -428,11 +437,13 @@ impl Certificates {
         }
     }
 
-    /// The same with a new key for session tickets. Where there is no randomness for one the old one goes on.
+    /// The same with a new key for session tickets, and without sessions that are as old as tickets may get. Where there
+    /// is no randomness for a key the old one goes on.
     pub fn rotate(&mut self, now: SystemTime) {
         let tickets = &mut self.materials.tickets;
         let rotated = tickets.as_ref().and_then(|tickets| tickets.rotated());
         *tickets = rotated.or(tickets.take());
+        self.sessions.age();
         self.keep(wall::unix_seconds(now));
     }
 

@@ -10,12 +10,14 @@ use kakei_wire::message::{self, Known, Length, Trace};
 use super::Http;
 use super::answer::Accepts;
 use super::exchange::{Exchange, ExchangeId, Framing, Traits};
+use super::guard::Asking;
 use super::rule::{Action, Rule};
 use super::session::{SessionId, Stage};
 use super::table::Wanted;
 use crate::balance;
 use crate::cluster::ClusterKey;
 use crate::record::{CloseReason, ExchangeDetail};
+use crate::seam::Instant;
 use crate::seen::Noted;
 use crate::snapshot::{HttpListener, Target};
 use crate::stats::ListenerMetric;
@@ -133,10 +135,53 @@ impl Http {
         let rule = exchange.http.table.find(&wanted).or(exchange.http.default.as_ref()).cloned();
         let rule = rule.ok_or((404, CloseReason::NoRoute))?;
         self.exchanges[id].rule = Some(Arc::clone(&rule));
-        self.pass(world, tick, id, (&rule, &deciding))?;
+        if self.comes_too_early(world, tick, id, (&rule, head)) {
+            return Ok(());
+        }
+        self.go_on(world, tick, id, (&rule, &deciding))
+    }
+
+    /// Whether the request waits for the end of its client's handshake: before that somebody else may have sent it, again.
+    /// One that goes on says so (RFC 8470, section 5.1).
+    fn comes_too_early(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (rule, head): (&Rule, &RequestHead<'_>),
+    ) -> bool {
+        let exchange = &mut self.exchanges[id];
+        let session = &self.sessions[exchange.session];
+        if !session.is_early {
+            return false;
+        }
+        let values = &mut world.listeners[session.arrived.listener].values;
+        let is_harmless = message::is_safe(head.request.method) && exchange.request_ended && !head.connection.upgrade;
+        if !rule.spec.early_data || !is_harmless {
+            values[ListenerMetric::RequestsEarlyHeld] += 1;
+            self.hold(tick, id, (head, Asking::Handshake, Instant::FAR));
+            return true;
+        }
+        values[ListenerMetric::RequestsEarly] += 1;
+        exchange.is_early = true;
+        if let Some(detail) = &mut exchange.detail {
+            detail.early = true;
+        }
+        false
+    }
+
+    /// Its route is known: whether it passes that, and who the client is, and then what the route does.
+    pub(super) fn go_on(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: ExchangeId,
+        (rule, deciding): (&Arc<Rule>, &Deciding<'_>),
+    ) -> Result<(), Refused> {
+        self.pass(world, tick, id, (rule, deciding))?;
         match rule.is_guarded() {
-            true => self.guard(world, tick, id, (&rule, &deciding)),
-            false => self.act(world, tick, id, (&rule, &deciding)),
+            true => self.guard(world, tick, id, (rule, deciding)),
+            false => self.act(world, tick, id, (rule, deciding)),
         }
     }
 

@@ -122,6 +122,8 @@ pub(crate) struct Exchange {
     pub(super) tries: u32,
     /// What was wrong with the last of them, where that has a name of its own.
     pub(super) failed: Option<CloseReason>,
+    /// It goes on before its client's TLS handshake is over, and says so.
+    pub(super) is_early: bool,
     /// It was sent again because a connection that was reused turned out to be dead.
     pub(super) revived: bool,
     /// Interim responses that were passed on.
@@ -170,6 +172,7 @@ impl Exchange {
             tried: Vec::new(),
             tries: 0,
             failed: None,
+            is_early: false,
             revived: false,
             interim: 0,
             sticky: None,

@@ -29,6 +29,8 @@ pub(super) const UNAVAILABLE: Refused = (503, CloseReason::AuthUnavailable);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Asking {
+    /// The end of its client's TLS handshake.
+    Handshake,
     /// Whether its password is right.
     Password,
     /// The answer of a service.
@@ -150,7 +152,7 @@ impl Http {
 
     /// The request doesn't pass before it is known whether it may. No more than what is here is taken of its body
     /// meanwhile.
-    fn hold(
+    pub(super) fn hold(
         &mut self,
         tick: &mut Tick<'_>,
         id: ExchangeId,
@@ -194,6 +196,24 @@ impl Http {
                 Verdict::Wrong => self.refuse(world, tick, id, UNAUTHORIZED),
                 Verdict::Undone => self.refuse(world, tick, id, BUSY),
             }
+        }
+    }
+
+    /// The client's handshake is over: a request that waited for that goes on.
+    pub(super) fn let_go_on(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
+        let exchange = &mut self.exchanges[id];
+        if exchange.guard.as_ref().is_some_and(|held| held.0.asking == Asking::Handshake) {
+            self.reconsider(world, tick, id, |http, world, tick, id, (rule, deciding)| {
+                let exchange = &mut http.exchanges[id];
+                exchange.guard = None;
+                exchange.enter(Phase::Deciding, tick.now);
+                if !exchange.request_ended {
+                    // No more was taken of its body meanwhile.
+                    let session = exchange.session;
+                    http.sessions[session].set_credit(tick, true);
+                }
+                http.go_on(world, tick, id, (rule, deciding))
+            });
         }
     }
 

@@ -11,7 +11,7 @@ use super::Http;
 use super::decide::{Deciding, Refused};
 use super::exchange::{ExchangeId, Framing, Phase};
 use super::guard::{Asking, UNAVAILABLE};
-use super::rewrite::{ForwardedBy, field, write_certificate};
+use super::rewrite::{EARLY_DATA, ForwardedBy, field, write_certificate};
 use super::rule::Rule;
 use super::upstream::{Reading, UpstreamId};
 use crate::limits::PASSED_OVER;
@@ -61,6 +61,9 @@ impl Http {
         by.write(deciding, out);
         let session = &self.sessions[exchange.session];
         write_certificate(session, out);
+        if exchange.is_early {
+            out.extend_from_slice(EARLY_DATA);
+        }
         let is_proved = session.shown().is_some();
         let fields = &request.fields;
         let goes = |field: &&Field| {
@@ -70,6 +73,7 @@ impl Http {
                 || forward.headers.iter().any(|one| name.eq_ignore_ascii_case(one.as_bytes()));
             let may_go = match field.known {
                 Some(Known::Host | Known::ContentLength | Known::Expect | Known::ProxyAuthorization) => false,
+                Some(Known::EarlyData) => !exchange.is_early,
                 Some(Known::Forwarded | Known::XRequestId) => by.is_believed,
                 Some(Known::XForwardedFor | Known::XForwardedProto | Known::XForwardedHost | Known::XForwardedPort) => {
                     false

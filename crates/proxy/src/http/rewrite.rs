@@ -14,6 +14,9 @@ use super::rule::{Edits, Rule};
 use super::session::Session;
 use crate::world::World;
 
+/// What a request says that came before its client's handshake was over.
+pub(super) const EARLY_DATA: &[u8] = b"Early-Data: 1\r\n";
+
 /// What a client said of clients before it, where it is believed.
 #[derive(Default)]
 struct Before<'a> {
@@ -50,6 +53,7 @@ impl Http {
         let by = ForwardedBy::of(exchange, &self.sessions[exchange.session]);
         let believed = by.is_believed;
         let is_proved = self.sessions[exchange.session].shown().is_some();
+        let is_early = exchange.is_early;
         let edits = &rule.request;
         let trace = trace(&request.fields);
         copy_fields(&request.fields, edits, &deciding.head.connection, out, |known| match known {
@@ -61,6 +65,8 @@ impl Http {
             }
             Known::XRequestId => believed && !knobs.request_id,
             Known::ProxyAuthorization => false,
+            // RFC 8470 5.1: it is never removed, and says one thing only.
+            Known::EarlyData => !is_early,
             // One that can't be read is not passed on, nor what stands beside it: W3C Trace Context, alternative processing.
             Known::Traceparent | Known::Tracestate => trace != Trace::Wrong,
             // Who somebody is is only believed where nobody knows better.
@@ -71,6 +77,9 @@ impl Http {
         out.extend_from_slice(deciding.added);
         let exchange = &self.exchanges[id];
         out.extend_from_slice(&edits.lines);
+        if is_early {
+            out.extend_from_slice(EARLY_DATA);
+        }
         if exchange.request_framing == Framing::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }

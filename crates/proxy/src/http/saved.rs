@@ -220,6 +220,7 @@ impl Http {
             socket: SocketId::null(),
             arrived,
             secured: None,
+            is_early: false,
             stage: state.stage,
             since: now.before(state.since),
             moved: now.before(state.moved),
@@ -385,6 +386,8 @@ fn read_exchange(
         tried: state.tried.into_iter().map(backend).collect::<Result<_, _>>()?,
         tries: state.tries,
         failed: None,
+        // What is under TLS is left out.
+        is_early: false,
         revived: state.revived,
         interim: state.interim,
         sticky: state.sticky.map(backend).transpose()?,

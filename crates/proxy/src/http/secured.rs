@@ -14,16 +14,41 @@ use crate::secure::Secured;
 use crate::world::{Tick, World};
 
 impl Http {
-    /// The client's handshake is over.
-    pub(crate) fn handle_secured(&mut self, tick: &Tick<'_>, id: SessionId, secured: Arc<Secured>) {
+    /// The client's handshake is over. What it sent before is nobody else's.
+    pub(crate) fn handle_secured(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: SessionId,
+        secured: Arc<Secured>,
+    ) {
         let Some(session) = self.sessions.get_mut(id) else { return };
+        if !session.is_early {
+            return self.begin_secured(tick, id, secured);
+        }
+        session.prove(tick);
+        if let Some(exchange) = session.exchange {
+            self.let_go_on(world, tick, exchange);
+        }
+    }
+
+    /// Early data of the client is there, and its handshake isn't over.
+    pub(crate) fn handle_early(&mut self, tick: &Tick<'_>, id: SessionId, secured: Arc<Secured>) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.is_early = true;
+            self.begin_secured(tick, id, secured);
+        }
+    }
+
+    fn begin_secured(&mut self, tick: &Tick<'_>, id: SessionId, secured: Arc<Secured>) {
+        let session = &mut self.sessions[id];
         session.secured = Some(secured);
         session.stage = Stage::Idle;
         (session.since, session.moved) = (tick.now, tick.now);
         self.arm_session(id);
     }
 
-    /// The client's handshake came to nothing.
+    /// The client's handshake came to nothing, and so does what came of its early data.
     pub(crate) fn handle_unsecured(
         &mut self,
         world: &mut World,
@@ -31,6 +56,9 @@ impl Http {
         id: SessionId,
         (reason, detail): (CloseReason, Arc<TlsDetail>),
     ) {
+        if let Some(exchange) = self.sessions.get(id).and_then(|session| session.exchange) {
+            self.finish(world, tick, exchange, reason);
+        }
         let Some(session) = self.sessions.get(id) else { return };
         if world.records {
             let name = world.listeners[session.arrived.listener].spec.name.clone();

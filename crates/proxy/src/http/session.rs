@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub(super) arrived: Arrived,
     /// What its TLS came to; none: it comes without, or is in the middle of its handshake.
     pub(super) secured: Option<Arc<Secured>>,
+    /// Its TLS handshake isn't over: what came may have been sent before, by anybody (RFC 8446, section 8).
+    pub(super) is_early: bool,
     pub(super) stage: Stage,
     /// Since when.
     pub(super) since: Instant,
@@ -86,6 +88,7 @@ impl Session {
             socket,
             arrived,
             secured: None,
+            is_early: false,
             stage,
             since: at,
             moved: at,
@@ -119,11 +122,22 @@ impl Session {
         self.rest.is_blocked() || self.written == Some(now)
     }
 
-    /// Whether to receive from the client.
+    /// Whether to receive from the client. While its handshake goes on its bytes are not ours alone: how many come by
+    /// then is bounded otherwise.
     pub(super) fn set_credit(&mut self, tick: &mut Tick<'_>, on: bool) {
         if self.credit != on {
             self.credit = on;
-            tick.ask(Op::Credit { socket: self.socket, on });
+            if !self.is_early {
+                tick.ask(Op::Credit { socket: self.socket, on });
+            }
+        }
+    }
+
+    /// Nobody else sent what came.
+    pub(super) fn prove(&mut self, tick: &mut Tick<'_>) {
+        self.is_early = false;
+        if !std::mem::replace(&mut self.credit, true) {
+            self.set_credit(tick, false);
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct Table {
     any: Paths,
     /// What routes ask for beyond host, path and method.
     asks: Asks,
+    /// How many routes allow early data.
+    early: usize,
 }
 
 impl PartialEq for Table {
@@ -245,6 +247,7 @@ impl Table {
             let Some((route, is_timed)) = after else {
                 if let Some(rule) = self.rules.remove(name) {
                     self.asks.take_out(&rule.spec);
+                    self.early -= usize::from(rule.spec.early_data);
                     touch(&rule.spec);
                 }
                 continue;
@@ -253,8 +256,10 @@ impl Table {
             touch(route);
             self.add(&rule);
             self.asks.add(route);
+            self.early += usize::from(route.early_data);
             if let Some(rule) = self.rules.insert(name.clone(), rule) {
                 self.asks.take_out(&rule.spec);
+                self.early -= usize::from(rule.spec.early_data);
                 touch(&rule.spec);
             }
         }
@@ -319,6 +324,11 @@ impl Table {
     /// What routes ask for beyond host, path and method.
     pub fn asks(&self) -> &Asks {
         &self.asks
+    }
+
+    /// Whether one of them allows early data.
+    pub(crate) fn allows_early(&self) -> bool {
+        self.early > 0
     }
 
     /// The route of that name.

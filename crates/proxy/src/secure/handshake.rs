@@ -130,7 +130,7 @@ impl Secure {
                 let failure = Failure::new(CloseReason::TlsTooLong, &error);
                 told.end = Some(self.refuse(world, socket, failure));
             }
-            Ok(false) => {}
+            Ok(false) => self.open_early(socket, &mut told),
             Ok(true) => match stream.shown(tick.wall) {
                 Ok(shown) => self.open(world, socket, shown, &mut told),
                 Err(failure) => told.end = Some(self.refuse(world, socket, failure)),
@@ -143,15 +143,32 @@ impl Secure {
         told
     }
 
+    /// The handshake goes on. Nothing that came by then means anything but early data (RFC 8446, section 4.2.10).
+    fn open_early(&mut self, socket: SocketId, told: &mut Told) {
+        let stream = &mut self.streams[socket];
+        let Stage::Handshake(handshake) = &mut stream.stage else { return };
+        if told.plain.is_empty() || handshake.early.is_some() {
+            return;
+        }
+        let Handshake { session, hello, certificate, early } = &mut **handshake;
+        let secured = Arc::new(secured(session, (hello.clone(), None), Arc::clone(certificate)));
+        *early = Some(Arc::clone(&secured));
+        told.opened = Some(Opened::Early(secured));
+        told.is_blocked = stream.is_blocked;
+    }
+
     /// The handshake is over.
     fn open(&mut self, world: &mut World, socket: SocketId, shown: Option<Arc<ClientCertificate>>, told: &mut Told) {
         self.leave_opening(world, socket);
         let stream = &mut self.streams[socket];
+        let mut was_told = false;
         let (session, opened) = match std::mem::replace(&mut stream.stage, Stage::Ended) {
             Stage::Handshake(handshake) => {
-                let Handshake { session, hello, certificate } = *handshake;
-                let secured = secured(&session, (hello, shown), certificate);
-                (session, Opened::Client(Arc::new(secured)))
+                let Handshake { session, hello, certificate, early } = *handshake;
+                was_told = early.is_some();
+                count_refused(world, &stream.peer, hello.early_data && !session.had_early);
+                let secured = early.unwrap_or_else(|| Arc::new(secured(&session, (hello, shown), certificate)));
+                (session, Opened::Client(secured))
             }
             Stage::Dialled(session) => {
                 let detail = agreed(&session);
@@ -161,7 +178,7 @@ impl Secure {
         };
         count(world, &stream.peer, &opened);
         told.opened = Some(opened);
-        told.is_blocked = stream.is_blocked;
+        told.is_blocked = stream.is_blocked && !was_told;
         if session.has_ended {
             told.end = Some(End::Closed);
         }
@@ -251,7 +268,7 @@ impl Stream {
             let begun = Self::begin(wall, &hello, tls);
             let (session, certificate) =
                 begun.map_err(|failure| Failure { offer: Some(Box::new(offer(&hello))), ..failure })?;
-            self.stage = Stage::Handshake(Box::new(Handshake { session, hello, certificate }));
+            self.stage = Stage::Handshake(Box::new(Handshake { session, hello, certificate, early: None }));
         }
         let input = std::mem::take(&mut self.input);
         let Some(session) = self.any_session() else { return Ok(false) };
@@ -329,7 +346,7 @@ fn secured(
 
 fn count(world: &mut World, peer: &Peer, opened: &Opened) {
     let detail = match opened {
-        Opened::Client(secured) => &secured.detail,
+        Opened::Client(secured) | Opened::Early(secured) => &secured.detail,
         Opened::Backend(detail) => detail,
     };
     let is_new = detail.version.as_deref() == Some("1.3");
@@ -345,6 +362,13 @@ fn count(world: &mut World, peer: &Peer, opened: &Opened) {
                 live.values[BackendMetric::HandshakesResumed] += u64::from(detail.resumed);
             }
         }
+    }
+}
+
+/// What was offered and not taken comes again behind the handshake, where the client wants it to.
+fn count_refused(world: &mut World, peer: &Peer, is_refused: bool) {
+    if let Peer::Client(listener, _) = peer {
+        world.listeners[*listener].values[ListenerMetric::EarlyDataRefused] += u64::from(is_refused);
     }
 }
 

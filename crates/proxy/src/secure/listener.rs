@@ -9,16 +9,19 @@ use kakei_wire::client_hello;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::UnixTime;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, StoresServerSessions, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{RootCertStore, SupportedProtocolVersion, version};
 
 use super::certificate::Certificate;
 use super::client::Sha256;
-use super::materials::{Materials, Revoked};
+use super::materials::{Materials, Revoked, is_same};
 use super::shelf::Shelf;
 use super::tickets::{Realm, TicketKeys, Ticketer};
+use crate::limits::EARLY_DATA;
 use crate::seam::Wall;
 
 /// See the module's words.
@@ -37,6 +40,10 @@ pub struct ListenerTls {
     default: Option<Arc<Certificate>>,
     shelf: Shelf,
     tickets: Option<Arc<TicketKeys>>,
+    /// In their place, where early data is taken: each session is gone on from once (RFC 8446, section 8.1).
+    sessions: Option<Arc<dyn StoresServerSessions>>,
+    /// Whether a route allows early data.
+    pub(crate) allows_early: bool,
     /// Who clients have to be vouched for by; none: nobody, or there is nothing to ask.
     clients: Option<Clients>,
     /// What fingerprints of clients are made by.
@@ -67,6 +74,8 @@ impl PartialEq for ListenerTls {
         let mut differing = self.certificates.differences(&other.certificates);
         (&self.spec, self.is_http, self.handshakes) == (&other.spec, other.is_http, other.handshakes)
             && (&self.tickets, &self.clients) == (&other.tickets, &other.clients)
+            && self.allows_early == other.allows_early
+            && is_same(&self.sessions, &other.sessions)
             && differing
                 .all(|(_, one, another)| one.zip(another).is_some_and(|(one, another)| Arc::ptr_eq(one, another)))
     }
@@ -77,13 +86,16 @@ impl ListenerTls {
     pub(crate) fn compile(
         spec: &kakei_config::ListenerTls,
         materials: &Materials,
-        (is_http, workers): (bool, u16),
+        (is_http, allows_early, workers): (bool, bool, u16),
         previous: Option<&ListenerTls>,
     ) -> Self {
-        let tickets = materials.tickets.clone().filter(|_| spec.tickets);
+        // Whoever has to show a certificate is nobody before it did.
+        let takes_early = allows_early && spec.tickets && spec.client_certificates.is_none();
+        let sessions = materials.sessions.clone().filter(|_| takes_early);
+        let tickets = materials.tickets.clone().filter(|_| spec.tickets && sessions.is_none());
         let clients = spec.client_certificates.as_ref().and_then(|asked| Clients::of(asked, materials));
         let provider = materials.provider.as_ref();
-        let template = provider.and_then(|provider| template(spec, provider, is_http, (&tickets, &clients)));
+        let template = provider.and_then(|provider| template(spec, provider, is_http, (&tickets, &sessions, &clients)));
         let shows_alike =
             |old: &&ListenerTls| (&old.spec.certificates, &old.spec.default) == (&spec.certificates, &spec.default);
         let old = previous.filter(shows_alike);
@@ -99,6 +111,8 @@ impl ListenerTls {
             default: None,
             shelf: old.map(|old| old.shelf.clone()).unwrap_or_default(),
             tickets,
+            sessions,
+            allows_early,
         };
         made.turn(&materials.certificates, old.is_none());
         made
@@ -175,11 +189,15 @@ impl ListenerTls {
     }
 }
 
+/// What clients go on from, and what they had to prove for it.
+type Resumption<'a> =
+    (&'a Option<Arc<TicketKeys>>, &'a Option<Arc<dyn StoresServerSessions>>, &'a Option<Clients>);
+
 fn template(
     spec: &kakei_config::ListenerTls,
     provider: &Arc<CryptoProvider>,
     is_http: bool,
-    (tickets, clients): (&Option<Arc<TicketKeys>>, &Option<Clients>),
+    (tickets, sessions, clients): Resumption<'_>,
 ) -> Option<Arc<ServerConfig>> {
     let verifier = match (&spec.client_certificates, clients) {
         (None, _) => WebPkiClientVerifier::no_client_auth(),
@@ -207,9 +225,14 @@ fn template(
     if is_http && config.alpn_protocols.is_empty() {
         config.alpn_protocols.extend([b"http/1.1".to_vec(), b"http/1.0".to_vec()]);
     }
-    match tickets {
-        Some(keys) => config.ticketer = Arc::new(Ticketer(Arc::clone(keys), realm(spec, clients))),
-        None => config.send_tls13_tickets = 0,
+    match (sessions, tickets) {
+        (Some(sessions), _) => {
+            config.session_storage = Arc::clone(sessions);
+            config.max_early_data_size = EARLY_DATA;
+            config.send_half_rtt_data = true;
+        }
+        (None, Some(keys)) => config.ticketer = Arc::new(Ticketer(Arc::clone(keys), realm(spec, clients))),
+        (None, None) => config.send_tls13_tickets = 0,
     }
     Some(Arc::new(config))
 }

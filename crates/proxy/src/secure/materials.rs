@@ -8,6 +8,7 @@ use kakei_config::{ClusterTls, ListenerTls, Name, Pem, Shown, Sorted};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateRevocationListDer;
+use rustls::server::StoresServerSessions;
 
 use super::certificate::Certificate;
 use super::tickets::TicketKeys;
@@ -21,6 +22,8 @@ pub struct Materials {
     pub certificates: Sorted<Name, Arc<Certificate>>,
     /// What session tickets are sealed by; none: there are no tickets.
     pub tickets: Option<Arc<TicketKeys>>,
+    /// What all workers go on from where early data is taken, each of them once; none: none is taken.
+    pub sessions: Option<Arc<dyn StoresServerSessions>>,
     /// Who may vouch for others, by how the document names them; without a name: whoever the system trusts.
     pub trusted: Sorted<Option<Pem>, Arc<RootCertStore>>,
     /// Lists of certificates that count no longer, by how the document names them.
@@ -41,6 +44,7 @@ impl PartialEq for Materials {
 pub(crate) struct Stale<'a> {
     /// What all handshakes have to do with.
     all: bool,
+    /// What clients go on from.
     tickets: bool,
     /// Whether there is one more certificate, or one less, or another one.
     certificates: bool,
@@ -56,7 +60,7 @@ impl<'a> Stale<'a> {
         let (shown, certificates) = replaced(&old.certificates, &new.certificates);
         Stale {
             all: !is_same(&old.provider, &new.provider),
-            tickets: !is_same(&old.tickets, &new.tickets),
+            tickets: !is_same(&old.tickets, &new.tickets) || !is_same(&old.sessions, &new.sessions),
             certificates,
             shown,
             trusted: replaced(&old.trusted, &new.trusted).0,
@@ -94,7 +98,7 @@ impl<'a> Stale<'a> {
     }
 }
 
-fn is_same<T>(old: &Option<Arc<T>>, new: &Option<Arc<T>>) -> bool {
+pub(super) fn is_same<T: ?Sized>(old: &Option<Arc<T>>, new: &Option<Arc<T>>) -> bool {
     match (old, new) {
         (Some(old), Some(new)) => Arc::ptr_eq(old, new),
         (old, new) => old.is_none() && new.is_none(),

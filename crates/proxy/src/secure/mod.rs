@@ -57,9 +57,11 @@ pub(crate) struct Secure {
     ops: Vec<Op>,
 }
 
-/// Whose handshake is over.
+/// Who may be spoken to.
 #[derive(Debug)]
 pub(crate) enum Opened {
+    /// A client whose handshake isn't over: what it sends may have been sent before, by anybody.
+    Early(Arc<Secured>),
     Client(Arc<Secured>),
     Backend(Arc<TlsDetail>),
 }
@@ -78,7 +80,7 @@ pub(crate) struct Secured {
 /// What whoever a stream belongs to is to be told, in this order.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
-    /// Its handshake is over.
+    /// Its handshake is over, or it has something to say before.
     pub(crate) opened: Option<Opened>,
     /// It takes nothing for now.
     pub(crate) is_blocked: bool,

@@ -25,6 +25,8 @@ pub(super) struct Session {
     made: Vec<u8>,
     /// The peer said that it sends nothing more.
     pub(super) has_ended: bool,
+    /// Early data came, and was taken.
+    pub(super) had_early: bool,
     /// That nothing more is written was said.
     is_closed: bool,
 }
@@ -51,7 +53,7 @@ pub(super) struct Room(Vec<u8>);
 impl Session {
     /// Of a connection that nothing came for yet.
     pub(super) fn new(connection: Connection) -> Self {
-        Session { connection, kept: Vec::new(), made: Vec::new(), has_ended: false, is_closed: false }
+        Session { connection, kept: Vec::new(), made: Vec::new(), has_ended: false, had_early: false, is_closed: false }
     }
 
     /// Take in what came; plaintext goes behind what is in `plain`. What stands behind the peer's end means nothing.
@@ -67,6 +69,7 @@ impl Session {
             taken += passed;
             match came {
                 Ok(Came::Something) => {}
+                Ok(Came::Early) => self.had_early = true,
                 Ok(Came::Nothing) => break,
                 Ok(Came::End) => {
                     self.has_ended = true;
@@ -201,8 +204,19 @@ impl Connection {
         say: Say<'_>,
     ) -> (usize, Result<Came, Error>) {
         match self {
-            Connection::Client(client) => turn::of(client.process_tls_records(incoming), plain, made, say),
-            Connection::Server(server) => turn::of(server.process_tls_records(incoming), plain, made, say),
+            Connection::Client(client) => {
+                turn::of(client.process_tls_records(incoming), plain, made, say, |_, _| 0)
+            }
+            Connection::Server(server) => {
+                turn::of(server.process_tls_records(incoming), plain, made, say, |mut early, plain| {
+                    let mut passed = 0;
+                    while let Some(Ok(record)) = early.next_record() {
+                        plain.extend_from_slice(record.payload);
+                        passed += record.discard;
+                    }
+                    passed
+                })
+            }
         }
     }
 }

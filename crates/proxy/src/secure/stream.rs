@@ -7,6 +7,7 @@ use kakei_wire::client_hello::ClientHello;
 use super::certificate::Certificate;
 use super::dial::Dial;
 use super::listener::ListenerTls;
+use super::Secured;
 use super::session::Session;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::listener::ListenerKey;
@@ -70,6 +71,8 @@ pub(super) struct Handshake {
     pub(super) hello: ClientHello,
     /// What it is shown.
     pub(super) certificate: Arc<Certificate>,
+    /// What was agreed on, where early data came: whoever the stream belongs to was given that, and may write.
+    pub(super) early: Option<Arc<Secured>>,
 }
 
 impl Stream {
@@ -92,10 +95,11 @@ impl Stream {
         !matches!(self.stage, Stage::Open(_) | Stage::Ended)
     }
 
-    /// The session, once it may be used.
+    /// The session, once it may be written to.
     pub(super) fn session(&mut self) -> Option<&mut Session> {
         match &mut self.stage {
             Stage::Open(session) => Some(session),
+            Stage::Handshake(handshake) if handshake.early.is_some() => Some(&mut handshake.session),
             _ => None,
         }
     }

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use rustls::Error;
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, ReadEarlyData, UnbufferedStatus,
+    WriteTraffic,
 };
 
 /// The most plaintext of one record (RFC 8446, section 5.1).
@@ -20,6 +21,8 @@ const BEFORE: usize = 64;
 pub(super) enum Came {
     /// Something, and there may be more.
     Something,
+    /// The same: what a client sent before its handshake was over.
+    Early,
     /// The peer's end.
     End,
     /// Nothing: it waits for more, or for what we say, which was said.
@@ -44,12 +47,13 @@ pub(super) fn left(len: usize) -> usize {
 }
 
 /// Do what is to be done: plaintext goes behind what is in `plain`, records behind what is in `made`. How many bytes of
-/// what came are of no more use, and what came of it.
+/// what came are of no more use, and what came of it. Early data is read by `early`: only a server has any.
 pub(super) fn of<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     plain: &mut Vec<u8>,
     made: &mut Vec<u8>,
     say: Say<'_>,
+    early: impl FnOnce(ReadEarlyData<'_, '_, Data>, &mut Vec<u8>) -> usize,
 ) -> (usize, Result<Came, Error>) {
     let mut passed = status.discard;
     let came = status.state.map(|state| match state {
@@ -73,7 +77,11 @@ pub(super) fn of<Data>(
             speak(traffic, made, say);
             Came::Nothing
         }
-        // There is nothing else; early data is never agreed to.
+        ConnectionState::ReadEarlyData(came) => {
+            passed += early(came, plain);
+            Came::Early
+        }
+        // It waits for more, or is over.
         _ => Came::Nothing,
     });
     (passed, came)

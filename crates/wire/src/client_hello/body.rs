@@ -1,4 +1,4 @@
-//! The fields of a ClientHello: RFC 8446, section 4.1.2. Reads four extensions and checks that all the rest adds up;
+//! The fields of a ClientHello: RFC 8446, section 4.1.2. Reads five extensions and checks that all the rest adds up;
 //! what it does not know (GREASE among it) it skips.
 
 use super::{ClientHello, Error, MAX_PROTOCOLS, host_name};
@@ -6,6 +6,7 @@ use super::{ClientHello, Error, MAX_PROTOCOLS, host_name};
 const SERVER_NAME: u16 = 0;
 const SIGNATURE_ALGORITHMS: u16 = 13;
 const ALPN: u16 = 16;
+const EARLY_DATA: u16 = 42;
 const SUPPORTED_VERSIONS: u16 = 43;
 /// The only kind of server name there is (RFC 6066, section 3).
 const HOST_NAME: u8 = 0;
@@ -53,6 +54,7 @@ fn extensions(mut fields: Fields<'_>) -> Result<ClientHello, Error> {
             SIGNATURE_ALGORITHMS => hello.signatures = signatures(data),
             ALPN => hello.alpn = protocols(data)?,
             SUPPORTED_VERSIONS => hello.versions = versions(data)?,
+            EARLY_DATA => hello.early_data = true,
             _ => {}
         }
     }

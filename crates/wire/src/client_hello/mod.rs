@@ -42,6 +42,8 @@ pub struct ClientHello {
     pub suites: Vec<u16>,
     /// The signatures that it can check, in its order (RFC 8446, section 4.2.3), by theirs.
     pub signatures: Vec<u16>,
+    /// Whether it offers early data (RFC 8446, section 4.2.10).
+    pub early_data: bool,
 }
 
 /// What is wrong with a stream that began as TLS. Always the peer's fault.

@@ -158,6 +158,7 @@ known! {
     StrictTransportSecurity: "strict-transport-security",
     Traceparent: "traceparent",
     Tracestate: "tracestate",
+    EarlyData: "early-data",
     ClientCert: "client-cert",
     ClientCertChain: "client-cert-chain",
     XClientCertSubject: "x-client-cert-subject",
