@@ -40,6 +40,8 @@ mod tls_backends;
 #[cfg(test)]
 mod tls_clients;
 #[cfg(test)]
+mod tls_early;
+#[cfg(test)]
 mod tls_only;
 #[cfg(test)]
 mod traffic;

@@ -64,7 +64,7 @@ impl Made {
 
 pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-fn config(authority: &Authority, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+pub(crate) fn config(authority: &Authority, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
