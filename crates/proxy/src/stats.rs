@@ -126,7 +126,7 @@ metrics! {
         HandshakesLive: Gauge, "kakei_tls_handshakes_live", "TLS handshakes with clients that are under way.";
         RequestsEarly: Counter, "kakei_early_requests", "HTTP requests that came as TLS early data and went on before the handshake was over.";
         RequestsEarlyHeld: Counter, "kakei_early_held_requests", "HTTP requests that came as TLS early data and waited for the end of the handshake.";
-        EarlyDataRefused: Counter, "kakei_tls_refused_early_data", "TLS handshakes with clients that offered early data of which none was taken.";
+        EarlyDataRefused: Counter, "kakei_tls_refused_early_data", "TLS handshakes with clients whose early data was not taken: it comes again behind them.";
     }
 }
 

@@ -78,6 +78,6 @@ impl Dial {
     /// Say the first word.
     pub(super) fn begin(self) -> Result<Session, Error> {
         let connection = UnbufferedClientConnection::new(self.config, self.server)?;
-        Ok(Session::new(Connection::Client(connection)))
+        Ok(Session::new(Connection::Client(connection), false))
     }
 }

@@ -9,7 +9,7 @@ use rustls::Error;
 use rustls::server::UnbufferedServerConnection;
 
 use super::client;
-use super::session::{Connection, Room, Session};
+use super::session::{Connection, Early, Room, Session};
 use super::stream::{Handshake, Peer, Stage, Stream, offer};
 use super::{Certificate, End, ListenerTls, Opened, Secure, Secured, Told};
 use crate::limits::{HANDSHAKE_BYTES, HANDSHAKES_PER_STEP};
@@ -166,7 +166,7 @@ impl Secure {
             Stage::Handshake(handshake) => {
                 let Handshake { session, hello, certificate, early } = *handshake;
                 was_told = early.is_some();
-                count_refused(world, &stream.peer, hello.early_data && !session.had_early);
+                count_refused(world, &stream.peer, &session);
                 let secured = early.unwrap_or_else(|| Arc::new(secured(&session, (hello, shown), certificate)));
                 (session, Opened::Client(secured))
             }
@@ -310,7 +310,7 @@ impl Stream {
                 ..Failure::new(CloseReason::TlsError, "there is nothing to speak it by")
             });
         };
-        Ok((Session::new(Connection::Server(connection)), certificate))
+        Ok((Session::new(Connection::Server(connection), hello.early_data), certificate))
     }
 }
 
@@ -365,8 +365,14 @@ fn count(world: &mut World, peer: &Peer, opened: &Opened) {
     }
 }
 
-/// What was offered and not taken comes again behind the handshake, where the client wants it to.
-fn count_refused(world: &mut World, peer: &Peer, is_refused: bool) {
+/// What was offered and not taken comes again behind the handshake, where the client wants it to. Who goes on from a
+/// session and sent none may have had none.
+fn count_refused(world: &mut World, peer: &Peer, session: &Session) {
+    let is_refused = match session.early {
+        Early::Refused => true,
+        Early::Offered => !session.agreed().resumed,
+        Early::No | Early::Taken => false,
+    };
     if let Peer::Client(listener, _) = peer {
         world.listeners[*listener].values[ListenerMetric::EarlyDataRefused] += u64::from(is_refused);
     }

@@ -25,10 +25,25 @@ pub(super) struct Session {
     made: Vec<u8>,
     /// The peer said that it sends nothing more.
     pub(super) has_ended: bool,
-    /// Early data came, and was taken.
-    pub(super) had_early: bool,
+    /// What became of early data.
+    pub(super) early: Early,
+    /// What comes is looked at record by record, since some of it may be early data that nobody can read.
+    goes_by_record: bool,
     /// That nothing more is written was said.
     is_closed: bool,
+}
+
+/// What became of a client's early data (RFC 8446, section 4.2.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Early {
+    /// None is offered.
+    No,
+    /// None of it came yet.
+    Offered,
+    /// Some was read.
+    Taken,
+    /// Some was passed over.
+    Refused,
 }
 
 /// Which side of it we are.
@@ -52,8 +67,16 @@ pub(super) struct Room(Vec<u8>);
 
 impl Session {
     /// Of a connection that nothing came for yet.
-    pub(super) fn new(connection: Connection) -> Self {
-        Session { connection, kept: Vec::new(), made: Vec::new(), has_ended: false, had_early: false, is_closed: false }
+    pub(super) fn new(connection: Connection, offers_early: bool) -> Self {
+        Session {
+            connection,
+            kept: Vec::new(),
+            made: Vec::new(),
+            has_ended: false,
+            early: if offers_early { Early::Offered } else { Early::No },
+            goes_by_record: offers_early,
+            is_closed: false,
+        }
     }
 
     /// Take in what came; plaintext goes behind what is in `plain`. What stands behind the peer's end means nothing.
@@ -63,18 +86,26 @@ impl Session {
         room.clear();
         room.extend_from_slice(&self.kept);
         room.extend_from_slice(bytes);
+        let taken = match self.goes_by_record {
+            true => self.run_by_record(room, plain)?,
+            false => self.run(room, plain)?,
+        };
+        self.keep(&room[taken..])
+    }
+
+    /// Go on by what is there. How many bytes of it are of no more use.
+    fn run(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Result<usize, Error> {
         let mut taken = 0;
         loop {
-            let (passed, came) = self.connection.turn(&mut room[taken..], plain, &mut self.made, Say::Nothing);
+            let (passed, came) = self.connection.turn(&mut bytes[taken..], plain, &mut self.made, Say::Nothing);
             taken += passed;
             match came {
                 Ok(Came::Something) => {}
-                Ok(Came::Early) => self.had_early = true,
-                Ok(Came::Nothing) => break,
+                Ok(Came::Early) => self.early = Early::Taken,
+                Ok(Came::Nothing) => return Ok(taken),
                 Ok(Came::End) => {
                     self.has_ended = true;
-                    self.kept = Vec::new();
-                    return Ok(());
+                    return Ok(bytes.len());
                 }
                 Err(error) => {
                     self.fetch();
@@ -82,7 +113,35 @@ impl Session {
                 }
             }
         }
-        self.keep(&room[taken..])
+    }
+
+    /// The same, a whole record at a time. The library looks at a record that it passes over again with each piece that
+    /// comes, and counts it as often against what it passes over at all: so it is shown each of them once.
+    fn run_by_record(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Result<usize, Error> {
+        let (mut start, mut end) = (0, 0);
+        while self.goes_by_record
+            && let Some(len) = turn::record(&bytes[end..])
+        {
+            let (begin, sealed) = (end, bytes[end..end + len].to_vec());
+            end += len;
+            let passed = self.run(&mut bytes[start..end], plain)?;
+            if self.has_ended {
+                return Ok(bytes.len());
+            }
+            start += passed;
+            let is_all_kept = passed == 0 && start == begin;
+            if is_all_kept && turn::is_passed_over(&sealed, &bytes[begin..end]) {
+                self.early = Early::Refused;
+                start = end;
+            }
+            // Of a message in several records nothing may be taken away, nor where some of it was read.
+            let is_clear = start == end || passed == 0 && !turn::is_sealed(&sealed);
+            self.goes_by_record = is_clear && self.early != Early::Taken && self.is_handshaking();
+        }
+        match self.goes_by_record {
+            true => Ok(start),
+            false => Ok(start + self.run(&mut bytes[start..], plain)?),
+        }
     }
 
     /// Nothing is held for a session that waits for its peer's next word.

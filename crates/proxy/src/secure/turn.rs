@@ -13,6 +13,12 @@ use rustls::unbuffered::{
 const RECORD: usize = 1 << 14;
 /// More than what a record has beside its plaintext: a head of 5 bytes, a nonce of 8 in version 1.2, a type, a tag of 16.
 const AROUND: usize = 32;
+/// A record's head.
+const HEAD: usize = 5;
+/// What makes sure of one, at its end: 16 bytes in all suites of version 1.3.
+const TAG: usize = 16;
+/// The type of those that are encrypted in version 1.3.
+const APPLICATION_DATA: u8 = 23;
 /// Room for what the library may put before a record: a change of keys.
 const BEFORE: usize = 64;
 
@@ -44,6 +50,26 @@ pub(super) enum Say<'a> {
 /// How many bytes more fill the last record of so many.
 pub(super) fn left(len: usize) -> usize {
     len.next_multiple_of(RECORD) - len
+}
+
+/// The length of the record that these bytes begin with, if all of it is there.
+pub(super) fn record(bytes: &[u8]) -> Option<usize> {
+    let [_, _, _, high, low] = *bytes.first_chunk()?;
+    let len = HEAD + usize::from(u16::from_be_bytes([high, low]));
+    (bytes.len() >= len).then_some(len)
+}
+
+/// Whether a record is said to be encrypted.
+pub(super) fn is_sealed(record: &[u8]) -> bool {
+    record.first() == Some(&APPLICATION_DATA)
+}
+
+/// Whether the library could not read a record, by what it left of it: it decrypts where the bytes stand, and what is
+/// not what it seems to be is left as it was or with nothing in it. What could be read ends in a type, which isn't 0.
+pub(super) fn is_passed_over(before: &[u8], after: &[u8]) -> bool {
+    let inner = |record: &[u8]| HEAD..record.len().saturating_sub(TAG).max(HEAD);
+    let is_empty = after[inner(after)].iter().all(|byte| *byte == 0);
+    is_sealed(before) && (before == after || is_empty)
 }
 
 /// Do what is to be done: plaintext goes behind what is in `plain`, records behind what is in `made`. How many bytes of
