@@ -49,6 +49,8 @@ pub struct Requested {
     pub response: Edits,
     /// `Strict-Transport-Security` of its response; none: the proxy says none.
     pub hsts: Option<String>,
+    /// What becomes of it where it comes as TLS early data; none: its listener takes none.
+    pub early_data: Option<&'static str>,
 }
 
 /// Changes of header fields.
@@ -137,7 +139,12 @@ pub(super) fn follow(
     let request = requested((method, url), &decided);
     let rule = decided.rule.as_deref().filter(|_| listener.tls.is_some());
     let hsts = rule.and_then(|rule| http.strict(rule)).map(ToString::to_string);
-    answer.request = Some(Requested { hsts, ..request });
+    let early = rule.filter(|_| http.table.allows_early());
+    let early_data = early.map(|rule| match rule.takes_early(method) {
+        true => "it goes on at once, if it has no body and asks for no upgrade",
+        false => "it waits for the end of the handshake",
+    });
+    answer.request = Some(Requested { hsts, early_data, ..request });
     let by = match decided.rule.as_ref().map(|rule| rule.route.as_ref()) {
         Some(Some(route)) => format!("route {route}"),
         _ => "the listener's default".to_owned(),
@@ -197,6 +204,7 @@ fn requested((method, url): (&str, &str), decided: &Decided) -> Requested {
             add: edits.add.clone(),
         }),
         hsts: None,
+        early_data: None,
         response: spec.map(|spec| &spec.response).map_or(Edits::default(), |edits| Edits {
             remove: edits.remove.clone(),
             set: edits.set.clone(),

@@ -133,6 +133,7 @@ fn drawn(answer: &Value) -> String {
         ("goes on as", "target"),
         ("with host", "sets_host"),
         ("Strict-Transport-Security", "hsts"),
+        ("as early data", "early_data"),
     ];
     known.iter().filter(|(_, key)| request[*key] != "").for_each(|(word, key)| say(word, &request[*key]));
     for (whose, key) in [("request", "request"), ("response", "response")] {

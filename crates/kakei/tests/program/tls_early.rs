@@ -118,9 +118,7 @@ fn what_may_come_early_does_and_everything_else_waits() {
     let others = [("POST", "/early", ""), ("GET", "/early", "body"), ("GET", "/late", ""), ("DELETE", "/early", "")];
     for (n, (method, path, body)) in others.into_iter().enumerate() {
         let (mut stream, _) = scene.early(&asked(method, path, body));
-        eventually("it is held", || {
-            (scene.count("kakei_early_held_requests_total") == n as u64 + 1).then_some(())
-        });
+        eventually("it is held", || (scene.count("kakei_early_held_requests_total") == n as u64 + 1).then_some(()));
         let before = scene.count("kakei_backend_requests_total");
         thread::sleep(Duration::from_millis(150));
         assert_eq!(scene.count("kakei_backend_requests_total"), before, "{method} {path} {body} waits");
@@ -128,6 +126,13 @@ fn what_may_come_early_does_and_everything_else_waits() {
         assert!(stream.conn.is_early_data_accepted(), "{method} {path} {body}");
         assert!(head.contains(&format!("{method} {path} HTTP/1.1")), "{head}");
         assert!(!head.to_lowercase().contains("early-data"), "{head}");
+    }
+    for (method, path, what) in
+        [("GET", "early", "goes on at once"), ("POST", "early", "waits"), ("GET", "late", "waits")]
+    {
+        let url = format!("https://{HOST}:{}/{path}", scene.front().port());
+        let said = scene.running.done(&["explain", method, &url]);
+        assert!(said.contains(&format!("as early data: it {what}")), "{said}");
     }
     assert_eq!(scene.count("kakei_early_requests_total"), 1);
     assert_eq!(scene.count("kakei_tls_refused_early_data_total"), 0);

@@ -156,8 +156,8 @@ impl Http {
             return false;
         }
         let values = &mut world.listeners[session.arrived.listener].values;
-        let is_harmless = message::is_safe(head.request.method) && exchange.request_ended && !head.connection.upgrade;
-        if !rule.spec.early_data || !is_harmless {
+        let may_go = rule.takes_early(head.request.method) && exchange.request_ended && !head.connection.upgrade;
+        if !may_go {
             values[ListenerMetric::RequestsEarlyHeld] += 1;
             self.hold(tick, id, (head, Asking::Handshake, Instant::FAR));
             return true;

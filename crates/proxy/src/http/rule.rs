@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use kakei_config::{Name, OnChange, PathMatch, Redirect, Respond, Route, TlsRedirect};
-use kakei_wire::message::encode_path;
+use kakei_wire::message::{encode_path, is_safe};
 use regex_automata::meta::Regex;
 
 use super::credentials::Users;
@@ -116,6 +116,11 @@ impl Rule {
         };
         let spec = Route { redirect: Some(redirect.into()), on_change: OnChange::Keep, ..Route::default() };
         Rule::compile(None, spec)
+    }
+
+    /// Whether a request of this method may go on before its client's TLS handshake is over (RFC 8470, section 4).
+    pub fn takes_early(&self, method: &str) -> bool {
+        self.spec.early_data && is_safe(method)
     }
 
     /// What becomes of a request that matches.

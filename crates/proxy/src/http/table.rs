@@ -327,7 +327,7 @@ impl Table {
     }
 
     /// Whether one of them allows early data.
-    pub(crate) fn allows_early(&self) -> bool {
+    pub fn allows_early(&self) -> bool {
         self.early > 0
     }
 

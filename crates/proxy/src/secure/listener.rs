@@ -190,8 +190,7 @@ impl ListenerTls {
 }
 
 /// What clients go on from, and what they had to prove for it.
-type Resumption<'a> =
-    (&'a Option<Arc<TicketKeys>>, &'a Option<Arc<dyn StoresServerSessions>>, &'a Option<Clients>);
+type Resumption<'a> = (&'a Option<Arc<TicketKeys>>, &'a Option<Arc<dyn StoresServerSessions>>, &'a Option<Clients>);
 
 fn template(
     spec: &kakei_config::ListenerTls,

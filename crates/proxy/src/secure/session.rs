@@ -263,9 +263,7 @@ impl Connection {
         say: Say<'_>,
     ) -> (usize, Result<Came, Error>) {
         match self {
-            Connection::Client(client) => {
-                turn::of(client.process_tls_records(incoming), plain, made, say, |_, _| 0)
-            }
+            Connection::Client(client) => turn::of(client.process_tls_records(incoming), plain, made, say, |_, _| 0),
             Connection::Server(server) => {
                 turn::of(server.process_tls_records(incoming), plain, made, say, |mut early, plain| {
                     let mut passed = 0;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use kakei_wire::client_hello::ClientHello;
 
+use super::Secured;
 use super::certificate::Certificate;
 use super::dial::Dial;
 use super::listener::ListenerTls;
-use super::Secured;
 use super::session::Session;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::listener::ListenerKey;

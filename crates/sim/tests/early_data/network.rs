@@ -75,7 +75,10 @@ enum Who {
     Client(usize),
     /// Somebody who has the first flight of this client, and sends it again.
     Recorder(Vec<u8>),
-    Backend { came: Vec<u8>, says: Vec<u8> },
+    Backend {
+        came: Vec<u8>,
+        says: Vec<u8>,
+    },
 }
 
 struct Stream {

@@ -48,7 +48,8 @@ fn name(text: &str, role: Role) -> Result<String, String> {
             "`{lower}` says how a message is framed or what holds for one connection, which the proxy does itself"
         )),
         Role::Changed(_) | Role::Told if lower == "early-data" => {
-            Err("`early-data` says that a request came before a TLS handshake was over, which the proxy does itself".into())
+            Err("`early-data` says that a request came before a TLS handshake was over, which the proxy does itself"
+                .into())
         }
         Role::Changed(Some(instead)) if lower == "host" => Err(format!("`host` is changed by `{instead}`")),
         Role::Changed(_) | Role::Told => Ok(text.to_owned()),
