@@ -120,6 +120,7 @@ const CHECKS: &[Check] = &[
     with(&[PYTHON], check("http-live-change", &[], http::changes::survive)),
     check("tls-openssl", &[OPENSSL], tls::handshakes::all),
     check("tls-resumed", &[OPENSSL], tls::handshakes::resumed),
+    check("tls-early-data", &[OPENSSL], tls::early::data),
     check("tls-curl", &[OPENSSL, CURL], tls::clients::curl),
     check("tls-from-nginx", &[OPENSSL, NGINX], tls::proxies::from_nginx),
     check("tls-from-haproxy", &[OPENSSL, HAPROXY], tls::proxies::from_haproxy),

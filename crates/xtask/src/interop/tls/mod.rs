@@ -4,6 +4,7 @@
 pub(super) mod backends;
 pub(super) mod changes;
 pub(super) mod clients;
+pub(super) mod early;
 pub(super) mod grade;
 pub(super) mod handshakes;
 pub(super) mod proxies;
