@@ -48,6 +48,21 @@ fn a_part_asks_for_more_and_another_record_in_the_middle_is_an_error() {
 }
 
 #[test]
+fn early_data_that_is_offered_is_told() {
+    let with = |extensions: &[u8]| {
+        let long = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
+        let body = [&[3, 3][..], &[7; 32], &[0], &[0, 2, 0x13, 1], &[1, 0], &long(extensions)].concat();
+        record(22, &[&[1, 0][..], &long(&body)].concat())
+    };
+    for (extensions, told) in [(&[0, 42, 0, 0][..], true), (&[0, 43, 0, 3, 2, 3, 4], false), (&[0x2a, 0, 0, 0], false)]
+    {
+        let Ok(Reading::Hello(read)) = parse(&with(extensions)) else { panic!("{extensions:?}") };
+        assert_eq!(read.early_data, told, "{extensions:?}");
+    }
+    assert_eq!(parse(&with(&[0, 42, 0, 0, 0, 42, 0, 0])), Err(Error::DuplicateExtension(42)));
+}
+
+#[test]
 fn suites_and_signatures_are_told_and_signatures_that_are_malformed_are_none() {
     let long = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
     let with = |signatures: &[u8]| {

@@ -2,7 +2,7 @@
 //! else waits; a first flight is taken once; changes forget no session.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -136,6 +136,37 @@ fn what_may_come_early_does_and_everything_else_waits() {
     }
     assert_eq!(scene.count("kakei_early_requests_total"), 1);
     assert_eq!(scene.count("kakei_tls_refused_early_data_total"), 0);
+}
+
+/// A backend that wants nothing to come early.
+fn picky() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (mut head, mut one) = (Vec::new(), [0; 1]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut one).unwrap_or(0) == 1 {
+                head.push(one[0]);
+            }
+            let is_early = String::from_utf8_lossy(&head).contains("Early-Data: 1\r\n");
+            let status = if is_early { "425 Too Early" } else { "200 OK" };
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\nConnection: close\r\n\r\n\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_backend_that_wants_nothing_early_is_asked_once_and_its_client_told() {
+    let scene = Scene::start("tls-early-picky");
+    let [a, b] = [picky(), picky()];
+    scene.apply(&format!("{}[clusters.p]\nbackends = [\"{a}\", \"{b}\"]\n", EARLY.replace("\"c\"", "\"p\"")));
+    let (mut stream, _) = scene.early(&asked("GET", "/early", ""));
+    assert!(answer(&mut stream).starts_with("HTTP/1.1 425 "));
+    assert_eq!(scene.running.metrics().sum("kakei_backend_requests_total", "cluster=\"p\""), 1);
+    let (head, _) = get(&mut stream, HOST, "/early");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
 }
 
 #[test]

@@ -116,14 +116,7 @@ impl Http {
         let others = world.clusters[cluster]
             .members()
             .any(|member| exchange.backend != Some(member) && !exchange.tried.contains(&member));
-        // RFC 8470 5.2: that it came too early is the client's to hear, who knows whether it sent it.
-        let is_too_early = exchange.is_early && status == 425;
-        if !others
-            || is_too_early
-            || exchange.is_held()
-            || !exchange.wants_another(fault)
-            || !world.clusters[cluster].retries.has()
-        {
+        if !others || exchange.is_held() || !exchange.wants_another(fault) || !world.clusters[cluster].retries.has() {
             return false;
         }
         self.fail(world, tick, id, fault);

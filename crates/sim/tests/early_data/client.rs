@@ -11,6 +11,9 @@ use rustls::time_provider::TimeProvider;
 
 use crate::provider::provider;
 
+/// What bodies of answers are made of.
+pub(crate) const ANSWER: u8 = b'a';
+
 /// A request, and what is true of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -180,12 +183,21 @@ impl Client {
         self.finished.is_some_and(|at| self.delivered >= at)
     }
 
-    /// Which requests were answered, in that order: no answer has a body.
+    /// Which requests were answered wholly, in that order.
     pub(crate) fn answers(&self) -> Vec<String> {
-        let text = String::from_utf8_lossy(&self.got);
-        let heads = text.split_inclusive("\r\n\r\n").filter(|head| head.ends_with("\r\n\r\n"));
-        let id = |head: &str| head.lines().find_map(|line| line.strip_prefix("X-Id: ").map(str::to_owned));
-        heads.map(|head| id(head).unwrap_or_else(|| format!("no answer of a backend: {head:?}"))).collect()
+        let (mut answers, mut rest) = (Vec::new(), &self.got[..]);
+        while let Some(head) = rest.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4) {
+            let text = String::from_utf8_lossy(&rest[..head]);
+            let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
+            let id = field("X-Id: ").unwrap_or_else(|| format!("no answer of a backend: {text:?}"));
+            let has_body = self.requests.get(answers.len()).is_none_or(|request| !request.text.starts_with(b"HEAD"));
+            let length = field("Content-Length: ").filter(|_| has_body).map_or(0, |length| length.parse().unwrap());
+            let Some(behind) = rest.get(head + length..) else { break };
+            assert!(rest[head..head + length].iter().all(|byte| *byte == ANSWER), "a body that nobody sent");
+            answers.push(id);
+            rest = behind;
+        }
+        answers
     }
 }
 

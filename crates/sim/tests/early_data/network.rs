@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 use rustls::sign::CertifiedKey;
 
-use crate::client::{Client, config};
+use crate::client::{ANSWER, Client, config};
 use crate::provider::{self, provider};
 
 const CERTIFICATE: &str = include_str!("../secured/a.pem");
@@ -439,7 +439,11 @@ impl Run {
             came.drain(..whole);
             let path = text.split_ascii_whitespace().nth(1).expect("it has a target");
             let id = path.rsplit('/').next().expect("it names itself").to_owned();
-            says.extend_from_slice(format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Id: {id}\r\n\r\n").as_bytes());
+            let length = self.rng.usize(0..5_000);
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nX-Id: {id}\r\n\r\n");
+            says.extend_from_slice(answer.as_bytes());
+            let body = if text.starts_with("HEAD ") { 0 } else { length };
+            says.resize(says.len() + body, ANSWER);
             self.judge_request(&id, &text);
         }
     }

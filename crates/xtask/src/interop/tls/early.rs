@@ -47,7 +47,11 @@ pub(in super::super) fn data(setting: &Setting) -> Result<String, String> {
     write(&folder.join("asked"), &format!("GET /news/again HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))?;
     for turn in 0..TURNS {
         let said = say(&["-sess_in", "used", "-early_data", "asked"])?;
-        shows(&format!("a session again, {turn}"), &said, &["Early data was rejected", "New, TLSv1.3", "HTTP/1.1 200"])?;
+        shows(
+            &format!("a session again, {turn}"),
+            &said,
+            &["Early data was rejected", "New, TLSv1.3", "HTTP/1.1 200"],
+        )?;
     }
     let count = |name| kakei.metric(name, "");
     let counted = (count("kakei_early_requests")?, count("kakei_early_held_requests")?);
@@ -56,5 +60,7 @@ pub(in super::super) fn data(setting: &Setting) -> Result<String, String> {
         return Err(format!("{counted:?} requests went on early and waited; there were {early} of {sent}"));
     }
     kakei.stop()?;
-    Ok(format!("{sent} requests as early data with two workers, {early} of them went on at once; none by a used session"))
+    Ok(format!(
+        "{sent} requests as early data with two workers, {early} of them went on at once; none by a used session"
+    ))
 }
