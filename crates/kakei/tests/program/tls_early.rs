@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use crate::harness::{Room, Running, eventually};
 use crate::tls::{Authority, Stream, config, connect, document, get, line, mirror};
@@ -19,6 +19,7 @@ const EARLY: &str = "[routes.early]\nlistener = \"front\"\npath = \"/early\"\ncl
 
 struct Scene {
     room: Room,
+    authority: Authority,
     running: Running,
     config: Arc<ClientConfig>,
     text: String,
@@ -31,10 +32,10 @@ impl Scene {
         let tls = "certificates = [\"one\"], handshake_timeout = \"1s\"";
         let text = document(&room, ("http", mirror()), tls, &made);
         let running = Running::start(&room, &format!("{text}{EARLY}"));
-        let mut config = config(&authority, &[&rustls::version::TLS13]);
+        let mut config = crate::tls::config(&authority, &[&rustls::version::TLS13]);
         config.resumption = Resumption::in_memory_sessions(64);
         config.enable_early_data = true;
-        Scene { room, running, config: Arc::new(config), text }
+        Scene { room, authority, running, config: Arc::new(config), text }
     }
 
     fn front(&self) -> SocketAddr {
@@ -228,14 +229,30 @@ fn changes_forget_no_session_and_routes_change_their_mind_at_once() {
 }
 
 #[test]
+fn the_version_before_goes_on_from_its_sessions_and_sends_nothing_early() {
+    let scene = Scene::start("tls-early-old");
+    let mut old = config(&scene.authority, &[&rustls::version::TLS12]);
+    old.resumption = Resumption::in_memory_sessions(64);
+    old.enable_early_data = true;
+    let old = Arc::new(old);
+    for n in 0..6 {
+        let mut stream = connect(scene.front(), HOST, &old).unwrap();
+        let kind = stream.conn.handshake_kind();
+        assert_eq!(kind == Some(HandshakeKind::Resumed), n > 0, "the connection {n} is {kind:?}");
+        let (_, body) = get(&mut stream, HOST, "/early");
+        assert!(!body.contains("Early-Data"), "{body}");
+    }
+}
+
+#[test]
 fn who_starts_anew_knows_no_session_and_loses_no_request() {
     let scene = Scene::start("tls-early-restart");
     scene.visit();
     let text = format!("{}{EARLY}", scene.text);
-    let Scene { room, running, config, .. } = scene;
+    let Scene { room, authority, running, config, .. } = scene;
     running.kill();
     let running = Running::start(&room, &text);
-    let scene = Scene { room, running, config, text };
+    let scene = Scene { room, authority, running, config, text };
     // More than one record, which nobody can read.
     let long = format!("/early?{}", "q".repeat(5_000));
     let (mut stream, _) = scene.begin(&asked("GET", &long, "")).expect("there is a session");

@@ -15,7 +15,7 @@ enum Read {
     /// More are needed.
     More,
     /// It can be routed.
-    Routable(Option<ClientHello>),
+    Routable(Option<Box<ClientHello>>),
     /// It can't be.
     Bad(CloseReason),
 }
@@ -32,7 +32,7 @@ impl Relays {
             Read::Routable(hello) => {
                 let socket = self.relays[id].socket(Side::Client);
                 tick.ask(Op::Credit { socket, on: false });
-                self.route(world, tick, id, hello);
+                self.route(world, tick, id, hello.map(|hello| *hello));
             }
         }
     }
@@ -52,7 +52,7 @@ impl Relays {
         match client_hello::parse(&opening.buffer[opening.payload_at..]) {
             Ok(Reading::More) => Read::More,
             Ok(Reading::NotTls) => Read::Routable(None),
-            Ok(Reading::Hello(hello)) => Read::Routable(Some(hello)),
+            Ok(Reading::Hello(hello)) => Read::Routable(Some(Box::new(hello))),
             Err(_) => Read::Bad(CloseReason::ClientHello),
         }
     }

@@ -161,7 +161,7 @@ fn document(number: usize) -> Document {
     };
     let mut routes = vec![(Name::new("early"), route("/early", true)), (Name::new("late"), route("/late", false))];
     // Others come and go beside them.
-    routes.extend((0..number).map(|n| (Name::new(&format!("r{n}")), route(&format!("/r{n}"), n % 2 == 0))));
+    routes.extend((0..number).map(|n| (Name::new(format!("r{n}")), route(&format!("/r{n}"), n % 2 == 0))));
     Document {
         listeners: [("l".into(), listener)].into(),
         routes: routes.into_iter().collect(),
