@@ -151,7 +151,7 @@ fn picky() -> SocketAddr {
             }
             let is_early = String::from_utf8_lossy(&head).contains("Early-Data: 1\r\n");
             let status = if is_early { "425 Too Early" } else { "200 OK" };
-            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\nConnection: close\r\n\r\n\r\n\r\n");
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\nConnection: close\r\n\r\nx\r\n\r\n");
             let _ = stream.write_all(answer.as_bytes());
         }
     });
