@@ -41,6 +41,12 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_that_goes_takes_what_waits_with_it() {
+        let told = sum(0..200, Plan { is_removed: true, ..Plan::default() });
+        assert!(told.cut > 100, "{told:?}");
+    }
+
+    #[test]
     fn a_seed_replays_to_the_bit() {
         for seed in [3, 17, 99] {
             assert_eq!(run(seed, Plan::default()), run(seed, Plan::default()), "seed {seed}");

@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) changes: bool,
     /// Whether every client's session is forgotten before it comes back, as by a restart.
     pub(crate) forgets: bool,
+    /// Whether the listener is removed while they come, so that a short drain cuts off whoever is left.
+    pub(crate) is_removed: bool,
 }
 
 /// What came of it.
@@ -54,6 +56,8 @@ pub(crate) struct Told {
     pub(crate) stalled: usize,
     /// First flights that were sent again.
     pub(crate) replayed: usize,
+    /// Clients that stalled, or whose listener went, before all was answered.
+    pub(crate) cut: usize,
 }
 
 impl Told {
@@ -66,6 +70,7 @@ impl Told {
             refused: self.refused + other.refused,
             stalled: self.stalled + other.stalled,
             replayed: self.replayed + other.replayed,
+            cut: self.cut + other.cut,
         }
     }
 }
@@ -150,6 +155,7 @@ fn document(number: usize) -> Document {
         protocol: Protocol::Http,
         bind: vec!["0.0.0.0:443".parse().unwrap()],
         tls: Some(tls),
+        drain_timeout: Duration::from_millis(2),
         ..Listener::default()
     };
     let route = |path: &str, early_data| Route {
@@ -220,13 +226,19 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Told {
             run.step();
         }
     }
+    if plan.is_removed {
+        for machine in &mut run.machines {
+            machine.arriving.clear();
+        }
+        run.publish_document(CLIENTS + 1, &Document::default());
+    }
     for _ in 0..20_000 {
         if run.machines.iter().all(|machine| machine.is_quiet()) {
             break;
         }
         run.step();
     }
-    run.judge()
+    run.judge(plan)
 }
 
 impl Machine {
@@ -238,9 +250,13 @@ impl Machine {
 
 impl Run {
     fn publish(&mut self, number: usize) {
+        self.publish_document(number, &document(number));
+    }
+
+    fn publish_document(&mut self, number: usize, document: &Document) {
         let old = self.snapshot.as_deref();
         let generation = Generation(number as u64 + 1);
-        let snapshot = Snapshot::compile_with(&document(number), generation, SHARED, old, &self.materials);
+        let snapshot = Snapshot::compile_with(document, generation, SHARED, old, &self.materials);
         self.snapshot = Some(Arc::new(snapshot));
         self.machines.iter_mut().for_each(|machine| machine.is_to_publish = true);
         self.step();
@@ -468,7 +484,7 @@ impl Run {
         assert!(goes_early && request.is_harmless || is_said, "seed {seed}: {id}: {head}");
     }
 
-    fn judge(mut self) -> Told {
+    fn judge(mut self, plan: Plan) -> Told {
         let seed = self.seed;
         for machine in &self.machines {
             assert!(machine.is_quiet(), "seed {seed}: somebody never ends");
@@ -482,13 +498,14 @@ impl Run {
                 // A request that is not proved to be its client's may come twice in one case only: where somebody else's
                 // copy of the first flight was taken, and the client asks again behind its handshake.
                 assert!(reached.early <= 1 && reached.late <= 1, "seed {seed}: {} came more than once", request.id);
-                if client.is_accepted {
+                if client.is_accepted && !plan.is_removed {
                     let times = reached.early + reached.late;
                     assert_eq!(times, 1, "seed {seed}: {} came {times} times", request.id);
                     self.told.held += usize::from(!request.is_harmless);
                 }
             }
-            if client.stalls {
+            if client.stalls || plan.is_removed {
+                self.told.cut += usize::from(client.answers().len() < client.requests.len());
                 continue;
             }
             assert_eq!(client.failure, None, "seed {seed}, client {n}");
