@@ -23,6 +23,7 @@ mod report;
 mod routing;
 pub mod smuggling;
 mod streams;
+pub mod wires;
 mod world;
 
 use fastrand::Rng;

@@ -2,7 +2,6 @@
 //! trusted while it came; nothing here reads TLS.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +11,11 @@ use kakei_config::{
     Backend, ClientCertificateMode, ClientCertificates, Cluster, Document, Listener, ListenerTls, Name, PathMatch, Pem,
     Protocol, Route, ServerName, Shown,
 };
-use kakei_proxy::seam::{Accepted, Arrival, Command, Event, Inbox, Instant, Op, Outbox, SocketId, Span, Ticket, Wall};
+use kakei_proxy::seam::{Endpoint, Instant, Wall};
 use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
-use kakei_proxy::worker::{Role, Worker};
+use kakei_proxy::worker::Role;
+use kakei_sim::wires::{Ends, Says, Wire, Wires};
 use rustls::RootCertStore;
 use rustls::client::ClientConfig;
 use rustls::pki_types::pem::PemObject;
@@ -75,38 +75,33 @@ impl Told {
     }
 }
 
-/// A stream of the machine's.
-#[derive(Default)]
-struct Stream {
-    client: Option<usize>,
-    credit: bool,
-    is_blocked: bool,
-    /// What the worker wrote in this step and the kernel did not take.
-    rest: Vec<u8>,
-    /// Of a backend: what it heard of a request, and what it has to say.
-    heard: Vec<u8>,
-    says: Vec<u8>,
-    is_shut: bool,
-    has_told_end: bool,
+/// Who is at the other end of a stream.
+enum Whose {
+    Client(usize),
+    /// What it heard of a request, and what it has to say.
+    Backend {
+        heard: Vec<u8>,
+        says: Vec<u8>,
+    },
+}
+
+/// Clients, and the backend behind the worker.
+struct Far {
+    seed: u64,
+    clients: Vec<Client>,
 }
 
 struct Run {
     seed: u64,
     rng: Rng,
-    worker: Worker,
     now: Instant,
-    out: Outbox,
-    front: SocketId,
-    clients: Vec<Client>,
-    /// What each of them may have been held to.
+    wires: Wires<Whose>,
+    far: Far,
+    /// What each client may have been held to.
     rules: Vec<BTreeSet<Rule>>,
     rule: Rule,
-    streams: BTreeMap<SocketId, Stream>,
-    arriving: Vec<usize>,
-    opened: Vec<SocketId>,
     generation: u64,
     snapshot: Option<Arc<Snapshot>>,
-    is_to_publish: bool,
     tickets: Option<Arc<TicketKeys>>,
     told: Told,
 }
@@ -169,19 +164,13 @@ pub(crate) fn run(seed: u64) -> Told {
     let mut run = Run {
         seed,
         rng: Rng::with_seed(seed),
-        worker: Worker::new(Role { index: 0, seed }),
         now: Instant::from_nanos(1_000_000_000),
-        out: Outbox::default(),
-        front: SocketId::default(),
-        clients: Vec::new(),
+        wires: Wires::new(seed, Role { index: 0, seed }, "192.0.2.1:443".parse().unwrap()),
+        far: Far { seed, clients: Vec::new() },
         rules: Vec::new(),
         rule: Rule { insists: seed.is_multiple_of(2), trusts: [true, false], is_late: false },
-        streams: BTreeMap::new(),
-        arriving: Vec::new(),
-        opened: Vec::new(),
         generation: 0,
         snapshot: None,
-        is_to_publish: false,
         tickets: TicketKeys::new(&provider()),
         told: Told::default(),
     };
@@ -194,20 +183,71 @@ pub(crate) fn run(seed: u64) -> Told {
         let kind = (ALL[run.rng.usize(..ALL.len())], run.rng.bool());
         let config = Arc::clone(configs.entry(kind).or_insert_with(|| config(kind)));
         let client = Client::new(&mut run.rng, number, kind, config);
-        run.clients.push(client);
+        run.far.clients.push(client);
         run.rules.push(BTreeSet::new());
-        run.arriving.push(number);
+        run.wires.arrive(number as u32);
         for _ in 0..run.rng.usize(1..40) {
             run.step();
         }
     }
     for _ in 0..100_000 {
-        if run.streams.is_empty() && run.arriving.is_empty() {
+        if run.wires.all().next().is_none() && run.wires.nobody_comes() {
             break;
         }
         run.step();
     }
     run.judge()
+}
+
+impl Ends for Far {
+    type Whose = Whose;
+
+    fn accepted(&mut self, arrival: u32) -> Whose {
+        Whose::Client(arrival as usize)
+    }
+
+    fn connected(&mut self, _: &mut Rng, _: &Endpoint) -> Whose {
+        Whose::Backend { heard: Vec::new(), says: Vec::new() }
+    }
+
+    fn says<'a>(&'a mut self, wire: &'a mut Wire<Whose>, _: &mut Rng) -> Says<'a> {
+        match &mut wire.whose {
+            Whose::Client(n) => {
+                let client = &mut self.clients[*n];
+                Says::of(&mut client.to_worker, client.is_over)
+            }
+            Whose::Backend { says, .. } => Says::of(says, wire.is_shut),
+        }
+    }
+
+    fn takes(&mut self, wire: &mut Wire<Whose>, bytes: &[u8], _: &mut Rng) {
+        match &mut wire.whose {
+            Whose::Client(n) => self.clients[*n].from_worker.extend_from_slice(bytes),
+            Whose::Backend { heard, says } => {
+                heard.extend_from_slice(bytes);
+                while let Some(at) = heard.windows(4).position(|window| window == b"\r\n\r\n") {
+                    let head: Vec<u8> = heard.drain(..at + 4).collect();
+                    says.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                    look_at(self.seed, &String::from_utf8_lossy(&head), &self.clients);
+                }
+            }
+        }
+    }
+
+    fn closed(&mut self, wire: Wire<Whose>, rng: &mut Rng) {
+        let Whose::Client(n) = wire.whose else { return };
+        let client = &mut self.clients[n];
+        // What lies in the network still comes.
+        client.run(rng);
+        if !client.is_over {
+            client.failure.get_or_insert_with(|| "the connection ended".to_owned());
+            client.is_over = true;
+        }
+    }
+
+    fn reset(&mut self, wire: Wire<Whose>, rng: &mut Rng) {
+        self.closed(wire, rng);
+    }
 }
 
 impl Run {
@@ -238,148 +278,29 @@ impl Run {
         };
         let old = self.snapshot.as_deref();
         let snapshot = Snapshot::compile_with(&document, Generation(self.generation), SHARED, old, &materials);
-        self.snapshot = Some(Arc::new(snapshot));
-        self.is_to_publish = true;
+        self.wires.publish(self.snapshot.insert(Arc::new(snapshot)));
         self.step();
     }
 
     fn step(&mut self) {
         self.now = self.now + Duration::from_millis(1);
-        for (client, rules) in self.clients.iter_mut().zip(&mut self.rules) {
+        for (client, rules) in self.far.clients.iter_mut().zip(&mut self.rules) {
             if client.answers.is_empty() && !client.is_over {
                 rules.insert(self.rule);
             }
             client.run(&mut self.rng);
         }
-        let (mut events, mut arena) = (Vec::new(), Vec::new());
-        for n in self.arriving.drain(..) {
-            let (peer, local) = (SocketAddr::from(([10, 1, 0, 1], 1024 + n as u16)), "192.0.2.1:443".parse().unwrap());
-            events.push(Event::Accepted(Accepted { front: self.front, arrival: Arrival(n as u32), peer, local }));
-        }
-        let front = self.front;
-        let bound = |socket| if socket == front { "0.0.0.0:443" } else { "10.9.9.9:9" }.parse().unwrap();
-        events.extend(self.opened.drain(..).map(|socket| Event::Opened { socket, local: bound(socket) }));
-        for (&socket, stream) in self.streams.iter_mut().filter(|(_, stream)| !stream.rest.is_empty()) {
-            stream.is_blocked = true;
-            events.push(Event::Blocked { socket, rest: put(&mut arena, &std::mem::take(&mut stream.rest)) });
-        }
-        if std::mem::take(&mut self.is_to_publish) {
-            let command = Command::Publish(Arc::clone(self.snapshot.as_ref().unwrap()));
-            events.push(Event::Command { ticket: Ticket(1), command });
-        }
-        for (&socket, stream) in &mut self.streams {
-            if stream.is_blocked && self.rng.bool() {
-                stream.is_blocked = false;
-                events.push(Event::Drained { socket });
-            }
-            if !stream.credit || stream.has_told_end {
-                continue;
-            }
-            let (source, is_over) = match stream.client {
-                Some(n) => {
-                    let client = &mut self.clients[n];
-                    (&mut client.to_worker, client.is_over)
-                }
-                None => (&mut stream.says, stream.is_shut),
-            };
-            if !source.is_empty() {
-                let len = self.rng.usize(1..=source.len());
-                let bytes: Vec<u8> = source.drain(..len).collect();
-                events.push(Event::Data { socket, bytes: put(&mut arena, &bytes) });
-            } else if is_over {
-                stream.has_told_end = true;
-                events.push(Event::Eof { socket });
-            }
-        }
-        self.carry_out(events, &arena);
-    }
-
-    fn carry_out(&mut self, mut events: Vec<Event>, arena: &[u8]) {
-        self.out.clear();
         let wall = Wall::from_secs(WALLS[usize::from(self.rule.is_late)]);
-        let inbox = Inbox { events: &mut events, bytes: arena, wall };
-        self.worker.step(self.now, inbox, &mut self.out);
-        let out = std::mem::take(&mut self.out);
-        let mut hasher = DefaultHasher::new();
-        (self.told.trace, &out.bytes, format!("{:?}", out.ops)).hash(&mut hasher);
-        self.told.trace = hasher.finish();
-        for op in &out.ops {
-            self.perform(op, &out.bytes, arena);
-        }
-        self.out = out;
-    }
-
-    fn perform(&mut self, op: &Op, made: &[u8], arena: &[u8]) {
-        match op {
-            Op::Listen { socket, .. } => {
-                self.front = *socket;
-                self.opened.push(*socket);
-            }
-            Op::Accept { arrival, socket, credit } => {
-                let client = Some(arrival.0 as usize);
-                self.streams.insert(*socket, Stream { client, credit: *credit, ..Stream::default() });
-            }
-            Op::Connect { socket, .. } => {
-                self.opened.push(*socket);
-                self.streams.insert(*socket, Stream { credit: true, ..Stream::default() });
-            }
-            Op::Write { socket, bytes } => {
-                let bytes = [bytes.head.of(made), bytes.body.of(arena)].concat();
-                self.write(*socket, &bytes);
-            }
-            Op::Shutdown { socket } => {
-                if let Some(stream) = self.streams.get_mut(socket).filter(|stream| stream.rest.is_empty()) {
-                    stream.is_shut = true;
-                }
-            }
-            Op::Credit { socket, on } => {
-                if let Some(stream) = self.streams.get_mut(socket) {
-                    stream.credit = *on;
-                }
-            }
-            Op::Close { socket } | Op::Reset { socket } => self.close(*socket),
-            _ => {}
-        }
-    }
-
-    fn close(&mut self, socket: SocketId) {
-        let Some(client) = self.streams.remove(&socket).and_then(|stream| stream.client) else { return };
-        let client = &mut self.clients[client];
-        // What lies in the network still comes.
-        client.run(&mut self.rng);
-        if !client.is_over {
-            client.failure.get_or_insert_with(|| "the connection ended".to_owned());
-            client.is_over = true;
-        }
-    }
-
-    fn write(&mut self, socket: SocketId, bytes: &[u8]) {
-        let Some(stream) = self.streams.get_mut(&socket) else { return };
-        assert!(!stream.is_blocked, "seed {}: nothing is written to a stream that is blocked", self.seed);
-        let taken = match stream.rest.is_empty() {
-            false => 0,
-            true if self.rng.u8(..5) > 0 => bytes.len(),
-            true => self.rng.usize(0..=bytes.len()),
-        };
-        stream.rest.extend_from_slice(&bytes[taken..]);
-        match stream.client {
-            Some(n) => self.clients[n].from_worker.extend_from_slice(&bytes[..taken]),
-            None => {
-                stream.heard.extend_from_slice(&bytes[..taken]);
-                while let Some(at) = stream.heard.windows(4).position(|window| window == b"\r\n\r\n") {
-                    let head: Vec<u8> = stream.heard.drain(..at + 4).collect();
-                    stream.says.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-                    look_at(self.seed, &String::from_utf8_lossy(&head), &self.clients);
-                }
-            }
-        }
+        self.wires.step((self.now, wall), &mut self.rng, &mut self.far);
     }
 
     fn judge(mut self) -> Told {
         let seed = self.seed;
-        assert!(self.streams.is_empty(), "seed {seed}: {} streams never end", self.streams.len());
+        self.told.trace = self.wires.trace;
+        let left = self.wires.all().count();
+        assert_eq!(left, 0, "seed {seed}: streams that never end");
         let mut left: BTreeSet<(Shows, bool, Rule)> = BTreeSet::new();
-        for (n, (client, rules)) in self.clients.iter().zip(&self.rules).enumerate() {
+        for (n, (client, rules)) in self.far.clients.iter().zip(&self.rules).enumerate() {
             let (shows, is_13) = (client.shows, client.is_13);
             let is_in = client.answers.len() == client.paths.len();
             let complaint = || format!("seed {seed}, client {n}: {shows:?} under {rules:?}: {:?}", client.failure);
@@ -437,10 +358,4 @@ fn look_at(seed: u64, head: &str, clients: &[Client]) {
         }
     }
     assert!(said("client-cert").is_empty() && said("client-cert-chain").is_empty(), "seed {seed}: {head}");
-}
-
-fn put(arena: &mut Vec<u8>, bytes: &[u8]) -> Span {
-    let span = Span { start: arena.len() as u32, len: bytes.len() as u32 };
-    arena.extend_from_slice(bytes);
-    span
 }

@@ -1,7 +1,6 @@
 //! The worker, its machine, the clients and the backends behind it. Truth is what they sent; nothing here reads TLS.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +8,11 @@ use std::time::Duration;
 use fastrand::Rng;
 use kakei_config::{Backend, Balance, Cluster, ClusterTls, Document, Listener, Pem, Protocol, TcpKnobs};
 use kakei_proxy::record::{CloseReason, Detail, Record};
-use kakei_proxy::seam::{
-    Accepted, Arrival, BrokenBy, Command, Endpoint, Event, Inbox, Instant, Op, Outbox, Reply, SocketId, Span, Ticket,
-    Wall,
-};
+use kakei_proxy::seam::{Endpoint, Instant, Op, Wall};
 use kakei_proxy::secure::Materials;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
-use kakei_proxy::worker::{Role, Worker};
+use kakei_proxy::worker::Role;
+use kakei_sim::wires::{Ends, Says, Wire, Wires};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -29,6 +26,7 @@ const SERVERS: [&str; 2] = [include_str!("a.pem"), include_str!("b.pem")];
 const AUTHORITIES: [&str; 2] = [include_str!("ca-a.pem"), include_str!("ca-b.pem")];
 const SHARED: Shared = Shared { workers: 1, balance_seed: 1 };
 const ROLE: Role = Role { index: 0, seed: 1 };
+const WALL: Wall = Wall::from_secs(1_800_000_000);
 
 /// What came of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,34 +54,26 @@ enum Whose {
     Server(usize),
 }
 
-struct Stream {
-    whose: Whose,
-    credit: bool,
-    is_blocked: bool,
-    /// What the worker wrote in this step and the kernel did not take.
-    rest: Vec<u8>,
-    has_told_end: bool,
-}
-
-struct Run {
+/// Clients, and the backends behind the worker.
+struct Far {
     seed: u64,
     is_http: bool,
-    rng: Rng,
-    worker: Worker,
-    now: Instant,
-    front: SocketId,
     clients: Vec<Client>,
     servers: Vec<Server>,
     /// By certificate, then by version.
     configs: [[Arc<ServerConfig>; 2]; 2],
-    streams: BTreeMap<SocketId, Stream>,
-    arriving: Vec<usize>,
-    opening: Vec<SocketId>,
-    snapshot: Option<Arc<Snapshot>>,
     generation: usize,
-    is_to_publish: bool,
     /// By the client's number.
     records: BTreeMap<u32, Vec<Record>>,
+}
+
+struct Run {
+    seed: u64,
+    rng: Rng,
+    now: Instant,
+    wires: Wires<Whose>,
+    far: Far,
+    snapshot: Option<Arc<Snapshot>>,
     /// Clients whose streams did not live through a hand-over.
     lost: BTreeSet<usize>,
     told: Told,
@@ -125,23 +115,22 @@ fn materials(authority: usize) -> Materials {
 
 pub(crate) fn run(seed: u64, is_http: bool) -> Told {
     provider::seed(seed);
-    let mut run = Run {
+    let far = Far {
         seed,
         is_http,
-        rng: Rng::with_seed(seed),
-        worker: Worker::new(ROLE),
-        now: Instant::from_nanos(1_000_000_000),
-        front: SocketId::default(),
         clients: Vec::new(),
         servers: Vec::new(),
         configs: SERVERS.map(server::configs),
-        streams: BTreeMap::new(),
-        arriving: Vec::new(),
-        opening: Vec::new(),
-        snapshot: None,
         generation: 0,
-        is_to_publish: false,
         records: BTreeMap::new(),
+    };
+    let mut run = Run {
+        seed,
+        rng: Rng::with_seed(seed),
+        now: Instant::from_nanos(1_000_000_000),
+        wires: Wires::new(seed, ROLE, "192.0.2.1:80".parse().unwrap()),
+        far,
+        snapshot: None,
         lost: BTreeSet::new(),
         told: Told::default(),
     };
@@ -155,15 +144,14 @@ pub(crate) fn run(seed: u64, is_http: bool) -> Told {
             run.restore();
         }
         let client = Client::new(n as u32, &mut run.rng, is_http);
-        run.clients.push(client);
-        run.arriving.push(n);
+        run.far.clients.push(client);
+        run.wires.arrive(n as u32);
         for _ in 0..run.rng.usize(1..30) {
             run.step();
         }
     }
     for _ in 0..20_000 {
-        let serves = |stream: &Stream| matches!(stream.whose, Whose::Client(_));
-        if !run.streams.values().any(serves) && run.arriving.is_empty() {
+        if !run.wires.all().any(serves) && run.wires.nobody_comes() {
             break;
         }
         run.step();
@@ -171,159 +159,94 @@ pub(crate) fn run(seed: u64, is_http: bool) -> Told {
     run.judge()
 }
 
-impl Run {
-    fn publish(&mut self, authority: usize) {
-        let (document, old) = (document(self.is_http, authority), self.snapshot.as_deref());
-        let generation = Generation(authority as u64 + 1);
-        let snapshot = Snapshot::compile_with(&document, generation, SHARED, old, &materials(authority));
-        self.snapshot = Some(Arc::new(snapshot));
-        self.is_to_publish = true;
-        self.step();
+fn serves(wire: &Wire<Whose>) -> bool {
+    matches!(wire.whose, Whose::Client(_))
+}
+
+impl Ends for Far {
+    type Whose = Whose;
+
+    fn accepted(&mut self, arrival: u32) -> Whose {
+        Whose::Client(arrival as usize)
     }
 
-    fn step(&mut self) {
-        self.now = self.now + Duration::from_millis(1);
-        self.clients.iter_mut().for_each(|client| client.run(&mut self.rng, self.generation));
-        self.servers.iter_mut().for_each(|server| server.run(&mut self.rng));
-        let (mut events, mut arena) = (Vec::new(), Vec::new());
-        for n in self.arriving.drain(..) {
-            let (peer, local) = (SocketAddr::from(([10, 1, 0, 1], 1024 + n as u16)), "192.0.2.1:80".parse().unwrap());
-            events.push(Event::Accepted(Accepted { front: self.front, arrival: Arrival(n as u32), peer, local }));
+    fn connected(&mut self, rng: &mut Rng, remote: &Endpoint) -> Whose {
+        let Endpoint::Ip(SocketAddr::V4(address)) = remote else { panic!("{remote:?} is no backend") };
+        let certificate = usize::from(address.ip().octets()[3] % 2);
+        let config = Arc::clone(&self.configs[certificate][rng.usize(0..2)]);
+        let mut server = Server::new(rng, config, self.is_http);
+        server.generation = certificate;
+        self.servers.push(server);
+        Whose::Server(self.servers.len() - 1)
+    }
+
+    fn opened(&mut self, whose: &mut Whose) {
+        if let Whose::Server(n) = *whose {
+            // The first and the third have the first certificate.
+            let server = &mut self.servers[n];
+            server.trusted = Some(server.generation % 2 == self.generation);
+            server.generation = self.generation;
         }
-        let local = "10.9.9.9:9".parse().unwrap();
-        for socket in self.opening.drain(..) {
-            if let Some(&Stream { whose: Whose::Server(n), .. }) = self.streams.get(&socket) {
-                // The first and the third have the first certificate.
+    }
+
+    fn says<'a>(&'a mut self, wire: &'a mut Wire<Whose>, rng: &mut Rng) -> Says<'a> {
+        match wire.whose {
+            Whose::Client(n) => {
+                let client = &mut self.clients[n];
+                if client.has_reset && rng.bool() {
+                    return Says::Reset;
+                }
+                Says::of(&mut client.to_worker, client.has_ended)
+            }
+            Whose::Server(n) => {
                 let server = &mut self.servers[n];
-                server.trusted = Some(server.generation % 2 == self.generation);
-                server.generation = self.generation;
-            }
-            events.push(Event::Opened { socket, local });
-        }
-        for (&socket, stream) in self.streams.iter_mut().filter(|(_, stream)| !stream.rest.is_empty()) {
-            stream.is_blocked = true;
-            self.told.blocked += 1;
-            events.push(Event::Blocked { socket, rest: put(&mut arena, &std::mem::take(&mut stream.rest)) });
-        }
-        self.collect(&mut events, &mut arena);
-        if std::mem::take(&mut self.is_to_publish) {
-            let command = Command::Publish(Arc::clone(self.snapshot.as_ref().unwrap()));
-            self.generation = self.snapshot.as_ref().unwrap().generation.0 as usize - 1;
-            events.push(Event::Command { ticket: Ticket(1), command });
-        }
-        self.carry_out(events, &arena);
-    }
-
-    /// What streams have to tell.
-    fn collect(&mut self, events: &mut Vec<Event>, arena: &mut Vec<u8>) {
-        for (&socket, stream) in &mut self.streams {
-            if stream.is_blocked && self.rng.bool() {
-                stream.is_blocked = false;
-                events.push(Event::Drained { socket });
-            }
-            if stream.has_told_end {
-                continue;
-            }
-            let (source, is_over, has_reset) = match stream.whose {
-                Whose::Client(n) => {
-                    let client = &mut self.clients[n];
-                    (&mut client.to_worker, client.has_ended, client.has_reset)
-                }
-                Whose::Server(n) => {
-                    let server = &mut self.servers[n];
-                    (&mut server.to_worker, server.is_over, false)
-                }
-            };
-            if has_reset && self.rng.bool() {
-                stream.has_told_end = true;
-                events.push(Event::Broken { socket, by: BrokenBy::Peer });
-            } else if stream.credit && !source.is_empty() {
-                let len = self.rng.usize(1..=source.len().min(65_536));
-                let bytes: Vec<u8> = source.drain(..len).collect();
-                events.push(Event::Data { socket, bytes: put(arena, &bytes) });
-            } else if stream.credit && is_over {
-                stream.has_told_end = true;
-                events.push(Event::Eof { socket });
+                Says::of(&mut server.to_worker, server.is_over)
             }
         }
     }
 
-    fn carry_out(&mut self, mut events: Vec<Event>, arena: &[u8]) -> Vec<Op> {
-        let mut out = Outbox::default();
-        let inbox = Inbox { events: &mut events, bytes: arena, wall: Wall::from_secs(1_800_000_000) };
-        self.worker.step(self.now, inbox, &mut out);
-        let mut hasher = DefaultHasher::new();
-        (self.told.trace, &out.bytes, format!("{:?}", out.ops)).hash(&mut hasher);
-        self.told.trace = hasher.finish();
-        for op in &out.ops {
-            self.perform(op, &out.bytes, arena);
-        }
-        out.ops
-    }
-
-    fn perform(&mut self, op: &Op, made: &[u8], arena: &[u8]) {
-        let open = |whose, credit| Stream { whose, credit, is_blocked: false, rest: Vec::new(), has_told_end: false };
-        match op {
-            Op::Listen { socket, .. } => {
-                self.front = *socket;
-                self.opening.push(*socket);
-            }
-            Op::Accept { arrival, socket, credit } => {
-                self.streams.insert(*socket, open(Whose::Client(arrival.0 as usize), *credit));
-            }
-            Op::Connect { socket, remote: Endpoint::Ip(address), .. } => {
-                let SocketAddr::V4(address) = address else { panic!("{address} is no backend") };
-                let certificate = usize::from(address.ip().octets()[3] % 2);
-                let config = Arc::clone(&self.configs[certificate][self.rng.usize(0..2)]);
-                let mut server = Server::new(&mut self.rng, config, self.is_http);
-                server.generation = certificate;
-                self.opening.push(*socket);
-                self.streams.insert(*socket, open(Whose::Server(self.servers.len()), true));
-                self.servers.push(server);
-            }
-            Op::Write { socket, bytes } => {
-                let bytes = [bytes.head.of(made), bytes.body.of(arena)].concat();
-                self.write(*socket, &bytes);
-            }
-            // Nothing comes of it behind a write that is blocked.
-            Op::Shutdown { socket } if self.takes(*socket) => self.end(*socket),
-            Op::Credit { socket, on } => {
-                if let Some(stream) = self.streams.get_mut(socket) {
-                    stream.credit = *on;
-                }
-            }
-            Op::Pipe { .. } | Op::Unpipe { .. } => panic!("the kernel can't move what has to be encrypted"),
-            Op::Close { socket } => {
-                let stream = &self.streams[socket];
-                let is_clients = matches!(stream.whose, Whose::Client(_));
-                assert!(stream.rest.is_empty() || !is_clients, "seed {}: bytes are lost", self.seed);
-                // Who is left with something that it didn't take can't be told more.
-                if self.takes(*socket) {
-                    self.end(*socket);
-                }
-                self.streams.remove(socket);
-            }
-            Op::Reset { socket } => {
-                if let Some(Stream { whose: Whose::Client(n), .. }) = self.streams.remove(socket) {
-                    let client = &mut self.clients[n];
-                    client.saw = if client.saw == Saw::End { Saw::End } else { Saw::Reset };
-                }
-            }
-            Op::Record(record) => {
-                let number = u32::from(record.client.port()) - 1024;
-                self.records.entry(number).or_default().push(Record::clone(record));
-            }
-            _ => {}
+    fn takes(&mut self, wire: &mut Wire<Whose>, bytes: &[u8], _: &mut Rng) {
+        match wire.whose {
+            Whose::Client(n) => self.clients[n].got.extend_from_slice(bytes),
+            Whose::Server(_) if bytes.is_empty() => {}
+            Whose::Server(n) => self.servers[n].take(bytes),
         }
     }
 
-    fn takes(&self, socket: SocketId) -> bool {
-        self.streams.get(&socket).is_some_and(|stream| stream.rest.is_empty() && !stream.is_blocked)
+    fn shut(&mut self, wire: &mut Wire<Whose>) {
+        // Nothing comes of it behind a write that is blocked.
+        if wire.takes() {
+            self.end(wire.whose);
+        }
     }
 
+    fn closed(&mut self, wire: Wire<Whose>, _: &mut Rng) {
+        assert!(wire.rest.is_empty() || !serves(&wire), "seed {}: bytes are lost", self.seed);
+        // Who is left with something that it didn't take can't be told more.
+        if wire.takes() {
+            self.end(wire.whose);
+        }
+    }
+
+    fn reset(&mut self, wire: Wire<Whose>, _: &mut Rng) {
+        if let Whose::Client(n) = wire.whose {
+            let client = &mut self.clients[n];
+            client.saw = if client.saw == Saw::End { Saw::End } else { Saw::Reset };
+        }
+    }
+
+    fn other(&mut self, op: &Op) {
+        if let Op::Record(record) = op {
+            let number = u32::from(record.client.port()) - 1024;
+            self.records.entry(number).or_default().push(Record::clone(record));
+        }
+    }
+}
+
+impl Far {
     /// The worker sends nothing more there.
-    fn end(&mut self, socket: SocketId) {
-        match self.streams[&socket].whose {
+    fn end(&mut self, whose: Whose) {
+        match whose {
             Whose::Client(n) => self.clients[n].saw = Saw::End,
             Whose::Server(n) => {
                 let server = &self.servers[n];
@@ -334,70 +257,47 @@ impl Run {
             }
         }
     }
+}
 
-    fn write(&mut self, socket: SocketId, bytes: &[u8]) {
-        let Some(stream) = self.streams.get_mut(&socket) else { return };
-        assert!(!stream.is_blocked, "seed {}: nothing is written to a stream that is blocked", self.seed);
-        let taken = match stream.rest.is_empty() {
-            false => 0,
-            true if self.rng.u8(..5) > 0 => bytes.len(),
-            true => self.rng.usize(0..=bytes.len()),
-        };
-        stream.rest.extend_from_slice(&bytes[taken..]);
-        match stream.whose {
-            Whose::Client(n) => self.clients[n].got.extend_from_slice(&bytes[..taken]),
-            Whose::Server(_) if taken == 0 => {}
-            Whose::Server(n) => self.servers[n].take(&bytes[..taken]),
-        }
+impl Run {
+    fn publish(&mut self, authority: usize) {
+        let (document, old) = (document(self.far.is_http, authority), self.snapshot.as_deref());
+        let generation = Generation(authority as u64 + 1);
+        let snapshot = Snapshot::compile_with(&document, generation, SHARED, old, &materials(authority));
+        self.wires.publish(self.snapshot.insert(Arc::new(snapshot)));
+        self.step();
+        self.far.generation = authority;
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + Duration::from_millis(1);
+        let far = &mut self.far;
+        far.clients.iter_mut().for_each(|client| client.run(&mut self.rng, far.generation));
+        far.servers.iter_mut().for_each(|server| server.run(&mut self.rng));
+        self.wires.step((self.now, WALL), &mut self.rng, far);
     }
 
     /// Write the worker down, and go on with one that is read back. What it doesn't take over is gone.
     fn restore(&mut self) {
-        let command = Event::Command { ticket: Ticket(2), command: Command::Snapshot };
-        let ops = self.carry_out(vec![command], &[]);
-        let state = ops.into_iter().find_map(|op| match op {
-            Op::Reply { reply: Reply::State(state), .. } => Some(*state),
-            _ => None,
-        });
-        let state = serde_json::to_string(&state.expect("it is written down")).unwrap();
-        let state = serde_json::from_str(&state).unwrap();
-        let snapshot = Arc::clone(self.snapshot.as_ref().unwrap());
-        self.worker = Worker::restore(ROLE, self.now, state, &snapshot).unwrap();
+        let snapshot = self.snapshot.as_deref().expect("it was published");
+        let left = self.wires.restore((ROLE, snapshot), (self.now, WALL), &mut self.rng, &mut self.far);
         self.told.restored += 1;
-        let mut left = std::mem::take(&mut self.streams);
-        let front = self.front;
-        let mut out = Outbox::default();
-        let inbox = Inbox { events: &mut Vec::new(), bytes: &[], wall: Wall::from_secs(1_800_000_000) };
-        self.worker.step(self.now, inbox, &mut out);
-        let mut renamed = BTreeMap::new();
-        for op in &out.ops {
-            match op {
-                Op::Adopt { was, socket } => {
-                    renamed.insert(*was, *socket);
-                    self.streams.extend(left.remove(was).map(|stream| (*socket, stream)));
-                }
-                other => self.perform(other, &out.bytes, &[]),
+        for wire in left {
+            if let Whose::Client(n) = wire.whose {
+                self.lost.insert(n);
+                self.far.clients[n].saw = Saw::Reset;
             }
-        }
-        self.front = renamed[&front];
-        self.opening = self.opening.iter().filter_map(|was| renamed.get(was).copied()).collect();
-        let clients = left.values().filter_map(|stream| match stream.whose {
-            Whose::Client(n) => Some(n),
-            Whose::Server(_) => None,
-        });
-        for n in clients {
-            self.lost.insert(n);
-            self.clients[n].saw = Saw::Reset;
         }
     }
 
     fn judge(mut self) -> Told {
         let seed = self.seed;
-        let serves = |stream: &Stream| matches!(stream.whose, Whose::Client(_));
-        assert!(!self.streams.values().any(serves), "seed {seed}: something never ends");
+        (self.told.trace, self.told.blocked) = (self.wires.trace, self.wires.blocked);
+        assert!(!self.wires.all().any(serves), "seed {seed}: something never ends");
         // Connections that carry requests wait for the next one.
-        assert!(self.is_http || self.streams.is_empty(), "seed {seed}: a backend is left with its connection");
-        for server in &self.servers {
+        let is_empty = self.wires.all().next().is_none();
+        assert!(self.far.is_http || is_empty, "seed {seed}: a backend is left with its connection");
+        for server in &self.far.servers {
             let is_trusted = server.trusted == Some(true);
             assert!(is_trusted || server.plain.is_empty(), "seed {seed}: one that proved nothing got bytes");
             assert!(is_trusted || !server.is_open(), "seed {seed}: one that proved nothing shook hands");
@@ -405,29 +305,29 @@ impl Run {
             self.told.verified += usize::from(is_in_vain);
             self.told.resumed += usize::from(server.is_open() && server.is_resumed());
         }
-        for n in 0..self.clients.len() {
-            let complaint = if self.is_http { self.judge_requests(n) } else { self.judge_stream(n) };
+        for n in 0..self.far.clients.len() {
+            let complaint = if self.far.is_http { self.judge_requests(n) } else { self.judge_stream(n) };
             if let Some(complaint) = complaint {
-                panic!("seed {seed}, client {n}: {complaint}; {:?}", self.records.get(&(n as u32)));
+                panic!("seed {seed}, client {n}: {complaint}; {:?}", self.far.records.get(&(n as u32)));
             }
         }
         self.told
     }
 
     fn judge_stream(&mut self, n: usize) -> Option<String> {
-        let client = &self.clients[n];
+        let client = &self.far.clients[n];
         if self.lost.contains(&n) {
             return client.complaint(false);
         }
-        let record = self.records.get(&client.number).and_then(|records| records.first());
+        let record = self.far.records.get(&client.number).and_then(|records| records.first());
         let reason = record.map(|record| record.reason);
         let attempts = record.map_or(0, |record| match &record.detail {
             Detail::Connection(detail) => detail.attempts,
             _ => 0,
         });
         let served = |server: &&Server| server.plain.starts_with(&client.number.to_le_bytes());
-        let honest = self.servers.iter().filter(served).any(|server| server.kind == Kind::Honest);
-        let early = self.servers.iter().filter(served).find(|server| matches!(server.kind, Kind::Early(_)));
+        let honest = self.far.servers.iter().filter(served).any(|server| server.kind == Kind::Honest);
+        let early = self.far.servers.iter().filter(served).find(|server| matches!(server.kind, Kind::Early(_)));
         let (saw, is_whole) = match reason {
             Some(CloseReason::Closed) if early.is_some_and(|server| !server.heard_end) => {
                 return Some("the backend that ended early never heard of the end".to_owned());
@@ -456,10 +356,10 @@ impl Run {
     }
 
     fn judge_requests(&mut self, n: usize) -> Option<String> {
-        for asked in &self.clients[n].asked {
+        for asked in &self.far.clients[n].asked {
             let came = |server: &&Server| server.answered.iter().any(|(number, _)| *number == asked.number);
             let may_be_whole = |server: &Server| server.answered.contains(&(asked.number, true));
-            let mut seen = self.servers.iter().filter(came);
+            let mut seen = self.far.servers.iter().filter(came);
             // What was sent when others vouch goes to nobody who was spoken to before.
             if seen.clone().any(|server| server.generation < asked.generation) {
                 return Some(format!("request {} went by a connection of before", asked.number));
@@ -474,10 +374,4 @@ impl Run {
         }
         None
     }
-}
-
-fn put(arena: &mut Vec<u8>, bytes: &[u8]) -> Span {
-    let span = Span { start: arena.len() as u32, len: bytes.len() as u32 };
-    arena.extend_from_slice(bytes);
-    span
 }
