@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use kakei_config::{Backend, Cluster, Document, Listener, ListenerTls, Name, Protocol, ServerName, Shown};
+use kakei_config::{
+    Backend, Cluster, Document, HttpListener, Listener, ListenerTls, Name, PathMatch, Protocol, Route, ServerName,
+    Shown,
+};
 use kakei_proxy::seam::{Endpoint, Instant, Wall};
 use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
@@ -17,7 +20,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::client::{Client, configs};
 use crate::provider::{self, provider};
-use crate::speech::{Listening, Speech};
+use crate::speech::{Listening, OWN_WAY, Speech, hsts};
 
 const CERTIFICATES: [&str; 2] = [include_str!("a.pem"), include_str!("b.pem")];
 /// The longest record that says an end and nothing else.
@@ -125,16 +128,27 @@ fn document(speech: Speech) -> Document {
     let mut cluster = Cluster { backends: vec![Backend::at(backend)], ..Cluster::default() };
     cluster.http.idle_timeout = Some(Duration::from_millis(50));
     let tls = ListenerTls { certificates: Shown::Named(vec!["echo".into()]), ..ListenerTls::default() };
+    let is_http = speech == Speech::Requests;
+    let [hsts, of_route] = hsts().map(|hsts| is_http.then_some(hsts));
     let listener = Listener {
-        protocol: if speech == Speech::Bytes { Protocol::Tcp } else { Protocol::Http },
+        protocol: if is_http { Protocol::Http } else { Protocol::Tcp },
         bind: vec!["0.0.0.0:443".parse().unwrap()],
         cluster: Some("c".into()),
         tls: Some(tls),
+        http: HttpListener { hsts, ..HttpListener::default() },
         drain_timeout: Duration::from_millis(2),
         ..Listener::default()
     };
+    let own_way = Route {
+        listener: "l".into(),
+        path: PathMatch::Prefix(OWN_WAY.into()),
+        cluster: Some("c".into()),
+        hsts: of_route,
+        ..Route::default()
+    };
     Document {
         listeners: [("l".into(), listener)].into(),
+        routes: is_http.then(|| ("own".into(), own_way)).into_iter().collect(),
         clusters: [("c".into(), cluster)].into(),
         ..Document::default()
     }
@@ -175,7 +189,11 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Told {
         }
         run.wires.send_away();
         run.far.is_removed = true;
-        run.publish(2, &Document { listeners: Default::default(), ..document(plan.speech) }, tickets);
+        run.publish(
+            2,
+            &Document { listeners: Default::default(), routes: Default::default(), ..document(plan.speech) },
+            tickets,
+        );
     }
     for _ in 0..200_000 {
         if run.wires.all().next().is_none() && run.wires.nobody_comes() {

@@ -1,7 +1,10 @@
 //! What is said inside of TLS: bytes that come back as they are, or requests whose bodies do. Each side reads with a few
 //! lines of its own, which are no part of the proxy.
 
+use std::time::Duration;
+
 use fastrand::Rng;
+use kakei_config::Hsts;
 
 /// What clients and backends say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +25,28 @@ impl Speech {
         }
         let bodies: Vec<Vec<u8>> = (0..1 + some(6).len()).map(|_| some(most / 4)).collect();
         let request = |body: &Vec<u8>| {
-            let head = format!("POST / HTTP/1.1\r\nHost: echo.test\r\nContent-Length: {}\r\n\r\n", body.len());
+            let (path, len) = (if has_own_way(body.len()) { OWN_WAY } else { "/" }, body.len());
+            let head = format!("POST {path} HTTP/1.1\r\nHost: echo.test\r\nContent-Length: {len}\r\n\r\n");
             [head.as_bytes(), body].concat()
         };
         (bodies.iter().flat_map(request).collect(), bodies.concat())
     }
+}
+
+/// The path of a route that says something else of TLS than its listener.
+pub(crate) const OWN_WAY: &str = "/own";
+
+/// Whether a request with a body of that length goes by that route.
+fn has_own_way(length: usize) -> bool {
+    length.is_multiple_of(3)
+}
+
+/// What the listener says of TLS, and what that route does.
+pub(crate) fn hsts() -> [Hsts; 2] {
+    [(9, false), (7, true)].map(|(seconds, include_subdomains)| {
+        let max_age = Duration::from_secs(seconds);
+        Hsts { max_age, include_subdomains, preload: false }
+    })
 }
 
 /// One side that listens, message by message.
@@ -48,7 +68,7 @@ impl Listening {
         Listening { speech, head: Vec::new(), left: 0, bodies: Vec::new(), wrong: None }
     }
 
-    /// Take in what came. `begun` is told of each message that begins, by its first line and the length of its body, and
+    /// Take in what came. `begun` is told of each message that begins, by its head in small letters and the length of its body, and
     /// `more` of each part of a body.
     pub(crate) fn take(&mut self, bytes: &[u8], mut begun: impl FnMut(&str, usize), mut more: impl FnMut(&[u8])) {
         if self.speech == Speech::Bytes {
@@ -75,7 +95,7 @@ impl Listening {
                     Some(length) => self.left = length,
                     None => self.wrong = Some(format!("a head without a length: {first}")),
                 }
-                begun(first, self.left);
+                begun(&text, self.left);
             }
         }
     }
@@ -89,7 +109,9 @@ impl Listening {
     pub(crate) fn answer(&mut self, bytes: &[u8]) -> Vec<u8> {
         let said = std::cell::RefCell::new(Vec::new());
         let begun = |_: &str, length: usize| {
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            // Some backends have an opinion about TLS of their own.
+            let own = if length % 2 == 0 { "" } else { "Strict-Transport-Security: max-age=1\r\n" };
+            let head = format!("HTTP/1.1 200 OK\r\n{own}Content-Length: {length}\r\n\r\n");
             said.borrow_mut().extend_from_slice(head.as_bytes());
         };
         self.take(bytes, begun, |body| said.borrow_mut().extend_from_slice(body));
@@ -97,12 +119,16 @@ impl Listening {
         said.into_inner()
     }
 
-    /// Take in what came, as a client does: only answers that are good are what it waits for.
+    /// Take in what came, as a client does: only answers that are good are what it waits for. Each says once what the
+    /// listener, or its route, says of TLS (RFC 6797).
     pub(crate) fn hear(&mut self, bytes: &[u8]) {
         let mut bad = None;
-        let begun = |first: &str, _: usize| {
-            if !first.starts_with("http/1.1 200 ") {
-                bad = Some(first.to_owned());
+        let begun = |head: &str, length: usize| {
+            let told = head.lines().filter_map(|line| line.strip_prefix("strict-transport-security: "));
+            let told: Vec<&str> = told.collect();
+            let is_told = told == [if has_own_way(length) { "max-age=7; includesubdomains" } else { "max-age=9" }];
+            if !head.starts_with("http/1.1 200 ") || !is_told {
+                bad = Some(head.to_owned());
             }
         };
         self.take(bytes, begun, |_| {});
