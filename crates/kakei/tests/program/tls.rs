@@ -39,11 +39,15 @@ impl Authority {
     }
 
     pub(crate) fn make(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Made {
+        self.make_of(KeyPair::generate().unwrap(), names, change)
+    }
+
+    /// The same of this key.
+    fn make_of(&self, key: KeyPair, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Made {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, "a server");
         change(&mut params);
-        let key = KeyPair::generate().unwrap();
         let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
         Made { chain, key: key.serialize_pem() }
     }
@@ -207,6 +211,23 @@ fn requests_come_by_the_certificate_of_their_host() {
     assert!(metrics.sum("kakei_certificate_expiry_timestamp_seconds", "one") > 1_800_000_000);
     assert_eq!(metrics.sum("kakei_tls13_handshakes_total", "front"), 2);
     assert_eq!(metrics.sum("kakei_tls_failed_handshakes_total", "front"), 4);
+}
+
+#[test]
+fn a_client_is_shown_a_certificate_that_goes_with_the_suites_of_its_listener() {
+    let (room, authority) = (Room::new("tls-suites"), Authority::new());
+    let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let (elliptic, rsa) = (authority.make(&["app.test"], |_| {}), authority.make_of(key, &["app.test"], |_| {}));
+    let more = [elliptic.put(&room, "elliptic"), rsa.put(&room, "rsa")].concat();
+    let tls = "certificates = [\"elliptic\", \"rsa\"], cipher_suites = \
+               [\"TLS_AES_128_GCM_SHA256\", \"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\"]";
+    let running = Running::start(&room, &document(&room, ("http", mirror()), tls, &more));
+    for (version, made) in [(&rustls::version::TLS12, &rsa), (&rustls::version::TLS13, &elliptic)] {
+        let config = Arc::new(config(&authority, &[version]));
+        let mut stream = connect(running.front(), "app.test", &config).unwrap();
+        assert_eq!(stream.conn.peer_certificates().unwrap()[0], made.der(), "{version:?}");
+        assert!(get(&mut stream, "app.test", "/").0.starts_with("HTTP/1.1 200 "));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kakei_config::{Name, ServerName};
 use kakei_wire::client_hello::ClientHello;
 use rustls::sign::CertifiedKey;
-use rustls::{SignatureAlgorithm, SignatureScheme};
+use rustls::{SignatureAlgorithm, SignatureScheme, SupportedCipherSuite};
 
 /// A certificate with its key.
 #[derive(Clone, Debug)]
@@ -28,6 +28,9 @@ pub struct Certificate {
     /// Tells it from every other one.
     pub fingerprint: [u8; 32],
 }
+
+/// RFC 8446, section 4.1.2.
+const TLS_1_3: u16 = 0x0304;
 
 /// The kind of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,15 +63,15 @@ impl Certificate {
         })
     }
 
-    /// Whether a client can check a handshake that is signed by its key.
-    pub(super) fn suits(&self, hello: &ClientHello) -> bool {
+    /// Whether a client can check a handshake that is signed by its key, by one of the suites that both sides speak.
+    pub(super) fn suits(&self, hello: &ClientHello, spoken: &[SupportedCipherSuite]) -> bool {
         let signatures: Vec<SignatureScheme> = hello.signatures.iter().copied().map(SignatureScheme::from).collect();
         let signs = self.key.key.choose_scheme(&signatures).is_some();
-        // TLS 1.3 names its suites without the key's kind.
-        signs
-            && hello.suites.iter().any(|suite| match self.kind() {
-                KeyKind::Elliptic => matches!(suite, 0x1301..=0x1303 | 0xc02b | 0xc02c | 0xcca9),
-                KeyKind::Rsa => matches!(suite, 0x1301..=0x1303 | 0xc02f | 0xc030 | 0xcca8),
-            })
+        // TLS 1.3 names its suites without the key's kind; they may be offered by who doesn't speak it.
+        let mut common = spoken.iter().filter(|suite| {
+            hello.suites.contains(&u16::from(suite.suite()))
+                && (suite.tls13().is_none() || hello.versions.contains(&TLS_1_3))
+        });
+        signs && common.any(|suite| suite.usable_for_signature_algorithm(self.key.key.algorithm()))
     }
 }

@@ -176,7 +176,9 @@ impl ListenerTls {
     pub(super) fn choose(&self, hello: &client_hello::ClientHello) -> Option<&Arc<Certificate>> {
         let mut known = hello.server_name.as_deref().into_iter().flat_map(|name| self.of_name(name));
         let first = known.clone().next();
-        known.find(|certificate| certificate.suits(hello)).or(first).or(self.default.as_ref())
+        let spoken = self.template.as_ref().map(|template| &template.crypto_provider().cipher_suites[..]);
+        let spoken = spoken.unwrap_or_default();
+        known.find(|certificate| certificate.suits(hello, spoken)).or(first).or(self.default.as_ref())
     }
 
     /// What one handshake is held to, by this certificate and at this time. It is made for each of
