@@ -1,6 +1,7 @@
 //! Who may pass a route that asks who the client is: by a password, which the machine computes with; by the word of a
-//! service (`question`). And what came too early to pass: it waits for the end of its client's TLS handshake. The request waits meanwhile: its head is kept as it came, and of its body no more than what
-//! was read with it; what becomes of it is decided when it may pass, by the route that it began with.
+//! service (`question`). And what came too early to pass: it waits for the end of its client's TLS handshake. The request
+//! waits meanwhile: its head is kept as it came, and of its body no more than what was read with it; what becomes of it is
+//! decided when it may pass, by the route that it began with.
 
 use std::sync::Arc;
 
