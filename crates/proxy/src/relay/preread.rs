@@ -15,7 +15,7 @@ enum Read {
     /// More are needed.
     More,
     /// It can be routed.
-    Routable(Option<Box<ClientHello>>),
+    Routable(Option<ClientHello>),
     /// It can't be.
     Bad(CloseReason),
 }
@@ -32,13 +32,13 @@ impl Relays {
             Read::Routable(hello) => {
                 let socket = self.relays[id].socket(Side::Client);
                 tick.ask(Op::Credit { socket, on: false });
-                self.route(world, tick, id, hello.map(|hello| *hello));
+                self.route(world, tick, id, hello);
             }
         }
     }
 
     fn read(&mut self, world: &mut World, id: RelayId) -> Read {
-        if let Err(read) = self.read_header(world, id) {
+        if let Some(read) = self.read_header(world, id) {
             return read;
         }
         let relay = &self.relays[id];
@@ -52,26 +52,26 @@ impl Relays {
         match client_hello::parse(&opening.buffer[opening.payload_at..]) {
             Ok(Reading::More) => Read::More,
             Ok(Reading::NotTls) => Read::Routable(None),
-            Ok(Reading::Hello(hello)) => Read::Routable(Some(Box::new(hello))),
+            Ok(Reading::Hello(hello)) => Read::Routable(Some(hello)),
             Err(_) => Read::Bad(CloseReason::ClientHello),
         }
     }
 
-    /// The PROXY header, where one is still to come; `Err` says that there is nothing to go on with.
-    fn read_header(&mut self, world: &mut World, id: RelayId) -> Result<(), Read> {
+    /// The PROXY header, where one is still to come; what is said where there is nothing to go on with.
+    fn read_header(&mut self, world: &mut World, id: RelayId) -> Option<Read> {
         let relay = &mut self.relays[id];
-        let Some(opening) = relay.opening.as_mut().filter(|opening| opening.expects_header) else { return Ok(()) };
+        let opening = relay.opening.as_mut().filter(|opening| opening.expects_header)?;
         let header = match proxy_protocol::parse_stream(&opening.buffer) {
             Ok(Some(header)) => header,
-            Ok(None) => return Err(Read::More),
-            Err(_) => return Err(Read::Bad(CloseReason::ProxyHeader)),
+            Ok(None) => return Some(Read::More),
+            Err(_) => return Some(Read::Bad(CloseReason::ProxyHeader)),
         };
         opening.expects_header = false;
         (opening.payload_at, opening.tlvs_at) = (header.len, header.tlvs_at);
         relay.believed = header.addresses.map(|addresses| Box::new(Believed::from(addresses)));
         match self.count_client(world, id) {
-            true => Ok(()),
-            false => Err(Read::Bad(CloseReason::OverLimit)),
+            true => None,
+            false => Some(Read::Bad(CloseReason::OverLimit)),
         }
     }
 

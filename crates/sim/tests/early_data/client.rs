@@ -1,6 +1,6 @@
 //! A client that speaks TLS and asks before its handshake is over, where it may; and what it asks for.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -9,6 +9,7 @@ use rustls::client::{ClientConfig, ClientConnection, Resumption};
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 
+use crate::library::hear;
 use crate::provider::provider;
 
 /// What bodies of answers are made of.
@@ -161,17 +162,10 @@ impl Client {
 
     fn take(&mut self, rng: &mut Rng) {
         while !self.from_worker.is_empty() {
-            let len = rng.usize(1..=self.from_worker.len());
-            let read = self.connection.read_tls(&mut &self.from_worker[..len]).unwrap();
-            self.from_worker.drain(..read);
-            match self.connection.process_new_packets() {
-                Ok(state) => {
-                    let mut plain = vec![0; state.plaintext_bytes_to_read()];
-                    self.connection.reader().read_exact(&mut plain).unwrap();
-                    self.got.extend_from_slice(&plain);
-                }
+            match hear(&mut self.connection, &mut self.from_worker, rng) {
+                Ok((plain, _)) => self.got.extend_from_slice(&plain),
                 Err(error) => {
-                    self.failure = Some(error.to_string());
+                    self.failure = Some(error);
                     return self.from_worker.clear();
                 }
             }

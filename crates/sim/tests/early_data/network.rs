@@ -7,20 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use kakei_config::{
-    Backend, Cluster, Document, Listener, ListenerTls, Name, PathMatch, Protocol, Route, ServerName, Shown,
-};
+use kakei_config::{Backend, Cluster, Document, Listener, ListenerTls, Name, PathMatch, Protocol, Route, Shown};
 use kakei_proxy::seam::{Endpoint, Instant, Wall};
-use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
+use kakei_proxy::secure::{Materials, TicketKeys};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::worker::Role;
 use kakei_sim::wires::{Ends, Says, Wire, Wires};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
-use rustls::sign::CertifiedKey;
 
 use crate::client::{ANSWER, Client, config};
+use crate::library::certificate;
 use crate::provider::{self, provider};
 
 const CERTIFICATE: &str = include_str!("../secured/a.pem");
@@ -114,22 +110,6 @@ struct Run {
     materials: Materials,
 }
 
-fn certificate() -> Arc<Certificate> {
-    let pem = CERTIFICATE.as_bytes();
-    let chain = vec![CertificateDer::from_pem_slice(pem).unwrap()];
-    let key = CertifiedKey::from_der(chain, PrivateKeyDer::from_pem_slice(pem).unwrap(), &provider()).unwrap();
-    Arc::new(Certificate {
-        name: Name::new("echo"),
-        key: Arc::new(key),
-        names: vec![ServerName::Exact("echo.test".into())],
-        addresses: Vec::new(),
-        not_before: 0,
-        not_after: i64::MAX,
-        issuer: String::new(),
-        fingerprint: [0; 32],
-    })
-}
-
 fn document(number: usize) -> Document {
     let backend: SocketAddr = "10.0.0.1:7".parse().unwrap();
     let cluster = Cluster { backends: vec![Backend::at(backend)], ..Cluster::default() };
@@ -172,7 +152,7 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Told {
     let machine = |index| Wires::new(seed, Role { index, seed }, "192.0.2.1:443".parse().unwrap());
     let materials = Materials {
         provider: Some(provider()),
-        certificates: [("echo".into(), certificate())].into_iter().collect(),
+        certificates: [("echo".into(), certificate(CERTIFICATE))].into_iter().collect(),
         tickets: TicketKeys::new(&provider()),
         sessions: sessions(),
         ..Materials::default()

@@ -1,7 +1,7 @@
 //! A client of a library: it shows what it has, asks for pages in a row, and says in each request that it is somebody
 //! else. It judges nothing.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 
+use crate::library::hear;
 use crate::provider::provider;
 
 /// What a client can show.
@@ -112,16 +113,9 @@ impl Client {
 
     fn hear(&mut self, rng: &mut Rng) {
         while !self.from_worker.is_empty() && self.failure.is_none() {
-            let some = rng.usize(1..=self.from_worker.len());
-            let read = self.connection.read_tls(&mut &self.from_worker[..some]).unwrap();
-            self.from_worker.drain(..read);
-            match self.connection.process_new_packets() {
-                Ok(state) => {
-                    let mut plain = vec![0; state.plaintext_bytes_to_read()];
-                    self.connection.reader().read_exact(&mut plain).unwrap();
-                    self.heard.extend(plain);
-                }
-                Err(error) => self.failure = Some(error.to_string()),
+            match hear(&mut self.connection, &mut self.from_worker, rng) {
+                Ok((plain, _)) => self.heard.extend(plain),
+                Err(error) => self.failure = Some(error),
             }
         }
         // Answers have bodies that no head could be taken for.

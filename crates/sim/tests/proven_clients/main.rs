@@ -6,6 +6,9 @@
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+#[path = "../secured/library.rs"]
+mod library;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 #[path = "../secured/provider.rs"]

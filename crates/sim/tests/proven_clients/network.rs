@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kakei_config::{
-    Backend, ClientCertificateMode, ClientCertificates, Cluster, Document, Listener, ListenerTls, Name, PathMatch, Pem,
-    Protocol, Route, ServerName, Shown,
+    Backend, ClientCertificateMode, ClientCertificates, Cluster, Document, Listener, ListenerTls, PathMatch, Pem,
+    Protocol, Route, Shown,
 };
 use kakei_proxy::seam::{Endpoint, Instant, Wall};
-use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
+use kakei_proxy::secure::{Materials, TicketKeys};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::worker::Role;
 use kakei_sim::wires::{Ends, Says, Wire, Wires};
 use rustls::RootCertStore;
 use rustls::client::ClientConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
 
 use crate::client::{ALL, Client, Shows, config};
+use crate::library::certificate;
 use crate::provider::{self, provider};
 
 const OURS: &str = include_str!("../secured/a.pem");
@@ -104,21 +104,6 @@ struct Run {
     snapshot: Option<Arc<Snapshot>>,
     tickets: Option<Arc<TicketKeys>>,
     told: Told,
-}
-
-fn certificate() -> Arc<Certificate> {
-    let chain = vec![CertificateDer::from_pem_slice(OURS.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(OURS.as_bytes()).unwrap();
-    Arc::new(Certificate {
-        name: Name::new("echo"),
-        key: Arc::new(CertifiedKey::from_der(chain, key, &provider()).unwrap()),
-        names: vec![ServerName::Exact("echo.test".into())],
-        addresses: Vec::new(),
-        not_before: 0,
-        not_after: i64::MAX,
-        issuer: String::new(),
-        fingerprint: [0; 32],
-    })
 }
 
 fn authorities(rule: Rule) -> Vec<&'static str> {
@@ -271,7 +256,7 @@ impl Run {
         let named = Some(Pem::Text(authorities(self.rule).concat()));
         let materials = Materials {
             provider: Some(provider()),
-            certificates: [("echo".into(), certificate())].into_iter().collect(),
+            certificates: [("echo".into(), certificate(OURS))].into_iter().collect(),
             trusted: [(named, Arc::new(roots))].into_iter().collect(),
             tickets: self.tickets.clone(),
             ..Materials::default()

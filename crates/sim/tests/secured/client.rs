@@ -10,6 +10,7 @@ use rustls::client::{ClientConfig, ClientConnection, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 
+use crate::library::hear;
 use crate::provider::provider;
 use crate::speech::{Listening, Speech};
 
@@ -108,20 +109,15 @@ impl Client {
 
     fn take(&mut self, rng: &mut Rng) {
         while !self.from_worker.is_empty() {
-            let len = rng.usize(1..=self.from_worker.len());
-            let read = self.connection.read_tls(&mut &self.from_worker[..len]).unwrap();
-            self.from_worker.drain(..read);
-            match self.connection.process_new_packets() {
-                Ok(state) => {
-                    let mut plain = vec![0; state.plaintext_bytes_to_read()];
-                    self.connection.reader().read_exact(&mut plain).unwrap();
+            match hear(&mut self.connection, &mut self.from_worker, rng) {
+                Ok((plain, is_over)) => {
                     self.got.hear(&plain);
-                    if state.peer_has_closed() {
+                    if is_over {
                         return self.from_worker.clear();
                     }
                 }
                 Err(error) => {
-                    self.failure = Some(error.to_string());
+                    self.failure = Some(error);
                     return self.from_worker.clear();
                 }
             }

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod library;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod provider;

@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kakei_config::{
-    Backend, Cluster, Document, HttpListener, Listener, ListenerTls, Name, PathMatch, Protocol, Route, ServerName,
-    Shown,
+    Backend, Cluster, Document, HttpListener, Listener, ListenerTls, PathMatch, Protocol, Route, Shown,
 };
 use kakei_proxy::seam::{Endpoint, Instant, Wall};
-use kakei_proxy::secure::{Certificate, Materials, TicketKeys};
+use kakei_proxy::secure::{Materials, TicketKeys};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::worker::Role;
 use kakei_sim::wires::{Ends, Says, Wire, Wires};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
 
 use crate::client::{Client, configs};
+use crate::library::certificate;
 use crate::provider::{self, provider};
 use crate::speech::{Listening, OWN_WAY, Speech, hsts};
 
@@ -105,22 +104,6 @@ struct Run {
     far: Far,
     snapshot: Option<Arc<Snapshot>>,
     told: Told,
-}
-
-fn certificate(number: usize) -> Arc<Certificate> {
-    let pem = CERTIFICATES[number].as_bytes();
-    let chain = vec![CertificateDer::from_pem_slice(pem).unwrap()];
-    let key = CertifiedKey::from_der(chain, PrivateKeyDer::from_pem_slice(pem).unwrap(), &provider()).unwrap();
-    Arc::new(Certificate {
-        name: Name::new("echo"),
-        key: Arc::new(key),
-        names: vec![ServerName::Exact("echo.test".into())],
-        addresses: Vec::new(),
-        not_before: 0,
-        not_after: i64::MAX,
-        issuer: String::new(),
-        fingerprint: [number as u8; 32],
-    })
 }
 
 fn document(speech: Speech) -> Document {
@@ -258,7 +241,8 @@ impl Ends for Far {
 
 impl Run {
     fn publish(&mut self, number: usize, document: &Document, tickets: Option<Arc<TicketKeys>>) {
-        let certificates = [("echo".into(), certificate(number % CERTIFICATES.len()))].into_iter().collect();
+        let certificates =
+            [("echo".into(), certificate(CERTIFICATES[number % CERTIFICATES.len()]))].into_iter().collect();
         let materials = Materials { provider: Some(provider()), certificates, tickets, ..Materials::default() };
         let old = self.snapshot.as_deref();
         let snapshot = Snapshot::compile_with(document, Generation(number as u64 + 1), SHARED, old, &materials);
