@@ -244,3 +244,54 @@ fn a_leftover_link_of_a_whole_one_is_no_hindrance() {
     assert_eq!(store.applied(), Some(document(2)));
     std::fs::remove_dir_all(directory).unwrap();
 }
+
+/// Files on a system that knows no second name of a file.
+#[derive(Debug, Default)]
+struct Unlinked(Memory);
+
+impl Files for Unlinked {
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path(name)
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.0.names()
+    }
+
+    fn read(&self, name: &str) -> io::Result<String> {
+        self.0.read(name)
+    }
+
+    fn put(&mut self, name: &str, parts: &mut dyn Iterator<Item = String>) -> io::Result<()> {
+        self.0.put(name, parts)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.0.sync(name)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn link(&mut self, _: &str, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        self.0.settle()
+    }
+}
+
+#[test]
+fn what_was_applied_last_is_written_anew_where_a_file_has_one_name_only() {
+    let mut store = Store::on(Unlinked::default());
+    fill(&mut store, 1..=1);
+    store.keep_applied(&document(1)).unwrap();
+    assert_eq!(store.applied(), Some(document(1)));
+    assert_eq!(store.load().unwrap().last, Some((entry(1), document(1))));
+}
