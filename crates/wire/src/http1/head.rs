@@ -120,15 +120,23 @@ impl Connection {
         if !fields.has(Known::Connection) {
             return connection;
         }
-        for option in fields.known(Known::Connection).flat_map(tokens) {
-            match option {
-                option if option.eq_ignore_ascii_case(b"close") => connection.close = true,
-                option if option.eq_ignore_ascii_case(b"keep-alive") => connection.keep_alive = true,
-                option if option.eq_ignore_ascii_case(b"upgrade") => connection.upgrade = true,
-                option => connection.names_others |= Known::of(option).is_none(),
+        for value in fields.known(Known::Connection) {
+            // Nearly all say one thing.
+            match value.contains(&b',') {
+                false => connection.note(value),
+                true => tokens(value).for_each(|option| connection.note(option)),
             }
         }
         connection
+    }
+
+    fn note(&mut self, option: &[u8]) {
+        match option {
+            option if option.eq_ignore_ascii_case(b"close") => self.close = true,
+            option if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+            option if option.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            option => self.names_others |= !option.is_empty() && Known::of(option).is_none(),
+        }
     }
 
     /// Whether a field that isn't known is named by one of the options. What a proxy goes by can't be taken away so.
@@ -139,21 +147,24 @@ impl Connection {
 
 impl Heads {
     /// The first line and the length of the head at the begin of `bytes`, which may come in pieces; none: more is needed.
-    /// One that comes whole, as nearly all do, is looked through once. What doesn't go through at the first try is found
-    /// by `scan`, so that it is told what that would tell.
+    /// One that comes whole and has nothing unusual, as nearly all do, is looked through once, by the first of the two
+    /// ways. Of every other one `scan` finds the end, and the second way reads it or says what is wrong.
     pub(super) fn find<'a, L>(
         &mut self,
         scan: &mut Scan,
         bytes: &'a [u8],
         limits: &Limits,
-        parse: impl Fn(&mut Heads, &'a [u8], &Limits, End) -> Result<(L, usize), HeadError>,
+        (quick, parse): (
+            impl Fn(&mut Heads, &'a [u8], &Limits) -> Option<(L, usize)>,
+            impl Fn(&mut Heads, &'a [u8], &Limits) -> Result<L, HeadError>,
+        ),
     ) -> Result<Option<(L, usize)>, HeadError> {
-        let whole = if scan.has_begun() { None } else { parse(self, bytes, limits, End::Strict).ok() };
+        let whole = if scan.has_begun() { None } else { quick(self, bytes, limits) };
         let found = match whole {
             Some(found) => found,
             None => {
                 let Some(len) = scan.find(bytes, limits)? else { return Ok(None) };
-                parse(self, &bytes[..len], limits, End::At(len))?
+                (parse(self, &bytes[..len], limits)?, len)
             }
         };
         *scan = Scan::default();
@@ -197,57 +208,17 @@ impl Heads {
     }
 }
 
-/// Where a head may end that was parsed.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum End {
-    /// There, where its end was looked for before.
-    At(usize),
-    /// Anywhere, if it is as strict as it would have to be for [`Scan`]: every line ends with CRLF, none stands before the
-    /// first, nothing is too long.
-    Strict,
-}
-
-impl End {
-    /// The length of a head of so many bytes with these fields, at the begin of `bytes`, if it may end so.
-    pub(super) fn of(
-        self,
-        bytes: &[u8],
-        (len, headers): (usize, &[httparse::Header<'_>]),
-        limits: &Limits,
-    ) -> Option<usize> {
-        if let End::At(at) = self {
-            return (len == at).then_some(len);
-        }
-        let base = bytes.as_ptr() as usize;
-        let head = bytes.get(..len)?;
-        let ends_at = |at: usize| head.get(..at).is_some_and(|before| before.ends_with(b"\r\n"));
-        // A field's line begins where the one before it ends; the empty line is the last.
-        let fields_end = len.checked_sub(2)?;
-        let mut begins = headers.iter().map(|header| header.name.as_ptr() as usize - base);
-        let first = begins.next().unwrap_or(fields_end);
-        let is_strict = ends_at(first) && begins.all(ends_at) && ends_at(fields_end) && ends_at(len);
-        let is_short = first <= limits.line + 2 && len <= limits.head;
-        (is_strict && is_short && !matches!(head[0], b'\r' | b'\n')).then_some(len)
-    }
-}
-
 /// What the fields say of the body (RFC 9112 6.1 to 6.3); none: nothing.
 pub(super) fn framing(fields: &Fields<'_>, version: Version) -> Result<Option<Length>, HeadError> {
-    if !fields.has(Known::ContentLength) && !fields.has(Known::TransferEncoding) {
-        return Ok(None);
-    }
-    let (mut length, mut coding) = (None, None);
-    for field in fields.iter() {
-        let value = fields.value(field);
-        match field.known {
-            Some(Known::ContentLength) if length.is_some() => return Err(HeadError::ContentLength),
-            Some(Known::ContentLength) => length = Some(number(value).ok_or(HeadError::ContentLength)?),
-            Some(Known::TransferEncoding) if coding.is_some() => return Err(HeadError::TransferEncoding),
-            Some(Known::TransferEncoding) => coding = Some(value),
-            _ => {}
-        }
-    }
-    match (length, coding) {
+    // Its one value; there may be none.
+    let one = |known, error| {
+        let mut values = fields.known(known);
+        let value = values.next();
+        if values.next().is_some() { Err(error) } else { Ok(value) }
+    };
+    let length = one(Known::ContentLength, HeadError::ContentLength)?;
+    let length = length.map(|length| number(length).ok_or(HeadError::ContentLength)).transpose()?;
+    match (length, one(Known::TransferEncoding, HeadError::TransferEncoding)?) {
         (Some(_), Some(_)) => Err(HeadError::TwoLengths),
         (None, Some(_)) if version == Version::Http10 => Err(HeadError::TransferEncoding),
         (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Some(Length::Unknown)),

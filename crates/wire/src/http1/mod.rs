@@ -7,6 +7,7 @@
 mod body;
 mod chunked;
 mod head;
+mod quick;
 mod request;
 mod response;
 mod scan;

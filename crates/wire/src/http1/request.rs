@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
-use super::Scan;
-use super::head::{Connection, End, HeadError, Heads, Limits, Slots, Version, fault, framing};
+use super::head::{Connection, HeadError, Heads, Limits, Slots, Version, fault, framing};
+use super::{Scan, quick};
 use crate::message::{Authority, Fields, Known, Length, Request};
 
 /// A request's head, and what it says about its connection.
@@ -25,9 +25,12 @@ pub struct RequestHead<'a> {
 }
 
 /// A first line.
+#[derive(Debug)]
 struct Line<'a> {
     method: &'a str,
     target: &'a str,
+    /// Where the target's first question mark stands, or its end.
+    mark: usize,
     version: Version,
 }
 
@@ -44,7 +47,7 @@ impl Heads {
     /// # Errors
     /// What is malformed, too much, not spoken, or could be read in two ways.
     pub fn request<'a>(&'a mut self, bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<'a>, HeadError> {
-        let (line, _) = self.parse_request(bytes, limits, End::At(bytes.len()))?;
+        let line = self.parse_request(bytes, limits)?;
         self.read_request(bytes, line)
     }
 
@@ -61,38 +64,57 @@ impl Heads {
         bytes: &'a [u8],
         limits: &Limits,
     ) -> Result<Option<(RequestHead<'a>, usize)>, HeadError> {
-        let Some((line, len)) = self.find(scan, bytes, limits, Heads::parse_request)? else { return Ok(None) };
+        let ways = (Heads::quick_request, Heads::parse_request);
+        let Some((line, len)) = self.find(scan, bytes, limits, ways)? else { return Ok(None) };
         Ok(Some((self.read_request(&bytes[..len], line)?, len)))
     }
 
-    /// Parses a first line and fields, and notes where these lie: the line, and the length of all, if `end` agrees.
-    fn parse_request<'a>(
-        &mut self,
-        bytes: &'a [u8],
-        limits: &Limits,
-        end: End,
-    ) -> Result<(Line<'a>, usize), HeadError> {
+    /// A head that has nothing unusual: its first line, and how long it is. Notes where its fields lie.
+    fn quick_request<'a>(&mut self, bytes: &'a [u8], limits: &Limits) -> Option<(Line<'a>, usize)> {
+        let (method, rest) = bytes.split_at_checked(quick::token_len(bytes)?)?;
+        let rest = rest.strip_prefix(b" ")?;
+        let (mark, end) = target_extent(rest);
+        if method.is_empty() || end == 0 {
+            return None;
+        }
+        let version = quick::version(&rest[end..])?;
+        let line = method.len() + 1 + end + " HTTP/1.1".len();
+        if line > limits.line {
+            return None;
+        }
+        let len = self.quick_fields(bytes, line + 2, limits)?;
+        let method = match method {
+            b"GET" => "GET",
+            method => str::from_utf8(method).ok()?,
+        };
+        Some((Line { method, target: str::from_utf8(&rest[..end]).ok()?, mark, version }, len))
+    }
+
+    /// Parses a complete head's first line and fields, and notes where these lie.
+    fn parse_request<'a>(&mut self, bytes: &'a [u8], limits: &Limits) -> Result<Line<'a>, HeadError> {
         let mut slots: Slots<'a> = [const { MaybeUninit::uninit() }; _];
         let mut parsed = httparse::Request::new(&mut []);
-        let len = match parsed.parse_with_uninit_headers(bytes, &mut slots) {
-            // Where it ends elsewhere, the scan found its end where the grammar doesn't.
-            Ok(httparse::Status::Complete(len)) => {
-                end.of(bytes, (len, parsed.headers), limits).ok_or(HeadError::Field)?
-            }
-            Ok(httparse::Status::Partial) => return Err(HeadError::Field),
+        match parsed.parse_with_uninit_headers(bytes, &mut slots) {
+            Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
+            // The scan found its end where the grammar doesn't.
+            Ok(_) => return Err(HeadError::Field),
             Err(httparse::Error::Version) => return Err(version_fault(bytes)),
             Err(error) => return Err(fault(error)),
-        };
+        }
         let (method, target) = (parsed.method.ok_or(HeadError::FirstLine)?, parsed.path.ok_or(HeadError::FirstLine)?);
         let version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
         self.note(bytes, parsed.headers, limits.fields)?;
-        Ok((Line { method, target, version }, len))
+        let (mark, end) = target_extent(target.as_bytes());
+        if end < target.len() {
+            return Err(HeadError::Target);
+        }
+        Ok(Line { method, target, mark, version })
     }
 
     fn read_request<'a>(&'a self, bytes: &'a [u8], line: Line<'a>) -> Result<RequestHead<'a>, HeadError> {
-        let Line { method, target, version } = line;
+        let Line { method, target, mark, version } = line;
         let fields = Fields::new(bytes, &self.fields);
-        let target = read_target(method, target)?;
+        let target = read_target(method, target, mark)?;
         let (mut authority, mut host) = host(&fields, version)?;
         if let Some(absolute) = target.authority {
             authority = absolute;
@@ -125,13 +147,16 @@ fn version_fault(bytes: &[u8]) -> HeadError {
     }
 }
 
-/// The four forms of a target (RFC 9112 3.2).
-fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, HeadError> {
-    // Nearly all have neither a query nor anything that can't stand there.
-    let marked = target.bytes().position(|byte| !PLAIN[usize::from(byte)]).unwrap_or(target.len());
-    if !target.as_bytes()[marked..].iter().all(|byte| PLAIN[usize::from(*byte)] || *byte == b'?') {
-        return Err(HeadError::Target);
-    }
+/// Where the first question mark stands, and where what may stand in a target ends. Nearly all have no query.
+fn target_extent(bytes: &[u8]) -> (usize, usize) {
+    let mark = quick::plain_len(bytes);
+    let may_stand = |byte: &u8| quick::is_plain(*byte) || *byte == b'?';
+    let query = bytes[mark..].iter().position(|byte| !may_stand(byte)).unwrap_or(bytes.len() - mark);
+    (mark, mark + query)
+}
+
+/// The four forms of a target (RFC 9112 3.2). `mark` is where its query begins, or its end.
+fn read_target<'a>(method: &str, target: &'a str, mark: usize) -> Result<Target<'a>, HeadError> {
     if method == "CONNECT" {
         let (_, port) = target.rsplit_once(':').ok_or(HeadError::Target)?;
         return match !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -156,20 +181,10 @@ fn read_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, HeadErro
             )
         }
     };
-    let before = marked - (target.len() - rest.len());
+    let before = mark - (target.len() - rest.len());
     let (path, query) = (&rest[..before], rest.get(before + 1..));
     Ok(Target { authority, path: if path.is_empty() { "/" } else { path }, query })
 }
-
-/// The bytes that may stand anywhere in a target but the question mark: printable ones, and no hash.
-static PLAIN: [bool; 256] = {
-    let (mut plain, mut byte) = ([false; 256], 0x21);
-    while byte < 0x7f {
-        plain[byte] = byte != b'#' as usize && byte != b'?' as usize;
-        byte += 1;
-    }
-    plain
-};
 
 fn strip_scheme(target: &str) -> Option<&str> {
     ["http://", "https://"].into_iter().find_map(|scheme| {
@@ -202,4 +217,27 @@ fn expects_continue(fields: &Fields<'_>, version: Version) -> Result<bool, HeadE
         expects = version == Version::Http11;
     }
     Ok(expects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { line: 100, head: 1_000, fields: 10 };
+
+    #[test]
+    fn what_clients_send_is_looked_through_once() {
+        let targets = ["/", "/a/b%20c?d=e&f?", "*", "http://a.example:80/b"];
+        let fields = ["Host: a.example\r\n", "Host: a\r\nX-Y_z:  \t b\tc \r\nEmpty:\r\nName: \u{e9}\r\n", ""];
+        for (target, fields) in targets.into_iter().flat_map(|target| fields.map(|fields| (target, fields))) {
+            for (method, version) in [("GET", "1.1"), ("POST", "1.0"), ("m-search", "1.1")] {
+                let head = format!("{method} {target} HTTP/{version}\r\n{fields}\r\n");
+                let (mut heads, mut other) = (Heads::default(), Heads::default());
+                let (line, len) = heads.quick_request(head.as_bytes(), &LIMITS).expect(&head);
+                let parsed = other.parse_request(head.as_bytes(), &LIMITS).expect(&head);
+                assert_eq!((format!("{line:?}"), len), (format!("{parsed:?}"), head.len()), "{head}");
+                assert_eq!(heads.fields, other.fields, "{head}");
+            }
+        }
+    }
 }

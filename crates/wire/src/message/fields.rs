@@ -227,19 +227,25 @@ impl Known {
     }
 }
 
-/// Whether a name is this one, which is as long and written in small letters, in any case. Eight bytes at a time.
+/// Whether a name is this one, which is as long and written in small letters, in any case. Eight bytes at a time, or four.
 fn is_spelt(name: &[u8], small: &[u8]) -> bool {
-    let ends = (name.first_chunk(), small.first_chunk(), name.last_chunk(), small.last_chunk());
-    let (Some(first), Some(small_first), Some(last), Some(small_last)) = ends else {
-        return name.iter().zip(small).all(|(byte, small)| byte | (small & 0x40) >> 1 == *small);
-    };
-    let middle = || name.as_chunks().0.iter().zip(small.as_chunks().0).skip(1);
-    are_spelt(first, small_first) && are_spelt(last, small_last) && middle().all(|(a, b)| are_spelt(a, b))
+    let eight = |bytes: &[u8]| Some([*bytes.first_chunk()?, *bytes.last_chunk()?].map(u64::from_ne_bytes));
+    let four =
+        |bytes: &[u8]| Some([*bytes.first_chunk()?, *bytes.last_chunk()?].map(u32::from_ne_bytes).map(u64::from));
+    let ends = |[first, last]: [u64; 2], small: [u64; 2]| are_spelt(first, small[0]) && are_spelt(last, small[1]);
+    if let (Some(name_ends), Some(small_ends)) = (eight(name), eight(small)) {
+        let mut middle = name.as_chunks().0.iter().zip(small.as_chunks().0).skip(1);
+        let mut is_like = |(a, b): (&[u8; 8], &[u8; 8])| are_spelt(u64::from_ne_bytes(*a), u64::from_ne_bytes(*b));
+        return ends(name_ends, small_ends) && middle.all(&mut is_like);
+    }
+    match (four(name), four(small)) {
+        (Some(name), Some(small)) => ends(name, small),
+        _ => name.iter().zip(small).all(|(byte, small)| are_spelt((*byte).into(), (*small).into())),
+    }
 }
 
 /// In ASCII what has the bit 0x40 among letters, digits and the hyphen is a letter, and its bit 0x20 says that it is small.
-fn are_spelt(name: &[u8; 8], small: &[u8; 8]) -> bool {
-    let (name, small) = (u64::from_ne_bytes(*name), u64::from_ne_bytes(*small));
+fn are_spelt(name: u64, small: u64) -> bool {
     name | (small & 0x4040_4040_4040_4040) >> 1 == small
 }
 
