@@ -68,6 +68,44 @@ fn a_train_travels_unsplit_and_byte_exact() {
 }
 
 #[test]
+fn answers_pass_in_order_one_by_one_in_bursts_and_as_trains() {
+    let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
+    let (house, front) = house(1, "127.0.0.1:0", backend.local_addr().unwrap());
+    let mut room = [0; 200];
+    client.send_to(b"ask", front).unwrap();
+    let (_, upstream) = backend.recv_from(&mut room).unwrap();
+    let mut number = 0u32;
+    let mut answer = |count: u32, segment: u16| {
+        let bytes: Vec<u8> = (number..number + count).flat_map(u32::to_be_bytes).collect();
+        let mut sending = SendBatch::new();
+        for from in (0..count * 4).step_by(if segment > 0 { bytes.len() } else { 4 }) {
+            let len = if segment > 0 { count * 4 } else { 4 };
+            sending.begin(Target { to: Some(upstream), from: None, segment });
+            sending.part(Part::Body(Span { start: from, len }));
+        }
+        sending.send_all(backend.as_fd(), Arenas { head: &[], body: &bytes }, |_, error| panic!("{error}"));
+        for expected in number..number + count {
+            let (len, _) = client.recv_from(&mut room).unwrap();
+            assert_eq!(room[..len], expected.to_be_bytes());
+        }
+        number += count;
+    };
+    let trains = || house.engine.machine_stats(0).unwrap().receive_trains;
+    for count in [1, 1, 2, 7, 30, 1, 1, 1, 64, 9, 1, 3] {
+        answer(count, 0);
+    }
+    // The first comes in its pieces; a burst that is seen makes it worth to have the next ones whole.
+    for _ in 0..100 {
+        if trains() > 0 {
+            break;
+        }
+        answer(64, 4);
+    }
+    assert!(trains() > 0, "{:?}", house.engine.machine_stats(0));
+    answer(5, 0);
+}
+
+#[test]
 fn the_longest_datagrams_pass_whole() {
     let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
     let (_house, front) = house(1, "127.0.0.1:0", backend.local_addr().unwrap());

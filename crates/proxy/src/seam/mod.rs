@@ -177,7 +177,7 @@ pub enum Event {
 pub struct Datagram {
     /// The socket it arrived on.
     pub socket: SocketId,
-    /// Who sent it.
+    /// Who sent it. On a socket that is connected it says nothing: nobody else can have.
     pub peer: SocketAddr,
     /// On a front socket the local address it was sent to (pktinfo), or the one that the socket is bound to. On a
     /// socket to backends it says nothing.

@@ -1,4 +1,4 @@
-//! epoll with the few uses that a machine has: add once, edge-triggered; forget; wait. Knows no events of a worker.
+//! epoll with the few uses that a machine has: add once, mostly edge-triggered; forget; wait. Knows no events of a worker.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,6 +20,8 @@ const WAKE: u64 = u64::MAX;
 pub(super) enum Interest {
     /// Datagrams, or clients, arrive.
     Read,
+    /// Datagrams are there: it is reported again as long as not all of them were read.
+    Unread,
     /// A stream: bytes arrive, bytes can be written, the peer ends.
     Both,
 }
@@ -97,6 +99,7 @@ fn data(id: SocketId) -> EventData {
 fn flags(interest: Interest) -> EventFlags {
     match interest {
         Interest::Read => EventFlags::ET | EventFlags::IN,
+        Interest::Unread => EventFlags::IN,
         Interest::Both => EventFlags::ET | EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP,
     }
 }

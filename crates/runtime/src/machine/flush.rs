@@ -222,7 +222,7 @@ impl Outcome {
         }
         if errno == libc::EAGAIN
             && !limits.1
-            && let Kind::Connected(fd) = kind
+            && let Kind::Connected { fd, .. } = kind
         {
             limits.1 = true;
             udp::set_send_buffer(std::os::fd::AsFd::as_fd(fd), GROWN);
@@ -242,7 +242,12 @@ mod tests {
     use std::net::UdpSocket;
     use std::os::fd::OwnedFd;
 
+    use super::super::pace::Pace;
     use super::*;
+
+    fn connected() -> Kind {
+        Kind::Connected { fd: UdpSocket::bind("127.0.0.1:0").unwrap().into(), pace: Pace::FIRST }
+    }
 
     /// What is judged of a train of 1200-byte datagrams, without and with a source address, and of a datagram.
     fn judged(errno: i32, train: Option<(usize, u16, bool)>) -> (Verdict, (u16, bool), Outcome) {
@@ -280,7 +285,7 @@ mod tests {
     fn an_error_of_an_earlier_datagram_costs_one_more_try() {
         let (verdict, _, mut outcome) = judged(libc::ECONNREFUSED, None);
         assert_eq!((verdict, outcome.earlier), (Verdict::Retry, 1));
-        let kind = Kind::Connected(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()));
+        let kind = connected();
         let again = io::Error::from_raw_os_error(libc::ECONNREFUSED);
         assert_eq!(outcome.judge(0, &again, None, &mut (0, true), &kind), Verdict::Skip);
         assert_eq!(outcome.judge(1, &again, None, &mut (0, true), &kind), Verdict::Retry);
@@ -288,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_connected_socket_grows_its_buffer_once() {
-        let kind = Kind::Connected(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()));
+        let kind = connected();
         let (mut outcome, mut limits, full) =
             (Outcome::default(), (0, false), io::Error::from_raw_os_error(libc::EAGAIN));
         assert_eq!(outcome.judge(0, &full, None, &mut limits, &kind), Verdict::Retry);

@@ -6,6 +6,7 @@ mod epoll;
 mod errors;
 mod flush;
 mod open;
+mod pace;
 mod pipe;
 mod plan;
 mod receive;

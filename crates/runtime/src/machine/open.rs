@@ -11,6 +11,7 @@ use kakei_proxy::seam::{BindKey, Endpoint, Event, OpenError, Remote, SocketId};
 use kakei_proxy::snapshot::Snapshot;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use super::pace::Pace;
 use super::sockets::{Entry, Kind};
 use super::stream::{Phase, Stream};
 use super::write::Writer;
@@ -22,8 +23,8 @@ use crate::udp;
 const CONNECTED_BUFFER: usize = 1 << 20;
 /// The same for a socket with many flows.
 const SHARED_BUFFER: usize = 4 << 20;
-/// What is said of a stream's own address: nobody asks.
-const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// What is said of an address that nobody asks for.
+pub(super) const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Between two probes of a peer that may be gone.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -204,17 +205,17 @@ fn datagram(remote: Remote) -> io::Result<(Kind, SocketAddr)> {
         Remote::AnyV6 => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    // A kernel without GRO gives single datagrams: slower, not wrong.
-    let _ = udp::set_gro(socket.as_fd(), true);
     if let Remote::Connected(_) = remote {
         udp::set_receive_buffer(socket.as_fd(), CONNECTED_BUFFER);
         socket.connect(&SockAddr::from(address))?;
         let local = local_addr(&socket)?;
-        return Ok((Kind::Connected(OwnedFd::from(socket)), local));
+        return Ok((Kind::Connected { fd: OwnedFd::from(socket), pace: Pace::FIRST }, local));
     }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // A kernel without GRO gives single datagrams: slower, not wrong.
+    let _ = udp::set_gro(socket.as_fd(), true);
     udp::set_receive_buffer(socket.as_fd(), SHARED_BUFFER);
     udp::set_send_buffer(socket.as_fd(), SHARED_BUFFER);
     udp::report_errors(socket.as_fd(), address.is_ipv6())?;

@@ -1,6 +1,7 @@
 //! What arrives: readiness into turns, turns into datagrams in slots, errors of the network into events. A turn is
 //! bounded, so that a flood on one socket starves no other.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 use std::{io, mem};
 
@@ -8,6 +9,8 @@ use kakei_proxy::limits::EVENTS_PER_STEP;
 use kakei_proxy::seam::{Datagram, Event, SocketId, Transport};
 
 use super::errors;
+use super::open::NOWHERE;
+use super::pace::Pace;
 use super::sockets::Kind;
 use super::{Io, SLOTS};
 use crate::udp;
@@ -76,22 +79,40 @@ impl Io {
         }
         let asked = self.receiving.free().min(if bulky { BULKY_SHARE } else { share });
         for _ in 0..ERRORS {
-            let Some(entry) = self.sockets.get_mut(socket) else { return Turn::Drained };
             self.stats.receive_calls += 1;
-            match self.receiving.recv(entry.fd(), asked) {
-                Ok(slots) => {
-                    let short = slots.len() < asked;
-                    self.tell(socket, slots, bytes, events);
-                    return if short { Turn::Drained } else { Turn::More };
-                }
+            match self.take(socket, asked, bytes, events) {
+                Ok(turn) => return turn,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if errors::about_peer(&error) => self.note_error(socket),
-                // Nothing that the network did; the next arrival is an edge again.
+                // Nothing that the network did; the next arrival is reported again.
                 Err(_) => return Turn::Drained,
             }
         }
         Turn::More
+    }
+
+    /// Receive by one call.
+    fn take(&mut self, socket: SocketId, asked: usize, bytes: &mut usize, events: &mut Vec<Event>) -> io::Result<Turn> {
+        let Some(entry) = self.sockets.get_mut(socket) else { return Ok(Turn::Drained) };
+        if let Kind::Connected { fd, pace: pace @ Pace::Lone(_) } = &mut entry.kind {
+            let span = self.receiving.recv_one(fd.as_fd())?;
+            pace.note_one();
+            *bytes += span.len as usize;
+            self.stats.receive_messages += 1;
+            self.stats.receive_datagrams += 1;
+            let (peer, local) = (NOWHERE, NOWHERE.ip());
+            events.push(Event::Datagram(Datagram { socket, peer, local, segment: 0, bytes: span }));
+            // What else is there is reported again.
+            return Ok(Turn::Drained);
+        }
+        let slots = self.receiving.recv(entry.fd(), asked)?;
+        let is_short = slots.len() < asked;
+        if let Kind::Connected { fd, pace } = &mut entry.kind {
+            pace.note(slots.len(), fd);
+        }
+        self.tell(socket, slots, bytes, events);
+        Ok(if is_short { Turn::Drained } else { Turn::More })
     }
 
     /// Datagrams in slots become events.
@@ -129,7 +150,7 @@ impl Io {
     pub(super) fn note_error(&mut self, socket: SocketId) {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
         match entry.kind {
-            Kind::Connected(_) => {
+            Kind::Connected { .. } => {
                 self.stats.unreachable += 1;
                 self.backlog.push_back(Event::Unreachable { socket, peer: None });
             }

@@ -10,6 +10,7 @@ use kakei_proxy::seam::SocketId;
 use slotmap::SecondaryMap;
 
 use super::epoll::{Interest, Ready};
+use super::pace::Pace;
 use super::stream::Stream;
 use crate::front::FrontSocket;
 
@@ -22,7 +23,7 @@ pub(super) enum Kind {
     /// A front socket, shared with the engine.
     Front(Arc<FrontSocket>),
     /// Datagrams to one peer.
-    Connected(OwnedFd),
+    Connected { fd: OwnedFd, pace: Pace },
     /// Datagrams to many peers.
     Shared(OwnedFd),
     /// A stream. Boxed: what it needs beside its descriptor, sockets of flows don't.
@@ -33,7 +34,7 @@ impl Kind {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Kind::Front(front) => front.as_fd(),
-            Kind::Connected(fd) | Kind::Shared(fd) => fd.as_fd(),
+            Kind::Connected { fd, .. } | Kind::Shared(fd) => fd.as_fd(),
             Kind::Stream(stream) => stream.fd.as_fd(),
         }
     }
@@ -42,7 +43,7 @@ impl Kind {
     pub(super) fn local(&self) -> IpAddr {
         match self {
             Kind::Front(front) => front.local.ip(),
-            Kind::Connected(_) | Kind::Shared(_) | Kind::Stream(..) => Ipv4Addr::UNSPECIFIED.into(),
+            Kind::Connected { .. } | Kind::Shared(_) | Kind::Stream(..) => Ipv4Addr::UNSPECIFIED.into(),
         }
     }
 }
@@ -68,7 +69,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(kind: Kind) -> Self {
-        let grown = !matches!(kind, Kind::Connected(_));
+        let grown = !matches!(kind, Kind::Connected { .. });
         Entry { kind, longest: u16::MAX, listed: false, errors: false, bulky: false, grown, first: NONE, last: NONE }
     }
 
@@ -77,7 +78,11 @@ impl Entry {
     }
 
     pub(super) fn interest(&self) -> Interest {
-        if matches!(self.kind, Kind::Stream(..)) { Interest::Both } else { Interest::Read }
+        match self.kind {
+            Kind::Front(_) | Kind::Shared(_) => Interest::Read,
+            Kind::Connected { .. } => Interest::Unread,
+            Kind::Stream(_) => Interest::Both,
+        }
     }
 }
 
@@ -139,7 +144,7 @@ impl Sockets {
         let Some(entry) = self.entries.get_mut(ready.socket) else { return false };
         let (has_turn, ends_wait) = match &mut entry.kind {
             Kind::Stream(stream) => stream.note(ready),
-            Kind::Front(_) | Kind::Connected(_) | Kind::Shared(_) => {
+            Kind::Front(_) | Kind::Connected { .. } | Kind::Shared(_) => {
                 entry.errors |= ready.error;
                 (true, false)
             }
