@@ -6,7 +6,7 @@ use kakei_proxy::seam::{Event, Op, Outbox, Send, SocketId};
 use kakei_proxy::snapshot::Snapshot;
 
 use super::plan::Plan;
-use super::sockets::{Kind, NONE};
+use super::sockets::{Kind, NONE, Queue};
 use super::{Io, errors};
 use crate::mailbox::{Desk, Report};
 use crate::udp::{self, Arenas, SendBatch, Verdict};
@@ -25,12 +25,20 @@ struct Pending {
 #[derive(Default)]
 pub(super) struct Sender {
     pending: Vec<Pending>,
-    /// The sockets that have pending sends, in the order of their first.
-    dirty: Vec<SocketId>,
+    /// Of the sockets that have pending sends, in the order of their first.
+    queues: Vec<Queue>,
     /// The numbers of the sends of the socket at hand.
     numbers: Vec<u32>,
     plan: Plan,
     batch: SendBatch,
+}
+
+impl Sender {
+    /// All of the tick's sends were given to the kernel.
+    fn clear(&mut self) {
+        self.queues.clear();
+        self.pending.clear();
+    }
 }
 
 /// What happened to the batch of one socket.
@@ -84,17 +92,13 @@ impl Io {
                 Op::Record(record) => self.stats.records_dropped += u64::from(!desk.records.push(record)),
             }
         }
-        let mut dirty = mem::take(&mut self.sending.dirty);
-        for socket in dirty.drain(..) {
-            self.flush(socket, bytes);
+        for number in 0..self.sending.queues.len() {
+            self.flush(self.sending.queues[number].socket, bytes);
         }
-        self.sending.dirty = dirty;
-        self.sending.pending.clear();
-        let mut dirty = mem::take(&mut self.writing.dirty);
-        for socket in dirty.drain(..) {
-            self.flush_stream(socket, bytes);
+        self.sending.clear();
+        for number in 0..self.writing.queues.len() {
+            self.flush_stream(self.writing.queues[number].socket, bytes);
         }
-        self.writing.dirty = dirty;
         self.writing.clear();
         self.forget_arrivals();
         self.stats.sockets = self.sockets.len() as u64;
@@ -112,13 +116,14 @@ impl Io {
         // The kernel takes the bound address by itself; and nothing can be sent from a multicast address.
         send.from = send.from.filter(|from| entry.kind.local().is_unspecified() && !from.is_multicast());
         let number = self.sending.pending.len() as u32;
-        if entry.first == NONE {
-            entry.first = number;
-            self.sending.dirty.push(send.socket);
-        } else {
-            self.sending.pending[entry.last as usize].next = number;
+        let Sender { pending, queues, .. } = &mut self.sending;
+        match queues.get_mut(entry.queue as usize) {
+            Some(queue) => pending[mem::replace(&mut queue.last, number) as usize].next = number,
+            None => {
+                entry.queue = queues.len() as u32;
+                queues.push(Queue { socket: send.socket, first: number, last: number });
+            }
         }
-        entry.last = number;
         let datagrams = (send.bytes.len() as u64).checked_div(u64::from(send.segment));
         self.stats.send_datagrams +=
             datagrams.map_or(1, |_| (send.bytes.len() as u64).div_ceil(u64::from(send.segment)).max(1));
@@ -135,16 +140,13 @@ impl Io {
     /// Send what waits for one socket.
     fn flush(&mut self, socket: SocketId, heads: &[u8]) {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
-        let mut number = mem::replace(&mut entry.first, NONE);
-        entry.last = NONE;
-        let Sender { pending, numbers, plan, .. } = &mut self.sending;
+        let Sender { pending, queues, numbers, plan, .. } = &mut self.sending;
+        let Some(queue) = queues.get(mem::replace(&mut entry.queue, NONE) as usize) else { return };
+        let mut number = queue.first;
         numbers.clear();
         while let Some(waiting) = pending.get(number as usize) {
             numbers.push(number);
             number = waiting.next;
-        }
-        if numbers.is_empty() {
-            return;
         }
         plan.reset(numbers.len());
         for &number in numbers.iter() {
@@ -163,11 +165,15 @@ impl Io {
         let trains = plan.fill(from, entry.longest, |number| pending[number as usize].send.bytes, batch);
         let arenas = Arenas { head: heads, body: self.receiving.bytes() };
         let mut outcome = Outcome::default();
-        let (fd, mut limits) = (entry.fd(), (entry.longest, entry.grown));
+        let grown = !matches!(entry.kind, Kind::Connected { grown: false, .. });
+        let (fd, mut limits) = (entry.fd(), (entry.longest, grown));
         let sent = batch.send_all(fd, arenas, |message, error| {
             outcome.judge(message, error, plan.train(message), &mut limits, &entry.kind)
         });
-        (entry.longest, entry.grown) = limits;
+        entry.longest = limits.0;
+        if let Kind::Connected { grown, .. } = &mut entry.kind {
+            *grown = limits.1;
+        }
         self.stats.send_calls += sent.calls;
         self.stats.send_messages += sent.messages;
         self.stats.send_trains += trains;
@@ -245,13 +251,17 @@ mod tests {
     use super::super::pace::Pace;
     use super::*;
 
+    fn socket() -> OwnedFd {
+        UdpSocket::bind("127.0.0.1:0").unwrap().into()
+    }
+
     fn connected() -> Kind {
-        Kind::Connected { fd: UdpSocket::bind("127.0.0.1:0").unwrap().into(), pace: Pace::FIRST }
+        Kind::Connected { fd: socket(), grown: false, pace: Pace::FIRST }
     }
 
     /// What is judged of a train of 1200-byte datagrams, without and with a source address, and of a datagram.
     fn judged(errno: i32, train: Option<(usize, u16, bool)>) -> (Verdict, (u16, bool), Outcome) {
-        let kind = Kind::Shared(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()));
+        let kind = Kind::Shared { fd: socket(), errors: false };
         let (mut outcome, mut limits) = (Outcome::default(), (u16::MAX, true));
         let error = io::Error::from_raw_os_error(errno);
         let verdict = outcome.judge(0, &error, train, &mut limits, &kind);

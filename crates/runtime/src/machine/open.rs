@@ -209,7 +209,7 @@ fn datagram(remote: Remote) -> io::Result<(Kind, SocketAddr)> {
         udp::set_receive_buffer(socket.as_fd(), CONNECTED_BUFFER);
         socket.connect(&SockAddr::from(address))?;
         let local = local_addr(&socket)?;
-        return Ok((Kind::Connected { fd: OwnedFd::from(socket), pace: Pace::FIRST }, local));
+        return Ok((Kind::Connected { fd: OwnedFd::from(socket), grown: false, pace: Pace::FIRST }, local));
     }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -221,7 +221,7 @@ fn datagram(remote: Remote) -> io::Result<(Kind, SocketAddr)> {
     udp::report_errors(socket.as_fd(), address.is_ipv6())?;
     socket.bind(&SockAddr::from(address))?;
     let local = local_addr(&socket)?;
-    Ok((Kind::Shared(OwnedFd::from(socket)), local))
+    Ok((Kind::Shared { fd: OwnedFd::from(socket), errors: false }, local))
 }
 
 /// A stream to `remote`, and how far it is.

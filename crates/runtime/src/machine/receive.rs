@@ -71,8 +71,8 @@ impl Io {
             _ => {}
         }
         let bulky = entry.bulky;
-        if mem::take(&mut entry.errors)
-            && matches!(entry.kind, Kind::Shared(_))
+        if let Kind::Shared { errors, .. } = &mut entry.kind
+            && mem::take(errors)
             && self.read_errors(socket) == Turn::More
         {
             return Turn::More;
@@ -95,7 +95,7 @@ impl Io {
     /// Receive by one call.
     fn take(&mut self, socket: SocketId, asked: usize, bytes: &mut usize, events: &mut Vec<Event>) -> io::Result<Turn> {
         let Some(entry) = self.sockets.get_mut(socket) else { return Ok(Turn::Drained) };
-        if let Kind::Connected { fd, pace: pace @ Pace::Lone(_) } = &mut entry.kind {
+        if let Kind::Connected { fd, pace: pace @ Pace::Lone(_), .. } = &mut entry.kind {
             let span = self.receiving.recv_one(fd.as_fd())?;
             pace.note_one();
             *bytes += span.len as usize;
@@ -108,7 +108,7 @@ impl Io {
         }
         let slots = self.receiving.recv(entry.fd(), asked)?;
         let is_short = slots.len() < asked;
-        if let Kind::Connected { fd, pace } = &mut entry.kind {
+        if let Kind::Connected { fd, pace, .. } = &mut entry.kind {
             pace.note(slots.len(), fd);
         }
         self.tell(socket, slots, bytes, events);
@@ -154,7 +154,7 @@ impl Io {
                 self.stats.unreachable += 1;
                 self.backlog.push_back(Event::Unreachable { socket, peer: None });
             }
-            Kind::Shared(_) => {
+            Kind::Shared { .. } => {
                 self.read_errors(socket);
             }
             Kind::Front(_) | Kind::Stream(..) => {}
@@ -175,7 +175,9 @@ impl Io {
                 Err(_) => return Turn::Drained,
             }
         }
-        entry.errors = true;
+        if let Kind::Shared { errors, .. } = &mut entry.kind {
+            *errors = true;
+        }
         self.sockets.list(socket);
         Turn::More
     }

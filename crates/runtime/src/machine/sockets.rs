@@ -14,8 +14,16 @@ use super::pace::Pace;
 use super::stream::Stream;
 use crate::front::FrontSocket;
 
-/// No send waits.
+/// No send, or write, waits; it is the last one.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// What waits for one socket in this tick: the numbers of the first and the last send, or write.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queue {
+    pub(super) socket: SocketId,
+    pub(super) first: u32,
+    pub(super) last: u32,
+}
 
 /// What a socket is.
 #[derive(Debug)]
@@ -23,9 +31,18 @@ pub(super) enum Kind {
     /// A front socket, shared with the engine.
     Front(Arc<FrontSocket>),
     /// Datagrams to one peer.
-    Connected { fd: OwnedFd, pace: Pace },
+    Connected {
+        fd: OwnedFd,
+        /// Its send buffer is as large as it gets.
+        grown: bool,
+        pace: Pace,
+    },
     /// Datagrams to many peers.
-    Shared(OwnedFd),
+    Shared {
+        fd: OwnedFd,
+        /// Its error queue may hold something.
+        errors: bool,
+    },
     /// A stream. Boxed: what it needs beside its descriptor, sockets of flows don't.
     Stream(Box<Stream>),
 }
@@ -34,7 +51,7 @@ impl Kind {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Kind::Front(front) => front.as_fd(),
-            Kind::Connected { fd, .. } | Kind::Shared(fd) => fd.as_fd(),
+            Kind::Connected { fd, .. } | Kind::Shared { fd, .. } => fd.as_fd(),
             Kind::Stream(stream) => stream.fd.as_fd(),
         }
     }
@@ -43,12 +60,12 @@ impl Kind {
     pub(super) fn local(&self) -> IpAddr {
         match self {
             Kind::Front(front) => front.local.ip(),
-            Kind::Connected { .. } | Kind::Shared(_) | Kind::Stream(..) => Ipv4Addr::UNSPECIFIED.into(),
+            Kind::Connected { .. } | Kind::Shared { .. } | Kind::Stream(..) => Ipv4Addr::UNSPECIFIED.into(),
         }
     }
 }
 
-/// An open socket.
+/// An open socket. There may be one for each flow.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) kind: Kind,
@@ -56,21 +73,15 @@ pub(super) struct Entry {
     pub(super) longest: u16,
     /// It stands in the list of those that may have something to read.
     pub(super) listed: bool,
-    /// Its error queue may hold something.
-    pub(super) errors: bool,
     /// What it received last was large.
     pub(super) bulky: bool,
-    /// Its send buffer is as large as it gets.
-    pub(super) grown: bool,
-    /// The first and the last send of this tick.
-    pub(super) first: u32,
-    pub(super) last: u32,
+    /// The number of its queue of this tick.
+    pub(super) queue: u32,
 }
 
 impl Entry {
     pub(super) fn new(kind: Kind) -> Self {
-        let grown = !matches!(kind, Kind::Connected { .. });
-        Entry { kind, longest: u16::MAX, listed: false, errors: false, bulky: false, grown, first: NONE, last: NONE }
+        Entry { kind, longest: u16::MAX, listed: false, bulky: false, queue: NONE }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -79,7 +90,7 @@ impl Entry {
 
     pub(super) fn interest(&self) -> Interest {
         match self.kind {
-            Kind::Front(_) | Kind::Shared(_) => Interest::Read,
+            Kind::Front(_) | Kind::Shared { .. } => Interest::Read,
             Kind::Connected { .. } => Interest::Unread,
             Kind::Stream(_) => Interest::Both,
         }
@@ -144,10 +155,11 @@ impl Sockets {
         let Some(entry) = self.entries.get_mut(ready.socket) else { return false };
         let (has_turn, ends_wait) = match &mut entry.kind {
             Kind::Stream(stream) => stream.note(ready),
-            Kind::Front(_) | Kind::Connected { .. } | Kind::Shared(_) => {
-                entry.errors |= ready.error;
+            Kind::Shared { errors, .. } => {
+                *errors |= ready.error;
                 (true, false)
             }
+            Kind::Front(_) | Kind::Connected { .. } => (true, false),
         };
         if has_turn && !std::mem::replace(&mut entry.listed, true) {
             self.ready.push_back(ready.socket);
@@ -182,5 +194,16 @@ impl Sockets {
 
     pub(super) fn any_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A slot of the table is 4 bytes more, rounded up to 8.
+    #[test]
+    fn an_open_socket_stays_small() {
+        assert_eq!(size_of::<Entry>(), 24);
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use kakei_proxy::seam::{Event, Gather, SocketId, Span};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
-use super::sockets::NONE;
+use super::sockets::{NONE, Queue};
 use super::{Io, errors};
 
 /// Parts of one call: as many as the system takes at most is far more.
@@ -37,8 +37,8 @@ impl Pending {
 #[derive(Default)]
 pub(super) struct Writer {
     pending: Vec<Pending>,
-    /// The streams that have pending writes, in the order of their first.
-    pub(super) dirty: Vec<SocketId>,
+    /// Of the streams that have pending writes, in the order of their first.
+    pub(super) queues: Vec<Queue>,
     /// What streams did not take, by stream, in `rests`.
     pub(super) blocked: Vec<(SocketId, Span)>,
     pub(super) rests: Vec<u8>,
@@ -47,6 +47,7 @@ pub(super) struct Writer {
 impl Writer {
     /// All of the tick's writes were given to the kernel.
     pub(super) fn clear(&mut self) {
+        self.queues.clear();
         self.pending.clear();
     }
 }
@@ -58,30 +59,29 @@ impl Io {
             return;
         }
         let number = self.writing.pending.len() as u32;
-        if entry.first == NONE {
-            entry.first = number;
-            self.writing.dirty.push(socket);
-        } else {
-            let last = &mut self.writing.pending[entry.last as usize];
+        let Writer { pending, queues, .. } = &mut self.writing;
+        if let Some(queue) = queues.get_mut(entry.queue as usize) {
+            let last = &mut pending[queue.last as usize];
             if last.absorbs(bytes) {
                 return;
             }
-            last.next = number;
+            (last.next, queue.last) = (number, number);
+        } else {
+            entry.queue = queues.len() as u32;
+            queues.push(Queue { socket, first: number, last: number });
         }
-        entry.last = number;
-        self.writing.pending.push(Pending { bytes, next: NONE });
+        pending.push(Pending { bytes, next: NONE });
     }
 
     /// Write what waits for one stream.
     pub(super) fn flush_stream(&mut self, socket: SocketId, heads: &[u8]) {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
-        let number = std::mem::replace(&mut entry.first, NONE);
-        entry.last = NONE;
+        let queue = self.writing.queues.get(std::mem::replace(&mut entry.queue, NONE) as usize);
+        let Some(&Queue { first: number, .. }) = queue else { return };
         let result = match self.writing.pending.get(number as usize) {
-            None => return,
             // Nearly all: room for one write is made ready faster than for many.
             Some(Pending { next: NONE, .. }) => self.give::<2>(socket, number, heads),
-            Some(_) => self.give::<PARTS>(socket, number, heads),
+            _ => self.give::<PARTS>(socket, number, heads),
         };
         if let Err(error) = result {
             self.conclude_write(socket, &error);
