@@ -87,6 +87,7 @@ const _: () = assert!(HANDSHAKE_BYTES >= 2 * STREAM_READ, "what comes behind a h
 const _: () = assert!(HANDSHAKE_BYTES > 4 * EARLY_DATA as usize, "early data is not held against a handshake");
 const _: () = assert!(BULKY_READ <= STREAM_READ, "a read can be bulky");
 const _: () = assert!(MAX_DATAGRAM <= u16::MAX as u32, "a datagram's length fits a segment length");
+const _: () = assert!(SHARED_SOCKETS <= 1 << 16, "a shared socket's number fits 16 bits");
 const _: () = assert!(SLOW_START_STEPS > 0, "a slow start has steps");
 const _: () = assert!(STASH_RUNS >= EVENTS_PER_STEP, "a step of nothing but new flows is stashed whole");
 const _: () = assert!(SWEPT_PER_STEP <= 4 * EVENTS_PER_STEP, "a sweep costs no more than a full step");

@@ -12,7 +12,7 @@ use crate::worker::{Drain, Worker};
 use crate::world::{Due, Socket, Tick};
 
 /// A probe of a cluster.
-type ClusterProbe = (ClusterKey, ProbeId);
+pub(crate) type ClusterProbe = (ClusterKey, ProbeId);
 
 impl Worker {
     /// The cluster's checks or backends changed.
@@ -56,7 +56,7 @@ impl Worker {
     }
 
     fn send_probe(&mut self, tick: &mut Tick<'_>, cluster: ClusterKey, probe: Probe<BackendKey>) {
-        let socket = self.world.insert(Socket::Probe { cluster, probe: probe.id });
+        let socket = self.world.insert(Socket::Probe(Box::new((cluster, probe.id))));
         let asked = Asked { socket, backend: probe.backend, check: probe.check };
         self.world.clusters[cluster].probing.sockets.insert(probe.id, asked);
         match (probe.check, probe.remote) {

@@ -232,7 +232,7 @@ fn restore_cluster(
     world.cluster_names.insert(state.name.clone(), key);
     known.clusters.push((key, backends));
     for &SharedSocketState { socket, v6, seat, open } in &state.sockets {
-        if matches!(seat, Seat::Numbered(index) if index as usize >= SHARED_SOCKETS) {
+        if matches!(seat, Seat::Numbered(index) if usize::from(index) >= SHARED_SOCKETS) {
             return Err(RestoreError::Damaged("a shared socket has a seat that no pool has"));
         }
         let socket = known.adopt(world, socket, Socket::Shared { cluster: key, v6, seat });

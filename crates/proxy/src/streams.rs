@@ -37,7 +37,7 @@ impl Worker {
             Some(&Socket::Backend(id)) => Some(Owner::Relay(id, Side::Backend)),
             Some(&Socket::Session(id)) => Some(Owner::Session(id)),
             Some(&Socket::Upstream(id)) => Some(Owner::Upstream(id)),
-            Some(&Socket::Probe { cluster, probe }) => Some(Owner::Probe(cluster, probe)),
+            Some(Socket::Probe(probe)) => Some(Owner::Probe(probe.0, probe.1)),
             Some(Socket::Front(_) | Socket::Flow(_) | Socket::Shared { .. }) | None => None,
         }
     }

@@ -3,6 +3,8 @@
 //! Arming, moving and cancelling cost O(1) whatever the number of deadlines; an entry is touched at most once a level
 //! on its way down. A deadline never comes early, and at most one tick (2^20 ns, about 1.05 ms) late.
 
+use std::num::NonZeroU32;
+
 use crate::seam::Instant;
 
 /// log2 of a tick in nanoseconds.
@@ -14,24 +16,25 @@ const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = 8;
 const _: () = assert!(SLOT_BITS * LEVELS as u32 + TICK_BITS >= u64::BITS, "the wheel spans all of time");
 
-/// Names an armed deadline. Its holder drops it when the deadline was polled.
+/// Names an armed deadline. Its holder drops it when the deadline was polled. One more than its index, so that an
+/// optional one is no larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TimerKey(u32);
+pub(crate) struct TimerKey(NonZeroU32);
 
 const NIL: u32 = u32::MAX;
+/// Set in the `prev` of a list's first entry; the other bits say which list.
+const FIRST: u32 = 1 << 31;
 
 #[derive(Clone, Copy, Debug)]
-struct Entry<T> {
+pub(crate) struct Entry<T> {
     when: u64,
     due: T,
     next: u32,
     prev: u32,
-    /// Index into `heads`.
-    list: u16,
 }
 
 /// The list of entries that are due but not polled yet comes after those of the wheel.
-const DUE: u16 = (LEVELS * SLOTS) as u16;
+const DUE: usize = LEVELS * SLOTS;
 
 /// Deadlines, each with what is due then.
 #[derive(Debug)]
@@ -46,13 +49,7 @@ pub(crate) struct Timers<T> {
 
 impl<T: Copy> Timers<T> {
     pub(crate) fn new() -> Self {
-        Timers {
-            entries: Vec::new(),
-            free: Vec::new(),
-            heads: vec![NIL; DUE as usize + 1],
-            occupied: [0; LEVELS],
-            elapsed: 0,
-        }
+        Timers { entries: Vec::new(), free: Vec::new(), heads: vec![NIL; DUE + 1], occupied: [0; LEVELS], elapsed: 0 }
     }
 
     /// Armed deadlines.
@@ -63,7 +60,7 @@ impl<T: Copy> Timers<T> {
 
     /// Have `due` polled once `at` has come.
     pub(crate) fn arm(&mut self, at: Instant, due: T) -> TimerKey {
-        let entry = Entry { when: tick_after(at), due, next: NIL, prev: NIL, list: DUE };
+        let entry = Entry { when: tick_after(at), due, next: NIL, prev: NIL };
         let index = match self.free.pop() {
             Some(index) => {
                 self.entries[index as usize] = entry;
@@ -75,29 +72,30 @@ impl<T: Copy> Timers<T> {
             }
         };
         self.file(index);
-        TimerKey(index)
+        TimerKey(NonZeroU32::MIN.saturating_add(index))
     }
 
     /// Move an armed deadline.
     pub(crate) fn rearm(&mut self, key: TimerKey, at: Instant, due: T) {
-        self.unlink(key.0);
-        let entry = &mut self.entries[key.0 as usize];
+        let index = key.index();
+        self.unlink(index);
+        let entry = &mut self.entries[index as usize];
         entry.when = tick_after(at);
         entry.due = due;
-        self.file(key.0);
+        self.file(index);
     }
 
     /// Forget an armed deadline.
     pub(crate) fn cancel(&mut self, key: TimerKey) {
-        self.unlink(key.0);
-        self.free.push(key.0);
+        self.unlink(key.index());
+        self.free.push(key.index());
     }
 
     /// The next thing that is due by `now`; its key is free.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<T> {
         let now = now.as_nanos() >> TICK_BITS;
         loop {
-            let first = self.heads[DUE as usize];
+            let first = self.heads[DUE];
             if first != NIL {
                 self.unlink(first);
                 self.free.push(first);
@@ -115,7 +113,7 @@ impl<T: Copy> Timers<T> {
 
     /// When to poll again: never later than the earliest deadline, though it may be earlier (a level turns).
     pub(crate) fn next(&self) -> Option<Instant> {
-        if self.heads[DUE as usize] != NIL {
+        if self.heads[DUE] != NIL {
             return Some(Instant::from_nanos(self.elapsed << TICK_BITS));
         }
         self.next_slot().map(|(_, _, at)| Instant::from_nanos(at.saturating_mul(1 << TICK_BITS)))
@@ -159,28 +157,36 @@ impl<T: Copy> Timers<T> {
             let level = ((when ^ self.elapsed).ilog2() / SLOT_BITS) as usize;
             let slot = (when >> (SLOT_BITS * level as u32)) as usize % SLOTS;
             self.occupied[level] |= 1 << slot;
-            (level * SLOTS + slot) as u16
+            level * SLOTS + slot
         };
-        let head = std::mem::replace(&mut self.heads[list as usize], index);
+        let head = std::mem::replace(&mut self.heads[list], index);
         let entry = &mut self.entries[index as usize];
-        (entry.list, entry.prev, entry.next) = (list, NIL, head);
+        (entry.prev, entry.next) = (FIRST | list as u32, head);
         if head != NIL {
             self.entries[head as usize].prev = index;
         }
     }
 
     fn unlink(&mut self, index: u32) {
-        let Entry { next, prev, list, .. } = self.entries[index as usize];
-        match prev {
-            NIL => self.heads[list as usize] = next,
-            _ => self.entries[prev as usize].next = next,
-        }
+        let Entry { next, prev, .. } = self.entries[index as usize];
         if next != NIL {
             self.entries[next as usize].prev = prev;
         }
-        if list != DUE && self.heads[list as usize] == NIL {
-            self.occupied[list as usize / SLOTS] &= !(1 << (list as usize % SLOTS));
+        if prev & FIRST == 0 {
+            self.entries[prev as usize].next = next;
+            return;
         }
+        let list = (prev & !FIRST) as usize;
+        self.heads[list] = next;
+        if next == NIL && list != DUE {
+            self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
+        }
+    }
+}
+
+impl TimerKey {
+    fn index(self) -> u32 {
+        self.0.get() - 1
     }
 }
 

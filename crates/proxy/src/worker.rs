@@ -158,8 +158,9 @@ impl Worker {
             Some(&Socket::Shared { cluster, seat, .. }) => {
                 datagrams.handle_shared_reply(world, tick, (cluster, seat), datagram);
             }
-            Some(&Socket::Probe { cluster, probe }) => {
-                self.handle_probe_reply(tick, (cluster, probe), datagram.bytes.of(tick.bytes));
+            Some(Socket::Probe(probe)) => {
+                let probe = **probe;
+                self.handle_probe_reply(tick, probe, datagram.bytes.of(tick.bytes));
             }
             Some(Socket::Client(_) | Socket::Backend(_) | Socket::Session(_) | Socket::Upstream(_)) | None => {
                 world.values[WorkerMetric::StaleReplies] += 1;
@@ -176,7 +177,7 @@ impl Worker {
                 let waiting = world.clusters[cluster].pools[usize::from(v6)].handle_opened(seat);
                 waiting.into_iter().for_each(|id| datagrams.handle_opened(world, tick, id, socket));
             }
-            Some(Socket::Backend(_) | Socket::Upstream(_) | Socket::Probe { .. }) => {
+            Some(Socket::Backend(_) | Socket::Upstream(_) | Socket::Probe(_)) => {
                 self.handle_stream_opened(tick, socket);
             }
             Some(Socket::Client(_) | Socket::Session(_)) => {}
@@ -204,7 +205,7 @@ impl Worker {
             Some(Socket::Client(id)) => self.relays.handle_broken(world, tick, (id, Side::Client)),
             Some(Socket::Session(id)) => self.http.handle_client_broken(world, tick, id),
             Some(Socket::Upstream(id)) => self.handle_upstream_failed(tick, id, error),
-            Some(Socket::Probe { cluster, probe }) => self.handle_probe_failed(tick, (cluster, probe), error),
+            Some(Socket::Probe(probe)) => self.handle_probe_failed(tick, *probe, error),
             None => world.values[WorkerMetric::StaleEvents] += 1,
         }
     }
@@ -218,9 +219,7 @@ impl Worker {
             (Some(&Socket::Shared { cluster, seat, .. }), Some(peer)) => {
                 self.world.clusters[cluster].pool_mut(peer).flow(seat, peer)
             }
-            (Some(&Socket::Probe { cluster, probe }), _) => {
-                return self.handle_probe_unreachable(tick, (cluster, probe));
-            }
+            (Some(Socket::Probe(probe)), _) => return self.handle_probe_unreachable(tick, **probe),
             _ => None,
         };
         match id {
@@ -237,10 +236,11 @@ impl Worker {
         match world.sockets.get(socket) {
             Some(Socket::Front(_)) => datagrams.handle_return_failed(world, failure),
             Some(Socket::Flow(_) | Socket::Shared { .. }) => datagrams.handle_forward_failed(world, failure),
-            Some(&Socket::Probe { cluster, probe }) => {
+            Some(Socket::Probe(probe)) => {
+                let probe = **probe;
                 let error =
                     if failure.reason == DropReason::SendError { OpenError::Unreachable } else { OpenError::Other };
-                self.handle_probe_failed(tick, (cluster, probe), error);
+                self.handle_probe_failed(tick, probe, error);
             }
             Some(Socket::Client(_) | Socket::Backend(_) | Socket::Session(_) | Socket::Upstream(_)) | None => {
                 world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);

@@ -9,9 +9,9 @@ use crate::cluster::{BackendKey, ClusterKey, LiveCluster, Seat};
 use crate::cuts::Cuts;
 use crate::datagram::FlowId;
 use crate::hash::Keyed;
-use crate::health::ProbeId;
 use crate::http::{SessionId, UpstreamId};
 use crate::listener::{Front, ListenerKey, LiveListener};
+use crate::probes::ClusterProbe;
 use crate::relay::RelayId;
 use crate::seam::{Instant, Op, Outbox, SocketId, Wall};
 use crate::seen::Rings;
@@ -37,8 +37,8 @@ pub(crate) enum Socket {
     Session(SessionId),
     /// A backend that answers them.
     Upstream(UpstreamId),
-    /// A health check.
-    Probe { cluster: ClusterKey, probe: ProbeId },
+    /// A health check. Boxed, as the fronts.
+    Probe(Box<ClusterProbe>),
 }
 
 /// What is due at a deadline.

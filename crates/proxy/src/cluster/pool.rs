@@ -27,18 +27,33 @@ pub(crate) struct Pool {
 
 /// The place of a flow in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Lease {
-    /// Which backend address; none: a one-way flow on the common socket.
-    pub(crate) lane: Option<u32>,
-    /// Which socket; of no meaning on the common one.
-    pub(crate) index: u32,
+#[serde(from = "LeaseState", into = "LeaseState")]
+pub(crate) enum Lease {
+    /// A one-way flow on the common socket.
+    Common,
+    /// A numbered socket, held towards one backend address.
+    Pair {
+        /// Which backend address.
+        lane: u32,
+        /// Which socket.
+        index: u16,
+    },
+}
+
+/// A lease as it is written down.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct LeaseState {
+    /// None: on the common socket.
+    lane: Option<u32>,
+    /// Of no meaning on the common one.
+    index: u16,
 }
 
 /// Which socket of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Seat {
     /// One of the numbered ones.
-    Numbered(u32),
+    Numbered(u16),
     /// The one that one-way flows have in common.
     Common,
 }
@@ -56,7 +71,7 @@ struct Lane {
     /// By socket: the flow that holds the pair.
     flows: Vec<Option<FlowId>>,
     /// Pairs that rest, with the instant from which they are free: after answered flows, and after others.
-    resting: [VecDeque<(Instant, u32)>; 2],
+    resting: [VecDeque<(Instant, u16)>; 2],
 }
 
 /// A place in the pool.
@@ -109,7 +124,7 @@ impl Pool {
         one_way: bool,
     ) -> Option<Acquired> {
         let lease = match one_way {
-            true => Lease { lane: None, index: 0 },
+            true => Lease::Common,
             false => self.lease(now, backend, flow)?,
         };
         self.leased += 1;
@@ -128,16 +143,16 @@ impl Pool {
             Some((_, index)) => index,
             None if entry.flows.len() < SHARED_SOCKETS => {
                 entry.flows.push(None);
-                (entry.flows.len() - 1) as u32
+                (entry.flows.len() - 1) as u16
             }
             None => return None,
         };
-        debug_assert!(entry.flows[index as usize].is_none(), "a pair has one flow at a time");
-        entry.flows[index as usize] = Some(flow);
-        if index as usize >= self.sockets.len() {
+        debug_assert!(entry.flows[usize::from(index)].is_none(), "a pair has one flow at a time");
+        entry.flows[usize::from(index)] = Some(flow);
+        if usize::from(index) >= self.sockets.len() {
             self.sockets.push(PoolSocket::default());
         }
-        Some(Lease { lane: Some(lane), index })
+        Some(Lease::Pair { lane, index })
     }
 
     /// The socket of that place was asked for.
@@ -162,10 +177,10 @@ impl Pool {
     /// Give a place back.
     pub(crate) fn release(&mut self, now: Instant, lease: Lease, rest: Rest) {
         self.leased -= 1;
-        if let Some(lane) = lease.lane {
+        if let Lease::Pair { lane, index } = lease {
             let lane = &mut self.lanes[lane as usize];
-            lane.flows[lease.index as usize] = None;
-            lane.resting[rest as usize].push_back((now + rest.duration(), lease.index));
+            lane.flows[usize::from(index)] = None;
+            lane.resting[rest as usize].push_back((now + rest.duration(), index));
         }
     }
 
@@ -173,7 +188,7 @@ impl Pool {
     pub(crate) fn flow(&self, seat: Seat, peer: SocketAddr) -> Option<FlowId> {
         let Seat::Numbered(index) = seat else { return None };
         let lane = self.by_address.get(&peer)?;
-        self.lanes[*lane as usize].flows.get(index as usize).copied().flatten()
+        self.lanes[*lane as usize].flows.get(usize::from(index)).copied().flatten()
     }
 
     /// No flow has a place here.
@@ -188,7 +203,7 @@ impl Pool {
 
     /// Every socket with its seat and whether it is open.
     pub(crate) fn seats(&self) -> impl Iterator<Item = (Seat, SocketId, bool)> + '_ {
-        let numbered = self.sockets.iter().enumerate().map(|(index, socket)| (Seat::Numbered(index as u32), socket));
+        let numbered = self.sockets.iter().enumerate().map(|(index, socket)| (Seat::Numbered(index as u16), socket));
         let all = numbered.chain([(Seat::Common, &self.common)]);
         all.filter_map(|(seat, socket)| socket.id.map(|id| (seat, id, socket.open)))
     }
@@ -204,15 +219,15 @@ impl Pool {
     /// Put a flow back where it was written down, with its socket.
     pub(crate) fn restore(&mut self, backend: SocketAddr, lease: Lease, flow: FlowId) -> Lease {
         self.leased += 1;
-        let Some(_) = lease.lane else { return lease };
+        let Lease::Pair { index, .. } = lease else { return lease };
         let lane = self.lane(backend);
         let entry = &mut self.lanes[lane as usize];
-        let index = lease.index as usize;
-        if entry.flows.len() <= index {
-            entry.flows.resize(index + 1, None);
+        let at = usize::from(index);
+        if entry.flows.len() <= at {
+            entry.flows.resize(at + 1, None);
         }
-        entry.flows[index] = Some(flow);
-        Lease { lane: Some(lane), index: lease.index }
+        entry.flows[at] = Some(flow);
+        Lease::Pair { lane, index }
     }
 
     /// After every flow and socket was put back: what no flow holds rests as after an unanswered one, towards backends
@@ -227,9 +242,9 @@ impl Pool {
     /// Put a socket back where it was written down; `waiting` flows are told when it opens.
     pub(crate) fn restore_socket(&mut self, seat: Seat, id: SocketId, open: bool) {
         if let Seat::Numbered(index) = seat
-            && self.sockets.len() <= index as usize
+            && self.sockets.len() <= usize::from(index)
         {
-            self.sockets.resize_with(index as usize + 1, PoolSocket::default);
+            self.sockets.resize_with(usize::from(index) + 1, PoolSocket::default);
         }
         let socket = self.socket_mut(seat);
         socket.id = Some(id);
@@ -243,7 +258,7 @@ impl Pool {
 
     fn socket_mut(&mut self, seat: Seat) -> &mut PoolSocket {
         match seat {
-            Seat::Numbered(index) => &mut self.sockets[index as usize],
+            Seat::Numbered(index) => &mut self.sockets[usize::from(index)],
             Seat::Common => &mut self.common,
         }
     }
@@ -265,7 +280,7 @@ impl Lane {
     /// Whatever of `sockets` no flow holds rests until `free`.
     fn rest_all(&mut self, sockets: usize, free: Instant) {
         self.flows.resize(self.flows.len().max(sockets), None);
-        let unheld = self.flows.iter().enumerate().filter(|(_, flow)| flow.is_none()).map(|(index, _)| index as u32);
+        let unheld = self.flows.iter().enumerate().filter(|(_, flow)| flow.is_none()).map(|(index, _)| index as u16);
         self.resting = [VecDeque::new(), unheld.map(|index| (free, index)).collect()];
     }
 }
@@ -273,9 +288,24 @@ impl Lane {
 impl Lease {
     /// The socket that goes with it.
     pub(crate) fn seat(self) -> Seat {
-        match self.lane {
-            Some(_) => Seat::Numbered(self.index),
-            None => Seat::Common,
+        match self {
+            Lease::Pair { index, .. } => Seat::Numbered(index),
+            Lease::Common => Seat::Common,
+        }
+    }
+}
+
+impl From<LeaseState> for Lease {
+    fn from(LeaseState { lane, index }: LeaseState) -> Self {
+        lane.map_or(Lease::Common, |lane| Lease::Pair { lane, index })
+    }
+}
+
+impl From<Lease> for LeaseState {
+    fn from(lease: Lease) -> Self {
+        match lease {
+            Lease::Common => LeaseState { lane: None, index: 0 },
+            Lease::Pair { lane, index } => LeaseState { lane: Some(lane), index },
         }
     }
 }
@@ -285,6 +315,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_lease_is_written_down_as_lane_and_index() {
+        let written = [
+            (Lease::Common, r#"{"lane":null,"index":0}"#),
+            (Lease::Pair { lane: 3, index: 32_767 }, r#"{"lane":3,"index":32767}"#),
+        ];
+        for (lease, text) in written {
+            assert_eq!(serde_json::to_string(&lease).expect("plain data"), text);
+            assert_eq!(serde_json::from_str::<Lease>(text).expect("as written"), lease);
+        }
+        assert_eq!(size_of::<Option<Lease>>(), 8);
+    }
+
+    #[test]
     fn restored_sockets_rest_towards_every_backend() {
         let (now, flow) = (Instant::from_nanos(7), FlowId::default());
         let backend = |last: u8| SocketAddr::from(([10, 0, 0, last], 53));
@@ -292,9 +335,9 @@ mod tests {
         pool.restore_socket(Seat::Numbered(0), SocketId::default(), true);
         pool.restore_rests(now);
         let fresh = pool.acquire(now, backend(1), flow, false).expect("there is room");
-        assert_eq!((fresh.lease.index, fresh.socket), (1, None));
+        assert_eq!((fresh.lease.seat(), fresh.socket), (Seat::Numbered(1), None));
         let later = now + Rest::Owed.duration();
         let rested = pool.acquire(later, backend(2), flow, false).expect("there is room");
-        assert_eq!((rested.lease.index, rested.open), (0, true));
+        assert_eq!((rested.lease.seat(), rested.open), (Seat::Numbered(0), true));
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use kakei_config::{OnBackend, Upstream as Strategy};
 
 use super::Datagrams;
-use super::flow::{Flow, FlowId, Kept, Upstream};
+use super::flow::{Flow, FlowId, Upstream};
 use super::key::{self, Arrival};
 use super::life::Life;
 use crate::balance;
 use crate::record::CloseReason;
-use crate::seam::{Op, Remote, SocketId};
+use crate::seam::{Instant, Op, Remote, SocketId};
 use crate::snapshot::Asked;
 use crate::stats::{BackendMetric, DropReason};
 use crate::world::{Socket, Tick, World};
@@ -51,12 +51,10 @@ impl Datagrams {
             target,
             cluster: cluster_key,
             backend,
-            upstream: Upstream { socket: SocketId::default(), lease: None, open: false, asked: self.step },
-            kept: Kept::None,
+            upstream: Upstream { socket: SocketId::default(), lease: None, open: false, introduced: false },
+            kept: None,
             timer: None,
-            keyed: false,
-            introduced: false,
-            retried: false,
+            armed: Instant::FAR,
         });
         if let Some(front) = world.front_mut(key.front) {
             front.flows += 1;
@@ -95,7 +93,7 @@ impl Datagrams {
             Strategy::PerFlow => {
                 let socket = world.insert(Socket::Flow(id));
                 tick.ask(Op::OpenDatagram { socket, remote: Remote::Connected(address) });
-                Upstream { socket, lease: None, open: false, asked: self.step }
+                Upstream { socket, lease: None, open: false, introduced: false }
             }
             Strategy::Shared => {
                 let one_way = !flow.life.knobs.expects_reply;
@@ -113,9 +111,12 @@ impl Datagrams {
                 if place.open {
                     flow.life.handle_opened();
                 }
-                Upstream { socket, lease: Some(place.lease), open: place.open, asked: self.step }
+                Upstream { socket, lease: Some(place.lease), open: place.open, introduced: false }
             }
         };
+        if !flow.upstream.open {
+            self.asked.push(id);
+        }
         true
     }
 }

@@ -39,16 +39,18 @@ impl Datagrams {
         id: FlowId,
         (reason, why): (CloseReason, DropReason),
     ) {
-        self.leave(id);
+        if self.flows.get(id).is_some_and(Flow::is_keyed) {
+            self.leave(id);
+        }
         let stashed = self.stash.discard(id);
         let Some(flow) = self.flows.remove(id) else { return };
-        if let Some((timer, _)) = flow.timer {
+        if let Some(timer) = flow.timer {
             world.timers.cancel(timer);
         }
         Self::disconnect(world, tick, &flow);
         Self::settle_off(world, &flow);
         let listener = &mut world.listeners[flow.listener];
-        let unsent = stashed + u32::from(matches!(flow.kept, Kept::Pending(_)));
+        let unsent = stashed + u32::from(matches!(flow.kept.as_deref(), Some(Kept::Pending(_))));
         listener.unkeep(unsent);
         listener.drop(why, unsent);
         listener.release(flow.key.client().ip());
@@ -80,7 +82,7 @@ impl Datagrams {
             return;
         };
         let traffic = &flow.life.traffic;
-        let is_answered = traffic.responses >= traffic.requests && !flow.retried;
+        let is_answered = traffic.responses >= traffic.requests && !flow.life.retried;
         let rest = if is_answered { Rest::Answered } else { Rest::Owed };
         let cluster = &mut world.clusters[flow.cluster];
         let address = cluster.backends[flow.backend].address();

@@ -8,7 +8,6 @@ use kakei_wire::proxy_protocol::{Addresses, Transport, v2};
 use super::Datagrams;
 use super::flow::{Flow, FlowId, Kept};
 use super::key::Arrival;
-use super::life::Phase;
 use super::run::{Place, Run};
 use super::saved::INTRODUCES;
 use super::stash::Stashed;
@@ -40,18 +39,17 @@ impl Datagrams {
             flow.life.handle_kept(tick.now);
             return self.arm(world, id);
         }
-        if flow.life.knobs.retry_on_unreachable && flow.life.traffic.responses == 0 && !flow.retried {
+        if flow.life.may_retry() {
             let arena = if run.place == Place::Inbox { tick.bytes } else { &tick.out.bytes };
-            flow.kept = Kept::Spare(Box::new(run.last().bytes.of(arena).into()));
+            flow.kept = Some(Box::new(Kept::Spare(run.last().bytes.of(arena).into())));
         }
-        match flow.life.handle_forwarded(tick.now, sent.datagrams, sent.bytes) {
+        let ended = flow.life.handle_forwarded(tick.now, sent.datagrams, sent.bytes);
+        if !flow.is_keyed() {
+            self.leave(id);
+        }
+        match ended {
             Some(reason) => self.end(world, tick, id, reason),
-            None => {
-                if flow.life.phase == Phase::Lingering {
-                    self.leave(id);
-                }
-                self.arm(world, id);
-            }
+            None => self.arm(world, id),
         }
     }
 
@@ -62,17 +60,17 @@ impl Datagrams {
         flow.life.handle_opened();
         let (key, listener) = (flow.key.arrival(), flow.listener);
         let stashed = self.stash.take_all(id);
-        match std::mem::take(&mut flow.kept) {
-            Kept::Pending(bytes) => {
+        match flow.kept.take().map(|kept| *kept) {
+            Some(Kept::Pending(bytes)) => {
                 let bytes = tick.out.put(&bytes);
                 self.forward_kept(world, tick, (id, key, listener), Run { place: Place::Outbox, bytes, segment: 0 });
             }
             // Forwarded once already, so it counts no more.
-            Kept::Spare(bytes) => {
+            Some(Kept::Spare(bytes)) => {
                 let bytes = tick.out.put(&bytes);
                 self.emit(world, tick, id, Run { place: Place::Outbox, bytes, segment: 0 });
             }
-            Kept::None => {}
+            None => {}
         }
         for Stashed { bytes, segment, .. } in stashed {
             let bytes = tick.out.put(&bytes);
@@ -118,11 +116,11 @@ impl Datagrams {
         };
         let mut sent = Sent::default();
         match flow.life.knobs.send_proxy_protocol {
-            SendProxyProtocol::First if !flow.introduced => {
+            SendProxyProtocol::First if !flow.upstream.introduced => {
                 let (first, rest) = run.split(1);
                 let introducing = Emitter { tag: tag ^ INTRODUCES, ..out };
                 sent.add(introducing.send_headed(tick.out, first, &header(flow, world)));
-                flow.introduced = sent.datagrams > 0;
+                flow.upstream.introduced = sent.datagrams > 0;
                 if let Some(rest) = rest {
                     sent.add(out.send(tick.out, rest));
                 }
@@ -151,7 +149,7 @@ impl Datagrams {
             SendProxyProtocol::Every => u64::from(failure.datagrams) * header(flow, world).len as u64,
             // The backend hasn't seen the header: the next datagram carries it.
             SendProxyProtocol::First if introduced => {
-                flow.introduced = false;
+                flow.upstream.introduced = false;
                 header(flow, world).len as u64
             }
             SendProxyProtocol::First => 0,
@@ -159,7 +157,7 @@ impl Datagrams {
         let bytes = u64::from(failure.bytes).saturating_sub(of_headers);
         flow.life.handle_unsent(failure.datagrams, bytes);
         // What counts as dropped now isn't sent again.
-        flow.kept.forget_spare();
+        flow.forget_spare();
         let listener = &mut world.listeners[flow.listener];
         listener.values[ListenerMetric::DatagramsForwarded] -= u64::from(failure.datagrams);
         listener.values[ListenerMetric::BytesForwarded] -= bytes;

@@ -32,6 +32,8 @@ pub(crate) struct Life {
     /// Bumped by every push of `idle`: an expiry that was armed before is stale.
     pub(crate) token: u32,
     pub(crate) traffic: Traffic,
+    /// Whether it was moved away from a backend that could not be reached.
+    pub(crate) retried: bool,
 }
 
 /// What went through: datagrams and payload bytes. Saturating.
@@ -55,7 +57,8 @@ pub(crate) enum Expiry {
 impl Life {
     pub(crate) fn new(now: Instant, knobs: Arc<UdpKnobs>) -> Self {
         let idle = now + knobs.front_timeout;
-        Life { knobs, phase: Phase::AwaitingBackend, admitted: now, idle, token: 0, traffic: Traffic::default() }
+        let (phase, traffic) = (Phase::AwaitingBackend, Traffic::default());
+        Life { knobs, phase, admitted: now, idle, token: 0, traffic, retried: false }
     }
 
     /// The first socket to a backend is open.
@@ -79,6 +82,11 @@ impl Life {
             0 => u64::MAX,
             cap => u64::from(cap).saturating_sub(self.traffic.responses),
         }
+    }
+
+    /// Whether it moves to another backend once this one can't be reached.
+    pub(crate) fn may_retry(&self) -> bool {
+        self.knobs.retry_on_unreachable && self.traffic.responses == 0 && !self.retried
     }
 
     /// A client datagram came that can't be forwarded yet.

@@ -41,7 +41,7 @@ fn view(world: &World, now: Instant, flow: &Flow) -> FlowView {
         backend: backend.name.clone(),
         backend_address: backend.address.clone(),
         client: flow.key.client(),
-        peer: flow.key.peer,
+        peer: flow.key.peer(),
         local: flow.dialled(front_port),
         age_ms: (now - flow.life.admitted).as_millis() as u64,
         expires_in_ms: (flow.life.deadline() - now).as_millis() as u64,

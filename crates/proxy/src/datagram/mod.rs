@@ -26,6 +26,7 @@ pub(crate) use self::flow::FlowId;
 pub(crate) use self::forward::Failure;
 use self::key::Arrival;
 pub(crate) use self::life::{Phase, Traffic};
+use self::locate::Located;
 use self::stash::Stash;
 pub(crate) use self::sweep::Cause;
 use self::sweep::Sweep;
@@ -46,12 +47,11 @@ pub(crate) struct Datagrams {
     sweeps: Vec<Sweep>,
     /// Tells the tags of this worker's sends from those of the one it goes on for.
     epoch: u64,
-    /// Counts steps, to tell a flow that has just asked for its socket from one that waits.
+    /// Counts steps.
     step: u32,
-    /// By event of this step: the flow that it is about.
-    located: Vec<FlowId>,
-    /// Keeps the reads of `locate` from being thought useless.
-    touched: u64,
+    /// Flows that asked for their socket in this very step.
+    asked: Vec<FlowId>,
+    located: Located,
 }
 
 impl Datagrams {
@@ -64,14 +64,15 @@ impl Datagrams {
             sweeps: Vec::new(),
             epoch: 0,
             step: 0,
-            located: Vec::new(),
-            touched: 0,
+            asked: Vec::new(),
+            located: Located::default(),
         }
     }
 
     /// A step begins.
     pub(crate) fn begin(&mut self) {
         self.step = self.step.wrapping_add(1);
+        self.asked.clear();
     }
 
     /// Live flows.
@@ -91,17 +92,14 @@ impl Datagrams {
     /// From now on this flow takes its client's datagrams.
     fn enter(&mut self, id: FlowId) {
         let Datagrams { flows, index, hash, .. } = self;
-        let hash_of = |id: &FlowId| flows[*id].key.hash(hash);
+        let hash_of = |id: &FlowId| flows[*id].key.arrival().hash(hash);
         index.insert_unique(hash_of(&id), id, hash_of);
-        self.flows[id].keyed = true;
     }
 
     /// From now on this flow takes no client datagram: the next one opens another.
     fn leave(&mut self, id: FlowId) {
-        let flow = &mut self.flows[id];
-        if std::mem::replace(&mut flow.keyed, false)
-            && let Ok(entry) = self.index.find_entry(flow.key.hash(&self.hash), |other| *other == id)
-        {
+        let hash = self.flows[id].key.arrival().hash(&self.hash);
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == id) {
             entry.remove();
         }
     }
@@ -112,13 +110,11 @@ impl Datagrams {
         let flow = &mut self.flows[id];
         let (at, due) = (flow.life.deadline(), Due::Flow(id, flow.life.token));
         match flow.timer {
-            None => flow.timer = Some((world.timers.arm(at, due), at)),
-            Some((timer, armed)) if at < armed => {
-                world.timers.rearm(timer, at, due);
-                flow.timer = Some((timer, at));
-            }
-            Some(_) => {}
+            None => flow.timer = Some(world.timers.arm(at, due)),
+            Some(timer) if at < flow.armed => world.timers.rearm(timer, at, due),
+            Some(_) => return,
         }
+        flow.armed = at;
     }
 
     /// Where a flow goes.

@@ -24,7 +24,7 @@ impl Datagrams {
         let key = front.listener;
         let listener = &mut world.listeners[key];
         let Some(run) = within_size(listener, Run::received(datagram.bytes, datagram.segment)) else { return };
-        let arrival = Arrival { front: datagram.socket, peer: datagram.peer, local: datagram.local, believed: None };
+        let arrival = Arrival::seen(&datagram);
         if listener.spec.trusted.is_empty() {
             return self.offer(world, tick, (arrival, located), run);
         }
@@ -87,7 +87,9 @@ impl Datagrams {
         let flow = &mut self.flows[id];
         world.listeners[flow.listener].values[ListenerMetric::DatagramsKept] += u64::from(run.count());
         let bytes = run.bytes.of(arena(tick, run));
-        if flow.upstream.asked != self.step || !self.stash.put(self.step, id, run, bytes) {
+        // Most likely the last one that asked.
+        let has_just_asked = self.asked.iter().rev().any(|asked| *asked == id);
+        if !has_just_asked || !self.stash.put(self.step, id, run, bytes) {
             self.supersede(world, id, run.count() - 1, run.last().bytes.of(arena(tick, run)).into());
         }
         self.flows[id].life.handle_kept(tick.now);
@@ -98,8 +100,9 @@ impl Datagrams {
     pub(super) fn supersede(&mut self, world: &mut World, id: FlowId, more: u32, newest: Vec<u8>) {
         let flow = &mut self.flows[id];
         let stashed = self.stash.discard(id);
-        let kept = matches!(std::mem::replace(&mut flow.kept, Kept::Pending(Box::new(newest))), Kept::Pending(_));
-        let superseded = more + stashed + u32::from(kept);
+        let before = flow.kept.replace(Box::new(Kept::Pending(newest)));
+        let was_kept = matches!(before.as_deref(), Some(Kept::Pending(_)));
+        let superseded = more + stashed + u32::from(was_kept);
         let listener = &mut world.listeners[flow.listener];
         listener.unkeep(superseded);
         listener.drop(DropReason::Superseded, superseded);

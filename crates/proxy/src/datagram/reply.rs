@@ -51,7 +51,7 @@ impl Datagrams {
             Some(Socket::Front(front)) if front.bind.address.ip().is_unspecified());
         tick.ask(Op::Send(Send {
             socket: flow.key.front,
-            to: Some(flow.key.peer),
+            to: Some(flow.key.peer()),
             from: is_wildcard.then_some(flow.key.local),
             segment: run.segment,
             bytes: run.gather(),
@@ -63,7 +63,7 @@ impl Datagrams {
         backend.passive.handle_success();
         backend.values[BackendMetric::DatagramsReturned] += u64::from(count);
         backend.values[BackendMetric::BytesReturned] += bytes;
-        flow.kept.forget_spare();
+        flow.forget_spare();
         match flow.life.handle_returned(tick.now, count, bytes) {
             Some(reason) => self.end(world, tick, id, reason),
             None => self.arm(world, id),

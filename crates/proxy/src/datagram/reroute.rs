@@ -1,7 +1,7 @@
 //! A flow goes on with another backend: because its own went, or could not be reached. It stays the same flow.
 
 use super::Datagrams;
-use super::flow::{FlowId, Kept};
+use super::flow::FlowId;
 use super::life::Phase;
 use crate::balance;
 use crate::record::CloseReason;
@@ -12,9 +12,8 @@ impl Datagrams {
     /// sends its last datagram again, where its cluster says so.
     pub(crate) fn handle_unreachable(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId) {
         let Some(flow) = self.flows.get_mut(id) else { return };
-        let may = flow.life.knobs.retry_on_unreachable && flow.life.traffic.responses == 0 && !flow.retried;
-        if may && flow.upstream.open {
-            flow.retried = true;
+        if flow.life.may_retry() && flow.upstream.open {
+            flow.life.retried = true;
             self.reroute(world, tick, id);
         }
     }
@@ -38,7 +37,6 @@ impl Datagrams {
         Self::settle_off(world, flow);
         let flow = &mut self.flows[id];
         flow.backend = to;
-        flow.introduced = false;
         self.settle_on(world, id);
         world.settle_backend(cluster_key, from);
         if !self.connect(world, tick, id) {
@@ -59,15 +57,6 @@ impl Datagrams {
             let start = newest.bytes.len() - newest.last_len();
             let bytes = newest.bytes[start..].into();
             self.supersede(world, id, total - 1, bytes);
-        }
-    }
-}
-
-impl Kept {
-    /// The backend answered: nothing needs to be sent again.
-    pub(super) fn forget_spare(&mut self) {
-        if matches!(self, Kept::Spare(_)) {
-            *self = Kept::None;
         }
     }
 }

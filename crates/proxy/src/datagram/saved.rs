@@ -8,7 +8,7 @@ use slotmap::{Key, KeyData};
 use super::Datagrams;
 use super::admit::is_restless;
 use super::flow::{Flow, FlowId, Kept, Upstream};
-use super::key::FlowKey;
+use super::key::Arrival;
 use super::life::Life;
 use super::stash::Stashed;
 use crate::restore::Known;
@@ -58,9 +58,9 @@ impl Datagrams {
         });
         FlowState {
             front: raw(flow.key.front),
-            peer: flow.key.peer,
+            peer: flow.key.peer(),
             local: flow.key.local,
-            believed: flow.key.believed.as_deref().copied(),
+            believed: flow.key.believed().copied(),
             listener: table.listener(flow.listener),
             cluster,
             backend,
@@ -74,13 +74,13 @@ impl Datagrams {
             socket: flow.upstream.lease.is_none().then_some(raw(flow.upstream.socket)),
             lease: flow.upstream.lease,
             open: flow.upstream.open,
-            keyed: flow.keyed,
-            introduced: flow.introduced,
-            retried: flow.retried,
-            kept: match &flow.kept {
-                Kept::None => KeptState::None,
-                Kept::Pending(bytes) => KeptState::Pending(Vec::clone(bytes)),
-                Kept::Spare(bytes) => KeptState::Spare(Vec::clone(bytes)),
+            keyed: flow.is_keyed(),
+            introduced: flow.upstream.introduced,
+            retried: flow.life.retried,
+            kept: match flow.kept.as_deref() {
+                None => KeptState::None,
+                Some(Kept::Pending(bytes)) => KeptState::Pending(bytes.clone()),
+                Some(Kept::Spare(bytes)) => KeptState::Spare(bytes.clone()),
             },
             stashed: stashed.collect(),
         }
@@ -97,7 +97,6 @@ impl Datagrams {
         let front = known.socket(state.front)?;
         let (cluster, backend) = known.backend(state.cluster, state.backend)?;
         let listener = known.listener(state.listener)?;
-        let believed = state.believed.map(Box::new);
         let target = Target {
             route: state.route,
             cluster: world.clusters[cluster].spec.name.clone(),
@@ -109,15 +108,17 @@ impl Datagrams {
         life.idle = now + state.idle_in;
         life.token = state.token;
         life.traffic = state.traffic;
+        life.retried = state.retried;
         let kept = match state.kept {
-            KeptState::None => Kept::None,
-            KeptState::Pending(bytes) => Kept::Pending(Box::new(bytes)),
-            KeptState::Spare(bytes) => Kept::Spare(Box::new(bytes)),
+            KeptState::None => None,
+            KeptState::Pending(bytes) => Some(Box::new(Kept::Pending(bytes))),
+            KeptState::Spare(bytes) => Some(Box::new(Kept::Spare(bytes))),
         };
-        let upstream = Upstream { socket: front, lease: state.lease, open: state.open, asked: self.step };
-        let key = FlowKey { front, peer: state.peer, local: state.local, believed };
+        let (open, introduced) = (state.open, state.introduced);
+        let upstream = Upstream { socket: front, lease: state.lease, open, introduced };
+        let arrival = Arrival { front, peer: state.peer, local: state.local, believed: state.believed };
         let id = self.flows.insert(Flow {
-            key,
+            key: arrival.keep(),
             life,
             listener,
             target: Arc::new(target),
@@ -126,9 +127,7 @@ impl Datagrams {
             upstream,
             kept,
             timer: None,
-            keyed: false,
-            introduced: state.introduced,
-            retried: state.retried,
+            armed: Instant::FAR,
         });
         self.restore_upstream(world, known, id, state.socket)?;
         self.count_restored(world, id)?;
