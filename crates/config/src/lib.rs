@@ -19,6 +19,7 @@ mod objects;
 mod reading;
 mod schema;
 mod sorted;
+pub mod template;
 mod tree;
 mod validate;
 

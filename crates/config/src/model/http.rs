@@ -198,9 +198,10 @@ pub struct Respond {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FieldEdits {
-    /// Fields, by name, with their only value from now on.
+    /// Fields, by name, with their only value from now on. Parts of the request's path may stand in it, as in
+    /// [`Redirect::path`].
     pub set: BTreeMap<String, String>,
-    /// Fields, by name, with one more value.
+    /// Fields, by name, with one more value, the same.
     pub add: BTreeMap<String, String>,
     /// Names of fields that are taken out.
     pub remove: Vec<String>,
@@ -210,9 +211,9 @@ pub struct FieldEdits {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RequestEdits {
-    /// Fields, by name, with their only value from now on.
+    /// Fields, by name, with their only value from now on; as [`FieldEdits::set`].
     pub set: BTreeMap<String, String>,
-    /// Fields, by name, with one more value.
+    /// Fields, by name, with one more value, the same.
     pub add: BTreeMap<String, String>,
     /// Names of fields that are taken out.
     pub remove: Vec<String>,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kakei_config::template::places;
 use kakei_config::*;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -152,8 +153,13 @@ fn matches() -> impl Strategy<Value = BTreeMap<String, ValueMatch>> {
     btree_map(field(), wanted(), 0..3)
 }
 
-fn edits() -> impl Strategy<Value = FieldEdits> {
-    (btree_map(field(), value(), 0..3), btree_map(field(), value(), 0..3), vec(field(), 0..3))
+/// Changes of fields, with values that may have what the template has.
+fn edits(template: &str) -> impl Strategy<Value = FieldEdits> + use<> {
+    let (alone, behind) = (template.to_owned(), template.to_owned());
+    let plain = || value().prop_filter("a placeholder", |value| places(value).next().is_none());
+    let filled = plain().prop_map(move |value| format!("{value}{{{{x}}}}{behind}"));
+    let value = prop_oneof![plain(), Just(alone), filled].boxed();
+    (btree_map(field(), value.clone(), 0..3), btree_map(field(), value, 0..3), vec(field(), 0..3))
         .prop_map(|(set, add, remove)| FieldEdits { set, add, remove })
 }
 
@@ -209,11 +215,13 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
     let matched = (host, method, matches(), btree_map("[ -~é]{1,5}", Just(ValueMatch::Present), 0..3));
     let acted = path().prop_flat_map(|(path, template)| {
         let template_too = template.clone();
-        let request = (edits(), option::of(authority()), any::<bool>()).prop_map(move |(edits, host, rewritten)| {
-            let FieldEdits { set, add, remove } = edits;
-            RequestEdits { set, add, remove, host, path: rewritten.then(|| template_too.clone()) }
-        });
-        (Just(path), action(template), request)
+        let response = edits(&template);
+        let request =
+            (edits(&template), option::of(authority()), any::<bool>()).prop_map(move |(edits, host, rewritten)| {
+                let FieldEdits { set, add, remove } = edits;
+                RequestEdits { set, add, remove, host, path: rewritten.then(|| template_too.clone()) }
+            });
+        (Just(path), action(template), request, response)
     });
     let times = (option::of(time(1)), time(1), time(1)).prop_map(|(request, response, idle)| RouteTimeouts {
         request,
@@ -222,8 +230,8 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
     });
     let limits = (vec(rate_limit(), 0..3), vec(network(), 0..3), vec(network(), 0..3));
     let rest = (any::<bool>(), any::<bool>(), errors(), super::on_change(), option::of(hsts()), any::<bool>());
-    (matched, acted, (edits(), times, retry()), limits, rest).prop_map(
-        |(matched, (path, action, request), (response, timeouts, retry), limits, rest)| Route {
+    (matched, acted, (times, retry()), limits, rest).prop_map(
+        |(matched, (path, action, request, response), (timeouts, retry), limits, rest)| Route {
             host: matched.0,
             path,
             method: matched.1,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kakei_config::{PathMatch, RateKey, RateLimit, ServerName};
+use kakei_config::{FieldEdits, PathMatch, RateKey, RateLimit, ServerName};
 use kakei_proxy::snapshot::{Action, Decided, HttpListener, Imagined, Listener, Mismatch, Rule, Target};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -59,7 +59,7 @@ pub struct Requested {
 pub struct Edits {
     /// Fields that are taken out.
     pub remove: Vec<String>,
-    /// Fields with their only value.
+    /// Fields with their only value, as it is for this path.
     pub set: BTreeMap<String, String>,
     /// Fields with one more value.
     pub add: BTreeMap<String, String>,
@@ -198,18 +198,17 @@ fn requested((method, url): (&str, &str), decided: &Decided) -> Requested {
         rate_limits: spec.map(|spec| spec.rate_limits.iter().flat_map(rates).collect()).unwrap_or_default(),
         target: decided.target.clone().filter(|_| !is_redirect && decided.refused.is_none()),
         sets_host: spec.and_then(|spec| spec.request.host.clone()),
-        request: spec.map(|spec| &spec.request).map_or(Edits::default(), |edits| Edits {
-            remove: edits.remove.clone(),
-            set: edits.set.clone(),
-            add: edits.add.clone(),
-        }),
+        request: Edits::of(&decided.edits[0]),
         hsts: None,
         early_data: None,
-        response: spec.map(|spec| &spec.response).map_or(Edits::default(), |edits| Edits {
-            remove: edits.remove.clone(),
-            set: edits.set.clone(),
-            add: edits.add.clone(),
-        }),
+        response: Edits::of(&decided.edits[1]),
+    }
+}
+
+impl Edits {
+    fn of(edits: &FieldEdits) -> Self {
+        let FieldEdits { set, add, remove } = edits.clone();
+        Edits { remove, set, add }
     }
 }
 

@@ -154,6 +154,42 @@ fn requests_are_routed_answered_and_written_down() {
 }
 
 #[test]
+fn fields_say_what_was_asked_for_and_nothing_in_a_path_ends_one() {
+    let room = Room::new("http-filled");
+    let route = |name: &str, path: &str, more: &str| {
+        let filled = "response = { set = { x-was = \"at {path}\", nel = '{\"a\":{\"b\":\"{{path}}\"}}' }, add = { x-rest = \"{rest}\" } }";
+        let of = if path.starts_with('{') { filled.replace("{rest}", "{2}.{1}") } else { filled.to_owned() };
+        format!("[routes.{name}]\nlistener = \"front\"\npath = {path}\n{more}\n{of}\n")
+    };
+    let more = [
+        route("api", "\"/api\"", "cluster = \"c\"\nrequest = { path = \"/v2{rest}\", set = { x-was = \"{path}\" } }"),
+        route("old", "\"/old\"", "redirect = { path = \"/new{rest}\" }"),
+        route("fixed", "\"/fixed\"", "respond = { status = 404, body = \"no\" }"),
+        route("regex", "{ regex = \"/r/([a-z]+)/?(.*)\" }", "cluster = \"c\""),
+    ];
+    let proxy = Running::start(&room, &document(&room, &[backend("a")], &more.concat()));
+    let mut client = connect(proxy.front());
+    let mut ask = |path: &str| ask(&mut client, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let says = |head: &str, was: &str, rest: &str| {
+        let lines = format!("nel: {{\"a\":{{\"b\":\"{{path}}\"}}}}\r\nx-was: at {was}\r\nx-rest: {rest}\r\n");
+        assert!(head.contains(&lines), "{lines} isn't in {head}");
+    };
+    let (head, body) = ask("/api/./x%20y/%c3%a9?q={path}");
+    says(&head, "/api/x%20y/%C3%A9", "/x%20y/%C3%A9");
+    assert!(body.contains("GET /v2/x%20y/%C3%A9?q={path} HTTP/1.1\r\n"), "{body}");
+    assert!(body.contains("\r\nx-was: /api/x%20y/%C3%A9\r\n"), "{body}");
+    let (head, body) = ask("/api/%0d%0aX-Evil:%201%0D%0A%0d%0a%7f%09%ff");
+    says(&head, "/api/%0D%0AX-Evil:%201%0D%0A%0D%0A%7F%09%FF", "/%0D%0AX-Evil:%201%0D%0A%0D%0A%7F%09%FF");
+    assert!(!head.contains("\nX-Evil") && !body.contains("\nX-Evil"), "{head}{body}");
+    let (head, _) = ask("/old/%0ax");
+    says(&head, "/old/%0Ax", "/%0Ax");
+    let (head, _) = ask("/fixed");
+    says(&head, "/fixed", "");
+    let (head, _) = ask("/r/ab/c/{path}");
+    says(&head, "/r/ab/c/%7Bpath%7D", "c/%7Bpath%7D.ab");
+}
+
+#[test]
 fn a_request_that_could_be_read_in_two_ways_is_refused_and_its_connection_ends() {
     let room = Room::new("http-bad");
     let proxy = Running::start(&room, &document(&room, &[backend("a")], ""));

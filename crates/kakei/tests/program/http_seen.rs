@@ -220,7 +220,8 @@ const EXPLAINED: &str = "[routes.shop]\nlistener = \"front\"\nhost = [\"shop.exa
      rate_limits = [{ by = \"client\", requests = 5, per = \"1s\" }, { by = { header = \"x-key\" }, concurrent = 2 }]\n\
      [routes.beta]\nlistener = \"front\"\nhost = [\"shop.example.com\"]\npath = \"/api\"\nheaders = { x-beta = \"1\" }\n\
      cluster = \"c\"\n\
-     [routes.old]\nlistener = \"front\"\npath = \"/old\"\nredirect = { status = 308, path = \"/new{rest}\" }\n";
+     [routes.old]\nlistener = \"front\"\npath = \"/old\"\nredirect = { status = 308, path = \"/new{rest}\" }\n\
+     response = { set = { x-was = \"{path}\" } }\n";
 
 #[test]
 fn a_url_is_explained_live_and_by_a_document() {
@@ -260,6 +261,7 @@ fn a_url_is_explained_live_and_by_a_document() {
     assert_eq!((&beta["route"], &why(&beta, "shop")), (&"beta".into(), &"a more specific one matched".into()));
     let moved = both(&["http://a/old/x?k=v"]);
     assert_eq!(moved["request"]["location"], "http://a/new/x?k=v");
+    assert_eq!(moved["request"]["response"]["set"]["x-was"], "/old/x");
     let table = proxy.done(&["explain", "GET", url, "--client", "10.1.2.3"]);
     assert!(table.contains("  goes on as: /v2/y?q=1\n") && table.contains("  request sets x-env: prod\n"), "{table}");
     let dialled = format!("tcp:{}", proxy.front());

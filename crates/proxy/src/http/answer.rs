@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Http;
 use super::decide::Deciding;
 use super::exchange::{Exchange, ExchangeId, Phase, RequestId};
-use super::rewrite::{field, status_line, write_persistence};
+use super::rewrite::{field, status_line, write_added, write_persistence};
 use super::rule::{Rule, Template};
 use super::session::{SessionId, Stage};
 use super::strict;
@@ -190,7 +190,7 @@ impl Http {
         out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
         out.extend_from_slice(strict::told(exchange, &self.sessions[exchange.session]).unwrap_or_default());
         write_persistence(exchange, &mut out);
-        out.extend_from_slice(&rule.response.lines);
+        write_added(exchange, &mut out);
         out.extend_from_slice(b"\r\n");
         self.write_own(tick, id, redirect.status, (&out, out.len()));
     }
@@ -217,9 +217,7 @@ impl Http {
         }
         out.extend_from_slice(strict::told(exchange, &self.sessions[exchange.session]).unwrap_or_default());
         write_persistence(exchange, &mut out);
-        if let Some(rule) = &exchange.rule {
-            out.extend_from_slice(&rule.response.lines);
-        }
+        write_added(exchange, &mut out);
         out.extend_from_slice(b"\r\n");
         let body_at = out.len();
         if !exchange.traits.is_head && !matches!(respond.status, 204 | 304) {

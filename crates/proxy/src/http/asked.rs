@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use kakei_config::FieldEdits;
 use kakei_wire::http1::{Heads, RequestHead, Scan};
 use kakei_wire::message::{Authority, normalise_path};
 
@@ -45,6 +46,8 @@ pub struct Decided {
     pub refused: Option<(u16, CloseReason)>,
     /// The target that it goes on with, or the `Location` that it is sent to.
     pub target: Option<String>,
+    /// What is changed in its fields, and in those of its response.
+    pub edits: [FieldEdits; 2],
 }
 
 impl HttpListener {
@@ -55,7 +58,8 @@ impl HttpListener {
         decided.unwrap_or_else(|refused| Decided { refused: Some(refused), ..Decided::default() })
     }
 
-    /// What would become of the request with this head; which routes were considered is not said.
+    /// What would become of the request with this head; which routes were considered, and what is
+    /// changed in fields, is not said.
     pub fn decide_head(&self, client: IpAddr, head: &[u8]) -> Decided {
         let decided = self.read(head, (client, "http"), false);
         decided.unwrap_or_else(|refused| Decided { refused: Some(refused), ..Decided::default() })
@@ -106,8 +110,9 @@ impl HttpListener {
         };
         let deciding = (&Deciding { head, host: &host, path: &path, added: &[] }, scheme);
         let target = rule.as_ref().and_then(|rule| target(rule, deciding));
+        let edits = rule.as_ref().filter(|_| considers).map(|rule| rule.edits(&path)).unwrap_or_default();
         let (host, path) = (host.to_string(), String::from_utf8_lossy(&path).into_owned());
-        Ok(Decided { host, path, rule, considered, refused, target })
+        Ok(Decided { host, path, rule, considered, refused, target, edits })
     }
 }
 
@@ -165,6 +170,7 @@ mod tests {
             cluster: Some("api".into()),
             deny: vec!["192.0.2.0/24".parse().unwrap()],
             request: RequestEdits { path: Some("/v2{rest}".into()), ..RequestEdits::default() },
+            response: FieldEdits { set: [("x-was".into(), "{path}".into())].into(), ..FieldEdits::default() },
             ..Route::default()
         };
         let headers = [("x-beta".to_owned(), ValueMatch::Exact("1".into()))].into();
@@ -195,6 +201,7 @@ mod tests {
         assert_eq!((plain.host.as_str(), plain.path.as_str()), ("shop.example.com", "/api/y"));
         assert_eq!((route(&plain), plain.refused), (Some("api".into()), Some((403, CloseReason::Denied))));
         assert_eq!(plain.target.as_deref(), Some("/v2/y?q=1"));
+        assert_eq!((plain.edits[0].set.len(), &*plain.edits[1].set["x-was"]), (0, "/api/y"));
         let beta = decide("GET", "http://a/api", &[("X-Beta", "1")]);
         assert_eq!((route(&beta), beta.refused), (Some("beta".into()), None));
         assert_eq!(beta.target.as_deref(), Some("/v2"));

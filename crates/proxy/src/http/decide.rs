@@ -134,7 +134,9 @@ impl Http {
         world.seen.note_request(tick.now, from, &noted);
         let rule = exchange.http.table.find(&wanted).or(exchange.http.default.as_ref()).cloned();
         let rule = rule.ok_or((404, CloseReason::NoRoute))?;
-        self.exchanges[id].rule = Some(Arc::clone(&rule));
+        let exchange = &mut self.exchanges[id];
+        exchange.rule = Some(Arc::clone(&rule));
+        exchange.path = rule.response.lines.has_places().then(|| Box::from(&*path));
         if self.comes_too_early(world, tick, id, (&rule, head)) {
             return Ok(());
         }

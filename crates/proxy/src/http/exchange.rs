@@ -93,6 +93,8 @@ pub(crate) struct Exchange {
     pub(super) upstream: Option<UpstreamId>,
     pub(super) http: Arc<HttpListener>,
     pub(super) rule: Option<Arc<Rule>>,
+    /// The path that it was routed by, where its route puts that into the response.
+    pub(super) path: Option<Box<[u8]>>,
     pub(super) target: Option<Arc<Target>>,
     pub(super) cluster: Option<ClusterKey>,
     pub(super) backend: Option<BackendKey>,
@@ -153,6 +155,7 @@ impl Exchange {
             upstream: None,
             http,
             rule: None,
+            path: None,
             target: None,
             cluster: None,
             backend: None,

@@ -76,7 +76,7 @@ impl Http {
         self.introduce_client(world, id, (&by, deciding), out);
         out.extend_from_slice(deciding.added);
         let exchange = &self.exchanges[id];
-        out.extend_from_slice(&edits.lines);
+        rule.render(&edits.lines, deciding.path, out);
         if is_early {
             out.extend_from_slice(EARLY_DATA);
         }
@@ -245,7 +245,7 @@ pub(super) fn write_response(
         Known::StrictTransportSecurity => strict.is_none(),
         known => !known.is_hop_by_hop(),
     });
-    out.extend_from_slice(&edits.lines);
+    write_added(exchange, out);
     out.extend_from_slice(extra);
     out.extend_from_slice(strict.unwrap_or_default());
     // RFC 9110 6.6.1: who passes a response on that has no date says when it came.
@@ -267,6 +267,13 @@ pub(super) fn write_response(
         write_persistence(exchange, out);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that a request's route adds to its response.
+pub(super) fn write_added(exchange: &Exchange, out: &mut Vec<u8>) {
+    if let Some(rule) = &exchange.rule {
+        rule.render(&rule.response.lines, exchange.path.as_deref().unwrap_or_default(), out);
+    }
 }
 
 /// Whether the client's connection goes on, where that isn't what its version means anyway.

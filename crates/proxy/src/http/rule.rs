@@ -1,10 +1,12 @@
 //! A route of an HTTP listener, compiled: what becomes of a request, what is changed in it. Matches nothing itself.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use kakei_config::{Name, OnChange, PathMatch, Redirect, Respond, Route, TlsRedirect};
+use kakei_config::template::{Piece, pieces};
+use kakei_config::{FieldEdits, Name, OnChange, PathMatch, Redirect, Respond, Route, TlsRedirect};
 use kakei_wire::message::{encode_path, is_safe};
 use regex_automata::meta::Regex;
 
@@ -155,6 +157,22 @@ impl Rule {
         }
     }
 
+    /// What is changed in the fields of a request with that path, and in those of its response.
+    pub(super) fn edits(&self, path: &[u8]) -> [FieldEdits; 2] {
+        let filled = |fields: &BTreeMap<String, String>| {
+            let fields = fields.iter().map(|(name, value)| {
+                let mut out = Vec::new();
+                self.render(&Template::new(value), path, &mut out);
+                (name.clone(), String::from_utf8_lossy(&out).into_owned())
+            });
+            fields.collect()
+        };
+        let Route { request, response, .. } = &*self.spec;
+        let of =
+            |set, add, remove: &[String]| FieldEdits { set: filled(set), add: filled(add), remove: remove.to_vec() };
+        [of(&request.set, &request.add, &request.remove), of(&response.set, &response.add, &response.remove)]
+    }
+
     /// Whether a client of that address may pass: `deny` goes before `allow`.
     pub fn admits(&self, client: IpAddr) -> bool {
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&client));
@@ -187,7 +205,7 @@ pub(crate) struct Edits {
     /// Names of those that go, in lower case.
     removed: Vec<Box<[u8]>>,
     /// Those that come, as lines.
-    pub(crate) lines: Vec<u8>,
+    pub(crate) lines: Template,
 }
 
 impl Edits {
@@ -198,9 +216,11 @@ impl Edits {
     ) -> Self {
         let lower = |name: &String| name.to_ascii_lowercase().into_bytes().into_boxed_slice();
         let removed = remove.iter().chain(set.clone().into_iter().map(|(name, _)| name)).map(lower).collect();
-        let mut lines = Vec::new();
+        let mut lines = Template::default();
         for (name, value) in set.into_iter().chain(add) {
-            lines.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+            lines.push_text(&format!("{name}: "));
+            lines.push(value);
+            lines.push_text("\r\n");
         }
         Edits { removed, lines }
     }
@@ -212,12 +232,12 @@ impl Edits {
 
     /// Whether nothing is changed.
     pub(crate) fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.lines.is_empty()
+        self.removed.is_empty() && self.lines.0.is_empty()
     }
 }
 
 /// A text with places for parts of the path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Template(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,24 +251,32 @@ enum Part {
 impl Template {
     /// From a text that validation has seen.
     pub(crate) fn new(text: &str) -> Self {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let Some((name, after)) = after.split_once('}') else { break };
-            if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
+        let mut template = Template::default();
+        template.push(text);
+        template
+    }
+
+    fn push(&mut self, text: &str) {
+        for piece in pieces(text) {
+            match piece {
+                Piece::Text(text) => self.push_text(text),
+                Piece::Place("path") => self.0.push(Part::Path),
+                Piece::Place("rest") => self.0.push(Part::Rest),
+                Piece::Place(number) => self.0.push(Part::Capture(number.parse().unwrap_or(usize::MAX))),
             }
-            parts.push(match name {
-                "path" => Part::Path,
-                "rest" => Part::Rest,
-                number => Part::Capture(number.parse().unwrap_or(usize::MAX)),
-            });
-            rest = after;
         }
-        if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
+    }
+
+    fn push_text(&mut self, text: &str) {
+        match self.0.last_mut() {
+            Some(Part::Text(last)) => last.push_str(text),
+            _ => self.0.push(Part::Text(text.to_owned())),
         }
-        Template(parts)
+    }
+
+    /// Whether what comes of it depends on the path.
+    pub(crate) fn has_places(&self) -> bool {
+        self.0.iter().any(|part| !matches!(part, Part::Text(_)))
     }
 }
 
@@ -272,5 +300,41 @@ mod tests {
         assert_eq!(render(&regex, "/{2}/of/{1}{3}", "/u/bob/7"), "/7/of/bob");
         let root = rule(PathMatch::Prefix("/".into()));
         assert_eq!(render(&root, "/v2{rest}", "/a"), "/v2/a");
+    }
+
+    #[test]
+    fn fields_are_filled_in_by_the_path_and_no_path_ends_one() {
+        let set = [("x-a", "of {rest}!"), ("x-nel", "{\"a\":{\"b\":{{rest}}}}")];
+        let add = [("x-a", "too"), ("x-b", "{path}{rest}")];
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let response =
+            FieldEdits { set: set.map(owned).into(), add: add.map(owned).into(), remove: vec!["server".into()] };
+        let path = PathMatch::Prefix("/api".into());
+        let rule = Rule::compile(None, Route { path, response, ..Route::default() });
+        assert!(rule.response.lines.has_places() && !rule.request.lines.has_places());
+        assert!(rule.response.removes(b"X-A") && rule.response.removes(b"Server") && !rule.response.removes(b"x-b"));
+        let render = |path: &[u8]| {
+            let mut out = Vec::new();
+            rule.render(&rule.response.lines, path, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let nel = "x-nel: {\"a\":{\"b\":{rest}}}\r\n";
+        assert_eq!(render(b"/api/x"), format!("x-a: of /x!\r\n{nel}x-a: too\r\nx-b: /api/x/x\r\n"));
+        assert_eq!(render(b"/api"), format!("x-a: of !\r\n{nel}x-a: too\r\nx-b: /api\r\n"));
+        let mut every = b"/api".to_vec();
+        every.extend(0..=u8::MAX);
+        let lines = render(&every);
+        assert!(
+            lines.contains("of %00%01")
+                && lines.contains("%0A")
+                && lines.contains("%0D%0E")
+                && lines.contains("%7F%80")
+        );
+        assert!(lines.is_ascii() && lines.matches(['\r', '\n']).count() == 8 && !lines.contains('\0'), "{lines}");
+        let [request, response] = rule.edits(b"/api/\xff");
+        assert_eq!(
+            (request, &*response.set["x-a"], &*response.add["x-b"]),
+            (FieldEdits::default(), "of /%FF!", "/api/%FF/%FF")
+        );
     }
 }

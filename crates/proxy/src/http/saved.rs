@@ -120,6 +120,7 @@ impl Http {
         ExchangeState {
             contract,
             rule: exchange.rule.as_ref().map(|rule| writing.rules.index_of(rule)),
+            path: exchange.path.as_deref().map(<[u8]>::to_vec),
             route: exchange.target.as_ref().map(|target| (target.route.clone(), target.on_change)),
             cluster: cluster.map(|cluster| table.cluster(cluster)),
             backend: exchange.place().map(|(cluster, backend)| table.backend(cluster, backend).1),
@@ -261,7 +262,9 @@ impl Http {
             Phase::Connecting | Phase::Sent | Phase::Responding => place.is_some() && exchange.tcp.is_some(),
         };
         let is_waited_for = self.sessions[session].stage == Stage::Waiting;
-        if !is_sound || upstream.is_some() != place.is_some() || exchange.request_ended != is_waited_for {
+        let lacks_path =
+            exchange.path.is_none() && exchange.rule.as_ref().is_some_and(|rule| rule.response.lines.has_places());
+        if !is_sound || lacks_path || upstream.is_some() != place.is_some() || exchange.request_ended != is_waited_for {
             return Err(RestoreError::Damaged("a request lacks what its phase needs"));
         }
         self.rates.hold(&exchange.permits);
@@ -367,6 +370,7 @@ fn read_exchange(
         upstream: None,
         http: contracts.listener(state.contract)?,
         rule: state.rule.map(|at| contracts.rule(at)).transpose()?,
+        path: state.path.map(Vec::into_boxed_slice),
         target: state.route.zip(cluster).map(|(route, cluster)| target(route, cluster)),
         cluster,
         backend: state.backend.map(backend).transpose()?,

@@ -74,6 +74,9 @@ pub(super) struct ExchangeState {
     /// Indices of what it began with.
     pub(super) contract: usize,
     pub(super) rule: Option<usize>,
+    /// The path that it was routed by, where the route needs that.
+    #[serde(default)]
+    pub(super) path: Option<Vec<u8>>,
     /// The route that leads to its cluster, and what its change does.
     pub(super) route: Option<(Option<Name>, OnChange)>,
     pub(super) cluster: Option<usize>,

@@ -6,7 +6,7 @@ use std::fmt;
 use fastrand::Rng;
 use kakei_proxy::limits::STREAM_READ;
 
-use super::documents::{ASIDE, FIXED, MARK, WEB};
+use super::documents::{ASIDE, ASKED, FIXED, MARK, WEB};
 use super::guards::Claims;
 use super::message::{Body, Head, chunked, in_chunks, pattern, sized};
 
@@ -50,7 +50,7 @@ impl Expects {
             }
             ("two", _) => Expects::Cluster("two"),
             ("three", _) | ("by-method", "POST" | "PUT") => Expects::Cluster("three"),
-            ("moved", _) => Expects::Elsewhere(format!("http://a.test/one/x?id={id}")),
+            ("moved", _) => Expects::Elsewhere(format!("http://a.test/one/{id}?id={id}")),
             ("fixed", _) => Expects::Fixed,
             _ => Expects::Nothing,
         }
@@ -230,6 +230,7 @@ impl Client {
             if !ask.upgrades {
                 return Err("switched without being asked".to_owned());
             }
+            check_asked(&ask, head)?;
             self.input.drain(..head.len);
             self.echoed = Some(0);
             return Ok(true);
@@ -250,6 +251,10 @@ impl Client {
             None => Body::Part,
         };
         let Body::Whole(body, end) = body else { return Ok(false) };
+        let is_error = status >= 400 && head.field("x-echo").or(head.field("x-gate")).is_none();
+        if !is_error {
+            check_asked(&ask, head)?;
+        }
         match head.field("x-echo") {
             Some(echo) => check(&ask, head, &body, echo)?,
             None if head.field("x-gate").is_some() => {
@@ -306,6 +311,18 @@ fn check(ask: &Ask, head: &Head, body: &[u8], echo: &str) -> Result<(), String> 
         return Err(format!("request {}: a body of {} bytes isn't the one of {len} that was sent", ask.id, body.len()));
     }
     Ok(())
+}
+
+/// Where its route says so, an answer says what was asked for, once.
+fn check_asked(ask: &Ask, head: &Head) -> Result<(), String> {
+    let all = head.fields.iter().filter(|(name, _)| name == ASKED);
+    let all: Vec<&str> = all.map(|(_, value)| value.as_str()).collect();
+    let wanted = format!("/{}/{}", ask.place, ask.id);
+    let is_right = match ask.expects {
+        Expects::Cluster("three") | Expects::Nothing => all.is_empty(),
+        _ => all == [wanted.as_str()],
+    };
+    if is_right { Ok(()) } else { Err(format!("request {} ({wanted}) is said to be for {all:?}", ask.id)) }
 }
 
 /// An answer of a service must be about this request, and whole.
@@ -369,7 +386,7 @@ fn ask(id: u64, rng: &mut Rng, (is_last, closes, is_guarded): (bool, bool, bool)
     };
     let key = rng.u64(0..2);
     let mut bytes = format!(
-        "{method} /{place}/x?id={id} HTTP/1.1\r\nHost: a.test\r\nX-Id: {id}\r\nX-Size: {body}\r\nX-Key: {key}\r\n"
+        "{method} /{place}/{id}?id={id} HTTP/1.1\r\nHost: a.test\r\nX-Id: {id}\r\nX-Size: {body}\r\nX-Key: {key}\r\n"
     );
     let claims = Claims::draw(place, rng);
     bytes.push_str(&claims.map(|claims| claims.write(place)).unwrap_or_default());

@@ -20,6 +20,8 @@ pub(super) const ASIDE: u16 = 81;
 pub(super) const HEALTH: &str = "/health";
 /// The field of responses by the second cluster's route that says of which change it is.
 pub(super) const MARK: &str = "x-mark";
+/// The field of responses that says what was asked for, by all routes but those to the third cluster.
+pub(super) const ASKED: &str = "x-asked";
 /// The field by which some rate limits go.
 pub(super) const KEY: &str = "x-key";
 /// What the fixed answer says.
@@ -134,10 +136,17 @@ fn routes(rng: &mut Rng, is_peaceful: bool) -> Objects<Route> {
     }
     let path = Some("/one{rest}".to_owned());
     let redirect = Redirect { status: 307, scheme: None, host: None, port: None, path, query: None };
-    routes.insert("moved".into(), own("web", "moved", Route { redirect: Some(redirect.into()), ..Route::default() }));
+    let moved = Route { redirect: Some(redirect.into()), response: says_asked(), ..Route::default() };
+    routes.insert("moved".into(), own("web", "moved", moved));
     let respond = Respond { status: 200, body: FIXED.into(), ..Respond::default() };
-    routes.insert("fixed".into(), own("web", "fixed", Route { respond: Some(respond.into()), ..Route::default() }));
+    let fixed = Route { respond: Some(respond.into()), response: says_asked(), ..Route::default() };
+    routes.insert("fixed".into(), own("web", "fixed", fixed));
     routes
+}
+
+/// Have responses say what was asked for.
+fn says_asked() -> FieldEdits {
+    FieldEdits { set: [(ASKED.to_owned(), "{path}".to_owned())].into(), ..FieldEdits::default() }
 }
 
 fn limited_by(rng: &mut Rng) -> RateKey {
@@ -155,6 +164,7 @@ fn route(name: &str, rng: &mut Rng, is_peaceful: bool) -> Route {
     };
     Route {
         cluster: Some(name.into()),
+        response: if name == "three" { FieldEdits::default() } else { says_asked() },
         timeouts,
         retry: Retry {
             attempts: rng.u32(0..4),
@@ -242,8 +252,7 @@ pub(super) fn edit(document: &mut Document, rng: &mut Rng, (changes, retires): (
         }
         3 => {
             let Some(route) = document.routes.get_mut(&Name::new("two")) else { return };
-            let mark = [(MARK.to_owned(), changes.to_string())];
-            route.response = FieldEdits { set: mark.into(), ..FieldEdits::default() };
+            route.response.set.insert(MARK.to_owned(), changes.to_string());
             route.timeouts.response += Duration::from_millis(1);
         }
         4 => edit_aside(document, rng),

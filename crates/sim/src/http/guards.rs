@@ -214,7 +214,7 @@ pub(super) fn judge_question(head: &Head, id: u64) -> Result<(), String> {
         return Err(format!("another question: {head:?}"));
     }
     let (method, uri) = (one("x-forwarded-method")?, one("x-forwarded-uri")?);
-    let is_uri = uri == format!("/vouched/x?id={id}") || uri == format!("/both/x?id={id}");
+    let is_uri = uri == format!("/vouched/{id}?id={id}") || uri == format!("/both/{id}?id={id}");
     if !["GET", "HEAD", "POST", "PUT", "DELETE"].contains(&method) || !is_uri {
         return Err(format!("a question about something else: {head:?}"));
     }

@@ -201,12 +201,12 @@ impl Server {
 
     /// What must not come here.
     fn judge(&self, head: &Head) -> Result<(), String> {
+        let id: u64 = head.field("x-id").and_then(|id| id.parse().ok()).unwrap_or(0);
         if !head.line.starts_with(&head.line.split(' ').next().unwrap_or_default().to_ascii_uppercase())
-            || !head.line.contains(&format!(" /{}/x?id=", self.cluster))
+            || !head.line.contains(&format!(" /{}/{id}?id={id} ", self.cluster))
         {
             return Err(format!("a request of another cluster: {}", head.line));
         }
-        let id = head.field("x-id").and_then(|id| id.parse().ok()).unwrap_or(0);
         guards::judge(head, id)?;
         let forbidden = ["keep-alive", "proxy-connection", "te", "trailer"];
         match head.fields.iter().find(|(name, _)| forbidden.contains(&name.as_str())) {

@@ -1,6 +1,6 @@
 //! Header fields and query parameters: their names, what they must be like, how they are changed.
 
-use super::text::{FIELD_VALUE, Text, is_token, wrong_value};
+use super::text::{FIELD_TEMPLATE, FIELD_VALUE, Text, is_token, wrong_value};
 use crate::diagnostics::{Collector, quoted};
 use crate::model::ValueMatch;
 use crate::schema::maps::{Keys, MapOf};
@@ -172,6 +172,11 @@ pub(in crate::schema) const PARAMETER_MATCHES: MapOf<Parameters, Matched> =
 /// Fields with their values; the name that changes `host` instead.
 pub(super) const fn written(host: Option<&'static str>) -> MapOf<FieldNames, Text> {
     MapOf { keys: FieldNames(Role::Changed(host)), of: FIELD_VALUE, filled: false }
+}
+
+/// Fields with their values, in which parts of the request's path may stand.
+pub(super) const fn filled(host: Option<&'static str>) -> MapOf<FieldNames, Text> {
+    MapOf { of: FIELD_TEMPLATE, ..written(host) }
 }
 
 /// Fields that are taken out.

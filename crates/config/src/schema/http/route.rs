@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::fields::{FieldName, Role, removed, written};
-use super::paths::{TEMPLATE, wrong_template};
+use super::fields::{FieldName, Role, filled, removed, written};
+use super::paths::{PLACES, TEMPLATE, wrong_template};
 use super::strict::one_way;
 use super::text::{ANYTHING, AUTHORITY, HOST, Text};
-use crate::diagnostics::{Collector, Diagnostic};
+use crate::diagnostics::{Collector, Diagnostic, quoted};
 use crate::model::{
-    FieldEdits, RateKey, RateLimit, Redirect, RequestEdits, Respond, Retry, RetryOn, Route, RouteTimeouts,
+    FieldEdits, PathMatch, RateKey, RateLimit, Redirect, RequestEdits, Respond, Retry, RetryOn, Route, RouteTimeouts,
 };
 use crate::schema::maps::{MapOf, Names};
 use crate::schema::values::{LONGEST, PORT, Time, TimeOrNone, UNLIMITED, Whole, Words, mismatch};
@@ -130,8 +130,8 @@ pub(in crate::schema) const RESPOND: Section<Respond> = Section {
 pub(in crate::schema) const REQUEST: Section<RequestEdits> = Section {
     blank: RequestEdits::default,
     fields: &[
-        field!(set: written(Some("request.host")), "fields with their only value from now on"),
-        field!(add: written(Some("request.host")), "fields with one more value"),
+        field!(set: filled(Some("request.host")), "fields with their only value from now on"),
+        field!(add: filled(Some("request.host")), "fields with one more value"),
         field!(remove: removed(Some("request.host")), "fields that are taken out, before others are set and added"),
         field!(host: Maybe(AUTHORITY), "another `Host`; left out: the client's"),
         field!(path: Maybe(TEMPLATE), "another path; left out: the client's; the query stays"),
@@ -143,8 +143,8 @@ pub(in crate::schema) const REQUEST: Section<RequestEdits> = Section {
 pub(in crate::schema) const RESPONSE: Section<FieldEdits> = Section {
     blank: FieldEdits::default,
     fields: &[
-        field!(set: written(None), "fields with their only value from now on"),
-        field!(add: written(None), "fields with one more value"),
+        field!(set: filled(None), "fields with their only value from now on"),
+        field!(add: filled(None), "fields with one more value"),
         field!(remove: removed(None), "fields that are taken out, before others are set and added"),
     ],
     later: &[],
@@ -289,12 +289,39 @@ pub(in crate::schema) fn settle(route: &mut Route, at: &At<'_>, problems: &mut C
     if !route.split.is_empty() && route.split.values().all(|weight| *weight == 0) {
         report_at(&["split"], format!("{}: `split` gives nothing to any cluster", at.subject()), at, problems);
     }
-    let redirected = route.redirect.as_ref().and_then(|redirect| redirect.path.as_deref());
-    let templates = [("redirect", redirected), ("request", route.request.path.as_deref())];
-    for (section, template) in templates {
-        if let Some(wrong) = template.and_then(|template| wrong_template(template, &route.path)) {
-            report_at(&[section, "path"], format!("{}: `{section}.path`: {wrong}", at.subject()), at, problems);
+    let redirected = route.redirect.as_ref().and_then(|redirect| redirect.path.as_ref());
+    let paths = [("redirect", redirected), ("request", route.request.path.as_ref())];
+    for (section, template) in paths {
+        if let Some(template) = template {
+            fits(&[section, "path"], (template, &route.path), at, problems);
         }
+    }
+    let (request, response) = (&route.request, &route.response);
+    let edits = [("request", &request.set, &request.add), ("response", &response.set, &response.add)];
+    for (section, set, add) in edits {
+        for (key, fields) in [("set", set), ("add", add)] {
+            for (name, template) in fields {
+                fits(&[section, key, name], (template, &route.path), at, problems);
+            }
+        }
+    }
+}
+
+/// Reports a placeholder of a template that a route of this path has no part for.
+fn fits(keys: &[&str], (template, path): (&str, &PathMatch), at: &At<'_>, problems: &mut Collector) {
+    let Some((name, wrong)) = wrong_template(template, path) else { return };
+    let meant = problems.suggester.nearest(name, PLACES.into_iter());
+    let option: Vec<String> = keys.iter().map(|key| quoted(key)).collect();
+    let message = format!("{}: `{}`: {wrong}", at.subject(), option.join("."));
+    let found = report_at(keys, message, at, problems);
+    match meant.filter(|meant| *meant != name) {
+        Some(meant) => drop(found.help(format!("did you mean `{{{meant}}}`?"))),
+        // Another path has no brackets of its own.
+        None if keys.len() > 2 => {
+            let name = quoted(name);
+            found.help(format!("what is to be sent as `{{{name}}}` is written as `{{{{{name}}}}}`"));
+        }
+        None => {}
     }
 }
 

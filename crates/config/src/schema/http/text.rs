@@ -63,6 +63,10 @@ pub(super) const ANYTHING: Text = Text { what: "text", wrong: |_| None };
 /// The value of a field.
 pub(super) const FIELD_VALUE: Text = Text { what: "text without control characters", wrong: wrong_value };
 
+/// The value of a field, with places for parts of a path. What takes these is escaped, so it can't end the field.
+pub(super) const FIELD_TEMPLATE: Text =
+    Text { what: "text without control characters, with `{path}`, `{rest}`, `{1}`…", ..FIELD_VALUE };
+
 /// A token.
 pub(super) const TOKEN: Text = Text {
     what: "token",
