@@ -315,7 +315,9 @@ pub enum Op {
         bind: BindKey,
     },
     /// A socket that a restored worker took over: known to the machine as `was`, from now on as `socket`. What is being
-    /// piped from it or into it goes on being piped.
+    /// piped from it or into it goes on being piped, and what is queued to be told of it is told by the new id. All of
+    /// them come in a row, before anything else of that worker: an id may be new for one socket and old for another.
+    /// What none of them names is closed.
     Adopt {
         /// The id in the worker that was written down.
         was: SocketId,

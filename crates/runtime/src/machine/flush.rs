@@ -59,6 +59,9 @@ impl Io {
     pub(super) fn carry_out(&mut self, out: &mut Outbox, desk: &mut Desk, current: Option<&Snapshot>) {
         let Outbox { ops, bytes } = out;
         for op in ops.drain(..) {
+            if self.succession.is_some() && !matches!(op, Op::Adopt { .. }) {
+                self.succeed();
+            }
             match op {
                 Op::Send(send) => self.enqueue(send),
                 Op::OpenDatagram { socket, remote } => self.open_datagram(socket, remote),
@@ -80,10 +83,7 @@ impl Io {
                     self.unbind(bind, current);
                     desk.touch();
                 }
-                Op::Adopt { was, socket } => {
-                    self.flush_any(was, bytes);
-                    self.adopt(was, socket);
-                }
+                Op::Adopt { was, socket } => self.adopt(was, socket, bytes),
                 Op::Verify(verify) => self.seat.ask(self.epoch, *verify, &desk.line),
                 Op::Reply { ticket, reply } => desk.reply(ticket, reply),
                 Op::Notice(notice) => {
@@ -92,17 +92,23 @@ impl Io {
                 Op::Record(record) => self.stats.records_dropped += u64::from(!desk.records.push(record)),
             }
         }
-        for number in 0..self.sending.queues.len() {
-            self.flush(self.sending.queues[number].socket, bytes);
-        }
-        self.sending.clear();
-        for number in 0..self.writing.queues.len() {
-            self.flush_stream(self.writing.queues[number].socket, bytes);
-        }
-        self.writing.clear();
+        self.succeed();
+        self.flush_all(bytes);
         self.forget_arrivals();
         self.stats.sockets = self.sockets.len() as u64;
         out.clear();
+    }
+
+    /// Send and write what waits, each socket's in its order.
+    pub(super) fn flush_all(&mut self, heads: &[u8]) {
+        for number in 0..self.sending.queues.len() {
+            self.flush(self.sending.queues[number].socket, heads);
+        }
+        self.sending.clear();
+        for number in 0..self.writing.queues.len() {
+            self.flush_stream(self.writing.queues[number].socket, heads);
+        }
+        self.writing.clear();
     }
 
     /// What was found out beside the worker is for its next step.

@@ -1,6 +1,7 @@
 //! The epoll machine: one thread, one worker. Collect a batch of events, step the worker, carry out everything it
 //! asks for, wait. Decides nothing: what it opens, sends and closes is the worker's word.
 
+mod adopt;
 mod descriptors;
 mod epoll;
 mod errors;
@@ -28,6 +29,7 @@ use kakei_proxy::seam::{BindKey, Command, Event, Inbox, Instant, Outbox, SocketI
 use kakei_proxy::snapshot::Snapshot;
 use kakei_proxy::worker::Role;
 
+use self::adopt::Succession;
 use self::descriptors::Descriptors;
 use self::epoll::{Epoll, Ready};
 use self::flush::Sender;
@@ -85,6 +87,8 @@ struct Io {
     seat: Seat,
     /// How many workers this machine had before this one.
     epoch: u64,
+    /// While a worker that was read back says what it goes on with.
+    succession: Option<Succession>,
 }
 
 /// Which bytes a step is lent.
@@ -142,6 +146,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             servers: 0,
             seat,
             epoch: 0,
+            succession: None,
         };
         let worker = make(role);
         Ok(Machine { worker, make, role, io, desk, current: None, restarts: Restarts::default() })

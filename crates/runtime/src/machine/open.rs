@@ -1,4 +1,4 @@
-//! Opening and closing: what `Listen`, `OpenDatagram`, `Connect`, `Close`, `Unbind` and `Adopt` ask for. Answers by
+//! Opening and closing: what `Listen`, `OpenDatagram`, `Connect`, `Close` and `Unbind` ask for. Answers by
 //! events for the next step.
 
 use std::io;
@@ -86,13 +86,19 @@ impl Io {
 
     pub(super) fn close(&mut self, socket: SocketId) {
         self.leave_lanes(socket);
-        match self.sockets.remove(socket) {
-            Some(Entry { kind: Kind::Front(front), .. }) => {
-                self.epoll.forget(front.as_fd());
-                self.paused.retain(|paused| *paused != socket);
-            }
-            Some(Entry { kind: Kind::Stream(stream), .. }) => self.freed(&stream),
-            Some(_) | None => {}
+        let Some(entry) = self.sockets.remove(socket) else { return };
+        if let Kind::Front(_) = entry.kind {
+            self.paused.retain(|paused| *paused != socket);
+        }
+        self.discard(entry);
+    }
+
+    /// What was a socket's is given up with it.
+    pub(super) fn discard(&mut self, entry: Entry) {
+        match entry.kind {
+            Kind::Front(front) => self.epoll.forget(front.as_fd()),
+            Kind::Stream(stream) => self.freed(&stream),
+            Kind::Connected { .. } | Kind::Shared { .. } => {}
         }
     }
 
@@ -101,36 +107,6 @@ impl Io {
     pub(super) fn unbind(&mut self, bind: BindKey, current: Option<&Snapshot>) {
         if !wanted(current, bind) {
             self.fronts.remove(&bind);
-        }
-    }
-
-    pub(super) fn adopt(&mut self, was: SocketId, socket: SocketId) {
-        let Some(entry) = self.sockets.remove(was) else {
-            return self.failed(socket, OpenError::Other);
-        };
-        let renamed = self.epoll.rename(entry.fd(), socket, entry.interest());
-        let entry = Entry { listed: false, ..entry };
-        if renamed.is_err() || !self.sockets.insert(socket, entry) {
-            self.sockets.remove(socket);
-            return self.failed(socket, OpenError::Other);
-        }
-        // What was noted under the old id is not lost.
-        self.sockets.list(socket);
-        self.rename_lanes(was, socket);
-    }
-
-    /// What moves from or to a stream, or is to be told of it, does so under its new id.
-    fn rename_lanes(&mut self, was: SocketId, socket: SocketId) {
-        for (blocked, _) in self.writing.blocked.iter_mut().filter(|(blocked, _)| *blocked == was) {
-            *blocked = socket;
-        }
-        let Some(stream) = self.sockets.stream(socket) else { return };
-        let (to, source) = (stream.lane.as_ref().map(|lane| lane.to), stream.source);
-        if let Some(target) = to.and_then(|to| self.sockets.stream_mut(to)) {
-            target.source = Some(socket);
-        }
-        if let Some(lane) = source.and_then(|source| self.sockets.stream_mut(source)).and_then(|s| s.lane.as_mut()) {
-            lane.to = socket;
         }
     }
 

@@ -143,6 +143,21 @@ impl Sockets {
         }
     }
 
+    /// All streams.
+    pub(super) fn streams_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.entries.values_mut().filter_map(|entry| match &mut entry.kind {
+            Kind::Stream(stream) => Some(&mut **stream),
+            Kind::Front(_) | Kind::Connected { .. } | Kind::Shared { .. } => None,
+        })
+    }
+
+    /// All of them leave their places, by the ids that they had.
+    pub(super) fn leave(&mut self) -> SecondaryMap<SocketId, Entry> {
+        self.ready.clear();
+        self.entries.values_mut().for_each(|entry| entry.listed = false);
+        std::mem::take(&mut self.entries)
+    }
+
     /// Take out all of them.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Entry> {
         self.ready.clear();
