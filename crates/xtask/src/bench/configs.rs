@@ -19,10 +19,27 @@ events {{ worker_connections {files}; }}
     )
 }
 
-/// How many connections HAProxy may have with that many files: it takes two for each, `others` and some more, and refuses to
-/// start with too many.
-pub(super) fn haproxy_connections(files: usize, others: usize) -> usize {
+/// How many connections HAProxy, or sōzu, may have with that many files: it takes two for each, `others` and some more, and
+/// refuses to start with too many.
+pub(super) fn most_connections(files: usize, others: usize) -> usize {
     files.saturating_sub(others + 60) / 2
+}
+
+/// How sōzu begins: `workers` of them, for so many connections, with buffers that hold a TLS record.
+pub(super) fn sozu(dir: &Path, (workers, connections): (usize, usize)) -> String {
+    format!(
+        r#"command_socket = "{dir}/sozu.sock"
+saved_state = "{dir}/sozu.state"
+log_level = "error"
+log_target = "stdout"
+worker_count = {workers}
+worker_automatic_restart = false
+handle_process_affinity = false
+max_connections = {connections}
+buffer_size = 16393
+"#,
+        dir = dir.display(),
+    )
 }
 
 /// An address as Envoy has it.

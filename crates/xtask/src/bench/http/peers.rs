@@ -19,6 +19,7 @@ pub(super) enum Peer {
     Haproxy,
     Nginx,
     Envoy,
+    Sozu,
 }
 
 /// What clients do.
@@ -72,6 +73,7 @@ impl programs::Peer for Peer {
         (Peer::Haproxy, "haproxy", Some(Program::Haproxy)),
         (Peer::Nginx, "nginx", Some(Program::Nginx)),
         (Peer::Envoy, "envoy", Some(Program::Envoy)),
+        (Peer::Sozu, "sozu", Some(Program::Sozu)),
     ];
     const OURS: Peer = Peer::Kakei;
 }
@@ -99,8 +101,8 @@ impl Proxy for Peer {
         own.into_iter().chain(load.times.words()).collect()
     }
 
-    /// All have one worker, connections to the backend that stay, one field that names the client (`kakei-full`: its own
-    /// five), no access log, no limit of requests of a connection, and give up what is idle for 120 s. With TLS all have the
+    /// All have one worker, connections to the backend that stay, one field that names the client (`kakei-full` and
+    /// sōzu: their own), no access log, no limit of requests of a connection, and give up what is idle for 120 s. With TLS all have the
     /// same certificate, tickets, and their own defaults besides; clients offer one suite and one key exchange.
     fn configure(self, load: Load, job: &Job<'_>) -> Result<Vec<String>, String> {
         let (program, text) = match self {
@@ -112,6 +114,7 @@ impl Proxy for Peer {
             Peer::Haproxy => (Program::Haproxy, haproxy(load, job)?),
             Peer::Nginx => (Program::Nginx, nginx(load, job)),
             Peer::Envoy => (Program::Envoy, envoy(load, job)),
+            Peer::Sozu => (Program::Sozu, sozu(load, job)),
         };
         program.install(&text, 1, job.dir)
     }
@@ -186,7 +189,7 @@ frontend front
 backend back
   server one {backend}
 "#,
-        connections = configs::haproxy_connections(job.files, 0),
+        connections = configs::most_connections(job.files, 0),
         front = job.front,
         backend = job.backend,
         tls = match load.tls {
@@ -306,6 +309,45 @@ fn envoy(load: Load, job: &Job<'_>) -> String {
 {hosts}{cluster}"#,
         front = configs::envoy_address(job.front),
         cluster = configs::envoy_cluster(job.backend, ""),
+    )
+}
+
+/// A frontend of sōzu's has a host, so that all goes to one cluster where clients ask for one host. A connection takes two
+/// of its buffers, of which it has 1,000 unless told otherwise.
+fn sozu(load: Load, job: &Job<'_>) -> String {
+    let lead = |host: &str, path: &str| {
+        format!(
+            "  {{ address = \"{}\", hostname = \"{host}\", path = \"{path}\", path_type = \"PREFIX\" }},\n",
+            job.front
+        )
+    };
+    let frontends: String = match load.routes {
+        0 => lead(&routes::host(0), "/"),
+        routes => (0..routes).map(|route| lead(&routes::host(route), &routes::path(route))).collect(),
+    };
+    let connections = configs::most_connections(job.files, 0).min(load.connections + 1_000);
+    format!(
+        r#"{start}max_buffers = {buffers}
+
+[[listeners]]
+protocol = "http"
+address = "{front}"
+front_timeout = 120
+back_timeout = 120
+request_timeout = 120
+connect_timeout = 5
+
+[clusters.bench]
+protocol = "http"
+load_balancing = "ROUND_ROBIN"
+frontends = [
+{frontends}]
+backends = [{{ address = "{backend}" }}]
+"#,
+        start = configs::sozu(job.dir, (1, connections)),
+        buffers = 2 * connections,
+        front = job.front,
+        backend = job.backend,
     )
 }
 

@@ -75,8 +75,14 @@ pub(super) fn run(tools: &Tools, plan: &Plan<Peer>, report: &mut Report) {
             Scenario { study, name, load: Load { connections, routes, times, ..load }, unit }
         })
         .collect();
+    let is_too_long = |load: &Load, peer: Peer| peer == Peer::Sozu && load.routes > MANY_ROUTES;
+    for s in wanted.iter().filter(|s| plan.peers.iter().any(|peer| is_too_long(&s.load, *peer))) {
+        report.note(format!("{}: sozu takes longer than a minute to start, and was left out", s.name));
+    }
     // Without a proxy there is no route.
-    rounds(tools, plan, &wanted, report, |s, peer| s.study == ROUTES && peer.program().is_none());
+    let is_spared =
+        |s: &Scenario<Load>, peer: Peer| s.study == ROUTES && peer.program().is_none() || is_too_long(&s.load, peer);
+    rounds(tools, plan, &wanted, report, is_spared);
     beside_one_route(report);
     // Kakei keeps a file for the backend of each client whether it needs one or not.
     memory(tools, plan, report, CROWD, |connections| Load { connections, ..load(Shape::Idle, 0, SMALL) });

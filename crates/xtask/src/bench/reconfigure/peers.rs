@@ -218,11 +218,8 @@ impl Ground {
 
     fn sozu(&self) -> String {
         let mut text = format!(
-            "command_socket = \"{dir}/sozu.sock\"\nsaved_state = \"{dir}/sozu.state\"\nlog_level = \"error\"\n\
-             log_target = \"stderr\"\nworker_count = 1\nworker_automatic_restart = false\n\
-             handle_process_affinity = false\nmax_connections = 4000\nbuffer_size = 16393\n\
-             [[listeners]]\nprotocol = \"http\"\naddress = \"{front}\"\n",
-            dir = self.dir.display(),
+            "{start}[[listeners]]\nprotocol = \"http\"\naddress = \"{front}\"\n",
+            start = configs::sozu(&self.dir, (1, 4_000)),
             front = self.front,
         );
         for n in 0..self.leads.len() {

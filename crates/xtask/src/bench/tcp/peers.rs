@@ -129,7 +129,7 @@ backend back
   server one {backend}
 "#,
         // Each pipe takes two files.
-        connections = configs::haproxy_connections(job.files, 2 * 20),
+        connections = configs::most_connections(job.files, 2 * 20),
         front = job.front,
         backend = job.backend,
     )

@@ -153,16 +153,7 @@ fn envoy(job: &Job) -> String {
 fn sozu(job: &Job, dir: &Path) -> String {
     let backends: Vec<_> = job.backends.iter().map(|b| format!("{{ address = \"{b}\" }}")).collect();
     format!(
-        r#"command_socket = "{dir}/sozu.sock"
-saved_state = "{dir}/sozu.state"
-log_level = "error"
-log_target = "stderr"
-worker_count = {workers}
-worker_automatic_restart = false
-handle_process_affinity = false
-max_connections = 9000
-buffer_size = 16393
-
+        r#"{start}
 [[listeners]]
 protocol = "udp"
 address = "{front}"
@@ -179,8 +170,7 @@ backends = [{backends}]
 [clusters.bench.udp]
 affinity_key = "SOURCE_IP_PORT"
 "#,
-        dir = dir.display(),
-        workers = job.workers,
+        start = configs::sozu(dir, (job.workers, 9_000)),
         front = job.front,
         backends = backends.join(", "),
     )
