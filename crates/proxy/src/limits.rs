@@ -11,6 +11,10 @@ pub const TIMERS_PER_STEP: usize = 256;
 pub const SWEPT_PER_STEP: usize = 256;
 /// Flows or connections in one answer to a command that lists them.
 pub const PER_LISTING: usize = 10_000;
+/// Room that a table of flows, sockets or deadlines has from the beginning. It costs no memory before it is used, and
+/// an allocator gives so much pages of its own: the table grows by being mapped anew, so it is never copied and leaves
+/// no holes among what is small.
+pub const TABLE_BYTES: usize = 512 << 10;
 /// The longest UDP payload over IPv4: 65,535 less the IP and UDP headers.
 pub const MAX_DATAGRAM: u32 = 65_507;
 /// Sockets in a cluster's shared pool of one address family.

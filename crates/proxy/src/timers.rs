@@ -5,6 +5,7 @@
 
 use std::num::NonZeroU32;
 
+use crate::limits::TABLE_BYTES;
 use crate::seam::Instant;
 
 /// log2 of a tick in nanoseconds.
@@ -49,7 +50,13 @@ pub(crate) struct Timers<T> {
 
 impl<T: Copy> Timers<T> {
     pub(crate) fn new() -> Self {
-        Timers { entries: Vec::new(), free: Vec::new(), heads: vec![NIL; DUE + 1], occupied: [0; LEVELS], elapsed: 0 }
+        Timers {
+            entries: Vec::with_capacity(TABLE_BYTES / size_of::<Entry<T>>()),
+            free: Vec::new(),
+            heads: vec![NIL; DUE + 1],
+            occupied: [0; LEVELS],
+            elapsed: 0,
+        }
     }
 
     /// Armed deadlines.

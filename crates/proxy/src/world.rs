@@ -10,6 +10,7 @@ use crate::cuts::Cuts;
 use crate::datagram::FlowId;
 use crate::hash::Keyed;
 use crate::http::{SessionId, UpstreamId};
+use crate::limits::TABLE_BYTES;
 use crate::listener::{Front, ListenerKey, LiveListener};
 use crate::probes::ClusterProbe;
 use crate::relay::RelayId;
@@ -119,7 +120,7 @@ impl World {
             cluster_names: BTreeMap::new(),
             vacant: BTreeSet::new(),
             running: Objects::default(),
-            sockets: SlotMap::with_key(),
+            sockets: SlotMap::with_capacity_and_key(TABLE_BYTES / size_of::<Socket>()),
             fronts: Vec::new(),
             timers: Timers::new(),
             hash: Keyed::new(&mut rng),

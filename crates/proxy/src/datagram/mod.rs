@@ -32,6 +32,7 @@ pub(crate) use self::sweep::Cause;
 use self::sweep::Sweep;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::hash::Keyed;
+use crate::limits::TABLE_BYTES;
 use crate::world::{Due, World};
 
 /// The flows of a worker.
@@ -57,7 +58,7 @@ pub(crate) struct Datagrams {
 impl Datagrams {
     pub(crate) fn new(hash: Keyed) -> Self {
         Datagrams {
-            flows: SlotMap::with_key(),
+            flows: SlotMap::with_capacity_and_key(TABLE_BYTES / size_of::<Flow>()),
             index: HashTable::new(),
             hash,
             stash: Stash::default(),

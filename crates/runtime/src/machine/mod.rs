@@ -129,7 +129,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
         let others = rustix::io::dup(&desk.line.machine)?.as_raw_fd() as u64;
         let io = Io {
             epoll,
-            sockets: Sockets::default(),
+            sockets: Sockets::new(),
             fronts: HashMap::new(),
             receiving: RecvBatch::new(SLOTS),
             sending: Sender::default(),

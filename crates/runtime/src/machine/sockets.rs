@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use kakei_proxy::limits::TABLE_BYTES;
 use kakei_proxy::seam::SocketId;
 use slotmap::SecondaryMap;
 
@@ -98,13 +99,18 @@ impl Entry {
 }
 
 /// All open sockets of a machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sockets {
     entries: SecondaryMap<SocketId, Entry>,
     ready: VecDeque<SocketId>,
 }
 
 impl Sockets {
+    pub(super) fn new() -> Self {
+        let entries = SecondaryMap::with_capacity(TABLE_BYTES / size_of::<Entry>());
+        Sockets { entries, ready: VecDeque::new() }
+    }
+
     pub(super) fn get_mut(&mut self, id: SocketId) -> Option<&mut Entry> {
         self.entries.get_mut(id)
     }
