@@ -31,16 +31,44 @@ impl Pace {
         }
     }
 
-    /// So many came by this socket, more having been asked for.
-    pub(super) fn note(&mut self, count: usize, socket: &OwnedFd) {
+    /// So many came by this socket, of so many that were asked for.
+    pub(super) fn note(&mut self, count: usize, asked: usize, socket: &OwnedFd) {
         match self {
             Pace::Several if count >= BURST => {
                 // A wish: where it is refused, trains come in their pieces.
                 let _ = udp::set_gro(socket.as_fd(), true);
                 *self = Pace::Trains;
             }
-            Pace::Several if count <= 1 => *self = Pace::FIRST,
+            Pace::Several if count < asked.min(2) => *self = Pace::FIRST,
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn several_are_asked_for_as_long_as_several_come() {
+        let socket = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").expect("a port"));
+        let mut pace = Pace::FIRST;
+        let after = |mut pace: Pace, count, asked| {
+            pace.note(count, asked, &socket);
+            pace
+        };
+        for count in 1..LONE {
+            pace.note_one();
+            assert_eq!(pace, Pace::Lone(count));
+        }
+        pace.note_one();
+        assert_eq!(pace, Pace::Several);
+        assert_eq!((after(pace, 1, 8), after(pace, 2, 8)), (Pace::FIRST, Pace::Several));
+        // Where there was room for one only, nothing is known of a second.
+        assert_eq!(after(pace, 1, 1), Pace::Several);
+        assert_eq!(after(pace, BURST, 64), Pace::Trains);
+        assert_eq!(after(Pace::Trains, 1, 8), Pace::Trains);
     }
 }

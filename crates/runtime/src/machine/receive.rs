@@ -109,7 +109,7 @@ impl Io {
         let slots = self.receiving.recv(entry.fd(), asked)?;
         let is_short = slots.len() < asked;
         if let Kind::Connected { fd, pace, .. } = &mut entry.kind {
-            pace.note(slots.len(), fd);
+            pace.note(slots.len(), asked, fd);
         }
         self.tell(socket, slots, bytes, events);
         Ok(if is_short { Turn::Drained } else { Turn::More })
