@@ -1,5 +1,6 @@
 //! One direction of the machine: what happened becomes a batch of events. Asks nothing of the worker.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use fastrand::Rng;
@@ -99,6 +100,9 @@ impl Machine {
     }
 }
 
+/// What is said of an address that nobody asks for.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 /// Take what the kernel would merge: datagrams of one sender, equally long, the last perhaps shorter.
 fn grow_train(train: &mut Vec<Arrived>, queue: &mut std::collections::VecDeque<Arrived>, rng: &mut Rng) {
     let segment = train[0].bytes.len();
@@ -127,6 +131,8 @@ fn hand_over(kind: Kind, socket: SocketId, train: &[Arrived], arena: &mut Vec<u8
     }
     let segment = if train.len() > 1 { train[0].bytes.len() as u16 } else { 0 };
     let bytes = Span { start: start as u32, len: (arena.len() - start) as u32 };
-    let (peer, local) = (train[0].peer, train[0].local.ip());
+    // Who sends by a connected socket is not told.
+    let peer = if matches!(kind, Kind::Connected(_)) { NOBODY } else { train[0].peer };
+    let local = train[0].local.ip();
     batch.events.push(Event::Datagram(Datagram { socket, peer, local, segment, bytes }));
 }
