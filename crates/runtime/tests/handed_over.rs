@@ -223,11 +223,11 @@ fn read_head(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<(String, usiz
 
 /// Ask for a path whose last part is how long its answer is, and look at all of that.
 fn get(stream: &mut TcpStream, path: &str) {
-    get_slowly(stream, path, Duration::ZERO);
+    get_late(stream, path, || ());
 }
 
-/// The same, with a pause before each piece.
-fn get_slowly(stream: &mut TcpStream, path: &str, pause: Duration) {
+/// The same, where what comes behind the head is let lie until `wait` is over.
+fn get_late(stream: &mut TcpStream, path: &str, wait: impl FnOnce()) {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let mut body = Vec::new();
     let (head, at) = read_head(stream, &mut body).expect("an answer");
@@ -236,8 +236,8 @@ fn get_slowly(stream: &mut TcpStream, path: &str, pause: Duration) {
     body.drain(..at);
     let mut had = body.len();
     body.resize(len, 0);
+    wait();
     while had < len {
-        thread::sleep(pause);
         let most = len.min(had + 32_768);
         had += stream.read(&mut body[had..most]).unwrap();
     }
@@ -355,16 +355,26 @@ fn pour(front: SocketAddr, number: usize) {
     assert!(heard == all, "stream {number} came back changed");
 }
 
-/// A client that asks on one connection, for little, and for what it takes slowly.
+/// How often the worker of the test below met a stream that takes no more.
+static BLOCKS: AtomicU64 = AtomicU64::new(0);
+
+/// A client that asks on one connection, for little, and for more than queues hold, which it takes only once the worker
+/// has met the end of them.
 fn browse(front: SocketAddr, number: usize) {
     let mut stream = stream(front);
     SockRef::from(&stream).set_recv_buffer_size(65_536).unwrap();
     for round in 0..40 {
-        let (len, pause) = match round % 20 {
-            0 => (16 << 20, Duration::from_millis(2)),
-            other => (other * 9_999, Duration::ZERO),
-        };
-        get_slowly(&mut stream, &format!("/{number}/{round}/{len}"), pause);
+        let before = BLOCKS.load(Ordering::Relaxed);
+        let limit = Clock::now() + Duration::from_secs(20);
+        match round % 20 {
+            0 => get_late(&mut stream, &format!("/{number}/{round}/{}", 16 << 20), || {
+                while BLOCKS.load(Ordering::Relaxed) == before {
+                    assert!(Clock::now() < limit, "a client that takes nothing blocks nothing");
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }),
+            other => get(&mut stream, &format!("/{number}/{round}/{}", other * 9_999)),
+        }
     }
 }
 
@@ -418,6 +428,10 @@ fn nothing_is_lost_where_each_step_is_its_worker_s_last() {
             thread::spawn(move || run(front, number))
         })
         .collect();
+    while clients.iter().any(|client| !client.is_finished()) {
+        BLOCKS.store(house.engine.machine_stats(0).unwrap().stream_blocks, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(1));
+    }
     let ended: Vec<_> = clients.into_iter().map(thread::JoinHandle::join).collect();
     assert!(ended.iter().all(Result::is_ok), "who lost something has said so");
     let done = house.plan.done.load(Ordering::Relaxed);
