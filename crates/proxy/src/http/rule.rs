@@ -132,6 +132,9 @@ impl Rule {
 
     /// A path made by one of its templates from the path that matched, which is normalised.
     pub(crate) fn render(&self, template: &Template, path: &[u8], out: &mut Vec<u8>) {
+        if template.0.is_empty() {
+            return;
+        }
         let prefix = match &self.spec.path {
             PathMatch::Prefix(prefix) if prefix != "/" => prefix.len(),
             _ => 0,

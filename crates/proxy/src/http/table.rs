@@ -44,6 +44,9 @@ pub struct Wanted<'a> {
 #[derive(Clone, Debug)]
 struct Entry {
     source: Option<IpNet>,
+    /// Whether it asks for a method, fields or a query. Most ask for none, and are not looked at for it: among very many
+    /// routes what a request reads of its own is in no cache.
+    has_detail: bool,
     rule: Arc<Rule>,
 }
 
@@ -114,7 +117,8 @@ pub enum Mismatch {
 
 impl Entry {
     fn matches(&self, wanted: &Wanted<'_>) -> bool {
-        self.source.is_none_or(|source| source.contains(&wanted.client)) && detail(&self.rule.spec, wanted).is_none()
+        self.source.is_none_or(|source| source.contains(&wanted.client))
+            && !(self.has_detail && detail(&self.rule.spec, wanted).is_some())
     }
 
     /// What comes first is looked at first.
@@ -284,8 +288,10 @@ impl Table {
             [] => vec![None],
             some => some.iter().map(|network| Some(network.trunc())).collect(),
         };
+        let has_detail = !(spec.method.is_empty() && spec.headers.is_empty() && spec.query.is_empty());
         for host in places(spec) {
-            let entries = sources.iter().map(|source| Entry { source: *source, rule: Arc::clone(rule) });
+            let entry = |source: &Option<IpNet>| Entry { source: *source, has_detail, rule: Arc::clone(rule) };
+            let entries = sources.iter().map(entry);
             self.change(host, &spec.path, |list| list.extend(entries));
         }
     }
