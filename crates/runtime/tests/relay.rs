@@ -203,6 +203,17 @@ fn sends_that_cannot_be_are_told_one_by_one() {
     house.hear("send failed 4 1 7 Other", 1);
     house.hear("send failed 4 1 6 Other", 1);
     assert_eq!(house.shelf.said("send failed"), 3);
+    // Each alone in its tick.
+    house.ask(Ask::SendFromProbe(Some(to), vec![0; 65_508], 0));
+    house.hear("send failed 4 1 65508 TooBig", 2);
+    house.ask(Ask::SendFromProbe(Some("[::1]:9".parse().unwrap()), b"family".to_vec(), 0));
+    house.hear("send failed 4 1 6 Other", 2);
+    for alone in [&b"alone"[..], b""] {
+        house.ask(Ask::SendFromProbe(Some(to), alone.to_vec(), 0));
+        let len = alive.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], alone);
+    }
+    assert_eq!(house.shelf.said("send failed"), 5);
 }
 
 #[test]

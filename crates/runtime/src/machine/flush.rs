@@ -146,9 +146,17 @@ impl Io {
     /// Send what waits for one socket.
     fn flush(&mut self, socket: SocketId, heads: &[u8]) {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
-        let Sender { pending, queues, numbers, plan, .. } = &mut self.sending;
+        let queues = &self.sending.queues;
         let Some(queue) = queues.get(mem::replace(&mut entry.queue, NONE) as usize) else { return };
         let mut number = queue.first;
+        let mut said = None;
+        if queue.first == queue.last {
+            match self.send_lone(socket, number, heads) {
+                Some(Ok(())) => return,
+                answer => said = answer.and_then(Result::err),
+            }
+        }
+        let Sender { pending, numbers, plan, .. } = &mut self.sending;
         numbers.clear();
         while let Some(waiting) = pending.get(number as usize) {
             numbers.push(number);
@@ -160,12 +168,31 @@ impl Io {
         }
         let mut from = Some(0);
         while let Some(train) = from {
-            from = self.transmit(socket, train, heads);
+            from = self.transmit(socket, train, said.take(), heads);
         }
     }
 
-    /// Send everything from a train on; the train that was refused, if one was, is to be tried again in pieces.
-    fn transmit(&mut self, socket: SocketId, from: usize, heads: &[u8]) -> Option<usize> {
+    /// Send what is alone, where it is one datagram in one piece, as most are; what the kernel said.
+    fn send_lone(&mut self, socket: SocketId, number: u32, heads: &[u8]) -> Option<io::Result<()>> {
+        let Send { to, from, segment, bytes, .. } = self.sending.pending[number as usize].send;
+        let is_one = segment == 0 || bytes.len() <= usize::from(segment);
+        if from.is_some() || !is_one {
+            return None;
+        }
+        let bytes = match (bytes.head.len, bytes.body.len) {
+            (0, _) => bytes.body.of(self.receiving.bytes()),
+            (_, 0) => bytes.head.of(heads),
+            _ => return None,
+        };
+        let sent = udp::send_one(self.sockets.get_mut(socket)?.fd(), to, bytes);
+        self.stats.send_calls += 1;
+        self.stats.send_messages += u64::from(sent.is_ok());
+        Some(sent)
+    }
+
+    /// Send everything from a train on; the train that was refused, if one was, is to be tried again in pieces. `said`
+    /// is an error that the first datagram met already.
+    fn transmit(&mut self, socket: SocketId, from: usize, said: Option<io::Error>, heads: &[u8]) -> Option<usize> {
         let entry = self.sockets.get_mut(socket)?;
         let Sender { pending, plan, batch, .. } = &mut self.sending;
         let trains = plan.fill(from, entry.longest, |number| pending[number as usize].send.bytes, batch);
@@ -173,9 +200,12 @@ impl Io {
         let mut outcome = Outcome::default();
         let grown = !matches!(entry.kind, Kind::Connected { grown: false, .. });
         let (fd, mut limits) = (entry.fd(), (entry.longest, grown));
-        let sent = batch.send_all(fd, arenas, |message, error| {
-            outcome.judge(message, error, plan.train(message), &mut limits, &entry.kind)
-        });
+        let mut judge =
+            |message, error: &_| outcome.judge(message, error, plan.train(message), &mut limits, &entry.kind);
+        let sent = match said.map(|error| judge(0, &error)) {
+            None | Some(Verdict::Retry) => batch.send_all(fd, arenas, judge),
+            Some(Verdict::Skip | Verdict::Stop) => udp::Stats::default(),
+        };
         entry.longest = limits.0;
         if let Kind::Connected { grown, .. } = &mut entry.kind {
             *grown = limits.1;

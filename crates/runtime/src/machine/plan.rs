@@ -134,7 +134,7 @@ impl Plan {
     /// The destination's cell, or the empty one where it belongs. There are twice as many cells as sends.
     fn cell(&self, key: &Key) -> usize {
         let mask = self.table.len() - 1;
-        let mut at = key.hash() as usize & mask;
+        let mut at = self.home(key);
         loop {
             let cell = &self.table[at];
             if cell.stamp != self.stamp || self.trains[cell.train as usize].key == *key {
@@ -142,6 +142,12 @@ impl Plan {
             }
             at = (at + 1) & mask;
         }
+    }
+
+    /// The cell that a destination has where no other one took it. By the highest bits of the hash, to which all of the
+    /// address comes: many clients may share all but the port.
+    fn home(&self, key: &Key) -> usize {
+        (key.hash() >> (u64::BITS - self.table.len().ilog2())) as usize
     }
 
     /// Fill `batch` with everything from train `from` on, where trains of up to `longest` bytes a datagram can leave
@@ -230,11 +236,10 @@ impl Train {
 
 impl Key {
     /// Spreads addresses over cells. Crowding costs time within one tick's bounded sends, nothing else.
-    fn hash(&self) -> u32 {
+    fn hash(&self) -> u64 {
         let (ip, port) = self.to.map_or((0, 0), |to| (fold(to.ip()), to.port()));
         let from = self.from.map_or(0, fold);
-        let mixed = (ip ^ from.rotate_left(17) ^ u64::from(port).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) as u32
+        (ip ^ from.rotate_left(17) ^ u64::from(port).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
@@ -372,6 +377,21 @@ mod tests {
             for (number, send) in (0..).zip(&sends) {
                 prop_assert_eq!(accounted[&number], (cut(send, arenas).len() as u32, send.bytes.len() as u32));
             }
+        }
+    }
+
+    #[test]
+    fn clients_spread_over_the_cells_whatever_they_share() {
+        let plan = planned(&made(&[(0, None, 0, 1, 0); 64]).0);
+        let ways: [fn(u16) -> (IpAddr, u16); 3] = [
+            |n| ([192, 0, 2, 1].into(), 40_000 + n),
+            |n| ([10, 0, 0, n as u8].into(), 5353),
+            |n| ([0x2001, 0xdb8, 0, n, 0, 0, 0, 1].into(), 53),
+        ];
+        for clients in ways {
+            let keys = (0..64).map(|n| Key { to: Some(clients(n).into()), from: None });
+            let homes: std::collections::BTreeSet<usize> = keys.map(|key| plan.home(&key)).collect();
+            assert!(homes.len() >= 40, "{} cells of {}", homes.len(), plan.table.len());
         }
     }
 

@@ -36,7 +36,7 @@ pub(crate) use self::recv::next_error;
 pub use self::recv::{Received, RecvBatch, SLOT};
 #[cfg(test)]
 pub(crate) use self::send::Message;
-pub use self::send::{Arenas, MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS, Part, SendBatch, Stats, Target, Verdict};
+pub use self::send::{Arenas, MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS, Part, SendBatch, Stats, Target, Verdict, send_one};
 pub use self::sockopt::{
     report_errors, report_local_address, report_overflow, set_gro, set_receive_buffer, set_send_buffer,
 };

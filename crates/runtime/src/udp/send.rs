@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use kakei_proxy::seam::Span;
+use rustix::io::retry_on_intr;
+use rustix::net::SendFlags;
 
 use super::cmsg::Control;
 use super::name::Name;
@@ -77,6 +79,16 @@ pub struct Stats {
     pub calls: u64,
     /// Messages that the kernel took: walks through its network stack.
     pub messages: u64,
+}
+
+/// Send one datagram that lies in one piece, never waiting: the cheapest call. `to` is none on a connected socket.
+pub fn send_one(socket: BorrowedFd<'_>, to: Option<SocketAddr>, bytes: &[u8]) -> io::Result<()> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let sent = retry_on_intr(|| match to {
+        Some(to) => rustix::net::sendto(socket, bytes, flags, &to),
+        None => rustix::net::send(socket, bytes, flags),
+    });
+    Ok(sent.map(drop)?)
 }
 
 #[derive(Clone, Debug)]
@@ -234,21 +246,11 @@ impl Raw {
     fn send(&mut self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
         let (flags, headers) = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL, &mut self.headers[from..]);
         let sent = if let [only] = headers {
-            // A single message is cheaper without the loop in the kernel, and one in a single part without its header.
-            let header = &only.msg_hdr;
-            let result = if header.msg_iovlen == 1 && header.msg_control.is_null() {
-                // SAFETY: the header was written by `encode`, with one vector of ours that was not touched since.
-                let vector = unsafe { *header.msg_iov };
-                let (name, len) = (header.msg_name.cast_const().cast(), header.msg_namelen);
-                // SAFETY: the vector was made from a slice that is still borrowed by our caller, and the name is one of
-                // ours with the length that the header says, or none. The kernel only reads them.
-                unsafe { libc::sendto(socket.as_raw_fd(), vector.iov_base, vector.iov_len, flags, name, len) }
-            } else {
-                // SAFETY: the header was written by `encode` from slices that are still borrowed by our caller, and from
-                // vectors, names and control messages of ours that were not touched since; the kernel only reads what
-                // it points to.
-                unsafe { libc::sendmsg(socket.as_raw_fd(), header, flags) }
-            };
+            // A single message is cheaper without the loop in the kernel.
+            // SAFETY: the header was written by `encode` from slices that are still borrowed by our caller, and from
+            // vectors, names and control messages of ours that were not touched since; the kernel only reads what it
+            // points to.
+            let result = unsafe { libc::sendmsg(socket.as_raw_fd(), &only.msg_hdr, flags) };
             if result < 0 { -1 } else { 1 }
         } else {
             let count = headers.len() as libc::c_uint;
