@@ -133,10 +133,11 @@ impl Client {
         let count = rng.u64(1..8);
         let closes_last = rng.bool();
         let port = if rng.u8(0..5) == 0 { ASIDE } else { WEB };
+        let stalled = rng.u8(0..15) == 0;
         let mut asks = Vec::new();
         for id in first..first + count {
             let is_last = id + 1 == first + count;
-            asks.push(ask(id, rng, (is_last, closes_last, is_guarded), port));
+            asks.push(ask(id, rng, (is_last, closes_last, is_guarded), (port, stalled)));
         }
         let whole: usize = asks.iter().map(|ask| ask.bytes.len()).sum();
         let gives_up = (!is_peaceful && rng.u8(0..6) == 0).then(|| rng.usize(0..whole + 2_000));
@@ -150,7 +151,7 @@ impl Client {
             received: 0,
             input: Vec::new(),
             answered: 0,
-            stalled: rng.u8(0..15) == 0,
+            stalled,
             ended: false,
             was_reset: false,
             echoed: None,
@@ -168,6 +169,11 @@ impl Client {
         let until = if self.pipelines { self.all.len() } else { self.whole() };
         let until = until.min(self.sent + STREAM_READ);
         if self.ended { Vec::new() } else { self.all[self.sent.min(until)..until].to_vec() }
+    }
+
+    /// The request under way, if all of it was sent.
+    pub(super) fn sent_whole(&self) -> Option<u64> {
+        self.current().filter(|_| self.sent >= self.whole()).map(|ask| ask.id)
     }
 
     fn whole(&self) -> usize {
@@ -365,7 +371,7 @@ const PLACES: [&str; 14] = [
 
 const GUARDED: [&str; 3] = ["locked", "vouched", "both"];
 
-fn ask(id: u64, rng: &mut Rng, (is_last, closes, is_guarded): (bool, bool, bool), port: u16) -> Ask {
+fn ask(id: u64, rng: &mut Rng, (is_last, closes, is_guarded): (bool, bool, bool), (port, stalls): (u16, bool)) -> Ask {
     let place = if is_guarded && port == WEB && rng.bool() {
         GUARDED[rng.usize(0..GUARDED.len())]
     } else if port == WEB {
@@ -388,6 +394,10 @@ fn ask(id: u64, rng: &mut Rng, (is_last, closes, is_guarded): (bool, bool, bool)
     let mut bytes = format!(
         "{method} /{place}/{id}?id={id} HTTP/1.1\r\nHost: a.test\r\nX-Id: {id}\r\nX-Size: {body}\r\nX-Key: {key}\r\n"
     );
+    if stalls {
+        // Who takes little asks for much: what is kept for it must be bounded.
+        bytes.push_str("X-Long: yes\r\n");
+    }
     let claims = Claims::draw(place, rng);
     bytes.push_str(&claims.map(|claims| claims.write(place)).unwrap_or_default());
     if closes && is_last && !upgrades {

@@ -1,7 +1,7 @@
 //! The machine's side of HTTP's streams: accepts, connects, pieces of any size, short writes, pipes, resets. It never
 //! decides anything that a kernel would not decide.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -111,6 +111,23 @@ impl Machine {
         self.streams.is_empty() && self.queue.is_empty()
     }
 
+    /// A backend that waits for the rest of a request, all of which was sent, though it takes what comes: that can't be
+    /// where the worker has nothing left to do.
+    pub(super) fn what_is_held_back(&self) -> Option<String> {
+        let sent = self.streams.values().filter_map(|stream| match &stream.peer {
+            Peer::Client(client) => client.sent_whole(),
+            Peer::Server(_) => None,
+        });
+        let sent: BTreeSet<u64> = sent.collect();
+        let waits = |stream: &Stream| match &stream.peer {
+            Peer::Server(server) if !stream.blocked => server.has_in_part().filter(|id| sent.contains(id)),
+            _ => None,
+        };
+        let mut all = self.streams.values().filter_map(|stream| Some((waits(stream)?, stream)));
+        let (id, stream) = all.next()?;
+        Some(format!("the rest of request {id} was sent, and doesn't come: {}", describe(stream)))
+    }
+
     pub(super) fn what_is_left(&self) -> String {
         let Some((id, stream)) = self.streams.iter().next() else { return "clients that nobody accepts".to_owned() };
         format!("{id:?} {}", describe(stream))
@@ -202,6 +219,8 @@ impl Machine {
                 _ if in_one => most,
                 0 => self.rng.usize(1..=most.min(40)),
                 1 => self.rng.usize(1..=most),
+                // As who writes a head by itself.
+                2 => end_of_head(&pending[..most]),
                 _ => most,
             };
             let bytes = self.desk.put(pending[..count].iter().copied());
@@ -347,6 +366,11 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+/// How many bytes there are to where a head ends, or all where none does.
+fn end_of_head(bytes: &[u8]) -> usize {
+    bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4)
 }
 
 fn describe(stream: &Stream) -> String {

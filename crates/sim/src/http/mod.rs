@@ -11,6 +11,7 @@ mod machine;
 mod message;
 mod nearly;
 mod rates;
+mod rooms;
 mod server;
 mod truth;
 
@@ -222,8 +223,13 @@ impl World {
             self.step(at);
         }
         if self.rng.u8(0..25) == 0 {
-            let ops = self.command(&Command::Connections(Filter { limit: 10_000, ..Filter::default() }));
-            ops.iter().for_each(|ops| self.scene.truth.views(ops, &mut self.scene.report));
+            let shown = self.command(&Command::Connections(Filter { limit: 10_000, ..Filter::default() }));
+            let counted = self.command(&Command::Stats);
+            for (shown, counted) in shown.iter().zip(&counted) {
+                self.scene.truth.views(shown, stats(counted), &mut self.scene.report);
+            }
+            let held_back = self.workers.iter().filter_map(|worker| worker.host.what_is_held_back());
+            self.scene.report.violations.extend(held_back);
         }
     }
 

@@ -117,6 +117,14 @@ impl Server {
         if self.output.is_empty() { self.said.take() } else { None }
     }
 
+    /// The request of which it waits for the rest, where it looks at what comes.
+    pub(super) fn has_in_part(&self) -> Option<u64> {
+        if self.is_dead || self.echoes {
+            return None;
+        }
+        Head::parse(&self.input).ok()??.field("x-id")?.parse().ok()
+    }
+
     /// Whether nothing came to it yet.
     pub(super) fn got_nothing(&self) -> bool {
         self.served == 0 && self.input.is_empty() && !self.echoes
@@ -253,7 +261,7 @@ impl Server {
         let from = self.output.len();
         match head.field("x-ticket") {
             Some(ticket) if is_gate => self.rule(id, ticket),
-            _ => self.respond(id, is_head),
+            _ => self.respond(id, (is_head, head.field("x-long").is_some())),
         }
         if self.is_peaceful {
             return;
@@ -293,8 +301,9 @@ impl Server {
         }
     }
 
-    fn respond(&mut self, id: u64, is_head: bool) {
-        let len = self.len();
+    fn respond(&mut self, id: u64, (is_head, may_be_long): (bool, bool)) {
+        let is_long = may_be_long && self.rng.bool();
+        let len = if is_long { self.rng.usize(200_000..700_000) } else { self.len() };
         let body = pattern(id ^ 0xbeef, len);
         let head = format!("HTTP/1.1 200 OK\r\nX-Echo: {id}\r\nX-Cluster: {}\r\nX-Len: {len}\r\n", self.cluster);
         self.write(head, body, is_head);

@@ -18,6 +18,7 @@ use super::documents::{MARK, cluster_of};
 use super::guards;
 use super::machine::Machine;
 use super::rates::{Pass, Rates};
+use super::rooms::Rooms;
 use super::server::Seen;
 
 /// What is known beside the proxy.
@@ -30,6 +31,7 @@ pub(super) struct Truth {
     asked: BTreeMap<u64, (Ask, u32)>,
     records: u64,
     rates: Rates,
+    rooms: Rooms,
     /// How long a service may be asked, where one is.
     waits: Option<Duration>,
     /// Whether the second user was there, since when.
@@ -68,6 +70,7 @@ impl Truth {
             asked: BTreeMap::new(),
             records: 0,
             rates: Rates::new(document, workers),
+            rooms: Rooms::new(document, workers),
             waits: guards::waits(document),
             second: vec![(Instant::ZERO, guards::has_second(document))],
             marks: vec![(Instant::ZERO, 0)],
@@ -323,9 +326,12 @@ impl Truth {
     }
 
     /// What operators see.
-    pub(super) fn views(&self, ops: &[Op], report: &mut HttpReport) {
+    pub(super) fn views(&self, ops: &[Op], stats: Option<&Stats>, report: &mut HttpReport) {
         for op in ops {
             let Op::Reply { reply: Reply::Connections(views), .. } = op else { continue };
+            if let Some(stats) = stats.filter(|_| self.is_peaceful) {
+                self.rooms.check(views, stats, &mut report.violations);
+            }
             for view in views {
                 let kept = if view.phase == "authorizing" { HELD } else { KEPT };
                 if view.buffered > kept {
