@@ -40,8 +40,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, i as u64)).map_err(|e| format!("epoll: {e}"))?;
     }
     epoll.add(std::io::stdin(), EpollEvent::new(EpollFlags::EPOLLIN, ASKED)).map_err(|e| format!("epoll: {e}"))?;
-    let echo =
-        Echo { sockets, sink: words.get("sink")?, trains, batch: Batch::new(), begin: [0; LARGE], measured: 0 };
+    let echo = Echo { sockets, sink: words.get("sink")?, trains, batch: Batch::new(), begin: [0; LARGE], measured: 0 };
     answer("ready");
     echo.serve(&epoll)
 }
