@@ -14,7 +14,7 @@ use kakei_config::{
 use serde::{Deserialize, Serialize};
 
 use crate::http::strict;
-pub use crate::http::{Action, Decided, Imagined, Mismatch, Rule, Seats, Table, Wanted};
+pub use crate::http::{Action, Decided, Imagined, Metered, Mismatch, Rule, Seats, Table, Wanted};
 use crate::limits::TIMED;
 pub use crate::routes::{Asked, Considered, Routes};
 use crate::seam::{BindKey, Endpoint, Transport};

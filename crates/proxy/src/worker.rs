@@ -279,6 +279,7 @@ impl Worker {
                 let listeners = &self.world.listeners;
                 Reply::Traffic(self.world.seen.list(listeners, tick.now, limit.min(PER_LISTING)))
             }
+            Command::Rates(of) => Reply::Rates(self.http.rates(&self.world, tick.now, &of)),
             Command::Snapshot => return self.asked.push(ticket),
         };
         tick.ask(Op::Reply { ticket, reply });

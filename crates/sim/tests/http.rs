@@ -1,6 +1,6 @@
 //! Drawn runs of HTTP. A failure names its seed; `run_http(seed)` replays it.
 
-use kakei_sim::{HttpCounters, HttpReport, run_http, run_http_guarded};
+use kakei_sim::{HttpCounters, HttpReport, run_http, run_http_guarded, run_http_unwatched};
 
 fn all_are_clean(seeds: std::ops::Range<u64>, run: fn(u64) -> HttpReport) -> HttpCounters {
     let mut all = HttpCounters::default();
@@ -25,6 +25,7 @@ fn all_are_clean(seeds: std::ops::Range<u64>, run: fn(u64) -> HttpReport) -> Htt
         all.stopped += counters.stopped;
         all.questions += counters.questions;
         all.passwords += counters.passwords;
+        all.looks += counters.looks;
         if !report.is_clean() && broken.len() < 5 {
             let first: String = report.violations[0].chars().take(600).collect();
             broken.push(format!("seed {}: {first}", report.seed));
@@ -40,7 +41,7 @@ fn every_answer_reaches_the_request_that_it_is_for() {
     assert!(counters.answered > 5_000 && counters.reused > 1_000 && counters.blocked > 1_000, "{counters:?}");
     assert!(counters.errors > 300 && counters.resets > 100 && counters.failed_connects > 100, "{counters:?}");
     assert!(counters.changes > 500 && counters.upgraded > 100 && counters.repeated > 50, "{counters:?}");
-    assert!(counters.restores > 1_000 && counters.limited > 50, "{counters:?}");
+    assert!(counters.restores > 1_000 && counters.limited > 50 && counters.looks > 10_000, "{counters:?}");
 }
 
 #[test]
@@ -53,6 +54,15 @@ fn nobody_passes_who_may_not_and_everybody_else_does() {
     let counters = all_are_clean(0..300, run_http_guarded);
     assert!(counters.passed > 3_000 && counters.stopped > 3_000, "{counters:?}");
     assert!(counters.questions > 3_000 && counters.passwords > 3_000 && counters.restores > 2_000, "{counters:?}");
+}
+
+#[test]
+fn a_look_at_rates_changes_nothing() {
+    for seed in 0..40 {
+        let (watched, unwatched) = (run_http(seed), run_http_unwatched(seed));
+        let counters = HttpCounters { looks: 0, ..watched.counters };
+        assert!(watched.counters.looks > 0 && counters == unwatched.counters, "seed {seed}: {watched:?} {unwatched:?}");
+    }
 }
 
 #[test]

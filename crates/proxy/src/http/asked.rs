@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use kakei_config::FieldEdits;
 use kakei_wire::http1::{Heads, RequestHead, Scan};
-use kakei_wire::message::{Authority, normalise_path};
+use kakei_wire::message::{Authority, Fields, normalise_path};
 
 use super::answer::write_location;
 use super::decide::{Deciding, Refused};
+use super::rate::values;
 use super::receive::{limits, refusal};
 use super::rewrite::write_target;
 use super::rule::{Action, Rule};
@@ -48,10 +49,26 @@ pub struct Decided {
     pub target: Option<String>,
     /// What is changed in its fields, and in those of its response.
     pub edits: [FieldEdits; 2],
+    /// What the limits of its rate go by, where its route has some and it comes to them.
+    pub metered: Option<Arc<Metered>>,
+}
+
+/// A request that nobody sent, as the rate limits of its route see it.
+#[derive(Clone, Debug)]
+pub struct Metered {
+    /// The route.
+    pub rule: Arc<Rule>,
+    /// How many workers share its limits.
+    pub workers: u16,
+    /// Who would send it.
+    pub client: IpAddr,
+    /// Of each limit, in their order: the values of the header field that it goes by.
+    pub values: Vec<Vec<Vec<u8>>>,
 }
 
 impl HttpListener {
-    /// What would become of a request. Limits of its rate are not asked: they depend on those before it.
+    /// What would become of a request. Limits of its rate are not asked: each worker knows for itself how much of them is
+    /// used up.
     pub fn decide(&self, imagined: &Imagined<'_>) -> Decided {
         let scheme = imagined.url.split_once("://").map_or("http", |(scheme, _)| scheme);
         let decided = write(imagined).and_then(|bytes| self.read(&bytes, (imagined.client, scheme), true));
@@ -111,8 +128,17 @@ impl HttpListener {
         let deciding = (&Deciding { head, host: &host, path: &path, added: &[] }, scheme);
         let target = rule.as_ref().and_then(|rule| target(rule, deciding));
         let edits = rule.as_ref().filter(|_| considers).map(|rule| rule.edits(&path)).unwrap_or_default();
+        let limited = rule.as_ref().filter(|_| considers && refused.is_none());
+        let metered = limited.and_then(|rule| self.metered(rule, client, &fields));
         let (host, path) = (host.to_string(), String::from_utf8_lossy(&path).into_owned());
-        Ok(Decided { host, path, rule, considered, refused, target, edits })
+        Ok(Decided { host, path, rule, considered, refused, target, edits, metered })
+    }
+
+    fn metered(&self, rule: &Arc<Rule>, client: IpAddr, fields: &Fields<'_>) -> Option<Arc<Metered>> {
+        let limits = &rule.spec.rate_limits;
+        let values = || limits.iter().map(|limit| values(limit, fields).map(<[u8]>::to_vec).collect()).collect();
+        let metered = || Metered { rule: Arc::clone(rule), workers: self.workers, client, values: values() };
+        (!limits.is_empty()).then(|| Arc::new(metered()))
     }
 }
 
@@ -157,13 +183,26 @@ fn write(imagined: &Imagined<'_>) -> Result<Vec<u8>, Refused> {
 
 #[cfg(test)]
 mod tests {
-    use kakei_config::{Document, Listener, Name, PathMatch, Protocol, RequestEdits, Route, ValueMatch};
+    use kakei_config::{
+        Document, Listener, Name, PathMatch, Protocol, RateKey, RateLimit, RequestEdits, Route, ValueMatch,
+    };
 
     use super::*;
     use crate::snapshot::{Generation, Shared, Snapshot};
 
-    fn listener() -> Arc<HttpListener> {
+    fn compiled(routes: Vec<(&str, Route)>) -> Arc<HttpListener> {
         let listener = Listener { protocol: Protocol::Http, cluster: Some("site".into()), ..Listener::default() };
+        let document = Document {
+            listeners: [("web".into(), listener)].into(),
+            routes: routes.into_iter().map(|(name, route)| (name.into(), route)).collect(),
+            ..Document::default()
+        };
+        let shared = Shared { workers: 3, balance_seed: 0 };
+        let snapshot = Snapshot::compile(&document, Generation(1), shared, None);
+        Arc::clone(snapshot.listeners.values().next().unwrap().http.as_ref().unwrap())
+    }
+
+    fn listener() -> Arc<HttpListener> {
         let api = Route {
             listener: "web".into(),
             path: PathMatch::Prefix("/api".into()),
@@ -175,14 +214,7 @@ mod tests {
         };
         let headers = [("x-beta".to_owned(), ValueMatch::Exact("1".into()))].into();
         let beta = Route { headers, deny: Vec::new(), ..api.clone() };
-        let document = Document {
-            listeners: [("web".into(), listener)].into(),
-            routes: [("api".into(), api), ("beta".into(), beta)].into(),
-            ..Document::default()
-        };
-        let shared = Shared { workers: 1, balance_seed: 0 };
-        let snapshot = Snapshot::compile(&document, Generation(1), shared, None);
-        Arc::clone(snapshot.listeners.values().next().unwrap().http.as_ref().unwrap())
+        compiled(vec![("api", api), ("beta", beta)])
     }
 
     fn decide(method: &str, url: &str, fields: &[(&str, &str)]) -> Decided {
@@ -223,5 +255,31 @@ mod tests {
         assert!(bad.iter().all(|decided| decided.refused == Some((400, CloseReason::BadRequest))), "{bad:?}");
         let long = format!("http://a/{}", "x".repeat(10_000));
         assert_eq!(decide("GET", &long, &[]).refused, Some((414, CloseReason::TooLarge)));
+    }
+
+    #[test]
+    fn what_comes_to_its_routes_limits_has_what_they_go_by() {
+        let by = |by| RateLimit { requests: 1, by, ..RateLimit::default() };
+        let limits = vec![by(RateKey::Header("x-key".into())), by(RateKey::Client), by(RateKey::Header("x-b".into()))];
+        let api = Route {
+            listener: "web".into(),
+            cluster: Some("api".into()),
+            deny: vec!["192.0.2.0/24".parse().unwrap()],
+            rate_limits: limits,
+            ..Route::default()
+        };
+        let http = compiled(vec![("api", api)]);
+        let key = |value: &str| ("X-Key".to_owned(), value.to_owned());
+        let metered = |client: &str, fields: &[(String, String)]| {
+            let client = client.parse().unwrap();
+            http.decide(&Imagined { client, method: "GET", url: "http://a/", fields }).metered
+        };
+        let found = metered("198.51.100.7", &[key("a"), key(" b ")]).unwrap();
+        assert_eq!(found.values, [vec![b"a".to_vec(), b"b".to_vec()], vec![], vec![]]);
+        assert_eq!((found.client, found.workers), ("198.51.100.7".parse().unwrap(), 3));
+        assert!(metered("192.0.2.7", &[]).is_none(), "who may not pass counts nowhere");
+        let client = "192.0.2.7".parse().unwrap();
+        assert!(http.decide_head(client, b"GET / HTTP/1.0\r\n\r\n").metered.is_none());
+        assert!(decide("GET", "http:///", &[]).metered.is_none(), "there are no limits");
     }
 }

@@ -40,7 +40,7 @@ mod upstream;
 use kakei_wire::http1::Heads;
 use slotmap::SlotMap;
 
-pub use self::asked::{Decided, Imagined};
+pub use self::asked::{Decided, Imagined, Metered};
 use self::credentials::Credentials;
 use self::date::Date;
 use self::exchange::{Exchange, ExchangeId};
@@ -59,6 +59,7 @@ pub(crate) use self::upstream::UpstreamId;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::joined::Joined;
 use crate::limits::{SPARE_BUFFER, SPARE_BUFFERS};
+use crate::seam::{Instant, RateUse};
 use crate::waiting::Waiting;
 use crate::world::{Tick, World};
 
@@ -108,6 +109,11 @@ impl Http {
     /// The backend that a connection leads to.
     pub(crate) fn place_of(&self, id: UpstreamId) -> Option<(ClusterKey, BackendKey)> {
         self.upstreams.get(id).map(|upstream| upstream.place)
+    }
+
+    /// How much of a route's rate limits is used up.
+    pub(crate) fn rates(&self, world: &World, now: Instant, of: &Metered) -> Vec<RateUse> {
+        self.rates.look(world.hash, now, of)
     }
 
     /// Who takes work may have changed.

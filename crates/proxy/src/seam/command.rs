@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Endpoint;
 use crate::health::Check;
 use crate::record::CloseReason;
-use crate::snapshot::{Cluster, Generation, Snapshot};
+use crate::snapshot::{Cluster, Generation, Metered, Snapshot};
 use crate::state::WorkerState;
 use crate::stats::Stats;
 
@@ -43,6 +43,9 @@ pub enum Command {
     Connections(Filter),
     /// List what was routed lately, at most so many of each kind, the newest first. Answer: `Traffic`.
     Traffic(usize),
+    /// Say how much of a route's rate limits is used up, for a request that doesn't come and counts nowhere.
+    /// Answer: `Rates`.
+    Rates(Arc<Metered>),
     /// Write down everything alive. The worker goes on. Answer: `State`.
     Snapshot,
 }
@@ -79,6 +82,8 @@ pub enum Reply {
     Connections(Vec<ConnectionView>),
     /// What was routed lately.
     Traffic(Vec<Seen>),
+    /// How much of each of the route's limits is used up, in their order.
+    Rates(Vec<RateUse>),
     /// Everything alive.
     State(Box<WorkerState>),
 }
@@ -243,6 +248,28 @@ pub enum SeenWhat {
         /// Whether its client showed a certificate.
         has_certificate: bool,
     },
+}
+
+/// How much of a rate limit is used up in one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateUse {
+    /// Of the requests in a time; none: it doesn't bound them.
+    pub paced: Option<Used>,
+    /// Of the requests at one time; none: it doesn't bound them.
+    pub concurrent: Option<Used>,
+    /// There is no room to count these requests by themselves: they count with others for which there is none.
+    pub is_shared: bool,
+}
+
+/// How many requests are used up of those that may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// So many.
+    pub used: u32,
+    /// Of so many: what one worker may let pass without a pause, or at one time.
+    pub most: u32,
+    /// After how long one more may pass: at once, or later; none: when one of those under way ends.
+    pub next: Option<Duration>,
 }
 
 /// Whether a backend is up, as the probing worker tells all others.

@@ -28,8 +28,8 @@ pub use kakei_config::Refuse;
 use serde::{Deserialize, Serialize};
 
 pub use self::command::{
-    BackendHealth, Candidate, Command, ConnectionView, Cut, CutOf, Filter, FlowView, Notice, ProbeSaid, Probed, Reply,
-    Seen, SeenWhat, Ticket,
+    BackendHealth, Candidate, Command, ConnectionView, Cut, CutOf, Filter, FlowView, Notice, ProbeSaid, Probed,
+    RateUse, Reply, Seen, SeenWhat, Ticket, Used,
 };
 pub use self::inbox::{Gather, Inbox, Outbox, Span};
 pub use self::stream::{Accepted, Arrival, BrokenBy, Endpoint};

@@ -6,7 +6,7 @@ use std::fmt;
 use fastrand::Rng;
 use kakei_proxy::limits::STREAM_READ;
 
-use super::documents::{ASIDE, ASKED, FIXED, MARK, WEB};
+use super::documents::{ASIDE, ASKED, FIXED, KEYS, MARK, WEB};
 use super::guards::Claims;
 use super::message::{Body, Head, chunked, in_chunks, pattern, sized};
 
@@ -390,7 +390,7 @@ fn ask(id: u64, rng: &mut Rng, (is_last, closes, is_guarded): (bool, bool, bool)
         _ if GUARDED.contains(&place) => rng.usize(0..400_000),
         _ => rng.usize(0..90_000),
     };
-    let key = rng.u64(0..2);
+    let key = rng.u64(0..KEYS);
     let mut bytes = format!(
         "{method} /{place}/{id}?id={id} HTTP/1.1\r\nHost: a.test\r\nX-Id: {id}\r\nX-Size: {body}\r\nX-Key: {key}\r\n"
     );

@@ -24,6 +24,8 @@ pub(super) const MARK: &str = "x-mark";
 pub(super) const ASKED: &str = "x-asked";
 /// The field by which some rate limits go.
 pub(super) const KEY: &str = "x-key";
+/// How many values it has.
+pub(super) const KEYS: u64 = 2;
 /// What the fixed answer says.
 pub(super) const FIXED: &str = "nothing but this";
 

@@ -21,13 +21,14 @@ use std::time::Duration;
 use fastrand::Rng;
 use kakei_config::Document;
 use kakei_proxy::limits::EVENTS_PER_STEP;
-use kakei_proxy::seam::{Command, Event, Filter, Instant, Notice, Op, Ticket};
+use kakei_proxy::seam::{Command, Event, Filter, Instant, Notice, Op, Reply, Ticket};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::worker::Role;
 
 pub use self::cuts::Cuts;
 use self::machine::Machine;
 pub use self::nearly::drawn as drawn_cuts;
+use self::rates::Whose;
 use self::truth::Truth;
 use crate::driven::{self, Driven, stats};
 
@@ -81,6 +82,8 @@ pub struct HttpCounters {
     pub questions: u64,
     /// Passwords that were looked at.
     pub passwords: u64,
+    /// Looks at how much of a rate was used up.
+    pub looks: u64,
 }
 
 impl HttpReport {
@@ -106,6 +109,8 @@ struct World {
     scene: Scene,
     /// What is taken away of the routes that ask who the client is, where there are any.
     aside: Option<guards::Aside>,
+    /// Whether somebody looks at how much of rates is used up.
+    is_watched: bool,
 }
 
 /// What is around the workers' machines.
@@ -126,15 +131,20 @@ impl driven::Scene for Scene {
 
 /// The run of this seed.
 pub fn run_http(seed: u64) -> HttpReport {
-    run(seed, false)
+    run(seed, false, true)
+}
+
+/// The run of this seed in which nobody looks at how much of rates is used up.
+pub fn run_http_unwatched(seed: u64) -> HttpReport {
+    run(seed, false, false)
 }
 
 /// The run of this seed with routes that ask who the client is: by a password, by a service, by both.
 pub fn run_http_guarded(seed: u64) -> HttpReport {
-    run(seed, true)
+    run(seed, true, true)
 }
 
-fn run(seed: u64, is_guarded: bool) -> HttpReport {
+fn run(seed: u64, is_guarded: bool, is_watched: bool) -> HttpReport {
     let mut rng = Rng::with_seed(seed ^ 0x4774_7031);
     let is_peaceful = rng.u8(0..4) == 0;
     let mut document = documents::document(&mut rng, is_peaceful);
@@ -160,6 +170,7 @@ fn run(seed: u64, is_guarded: bool) -> HttpReport {
         snapshot,
         scene: Scene { truth: Truth::new(&document, shared.workers, is_peaceful), report },
         aside: is_guarded.then(guards::Aside::default),
+        is_watched,
         document,
         rng,
     };
@@ -223,13 +234,46 @@ impl World {
             self.step(at);
         }
         if self.rng.u8(0..25) == 0 {
-            let shown = self.command(&Command::Connections(Filter { limit: 10_000, ..Filter::default() }));
-            let counted = self.command(&Command::Stats);
-            for (shown, counted) in shown.iter().zip(&counted) {
-                self.scene.truth.views(shown, stats(counted), &mut self.scene.report);
+            self.see();
+        }
+    }
+
+    /// Look at what operators may.
+    fn see(&mut self) {
+        let shown = self.command(&Command::Connections(Filter { limit: 10_000, ..Filter::default() }));
+        let counted = self.command(&Command::Stats);
+        for (shown, counted) in shown.iter().zip(&counted) {
+            self.scene.truth.views(shown, stats(counted), &mut self.scene.report);
+        }
+        let held_back = self.workers.iter().filter_map(|worker| worker.host.what_is_held_back());
+        self.scene.report.violations.extend(held_back);
+        if self.is_watched {
+            self.look_at_rates();
+        }
+    }
+
+    /// Look at how much of every rate is used up, all in one step.
+    fn look_at_rates(&mut self) {
+        let looks: Vec<_> = Whose::all().filter_map(|whose| Some((whose, whose.metered(&self.snapshot)?))).collect();
+        for worker in &mut self.workers {
+            let asked = (1..).zip(&looks).map(|(ticket, (_, metered))| (ticket, Command::Rates(Arc::clone(metered))));
+            worker.events.extend(asked.map(|(ticket, command)| Event::Command { ticket: Ticket(ticket), command }));
+        }
+        for (worker, ops) in self.settle().into_iter().enumerate() {
+            let Scene { truth, report } = &mut self.scene;
+            let said = ops.iter().filter_map(|op| match op {
+                Op::Reply { ticket: Ticket(ticket), reply: Reply::Rates(said) } => Some((*ticket as usize - 1, said)),
+                _ => None,
+            });
+            let said: Vec<_> = said.collect();
+            if said.len() != looks.len() {
+                report.violations.push(format!("of {} looks at rates {} were answered", looks.len(), said.len()));
             }
-            let held_back = self.workers.iter().filter_map(|worker| worker.host.what_is_held_back());
-            self.scene.report.violations.extend(held_back);
+            for (at, said) in said {
+                report.counters.looks += 1;
+                let looked = truth.rates.looked(self.now, worker, looks[at].0, said);
+                report.violations.extend(looked.err());
+            }
         }
     }
 

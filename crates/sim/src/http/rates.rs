@@ -1,11 +1,17 @@
-//! Whether rate limits hold: by an account of its own of who passed when, from records alone. Each worker keeps its share
-//! of a limit, rounded up.
+//! Whether rate limits hold, and whether what is said of them is so: by an account of its own of who passed when, from
+//! records alone. Each worker keeps its share of a limit, rounded up.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use kakei_config::{Document, RateKey, RateLimit};
+use kakei_config::{Document, Name, RateKey, RateLimit};
 use kakei_proxy::record::CloseReason;
-use kakei_proxy::seam::Instant;
+use kakei_proxy::seam::{Instant, RateUse, Used};
+use kakei_proxy::snapshot::{Imagined, Metered, Snapshot};
+
+use super::documents::{KEY, KEYS};
 
 /// A request that asked to pass.
 #[derive(Clone, Copy, Debug)]
@@ -23,12 +29,44 @@ impl Pass {
     }
 }
 
+/// Whose rates an operator looks at: the route, and the value of the field that some limits go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Whose {
+    route: &'static str,
+    key: u64,
+}
+
+impl Whose {
+    /// Everybody that there is.
+    pub(super) fn all() -> impl Iterator<Item = Whose> {
+        ["paced", "few"].into_iter().flat_map(|route| (0..KEYS).map(move |key| Whose { route, key }))
+    }
+
+    /// The request that is not sent.
+    pub(super) fn metered(self, snapshot: &Snapshot) -> Option<Arc<Metered>> {
+        let http = snapshot.listener(&Name::new("web"))?.http.as_ref()?;
+        let (client, url) = (IpAddr::from([198, 51, 100, 7]), format!("http://a.test/{}/0", self.route));
+        let fields = [(KEY.to_owned(), self.key.to_string())];
+        http.decide(&Imagined { client, method: "GET", url: &url, fields: &fields }).metered
+    }
+}
+
+/// What a worker said of a rate.
+#[derive(Clone, Debug)]
+struct Look {
+    worker: usize,
+    whose: Whose,
+    at: Instant,
+    said: RateUse,
+}
+
 /// Limits, and who asked to pass them.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     workers: u32,
     limits: BTreeMap<String, RateLimit>,
     passes: BTreeMap<String, Vec<Pass>>,
+    looks: Vec<Look>,
 }
 
 impl Rates {
@@ -37,7 +75,14 @@ impl Rates {
             let limit = route.rate_limits.first()?;
             Some((name.as_str().to_owned(), limit.clone()))
         });
-        Rates { workers: u32::from(workers), limits: limited.collect(), passes: BTreeMap::new() }
+        Rates { workers: u32::from(workers), limits: limited.collect(), ..Rates::default() }
+    }
+
+    /// A worker was asked how much of a rate is used up.
+    pub(super) fn looked(&mut self, at: Instant, worker: usize, whose: Whose, said: &[RateUse]) -> Result<(), String> {
+        let &[said] = said else { return Err(format!("{whose:?} has one limit: {said:?}")) };
+        self.looks.push(Look { worker, whose, at, said });
+        Ok(())
     }
 
     pub(super) fn pass(&mut self, route: &str, pass: Pass) {
@@ -65,13 +110,56 @@ impl Rates {
                 violations.extend(wrong.map(|wrong| format!("on {route}: {wrong}")));
             }
         }
+        let wrong = self.looks.iter().filter(|look| !self.may_say(look));
+        violations.extend(wrong.map(|look| format!("it isn't so: {look:?}")));
+    }
+
+    /// Whether what a worker said may be so: of those who came, or went, at the same instant it may have known or not.
+    fn may_say(&self, look: &Look) -> bool {
+        let Some(limit) = self.limits.get(look.whose.route) else { return false };
+        let is_one = |pass: &&Pass| {
+            let is_same = limit.by == RateKey::Route || pass.key == look.whose.key;
+            pass.worker == look.worker && pass.was_let_in() && is_same
+        };
+        let passes: Vec<&Pass> = self.passes.get(look.whose.route).into_iter().flatten().filter(is_one).collect();
+        let said = |paced, concurrent| look.said == RateUse { paced, concurrent, is_shared: false };
+        if limit.concurrent > 0 {
+            let most = limit.concurrent.div_ceil(self.workers);
+            let surely = passes.iter().filter(|pass| pass.began < look.at && pass.ended > look.at).count();
+            let perhaps = passes.iter().filter(|pass| pass.began <= look.at && pass.ended >= look.at).count();
+            return (surely as u32..=perhaps as u32).any(|used| {
+                let next = (used < most).then_some(Duration::ZERO);
+                said(None, Some(Used { used, most, next }))
+            });
+        }
+        let (apart, burst) = self.pace(limit);
+        let mut before: Vec<Instant> = passes.iter().map(|pass| pass.began).filter(|began| *began < look.at).collect();
+        before.sort_unstable();
+        let (mut level, mut at) = (0u128, Instant::ZERO);
+        for began in before {
+            level = level.saturating_sub((began - at).as_nanos()) + apart;
+            at = began;
+        }
+        level = level.saturating_sub((look.at - at).as_nanos());
+        let (room, now) = (apart * u128::from(burst), passes.iter().filter(|pass| pass.began == look.at).count());
+        (0..=now as u128).any(|now| {
+            let level = level + apart * now;
+            let used = burst - (room.saturating_sub(level) / apart) as u32;
+            let next = Duration::from_nanos((level + apart).saturating_sub(room) as u64);
+            said(Some(Used { used, most: burst, next: Some(next) }), None)
+        })
+    }
+
+    /// Nanoseconds from one to the next, and how many may come at once.
+    fn pace(&self, limit: &RateLimit) -> (u128, u32) {
+        let requests = limit.requests.div_ceil(self.workers);
+        let burst = if limit.burst == 0 { requests } else { limit.burst.div_ceil(self.workers) };
+        (limit.per.as_nanos() / u128::from(requests), burst)
     }
 
     /// The generic cell rate algorithm (ITU-T I.371), as a leaky bucket of nanoseconds.
     fn check_pace(&self, limit: &RateLimit, passes: &[Pass]) -> Option<String> {
-        let requests = limit.requests.div_ceil(self.workers);
-        let apart = limit.per.as_nanos() / u128::from(requests);
-        let burst = if limit.burst == 0 { requests } else { limit.burst.div_ceil(self.workers) };
+        let (apart, burst) = self.pace(limit);
         let room = apart * u128::from(burst);
         let (mut level, mut at) = (0u128, Instant::ZERO);
         for pass in passes {

@@ -30,7 +30,7 @@ pub(super) struct Truth {
     /// Every request that some client may have sent, and how often backends saw it whole.
     asked: BTreeMap<u64, (Ask, u32)>,
     records: u64,
-    rates: Rates,
+    pub(super) rates: Rates,
     rooms: Rooms,
     /// How long a service may be asked, where one is.
     waits: Option<Duration>,
