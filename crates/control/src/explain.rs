@@ -1,16 +1,21 @@
-//! Where a client's datagram or connection would go, and why not elsewhere. Asks no worker and changes nothing.
+//! Where a client's datagram or connection would go, and why not elsewhere. Asks no worker and changes nothing; what
+//! workers said beside it is put in.
 
+mod rates;
 mod requests;
 mod tls;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
+pub use self::rates::{Rated, RatedWorker};
 pub use self::requests::{Edits, Requested};
 pub use self::tls::{Met, Shaken};
 use kakei_config::{Affinity, Balance, Document, Name, Protocol};
 use kakei_proxy::balance::{self, Member};
-use kakei_proxy::seam::{BindKey, Transport};
-use kakei_proxy::snapshot::{Asked, Cluster, Generation, Listener};
+use kakei_proxy::seam::{BindKey, RateUse, Transport};
+use kakei_proxy::snapshot::{Asked, Cluster, Generation, Listener, Metered};
 use kakei_proxy::stats::BackendMetric;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -37,6 +42,11 @@ pub struct Explanation {
     pub considered: Vec<Considered>,
     /// HTTP: what is done to the request.
     pub request: Option<Requested>,
+    /// HTTP: how much of the route's rate limits is used up, where workers were asked.
+    pub rates: Vec<Rated>,
+    /// What they are to be asked.
+    #[serde(skip)]
+    pub(crate) metered: Option<Arc<Metered>>,
     /// The route that matched; none: the listener's own cluster.
     pub route: Option<Name>,
     /// The cluster.
@@ -137,6 +147,8 @@ pub fn live(view: &View, sums: Option<&Sums>, question: &Question) -> Explanatio
         tls: None,
         considered: Vec::new(),
         request: None,
+        rates: Vec::new(),
+        metered: None,
         route: None,
         cluster: None,
         balance: None,
@@ -156,6 +168,13 @@ pub fn live(view: &View, sums: Option<&Sums>, question: &Question) -> Explanatio
         Err(verdict) => answer.verdict = verdict,
     }
     answer
+}
+
+impl Explanation {
+    /// Put in what each worker said of the route's rate limits.
+    pub(crate) fn rate(&mut self, said: &BTreeMap<u16, Vec<RateUse>>) {
+        self.rates = self.metered.as_ref().map(|metered| rates::rows(metered, said)).unwrap_or_default();
+    }
 }
 
 fn follow(answer: &mut Explanation, view: &View, sums: Option<&Sums>, (listener, question): (&Listener, &Question)) {

@@ -1,13 +1,13 @@
 //! The door to the control thread: what can be asked, and handles that ask it. A handle owns no state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kakei_config::{Document, Kind, Name};
-use kakei_proxy::seam::{ConnectionView, Filter, FlowView};
-use kakei_proxy::snapshot::Generation;
+use kakei_proxy::seam::{ConnectionView, Filter, FlowView, RateUse};
+use kakei_proxy::snapshot::{Generation, Metered};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::audit::Audit;
 use crate::edit::Edit;
 use crate::events::Events;
+use crate::explain::{self, Explanation, Question};
 use crate::history::Entry;
 use crate::refusal::Refusal;
 use crate::sums::Sums;
@@ -176,6 +177,7 @@ pub(crate) enum Request {
     Counters(oneshot::Sender<Counters>),
     Flows(Filter, oneshot::Sender<Result<Vec<FlowView>, Refusal>>),
     Connections(Filter, oneshot::Sender<Result<Vec<ConnectionView>, Refusal>>),
+    Rates(Arc<Metered>, oneshot::Sender<BTreeMap<u16, Vec<RateUse>>>),
     ReopenLogs,
     Drain(Option<Duration>, oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
@@ -239,6 +241,16 @@ impl Handle {
     /// Live connections of all workers, at most `filter.limit`.
     pub async fn connections(&self, filter: Filter) -> Result<Vec<ConnectionView>, Refusal> {
         self.ask(|reply| Request::Connections(filter, reply)).await?
+    }
+
+    /// Where a datagram, a connection or a request would go, and why not elsewhere.
+    pub async fn explain(&self, question: &Question) -> Result<Explanation, Refusal> {
+        let sums = self.counters().await?.sums;
+        let mut answer = explain::live(&self.view(), Some(&sums), question);
+        if let Some(metered) = answer.metered.clone() {
+            answer.rate(&self.ask(|reply| Request::Rates(metered, reply)).await?);
+        }
+        Ok(answer)
     }
 
     /// Open the access log's file again, after a rotation.

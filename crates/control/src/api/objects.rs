@@ -364,7 +364,6 @@ pub(super) struct ExplainQuery {
 
 pub(super) async fn explain(State(handle): State<Handle>, asked: QueryOf<ExplainQuery>) -> Answer<Explanation> {
     let asked = query(asked)?;
-    let sums = handle.counters().await?.sums;
     let missing = |what| Problem::bad_request(format!("`{what}` is missing"));
     if asked.local.is_none() && asked.url.is_none() {
         return Err(missing("local` or `url"));
@@ -383,5 +382,5 @@ pub(super) async fn explain(State(handle): State<Handle>, asked: QueryOf<Explain
         url: asked.url,
         method: asked.method,
     };
-    Ok(Json(explain::live(&handle.view(), Some(&sums), &question)))
+    Ok(Json(handle.explain(&question).await?))
 }

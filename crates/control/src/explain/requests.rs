@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kakei_config::{FieldEdits, PathMatch, RateKey, RateLimit, ServerName};
+use kakei_config::{FieldEdits, PathMatch, ServerName};
 use kakei_proxy::snapshot::{Action, Decided, HttpListener, Imagined, Listener, Mismatch, Rule, Target};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Considered, Explanation, Question};
+use super::{Considered, Explanation, Question, rates};
 use crate::view::View;
 
 /// Routes that are shown: those that come nearest.
@@ -37,7 +37,7 @@ pub struct Requested {
     pub deny: Vec<String>,
     /// Who must say who it is, and how.
     pub auth: Vec<String>,
-    /// Limits that it counts against; whether one is reached is not looked at.
+    /// Limits that it counts against; `rates` of the answer says how much of them is used up.
     pub rate_limits: Vec<String>,
     /// Path and query that it goes on with.
     pub target: Option<String>,
@@ -136,6 +136,7 @@ pub(super) fn follow(
         answer.considered.push(row(*mismatch, rule, taken));
         taken |= mismatch.is_none();
     }
+    answer.metered.clone_from(&decided.metered);
     let request = requested((method, url), &decided);
     let rule = decided.rule.as_deref().filter(|_| listener.tls.is_some());
     let hsts = rule.and_then(|rule| http.strict(rule)).map(ToString::to_string);
@@ -195,7 +196,9 @@ fn requested((method, url): (&str, &str), decided: &Decided) -> Requested {
         allow: spec.map(|spec| shown(&spec.allow)).unwrap_or_default(),
         deny: spec.map(|spec| shown(&spec.deny)).unwrap_or_default(),
         auth: spec.map(auth).unwrap_or_default(),
-        rate_limits: spec.map(|spec| spec.rate_limits.iter().flat_map(rates).collect()).unwrap_or_default(),
+        rate_limits: spec
+            .map(|spec| spec.rate_limits.iter().flat_map(rates::words).map(|(_, words)| words).collect())
+            .unwrap_or_default(),
         target: decided.target.clone().filter(|_| !is_redirect && decided.refused.is_none()),
         sets_host: spec.and_then(|spec| spec.request.host.clone()),
         request: Edits::of(&decided.edits[0]),
@@ -222,19 +225,6 @@ fn auth(spec: &kakei_config::Route) -> Vec<String> {
     let forward = spec.auth.forward.as_ref();
     let forward = forward.map(|forward| format!("by asking cluster {} at {}", forward.cluster, forward.path));
     basic.into_iter().chain(forward).collect()
-}
-
-/// A limit in words: one bounds requests in a time, requests at one time, or both.
-fn rates(limit: &RateLimit) -> impl Iterator<Item = String> {
-    let by = match &limit.by {
-        RateKey::Client => "for each client".to_owned(),
-        RateKey::Header(name) => format!("for each value of {name}"),
-        RateKey::Route => "of the route as a whole".to_owned(),
-    };
-    let burst = if limit.burst > 0 { format!(", {} at once", limit.burst) } else { String::new() };
-    let paced = (limit.requests > 0).then(|| format!("{} in {:?} {by}{burst}", limit.requests, limit.per));
-    let at_once = (limit.concurrent > 0).then(|| format!("{} under way {by}", limit.concurrent));
-    paced.into_iter().chain(at_once)
 }
 
 fn row(mismatch: Option<Mismatch>, rule: &Rule, taken: bool) -> Considered {

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kakei_config::{Checked, Document, Name, Resolved};
-use kakei_proxy::seam::{BackendHealth, Command, ConnectionView, Filter, FlowView, Notice, Reply};
+use kakei_proxy::seam::{BackendHealth, Command, ConnectionView, Filter, FlowView, Notice, RateUse, Reply};
 use kakei_proxy::secure::Certificate;
-use kakei_proxy::snapshot::Generation;
+use kakei_proxy::snapshot::{Generation, Metered};
 use kakei_proxy::stats::{Metric, MetricKind};
 use kakei_runtime::engine::EngineEvent;
 use kakei_runtime::stats::MachineStats;
@@ -189,6 +189,9 @@ impl<S: System> Owner<S> {
             Request::Connections(filter, reply) => {
                 let _ = reply.send(self.connections(filter).await);
             }
+            Request::Rates(of, reply) => {
+                let _ = reply.send(self.rates(of).await);
+            }
             Request::ReopenLogs => {
                 self.log.reopen();
                 self.doors.audit.reopen();
@@ -330,6 +333,16 @@ impl<S: System> Owner<S> {
             (0..self.view.workers).filter_map(|worker| self.engine.machine_stats(worker)).collect();
         values.extend(machine::values(&machines));
         values
+    }
+
+    /// What each worker says that answers in time.
+    async fn rates(&mut self, of: Arc<Metered>) -> BTreeMap<u16, Vec<RateUse>> {
+        let replies = self.ask_all(&Command::Rates(of), ANSWER_TIME).await;
+        let said = replies.into_iter().filter_map(|(worker, reply)| match reply {
+            Reply::Rates(uses) => Some((worker, uses)),
+            _ => None,
+        });
+        said.collect()
     }
 
     async fn flows(&mut self, filter: Filter) -> Result<Vec<FlowView>, Refusal> {

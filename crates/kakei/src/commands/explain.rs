@@ -1,9 +1,11 @@
 //! `kakei explain`: where a client's datagram, connection or request goes; live, or by a document.
 
+use std::time::Duration;
+
 use kakei::config::{Name, Protocol};
 use kakei::control;
 use kakei::control::explain::{ANYONE, Question};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::document::Source;
 use crate::cli::{Explain, Format, dialled};
@@ -30,6 +32,16 @@ const CERTIFICATES: &[Column] = &[
 ];
 const BACKENDS: &[Column] =
     &[("BACKEND", "name"), ("ADDRESS", "address"), ("WEIGHT", "weight"), ("TAKES IT", "eligible"), ("WHY", "why")];
+
+const RATES: &[Column] = &[
+    ("RATE LIMIT", "limit"),
+    ("WHOSE", "of"),
+    ("WORKER", "worker"),
+    ("USED", "used"),
+    ("MOST", "most"),
+    ("NEXT", "next"),
+    ("NOTE", "note"),
+];
 
 pub(super) fn explain(explain: &Explain) -> Result<(), Failure> {
     let question = question(explain)?;
@@ -148,6 +160,7 @@ fn drawn(answer: &Value) -> String {
         (CERTIFICATES, &answer["tls"]["certificates"]),
         (ROUTES, &answer["considered"]),
         (BACKENDS, &answer["backends"]),
+        (RATES, &rates(&answer["rates"])),
     ];
     for (columns, list) in lists {
         if let Some(rows) = list.as_array().filter(|rows| !rows.is_empty()) {
@@ -156,6 +169,30 @@ fn drawn(answer: &Value) -> String {
         }
     }
     page
+}
+
+/// Each rate limit in all workers, and in each of them where there are several.
+fn rates(rates: &Value) -> Value {
+    let row = |rate: &Value, worker: Value, of: &Value| {
+        let next = of["next_in_ms"].as_u64().map(Duration::from_millis);
+        let next = match next {
+            None => "when one ends".to_owned(),
+            Some(Duration::ZERO) => "at once".to_owned(),
+            Some(next) => format!("in {next:?}"),
+        };
+        let note = (of["shared"] == true).then_some("counted with others, for want of room");
+        let (used, most) = (&of["used"], &of["most"]);
+        json!({
+            "limit": rate["limit"], "of": rate["of"], "worker": worker,
+            "used": used, "most": most, "next": next, "note": note
+        })
+    };
+    let rows = rates.as_array().into_iter().flatten().flat_map(|rate| {
+        let workers = rate["workers"].as_array().map_or(&[][..], Vec::as_slice);
+        let all = (workers.len() > 1).then(|| row(rate, "all".into(), rate));
+        all.into_iter().chain(workers.iter().map(move |of| row(rate, of["worker"].clone(), of)))
+    });
+    rows.collect()
 }
 
 /// The columns that say something.

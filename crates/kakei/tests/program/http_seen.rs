@@ -347,6 +347,86 @@ fn trailing() -> SocketAddr {
 }
 
 #[test]
+fn explain_says_how_much_of_a_rate_is_used_up_and_uses_none() {
+    let room = Room::new("http-rates");
+    let more = format!(
+        "[clusters.s]\nbackends = [\"{}\"]\n\
+         [routes.often]\nlistener = \"front\"\npath = \"/often\"\ncluster = \"c\"\ndeny = [\"192.0.2.0/24\"]\n\
+         rate_limits = [{{ by = \"client\", requests = 5, per = \"1h\" }}]\n\
+         [routes.slow]\nlistener = \"front\"\npath = \"/slow\"\ncluster = \"s\"\n\
+         rate_limits = [{{ by = {{ header = \"x-key\" }}, requests = 60, per = \"1h\", concurrent = 2 }}]\n",
+        silent()
+    );
+    let text = document(&room, &[backend("a")], &more);
+    let proxy = Running::start(&room, &text);
+    let rates = |arguments: &[&str]| {
+        let mut rates = proxy.json(&[&["explain"], arguments].concat())["rates"].clone();
+        // Which worker a connection comes to is the kernel's choice: the busiest one first.
+        for rate in rates.as_array_mut().unwrap() {
+            let workers = rate["workers"].as_array_mut().unwrap();
+            workers.sort_by_key(|worker| std::cmp::Reverse(worker["used"].as_u64()));
+        }
+        rates
+    };
+    let used = |rates: &Value, at: usize| {
+        let of = |row: &Value| (row["used"].as_u64().unwrap(), row["most"].as_u64().unwrap());
+        let workers: Vec<_> = rates[at]["workers"].as_array().unwrap().iter().map(of).collect();
+        (of(&rates[at]), workers)
+    };
+    let mut client = connect(proxy.front());
+    let mut pass = || ask(&mut client, "GET /often HTTP/1.1\r\nHost: a\r\n\r\n").0.starts_with("HTTP/1.1 200 ");
+    for sent in 0..3 {
+        let seen = rates(&["http://a/often"]);
+        assert_eq!(used(&seen, 0), ((sent, 6), vec![(sent, 3), (0, 3)]), "however often somebody looks: {seen}");
+        assert_eq!(seen[0]["workers"][0]["next_in_ms"], 0);
+        assert!(pass());
+    }
+    let seen = rates(&["http://a/often"]);
+    assert_eq!(used(&seen, 0), ((3, 6), vec![(3, 3), (0, 3)]), "{seen}");
+    let next = seen[0]["workers"][0]["next_in_ms"].as_u64().unwrap();
+    assert!((1_100_000..=1_200_000).contains(&next) && seen[0]["next_in_ms"] == 0, "{seen}");
+    assert!(!pass(), "that worker has none left");
+    let words = (&seen[0]["limit"], &seen[0]["of"]);
+    assert_eq!(words, (&"5 in 3600s for each client".into(), &"client 127.0.0.1".into()));
+    let table = proxy.done(&["explain", "http://a/often"]);
+    let line = |worker: &str, rest: &str| {
+        let words: Vec<&str> = worker.split(' ').chain(rest.split(' ')).collect();
+        table.lines().any(|line| line.split_whitespace().collect::<Vec<_>>().ends_with(&words))
+    };
+    assert!(table.contains("RATE LIMIT") && !table.contains("NOTE"), "{table}");
+    assert!(line("127.0.0.1 all", "3 6 at once") && (0..2).any(|at| line(&at.to_string(), "0 3 at once")), "{table}");
+
+    // Its description has all of it.
+    let answer = proxy.http("GET", "/v1/explain?url=http%3A%2F%2Fa%2Foften", &[], "").json();
+    assert_eq!(answer["rates"][0]["used"], 3);
+
+    // Somebody else has used nothing, who may not pass counts nowhere, and no document knows who came.
+    assert_eq!(used(&rates(&["http://a/often", "--client", "10.1.2.3"]), 0), ((0, 6), vec![(0, 3); 2]));
+    assert_eq!(rates(&["http://a/often", "--client", "192.0.2.7"]), Value::Array(Vec::new()));
+    assert_eq!(rates(&["http://a/"]), Value::Array(Vec::new()));
+    let file = room.write("same.toml", &text);
+    assert_eq!(rates(&["http://a/often", "-c", file.to_str().unwrap()]), Value::Array(Vec::new()));
+
+    // Of requests under way, by a field.
+    let mut waits = connect(proxy.front());
+    waits.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\nX-Key: k\r\n\r\n").unwrap();
+    let seen = eventually("the request is under way", || {
+        let seen = rates(&["http://a/slow", "--header", "x-key: k"]);
+        (seen[1]["used"] == 1).then_some(seen)
+    });
+    assert_eq!((used(&seen, 0), used(&seen, 1)), (((1, 60), vec![(1, 30), (0, 30)]), ((1, 2), vec![(1, 1), (0, 1)])));
+    assert_eq!((&seen[1]["of"], &seen[1]["workers"][0]["next_in_ms"]), (&"x-key: k".into(), &Value::Null));
+    let other = rates(&["http://a/slow"]);
+    assert_eq!((&other[1]["of"], &other[1]["used"]), (&"without x-key".into(), &0.into()));
+    let table = proxy.done(&["explain", "http://a/slow", "--header", "x-key: k"]);
+    assert!(table.contains("2 under way for each value of x-key") && table.contains("when one ends"), "{table}");
+    drop(waits);
+    eventually("it is given back", || {
+        (rates(&["http://a/slow", "--header", "x-key: k"])[1]["used"] == 0).then_some(())
+    });
+}
+
+#[test]
 fn more_trailers_than_may_be_are_refused_and_written_down() {
     let room = Room::new("http-trailers");
     let text = document(&room, &[trailing()], "").replace("count = 2", "count = 1");
