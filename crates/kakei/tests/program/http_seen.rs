@@ -346,43 +346,39 @@ fn trailing() -> SocketAddr {
     address
 }
 
+/// What `kakei explain` says of rates. Which worker a connection comes to is the kernel's choice: the busiest one first.
+fn rates(proxy: &Running, arguments: &[&str]) -> Value {
+    let mut rates = proxy.json(&[&["explain"], arguments].concat())["rates"].clone();
+    for rate in rates.as_array_mut().unwrap() {
+        let workers = rate["workers"].as_array_mut().unwrap();
+        workers.sort_by_key(|worker| std::cmp::Reverse(worker["used"].as_u64()));
+    }
+    rates
+}
+
+/// How much is used up of how much: in all workers, and in each.
+fn used(rate: &Value) -> ((u64, u64), Vec<(u64, u64)>) {
+    let of = |row: &Value| (row["used"].as_u64().unwrap(), row["most"].as_u64().unwrap());
+    (of(rate), rate["workers"].as_array().unwrap().iter().map(of).collect())
+}
+
 #[test]
 fn explain_says_how_much_of_a_rate_is_used_up_and_uses_none() {
     let room = Room::new("http-rates");
-    let more = format!(
-        "[clusters.s]\nbackends = [\"{}\"]\n\
-         [routes.often]\nlistener = \"front\"\npath = \"/often\"\ncluster = \"c\"\ndeny = [\"192.0.2.0/24\"]\n\
-         rate_limits = [{{ by = \"client\", requests = 5, per = \"1h\" }}]\n\
-         [routes.slow]\nlistener = \"front\"\npath = \"/slow\"\ncluster = \"s\"\n\
-         rate_limits = [{{ by = {{ header = \"x-key\" }}, requests = 60, per = \"1h\", concurrent = 2 }}]\n",
-        silent()
-    );
-    let text = document(&room, &[backend("a")], &more);
+    let more = "[routes.often]\nlistener = \"front\"\npath = \"/often\"\ncluster = \"c\"\ndeny = [\"192.0.2.0/24\"]\n\
+                rate_limits = [{ by = \"client\", requests = 5, per = \"1h\" }]\n";
+    let text = document(&room, &[backend("a")], more);
     let proxy = Running::start(&room, &text);
-    let rates = |arguments: &[&str]| {
-        let mut rates = proxy.json(&[&["explain"], arguments].concat())["rates"].clone();
-        // Which worker a connection comes to is the kernel's choice: the busiest one first.
-        for rate in rates.as_array_mut().unwrap() {
-            let workers = rate["workers"].as_array_mut().unwrap();
-            workers.sort_by_key(|worker| std::cmp::Reverse(worker["used"].as_u64()));
-        }
-        rates
-    };
-    let used = |rates: &Value, at: usize| {
-        let of = |row: &Value| (row["used"].as_u64().unwrap(), row["most"].as_u64().unwrap());
-        let workers: Vec<_> = rates[at]["workers"].as_array().unwrap().iter().map(of).collect();
-        (of(&rates[at]), workers)
-    };
     let mut client = connect(proxy.front());
     let mut pass = || ask(&mut client, "GET /often HTTP/1.1\r\nHost: a\r\n\r\n").0.starts_with("HTTP/1.1 200 ");
     for sent in 0..3 {
-        let seen = rates(&["http://a/often"]);
-        assert_eq!(used(&seen, 0), ((sent, 6), vec![(sent, 3), (0, 3)]), "however often somebody looks: {seen}");
+        let seen = rates(&proxy, &["http://a/often"]);
+        assert_eq!(used(&seen[0]), ((sent, 6), vec![(sent, 3), (0, 3)]), "however often somebody looks: {seen}");
         assert_eq!(seen[0]["workers"][0]["next_in_ms"], 0);
         assert!(pass());
     }
-    let seen = rates(&["http://a/often"]);
-    assert_eq!(used(&seen, 0), ((3, 6), vec![(3, 3), (0, 3)]), "{seen}");
+    let seen = rates(&proxy, &["http://a/often"]);
+    assert_eq!(used(&seen[0]), ((3, 6), vec![(3, 3), (0, 3)]), "{seen}");
     let next = seen[0]["workers"][0]["next_in_ms"].as_u64().unwrap();
     assert!((1_100_000..=1_200_000).contains(&next) && seen[0]["next_in_ms"] == 0, "{seen}");
     assert!(!pass(), "that worker has none left");
@@ -401,29 +397,42 @@ fn explain_says_how_much_of_a_rate_is_used_up_and_uses_none() {
     assert_eq!(answer["rates"][0]["used"], 3);
 
     // Somebody else has used nothing, who may not pass counts nowhere, and no document knows who came.
-    assert_eq!(used(&rates(&["http://a/often", "--client", "10.1.2.3"]), 0), ((0, 6), vec![(0, 3); 2]));
-    assert_eq!(rates(&["http://a/often", "--client", "192.0.2.7"]), Value::Array(Vec::new()));
-    assert_eq!(rates(&["http://a/"]), Value::Array(Vec::new()));
+    assert_eq!(used(&rates(&proxy, &["http://a/often", "--client", "10.1.2.3"])[0]), ((0, 6), vec![(0, 3); 2]));
     let file = room.write("same.toml", &text);
-    assert_eq!(rates(&["http://a/often", "-c", file.to_str().unwrap()]), Value::Array(Vec::new()));
+    for nothing in [
+        &["http://a/often", "--client", "192.0.2.7"][..],
+        &["http://a/"],
+        &["http://a/often", "-c", file.to_str().unwrap()],
+    ] {
+        assert_eq!(rates(&proxy, nothing), Value::Array(Vec::new()), "{nothing:?}");
+    }
+}
 
-    // Of requests under way, by a field.
+#[test]
+fn explain_says_how_many_requests_are_under_way_of_those_that_may_be() {
+    let room = Room::new("http-under-way");
+    let more = format!(
+        "[clusters.s]\nbackends = [\"{}\"]\n[routes.slow]\nlistener = \"front\"\npath = \"/slow\"\ncluster = \"s\"\n\
+         rate_limits = [{{ by = {{ header = \"x-key\" }}, requests = 60, per = \"1h\", concurrent = 2 }}]\n",
+        silent()
+    );
+    let proxy = Running::start(&room, &document(&room, &[backend("a")], &more));
+    let asked = ["http://a/slow", "--header", "x-key: k"];
     let mut waits = connect(proxy.front());
     waits.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\nX-Key: k\r\n\r\n").unwrap();
     let seen = eventually("the request is under way", || {
-        let seen = rates(&["http://a/slow", "--header", "x-key: k"]);
+        let seen = rates(&proxy, &asked);
         (seen[1]["used"] == 1).then_some(seen)
     });
-    assert_eq!((used(&seen, 0), used(&seen, 1)), (((1, 60), vec![(1, 30), (0, 30)]), ((1, 2), vec![(1, 1), (0, 1)])));
+    assert_eq!(used(&seen[0]), ((1, 60), vec![(1, 30), (0, 30)]));
+    assert_eq!(used(&seen[1]), ((1, 2), vec![(1, 1), (0, 1)]));
     assert_eq!((&seen[1]["of"], &seen[1]["workers"][0]["next_in_ms"]), (&"x-key: k".into(), &Value::Null));
-    let other = rates(&["http://a/slow"]);
+    let other = rates(&proxy, &["http://a/slow"]);
     assert_eq!((&other[1]["of"], &other[1]["used"]), (&"without x-key".into(), &0.into()));
-    let table = proxy.done(&["explain", "http://a/slow", "--header", "x-key: k"]);
+    let table = proxy.done(&[&["explain"], &asked[..]].concat());
     assert!(table.contains("2 under way for each value of x-key") && table.contains("when one ends"), "{table}");
     drop(waits);
-    eventually("it is given back", || {
-        (rates(&["http://a/slow", "--header", "x-key: k"])[1]["used"] == 0).then_some(())
-    });
+    eventually("it is given back", || (rates(&proxy, &asked)[1]["used"] == 0).then_some(()));
 }
 
 #[test]
