@@ -22,7 +22,7 @@ use fastrand::Rng;
 use kakei_config::Document;
 use kakei_proxy::limits::EVENTS_PER_STEP;
 use kakei_proxy::seam::{Command, Event, Filter, Instant, Notice, Op, Reply, Ticket};
-use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
+use kakei_proxy::snapshot::{Generation, Metered, Shared, Snapshot};
 use kakei_proxy::worker::Role;
 
 pub use self::cuts::Cuts;
@@ -238,42 +238,40 @@ impl World {
         }
     }
 
-    /// Look at what operators may.
+    /// Look at what operators may. Who looks at rates too takes no step more for it.
     fn see(&mut self) {
         let shown = self.command(&Command::Connections(Filter { limit: 10_000, ..Filter::default() }));
-        let counted = self.command(&Command::Stats);
-        for (shown, counted) in shown.iter().zip(&counted) {
-            self.scene.truth.views(shown, stats(counted), &mut self.scene.report);
+        let whose = Whose::all().filter(|_| self.is_watched);
+        let looks: Vec<_> = whose.filter_map(|whose| Some((whose, whose.metered(&self.snapshot)?))).collect();
+        for worker in &mut self.workers {
+            let asked = looks.iter().map(|(_, metered)| Command::Rates(Arc::clone(metered)));
+            let commands = (1..).zip(std::iter::once(Command::Stats).chain(asked));
+            worker.events.extend(commands.map(|(ticket, command)| Event::Command { ticket: Ticket(ticket), command }));
+        }
+        let answered = self.settle();
+        for (worker, (shown, ops)) in shown.iter().zip(&answered).enumerate() {
+            self.scene.truth.views(shown, stats(ops), &mut self.scene.report);
+            self.check_looks(worker, ops, &looks);
         }
         let held_back = self.workers.iter().filter_map(|worker| worker.host.what_is_held_back());
         self.scene.report.violations.extend(held_back);
-        if self.is_watched {
-            self.look_at_rates();
-        }
     }
 
-    /// Look at how much of every rate is used up, all in one step.
-    fn look_at_rates(&mut self) {
-        let looks: Vec<_> = Whose::all().filter_map(|whose| Some((whose, whose.metered(&self.snapshot)?))).collect();
-        for worker in &mut self.workers {
-            let asked = (1..).zip(&looks).map(|(ticket, (_, metered))| (ticket, Command::Rates(Arc::clone(metered))));
-            worker.events.extend(asked.map(|(ticket, command)| Event::Command { ticket: Ticket(ticket), command }));
+    /// What a worker said of how much of rates is used up; their tickets follow that of the counters.
+    fn check_looks(&mut self, worker: usize, ops: &[Op], looks: &[(Whose, Arc<Metered>)]) {
+        let Scene { truth, report } = &mut self.scene;
+        let said = ops.iter().filter_map(|op| match op {
+            Op::Reply { ticket: Ticket(ticket), reply: Reply::Rates(said) } => Some((*ticket as usize - 2, said)),
+            _ => None,
+        });
+        let said: Vec<_> = said.collect();
+        if said.len() != looks.len() {
+            report.violations.push(format!("of {} looks at rates {} were answered", looks.len(), said.len()));
         }
-        for (worker, ops) in self.settle().into_iter().enumerate() {
-            let Scene { truth, report } = &mut self.scene;
-            let said = ops.iter().filter_map(|op| match op {
-                Op::Reply { ticket: Ticket(ticket), reply: Reply::Rates(said) } => Some((*ticket as usize - 1, said)),
-                _ => None,
-            });
-            let said: Vec<_> = said.collect();
-            if said.len() != looks.len() {
-                report.violations.push(format!("of {} looks at rates {} were answered", looks.len(), said.len()));
-            }
-            for (at, said) in said {
-                report.counters.looks += 1;
-                let looked = truth.rates.looked(self.now, worker, looks[at].0, said);
-                report.violations.extend(looked.err());
-            }
+        for (at, said) in said {
+            report.counters.looks += 1;
+            let looked = truth.rates.looked(self.now, worker, looks[at].0, said);
+            report.violations.extend(looked.err());
         }
     }
 
