@@ -146,16 +146,13 @@ impl Io {
     /// Send what waits for one socket.
     fn flush(&mut self, socket: SocketId, heads: &[u8]) {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
-        let queues = &self.sending.queues;
-        let Some(queue) = queues.get(mem::replace(&mut entry.queue, NONE) as usize) else { return };
-        let mut number = queue.first;
-        let mut said = None;
-        if queue.first == queue.last {
-            match self.send_lone(socket, number, heads) {
-                Some(Ok(())) => return,
-                answer => said = answer.and_then(Result::err),
-            }
-        }
+        let queue = self.sending.queues.get(mem::replace(&mut entry.queue, NONE) as usize);
+        let Some(&Queue { first: mut number, last, .. }) = queue else { return };
+        let mut said = match (number == last).then(|| self.send_lone(socket, number, heads)).flatten() {
+            Some(Ok(())) => return,
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
         let Sender { pending, numbers, plan, .. } = &mut self.sending;
         numbers.clear();
         while let Some(waiting) = pending.get(number as usize) {
