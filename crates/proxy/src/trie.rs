@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
+use smallvec::SmallVec;
 
 /// Bits of a hash that one level goes by.
 const BITS: u32 = 4;
@@ -23,9 +24,12 @@ pub(crate) struct Trie<K, V> {
 
 type Link<K, V> = Option<Arc<Node<K, V>>>;
 
+/// One key stands in its node: where there are very many, each place that a lookup goes to is in no cache.
+type List<K, V> = SmallVec<[Held<K, V>; 1]>;
+
 #[derive(Clone)]
 enum Node<K, V> {
-    List(Vec<Held<K, V>>),
+    List(List<K, V>),
     Branch([Link<K, V>; 1 << BITS]),
 }
 
@@ -111,7 +115,7 @@ fn change_in<K: Hash + Eq + Clone, V: Clone + Default>(
     change: impl FnOnce(&mut V),
     gone: impl FnOnce(&V) -> bool,
 ) {
-    let node = Arc::make_mut(link.get_or_insert_with(|| Arc::new(Node::List(Vec::new()))));
+    let node = Arc::make_mut(link.get_or_insert_with(|| Arc::new(Node::List(List::new()))));
     let is_empty = match node {
         Node::Branch(branch) => {
             change_in(&mut branch[at(left)], (hash, left >> BITS, depth + 1), key, change, gone);
@@ -140,8 +144,8 @@ fn change_in<K: Hash + Eq + Clone, V: Clone + Default>(
 }
 
 /// A list that is too long, as lists by the next bits.
-fn divided<K, V>(list: Vec<Held<K, V>>, depth: u32) -> Node<K, V> {
-    let mut lists: [Vec<Held<K, V>>; 1 << BITS] = std::array::from_fn(|_| Vec::new());
+fn divided<K, V>(list: List<K, V>, depth: u32) -> Node<K, V> {
+    let mut lists: [List<K, V>; 1 << BITS] = std::array::from_fn(|_| List::new());
     list.into_iter().for_each(|held| lists[at(held.hash >> (depth * BITS))].push(held));
     Node::Branch(lists.map(|list| (!list.is_empty()).then(|| Arc::new(Node::List(list)))))
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -67,6 +67,46 @@ fn a_train_travels_unsplit_and_byte_exact() {
     assert_eq!((stats.receive_datagrams, stats.send_datagrams), (55 + 64 + 2 + 7, 55 + 64 + 2 + 7));
 }
 
+/// Datagrams that come at a time.
+const BURSTS: [u32; 24] = [1, 1, 2, 7, 30, 1, 1, 1, 64, 9, 1, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2];
+
+/// Datagrams that say which they are.
+#[derive(Default)]
+struct Numbered {
+    number: u32,
+}
+
+impl Numbered {
+    /// Send the next `count`, as a train where there is a segment, and see them arrive in order.
+    fn pass(&mut self, (by, to): (&UdpSocket, SocketAddr), (count, segment): (u32, u16), arrives: &UdpSocket) {
+        let all = self.number..self.number + count;
+        let bytes: Vec<u8> = all.clone().flat_map(u32::to_be_bytes).collect();
+        let mut sending = SendBatch::new();
+        for from in (0..count * 4).step_by(if segment > 0 { bytes.len() } else { 4 }) {
+            let len = if segment > 0 { count * 4 } else { 4 };
+            sending.begin(Target { to: Some(to), from: None, segment });
+            sending.part(Part::Body(Span { start: from, len }));
+        }
+        sending.send_all(by.as_fd(), Arenas { head: &[], body: &bytes }, |_, error| panic!("{error}"));
+        let mut room = [0; 200];
+        for expected in all {
+            let (len, _) = arrives.recv_from(&mut room).unwrap();
+            assert_eq!(room[..len], expected.to_be_bytes());
+        }
+        self.number += count;
+    }
+}
+
+#[test]
+fn requests_pass_in_order_one_by_one_and_in_bursts() {
+    let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
+    let (_house, front) = house(1, "127.0.0.1:0", backend.local_addr().unwrap());
+    let mut numbered = Numbered::default();
+    for count in BURSTS {
+        numbered.pass((&client, front), (count, 0), &backend);
+    }
+}
+
 #[test]
 fn answers_pass_in_order_one_by_one_in_bursts_and_as_trains() {
     let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
@@ -74,24 +114,10 @@ fn answers_pass_in_order_one_by_one_in_bursts_and_as_trains() {
     let mut room = [0; 200];
     client.send_to(b"ask", front).unwrap();
     let (_, upstream) = backend.recv_from(&mut room).unwrap();
-    let mut number = 0u32;
-    let mut answer = |count: u32, segment: u16| {
-        let bytes: Vec<u8> = (number..number + count).flat_map(u32::to_be_bytes).collect();
-        let mut sending = SendBatch::new();
-        for from in (0..count * 4).step_by(if segment > 0 { bytes.len() } else { 4 }) {
-            let len = if segment > 0 { count * 4 } else { 4 };
-            sending.begin(Target { to: Some(upstream), from: None, segment });
-            sending.part(Part::Body(Span { start: from, len }));
-        }
-        sending.send_all(backend.as_fd(), Arenas { head: &[], body: &bytes }, |_, error| panic!("{error}"));
-        for expected in number..number + count {
-            let (len, _) = client.recv_from(&mut room).unwrap();
-            assert_eq!(room[..len], expected.to_be_bytes());
-        }
-        number += count;
-    };
+    let mut numbered = Numbered::default();
+    let mut answer = |count: u32, segment: u16| numbered.pass((&backend, upstream), (count, segment), &client);
     let trains = || house.engine.machine_stats(0).unwrap().receive_trains;
-    for count in [1, 1, 2, 7, 30, 1, 1, 1, 64, 9, 1, 3] {
+    for count in BURSTS {
         answer(count, 0);
     }
     // The first comes in its pieces; a burst that is seen makes it worth to have the next ones whole.

@@ -91,7 +91,7 @@ impl Http {
         if exchange.status == 0 {
             let mut extra = exchange.retry_after.map(|after| format!("Retry-After: {after}\r\n")).unwrap_or_default();
             if let (401, Some(rule)) = (status, &exchange.rule) {
-                extra.push_str(rule.users.as_ref().map_or("", |users| &users.challenge));
+                extra.push_str(rule.extras().users.as_ref().map_or("", |users| &users.challenge));
             }
             self.name_request(world, id);
             self.answer(tick, id, status, extra.as_bytes());
@@ -181,7 +181,7 @@ impl Http {
         let exchange = &self.exchanges[id];
         let mut out = Vec::new();
         status_line(redirect.status, "", &mut out);
-        if !rule.response.removes(b"date") {
+        if !rule.extras().response.removes(b"date") {
             field(&mut out, "Date", self.date.at(tick.wall));
         }
         out.extend_from_slice(b"Location: ");
@@ -205,7 +205,7 @@ impl Http {
             field(&mut out, name, value.as_bytes());
         }
         let has = |wanted| respond.headers.keys().any(|name| name.eq_ignore_ascii_case(wanted));
-        if !has("date") && !exchange.rule.as_ref().is_some_and(|rule| rule.response.removes(b"date")) {
+        if !has("date") && !exchange.rule.as_ref().is_some_and(|rule| rule.extras().response.removes(b"date")) {
             field(&mut out, "Date", self.date.at(tick.wall));
         }
         let has_type = has("content-type");

@@ -136,7 +136,7 @@ impl Http {
         let rule = rule.ok_or((404, CloseReason::NoRoute))?;
         let exchange = &mut self.exchanges[id];
         exchange.rule = Some(Arc::clone(&rule));
-        exchange.path = rule.response.lines.has_places().then(|| Box::from(&*path));
+        exchange.path = rule.extras().response.lines.has_places().then(|| Box::from(&*path));
         if self.comes_too_early(world, tick, id, (&rule, head)) {
             return Ok(());
         }
@@ -195,24 +195,19 @@ impl Http {
         id: ExchangeId,
         (rule, deciding): (&Rule, &Deciding<'_>),
     ) -> Result<(), Refused> {
-        let spec = &rule.spec;
+        if !rule.is_open {
+            self.admit(id, rule)?;
+        }
         let exchange = &mut self.exchanges[id];
-        let client = self.sessions[exchange.session].arrived.client().ip();
-        if !rule.admits(client) {
-            return Err((403, CloseReason::Denied));
-        }
-        let insists = spec.client_certificates == Some(ClientCertificateMode::Required);
-        if insists && self.sessions[exchange.session].shown().is_none() {
-            return Err((403, CloseReason::ClientCertificate));
-        }
-        if exchange.traits.is_connect && !spec.connect {
+        if exchange.traits.is_connect && !rule.spec.connect {
             return Err((405, CloseReason::NotAllowed));
         }
         let upgrades = deciding.head.connection.upgrade
             && deciding.head.request.fields.first(Known::Upgrade).is_some()
             && !exchange.traits.is_old;
-        exchange.traits.upgrades = upgrades && spec.upgrade && deciding.head.request.length == Length::None;
-        if !spec.rate_limits.is_empty() {
+        exchange.traits.upgrades = upgrades && rule.may_upgrade && deciding.head.request.length == Length::None;
+        if !rule.is_open && !rule.spec.rate_limits.is_empty() {
+            let client = self.sessions[exchange.session].arrived.client().ip();
             let whose = (rule, client, exchange.http.workers);
             let permits = self.rates.admit(world.hash, tick.now, whose, &deciding.head.request.fields);
             match permits {
@@ -222,6 +217,19 @@ impl Http {
                     return Err((429, CloseReason::RateLimited));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Whether the client may pass the route, whatever it asks for.
+    fn admit(&self, id: ExchangeId, rule: &Rule) -> Result<(), Refused> {
+        let session = &self.sessions[self.exchanges[id].session];
+        if !rule.admits(session.arrived.client().ip()) {
+            return Err((403, CloseReason::Denied));
+        }
+        let insists = rule.spec.client_certificates == Some(ClientCertificateMode::Required);
+        if insists && session.shown().is_none() {
+            return Err((403, CloseReason::ClientCertificate));
         }
         Ok(())
     }
@@ -292,7 +300,7 @@ impl Http {
             balance::source_affinity(world.balance_seed, live.spec.tcp.affinity, session.arrived.client());
         exchange.tcp = Some(Arc::clone(&live.spec.tcp));
         if let Some(rule) = &exchange.rule {
-            live.retries.earn(rule.spec.retry.budget);
+            live.retries.earn(rule.retry_budget);
         }
     }
 }

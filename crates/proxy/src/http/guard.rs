@@ -110,7 +110,7 @@ impl Http {
         id: ExchangeId,
         (rule, deciding): (&Arc<Rule>, &Deciding<'_>),
     ) -> Result<(), Refused> {
-        if let Some(users) = &rule.users {
+        if let Some(users) = &rule.extras().users {
             let mut given = deciding.head.request.fields.known(Field::Authorization);
             let (Some(value), None) = (given.next(), given.next()) else { return Err(UNAUTHORIZED) };
             let basic = Basic::parse(value).ok_or(UNAUTHORIZED)?;
@@ -135,11 +135,11 @@ impl Http {
         id: ExchangeId,
         (rule, deciding): (&Arc<Rule>, &Deciding<'_>),
     ) -> Result<(), Refused> {
-        if let (Some(_), Some(detail)) = (&rule.users, &mut self.exchanges[id].detail) {
+        if let (Some(_), Some(detail)) = (&rule.extras().users, &mut self.exchanges[id].detail) {
             let given = deciding.head.request.fields.first(Field::Authorization);
             detail.user = given.and_then(Basic::parse).map(|basic| basic.user);
         }
-        match (&rule.spec.auth.forward, &rule.service) {
+        match (&rule.spec.auth.forward, &rule.extras().service) {
             (Some(forward), Some(service)) => {
                 self.hold(tick, id, (deciding.head, Asking::Service, tick.now + forward.timeout));
                 self.ask(world, tick, id, (service, deciding))

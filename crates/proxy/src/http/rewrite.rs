@@ -10,7 +10,7 @@ use kakei_wire::message::{DATE_LEN, Field, Fields, Known, Length, Trace, reason,
 use super::Http;
 use super::decide::Deciding;
 use super::exchange::{Exchange, ExchangeId, Framing, RequestId};
-use super::rule::{Edits, Rule};
+use super::rule::{Edits, NO_EXTRAS, Rule};
 use super::session::Session;
 use crate::world::World;
 
@@ -39,7 +39,7 @@ impl Http {
     ) {
         let exchange = &self.exchanges[id];
         let request = &deciding.head.request;
-        let host = rule.spec.request.host.as_deref();
+        let host = rule.extras().host.as_deref();
         let keeps_host = host.is_none() && !deciding.head.is_absolute;
         out.extend_from_slice(request.method.as_bytes());
         out.push(b' ');
@@ -54,7 +54,7 @@ impl Http {
         let believed = by.is_believed;
         let is_proved = self.sessions[exchange.session].shown().is_some();
         let is_early = exchange.is_early;
-        let edits = &rule.request;
+        let edits = &rule.extras().request;
         let trace = trace(&request.fields);
         copy_fields(&request.fields, edits, &deciding.head.connection, out, |known| match known {
             Known::Host => keeps_host,
@@ -209,7 +209,7 @@ pub(super) fn write_certificate(session: &Session, out: &mut Vec<u8>) {
 /// What a request goes on to ask for.
 pub(super) fn write_target(rule: &Rule, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
     let request = &deciding.head.request;
-    match &rule.path {
+    match &rule.extras().path {
         _ if request.method == "CONNECT" => return out.extend_from_slice(request.authority.as_bytes()),
         Some(template) if deciding.path.first() == Some(&b'/') => {
             let begin = out.len();
@@ -236,8 +236,7 @@ pub(super) fn write_response(
 ) {
     let response = &head.response;
     status_line(response.status, response.reason, out);
-    let no_edits = Edits::default();
-    let edits = exchange.rule.as_ref().map_or(&no_edits, |rule| &rule.response);
+    let edits = &exchange.rule.as_ref().map_or(&NO_EXTRAS, |rule| rule.extras()).response;
     let has_length = !matches!(response.status, 100..=199 | 204);
     let strict = strict.filter(|_| response.status == 101 || response.status >= 200);
     copy_fields(&response.fields, edits, &head.connection, out, |known| match known {
@@ -272,7 +271,7 @@ pub(super) fn write_response(
 /// The fields that a request's route adds to its response.
 pub(super) fn write_added(exchange: &Exchange, out: &mut Vec<u8>) {
     if let Some(rule) = &exchange.rule {
-        rule.render(&rule.response.lines, exchange.path.as_deref().unwrap_or_default(), out);
+        rule.render(&rule.extras().response.lines, exchange.path.as_deref().unwrap_or_default(), out);
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use kakei_config::template::{Piece, pieces};
-use kakei_config::{FieldEdits, Name, OnChange, PathMatch, Redirect, Respond, Route, TlsRedirect};
+use kakei_config::{
+    ClientCertificateMode, FieldEdits, Name, OnChange, PathMatch, Redirect, Respond, Route, RouteTimeouts, TlsRedirect,
+};
 use kakei_wire::message::{encode_path, is_safe};
 use regex_automata::meta::Regex;
 
@@ -23,33 +25,60 @@ pub enum Action {
     /// It goes to one of several, by weight.
     Split(Vec<(Arc<Target>, u32)>),
     /// The client is sent elsewhere.
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
     /// The proxy answers.
-    Respond(Respond),
+    Respond(Box<Respond>),
 }
 
-/// A compiled route.
+/// A compiled route. What every request reads of it stands here, in few bytes, and what few routes have, elsewhere: among
+/// very many routes what a request reads of its own is in no cache.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// Which; none: what the listener does with everything else.
     pub route: Option<Name>,
-    /// As the operator wrote it.
+    /// As the operator wrote it: not for what every request asks.
     pub spec: Arc<Route>,
     pub(crate) action: Action,
-    pub(crate) request: Edits,
-    pub(crate) response: Edits,
-    /// What clients that come over TLS are told of coming otherwise.
-    pub(crate) strict: Strict,
-    /// The path to go on with.
-    pub(crate) path: Option<Template>,
+    pub(super) timeouts: RouteTimeouts,
+    /// Further tries in a hundred requests.
+    pub(super) retry_budget: u32,
+    /// Whether it keeps nobody out: no address, no client without a certificate, no one too many.
+    pub(super) is_open: bool,
+    /// Whether requests may be upgraded.
+    pub(super) may_upgrade: bool,
     /// Whether the times of its requests are counted by themselves.
     pub(crate) is_timed: bool,
+    extras: Option<Box<Extras>>,
+}
+
+/// What few routes have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Extras {
+    pub(super) request: Edits,
+    pub(super) response: Edits,
+    /// What clients that come over TLS are told of coming otherwise.
+    pub(super) strict: Strict,
+    /// The host and the path to go on with.
+    pub(super) host: Option<Box<str>>,
+    pub(super) path: Option<Template>,
     /// Who may pass by a password.
     pub(super) users: Option<Users>,
     /// The cluster of the service that says who may pass.
     pub(super) service: Option<Arc<Target>>,
     regex: Option<Regex>,
 }
+
+/// What a route without any has.
+pub(super) static NO_EXTRAS: Extras = Extras {
+    request: Edits::NONE,
+    response: Edits::NONE,
+    strict: Strict::AsListener,
+    host: None,
+    path: None,
+    users: None,
+    service: None,
+    regex: None,
+};
 
 impl PartialEq for Rule {
     /// Everything else follows from these.
@@ -64,35 +93,29 @@ impl Rule {
     /// Compile a route of a validated document.
     pub(crate) fn compile(route: Option<&Name>, spec: impl Into<Arc<Route>>) -> Self {
         let spec: Arc<Route> = spec.into();
-        let regex = match &spec.path {
-            PathMatch::Regex(text) => pattern::compile(text),
-            _ => None,
-        };
         let target = |cluster: &Name| {
             Arc::new(Target { route: route.cloned(), cluster: cluster.clone(), on_change: spec.on_change })
         };
         let action = match (&spec.cluster, &spec.redirect, &spec.respond) {
             (Some(cluster), _, _) => Action::Forward(target(cluster)),
-            (_, Some(redirect), _) => Action::Redirect(Redirect::clone(redirect)),
-            (_, _, Some(respond)) => Action::Respond(Respond::clone(respond)),
+            (_, Some(redirect), _) => Action::Redirect(redirect.clone()),
+            (_, _, Some(respond)) => Action::Respond(respond.clone()),
             _ => Action::Split(spec.split.iter().map(|(cluster, weight)| (target(cluster), *weight)).collect()),
         };
-        let Route { request, response, .. } = &*spec;
-        // What only the service says of a client, no client says of itself.
-        let forward = spec.auth.forward.as_ref();
-        let removed = [&request.remove[..], forward.map_or(&[], |forward| &forward.copy)].concat();
         let asked = |cluster: &Name| Target { on_change: OnChange::Keep, ..Target::clone(&target(cluster)) };
+        let service = spec.auth.forward.as_ref().map(|forward| Arc::new(asked(&forward.cluster)));
         Rule {
             route: route.cloned(),
             action,
-            request: Edits::new(&removed, &request.set, &request.add),
-            response: Edits::new(&response.remove, &response.set, &response.add),
-            strict: Strict::of(&spec),
-            path: request.path.as_deref().map(Template::new),
+            timeouts: spec.timeouts.clone(),
+            retry_budget: spec.retry.budget,
+            is_open: spec.allow.is_empty()
+                && spec.deny.is_empty()
+                && spec.rate_limits.is_empty()
+                && spec.client_certificates != Some(ClientCertificateMode::Required),
+            may_upgrade: spec.upgrade,
             is_timed: false,
-            users: spec.auth.basic.as_deref().map(Users::compile),
-            service: forward.map(|forward| Arc::new(asked(&forward.cluster))),
-            regex,
+            extras: Extras::of(&spec, service),
             spec,
         }
     }
@@ -125,6 +148,11 @@ impl Rule {
         self.spec.early_data && is_safe(method)
     }
 
+    /// What few routes have.
+    pub(super) fn extras(&self) -> &Extras {
+        self.extras.as_deref().unwrap_or(&NO_EXTRAS)
+    }
+
     /// What becomes of a request that matches.
     pub fn action(&self) -> &Action {
         &self.action
@@ -146,7 +174,7 @@ impl Rule {
                 Part::Path => encode_path(path, out),
                 Part::Rest => encode_path(path.get(prefix..).unwrap_or_default(), out),
                 Part::Capture(number) => {
-                    let Some(regex) = &self.regex else { continue };
+                    let Some(regex) = &self.extras().regex else { continue };
                     let captures = captures.get_or_insert_with(|| {
                         let mut captures = regex.create_captures();
                         regex.captures(path, &mut captures);
@@ -189,7 +217,8 @@ impl Rule {
 
     /// Whether it asks who the client is.
     pub fn is_guarded(&self) -> bool {
-        self.users.is_some() || self.service.is_some()
+        let Extras { users, service, .. } = self.extras();
+        users.is_some() || service.is_some()
     }
 
     /// Whether it leads where that target does.
@@ -199,6 +228,42 @@ impl Rule {
             Action::Split(split) => split.iter().any(|(to, _)| **to == *target),
             Action::Redirect(_) | Action::Respond(_) => false,
         }
+    }
+}
+
+impl Extras {
+    /// None: the route has nothing of them.
+    fn of(spec: &Route, service: Option<Arc<Target>>) -> Option<Box<Self>> {
+        let regex = match &spec.path {
+            PathMatch::Regex(text) => pattern::compile(text),
+            _ => None,
+        };
+        let Route { request, response, .. } = spec;
+        // What only the service says of a client, no client says of itself.
+        let copied = spec.auth.forward.as_ref().map_or(&[][..], |forward| &forward.copy);
+        let extras = Extras {
+            request: Edits::new(&[&request.remove[..], copied].concat(), &request.set, &request.add),
+            response: Edits::new(&response.remove, &response.set, &response.add),
+            strict: Strict::of(spec),
+            host: request.host.as_deref().map(Box::from),
+            path: request.path.as_deref().map(Template::new),
+            users: spec.auth.basic.as_deref().map(Users::compile),
+            service,
+            regex,
+        };
+        (!extras.is_empty()).then(|| Box::new(extras))
+    }
+
+    fn is_empty(&self) -> bool {
+        let Extras { request, response, strict, host, path, users, service, regex } = self;
+        request.is_empty()
+            && response.is_empty()
+            && *strict == Strict::AsListener
+            && host.is_none()
+            && path.is_none()
+            && users.is_none()
+            && service.is_none()
+            && regex.is_none()
     }
 }
 
@@ -212,6 +277,8 @@ pub(crate) struct Edits {
 }
 
 impl Edits {
+    const NONE: Edits = Edits { removed: Vec::new(), lines: Template(Vec::new()) };
+
     fn new<'a>(
         remove: &[String],
         set: impl IntoIterator<Item = (&'a String, &'a String)> + Clone,
@@ -314,11 +381,12 @@ mod tests {
             FieldEdits { set: set.map(owned).into(), add: add.map(owned).into(), remove: vec!["server".into()] };
         let path = PathMatch::Prefix("/api".into());
         let rule = Rule::compile(None, Route { path, response, ..Route::default() });
-        assert!(rule.response.lines.has_places() && !rule.request.lines.has_places());
-        assert!(rule.response.removes(b"X-A") && rule.response.removes(b"Server") && !rule.response.removes(b"x-b"));
+        assert!(rule.extras().response.lines.has_places() && !rule.extras().request.lines.has_places());
+        let edits = &rule.extras().response;
+        assert!(edits.removes(b"X-A") && edits.removes(b"Server") && !edits.removes(b"x-b"));
         let render = |path: &[u8]| {
             let mut out = Vec::new();
-            rule.render(&rule.response.lines, path, &mut out);
+            rule.render(&rule.extras().response.lines, path, &mut out);
             String::from_utf8(out).unwrap()
         };
         let nel = "x-nel: {\"a\":{\"b\":{rest}}}\r\n";

@@ -262,8 +262,8 @@ impl Http {
             Phase::Connecting | Phase::Sent | Phase::Responding => place.is_some() && exchange.tcp.is_some(),
         };
         let is_waited_for = self.sessions[session].stage == Stage::Waiting;
-        let lacks_path =
-            exchange.path.is_none() && exchange.rule.as_ref().is_some_and(|rule| rule.response.lines.has_places());
+        let lacks_path = exchange.path.is_none()
+            && exchange.rule.as_ref().is_some_and(|rule| rule.extras().response.lines.has_places());
         if !is_sound || lacks_path || upstream.is_some() != place.is_some() || exchange.request_ended != is_waited_for {
             return Err(RestoreError::Damaged("a request lacks what its phase needs"));
         }

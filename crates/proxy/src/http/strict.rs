@@ -44,7 +44,7 @@ pub(super) fn told<'a>(exchange: &'a Exchange, session: &Session) -> Option<&'a 
 
 impl HttpListener {
     fn strict_line<'a>(&'a self, rule: Option<&'a Rule>) -> Option<&'a [u8]> {
-        match rule.map(|rule| &rule.strict) {
+        match rule.map(|rule| &rule.extras().strict) {
             Some(Strict::Line(line)) => Some(line),
             Some(Strict::ByHand) => None,
             Some(Strict::AsListener) | None => self.strict.as_deref(),
@@ -53,7 +53,7 @@ impl HttpListener {
 
     /// What a client that came over TLS, and whose request takes this route, is told of coming otherwise.
     pub fn strict<'a>(&'a self, rule: &'a Rule) -> Option<&'a Hsts> {
-        match (&rule.strict, &rule.spec.hsts) {
+        match (&rule.extras().strict, &rule.spec.hsts) {
             (Strict::ByHand, _) => None,
             (_, Some(hsts)) => Some(hsts),
             (_, None) => self.knobs.hsts.as_ref(),

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use kakei_config::{Name, PathMatch, Route, ServerName, Sorted, ValueMatch};
 use kakei_wire::message::Fields;
 use regex_automata::meta::Regex;
+use smallvec::SmallVec;
 
 use super::pattern;
 use super::rule::Rule;
@@ -50,16 +51,22 @@ struct Entry {
     rule: Arc<Rule>,
 }
 
+/// Routes of one host and path. Nearly always one, which stands in place.
+type List = SmallVec<[Entry; 1]>;
+
+/// A path as a key: a short one stands in place.
+type Path = SmallVec<[u8; 16]>;
+
 /// Routes of one host.
 #[derive(Clone, Debug, Default)]
 struct Paths {
-    exact: Trie<Box<[u8]>, Vec<Entry>>,
-    /// The longer text first.
-    regex: Arc<Vec<Matched>>,
-    prefix: Trie<Box<[u8]>, Vec<Entry>>,
+    exact: Trie<Path, List>,
+    /// The longer text first; none: there is none.
+    regex: Option<Arc<Vec<Matched>>>,
+    prefix: Trie<Path, List>,
     /// No prefix is longer: what is need not be looked up.
     longest: usize,
-    any: Vec<Entry>,
+    any: List,
 }
 
 /// Routes of one regular expression.
@@ -67,7 +74,7 @@ struct Paths {
 struct Matched {
     text: String,
     regex: Regex,
-    list: Vec<Entry>,
+    list: List,
 }
 
 /// The HTTP routes of one listener. Copies share what they have in common.
@@ -184,7 +191,11 @@ pub(crate) fn decode(text: &str) -> Vec<u8> {
 
 impl Paths {
     fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.regex.is_empty() && self.prefix.is_empty() && self.any.is_empty()
+        self.exact.is_empty() && self.matched().is_empty() && self.prefix.is_empty() && self.any.is_empty()
+    }
+
+    fn matched(&self) -> &[Matched] {
+        self.regex.as_deref().map_or(&[], Vec::as_slice)
     }
 
     fn find<'a>(&'a self, wanted: &Wanted<'a>) -> Option<&'a Arc<Rule>> {
@@ -192,7 +203,7 @@ impl Paths {
             return None;
         }
         let exact = self.exact.get(wanted.path).into_iter().flatten();
-        let regex = self.regex.iter().filter(|matched| matched.regex.is_match(wanted.path));
+        let regex = self.matched().iter().filter(|matched| matched.regex.is_match(wanted.path));
         let regex = regex.flat_map(|matched| &matched.list);
         let prefix = self.prefixes(wanted.path).flatten();
         let any = self.any.iter();
@@ -200,7 +211,7 @@ impl Paths {
     }
 
     /// The lists of those prefixes that the path has, the longest first.
-    fn prefixes<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a Vec<Entry>> {
+    fn prefixes<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a List> {
         let within = &path[..path.len().min(self.longest + 1)];
         let whole = (path.len() <= self.longest).then_some(path);
         let cuts = within.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at.max(1)]);
@@ -211,33 +222,36 @@ impl Paths {
     }
 
     /// Change the list of a path.
-    fn change(&mut self, path: &PathMatch, change: impl FnOnce(&mut Vec<Entry>)) {
+    fn change(&mut self, path: &PathMatch, change: impl FnOnce(&mut List)) {
         match path {
             PathMatch::Any => change(&mut self.any),
-            PathMatch::Exact(path) => self.exact.change(&path.as_bytes().into(), change, Vec::is_empty),
+            PathMatch::Exact(path) => self.exact.change(&path.as_bytes().into(), change, |list| list.is_empty()),
             PathMatch::Prefix(prefix) => {
                 self.longest = self.longest.max(prefix.len());
-                self.prefix.change(&prefix.as_bytes().into(), change, Vec::is_empty);
+                self.prefix.change(&prefix.as_bytes().into(), change, |list| list.is_empty());
             }
             PathMatch::Regex(text) => self.change_regex(text, change),
         }
     }
 
-    fn change_regex(&mut self, text: &str, change: impl FnOnce(&mut Vec<Entry>)) {
+    fn change_regex(&mut self, text: &str, change: impl FnOnce(&mut List)) {
         let before = |known: &Matched| (Reverse(known.text.len()), &*known.text).cmp(&(Reverse(text.len()), text));
-        let all = Arc::make_mut(&mut self.regex);
+        let all = Arc::make_mut(self.regex.get_or_insert_default());
         let at = match all.binary_search_by(before) {
             Ok(at) => at,
             Err(at) => {
                 // Validation has compiled it once.
                 let Some(regex) = pattern::compile(text) else { return };
-                all.insert(at, Matched { text: text.to_owned(), regex, list: Vec::new() });
+                all.insert(at, Matched { text: text.to_owned(), regex, list: List::new() });
                 at
             }
         };
         change(&mut all[at].list);
         if all[at].list.is_empty() {
             all.remove(at);
+        }
+        if all.is_empty() {
+            self.regex = None;
         }
     }
 }
@@ -297,7 +311,7 @@ impl Table {
     }
 
     /// Change the list of a host and a path.
-    fn change(&mut self, host: Option<&ServerName>, path: &PathMatch, change: impl FnOnce(&mut Vec<Entry>)) {
+    fn change(&mut self, host: Option<&ServerName>, path: &PathMatch, change: impl FnOnce(&mut List)) {
         match host {
             Some(ServerName::Exact(name)) => {
                 self.exact.change(name, |paths| paths.change(path, change), Paths::is_empty)

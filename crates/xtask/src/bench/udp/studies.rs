@@ -19,6 +19,8 @@ const MANY_BACKENDS: usize = 100;
 const MOST_BACKENDS: usize = 1000;
 /// Losing more than this share ends a search for saturation.
 const LOSS: f64 = 0.001;
+/// The rates that a search for saturation tries at most: it ends before, but for trains of whom nobody could send more.
+const PROBES: usize = 24;
 
 /// What a run does: who, how often, how long, which.
 pub(super) struct Plan {
@@ -206,7 +208,7 @@ fn search(stand: &mut Stand, size: usize, flows: usize) -> Result<Figures, Strin
     let good = |o: &Outcome| o.loss() <= LOSS && o.skipped <= 0.02 * (o.sent + o.skipped);
     let (mut low, mut high, mut rate) = (0.0, None, 20_000.0);
     let (mut best, mut beyond) = (Outcome::default(), Outcome::default());
-    for _ in 0..14 {
+    for _ in 0..PROBES {
         let mut outcome = probe(stand, rate, short)?;
         if !good(&outcome) {
             // One hiccup of the machine must not end the search.
