@@ -22,16 +22,18 @@ pub(crate) struct Trie<K, V> {
     root: Link<K, V>,
 }
 
-type Link<K, V> = Option<Arc<Node<K, V>>>;
-
-/// One key stands in its node: where there are very many, each place that a lookup goes to is in no cache.
-type List<K, V> = SmallVec<[Held<K, V>; 1]>;
-
-#[derive(Clone)]
-enum Node<K, V> {
-    List(List<K, V>),
-    Branch([Link<K, V>; 1 << BITS]),
+/// What it leads to says itself what it is, so that a lookup reads no more of a branch than one link: where there are very
+/// many keys, each place that it goes to is in no cache.
+enum Link<K, V> {
+    Empty,
+    List(Arc<List<K, V>>),
+    Branch(Arc<Branch<K, V>>),
 }
+
+type Branch<K, V> = [Link<K, V>; 1 << BITS];
+
+/// One key stands in place.
+type List<K, V> = SmallVec<[Held<K, V>; 1]>;
 
 #[derive(Clone)]
 struct Held<K, V> {
@@ -40,9 +42,25 @@ struct Held<K, V> {
     value: V,
 }
 
+impl<K, V> Link<K, V> {
+    fn is_empty(&self) -> bool {
+        matches!(self, Link::Empty)
+    }
+}
+
+impl<K, V> Clone for Link<K, V> {
+    fn clone(&self) -> Self {
+        match self {
+            Link::Empty => Link::Empty,
+            Link::List(list) => Link::List(Arc::clone(list)),
+            Link::Branch(branch) => Link::Branch(Arc::clone(branch)),
+        }
+    }
+}
+
 impl<K, V> Default for Trie<K, V> {
     fn default() -> Self {
-        Trie { root: None }
+        Trie { root: Link::Empty }
     }
 }
 
@@ -55,7 +73,7 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Trie<K, V> {
 impl<K, V> Trie<K, V> {
     /// Whether there is nothing in it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.root.is_none()
+        self.root.is_empty()
     }
 
     /// What a key has.
@@ -63,24 +81,19 @@ impl<K, V> Trie<K, V> {
     where
         K: Borrow<Q>,
     {
-        let mut node = self.root.as_deref()?;
         let hash = hash(key);
-        let mut left = hash;
-        loop {
-            match node {
-                Node::List(list) => {
-                    let held = list.iter().find(|held| held.hash == hash && held.key.borrow() == key);
-                    return held.map(|held| &held.value);
-                }
-                Node::Branch(branch) => node = branch[at(left)].as_deref()?,
-            }
-            left >>= BITS;
+        let (mut link, mut left) = (&self.root, hash);
+        while let Link::Branch(branch) = link {
+            (link, left) = (&branch[at(left)], left >> BITS);
         }
+        let Link::List(list) = link else { return None };
+        let held = list.iter().find(|held| held.hash == hash && held.key.borrow() == key);
+        held.map(|held| &held.value)
     }
 
     /// All that is in it, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        let mut ahead: Vec<&Node<K, V>> = self.root.as_deref().into_iter().collect();
+        let mut ahead = vec![&self.root];
         let mut list: &[Held<K, V>] = &[];
         std::iter::from_fn(move || {
             loop {
@@ -89,8 +102,9 @@ impl<K, V> Trie<K, V> {
                     return Some((&held.key, &held.value));
                 }
                 match ahead.pop()? {
-                    Node::List(next) => list = next,
-                    Node::Branch(branch) => ahead.extend(branch.iter().flatten().map(|node| &**node)),
+                    Link::Empty => {}
+                    Link::List(next) => list = next,
+                    Link::Branch(branch) => ahead.extend(&**branch),
                 }
             }
         })
@@ -115,13 +129,24 @@ fn change_in<K: Hash + Eq + Clone, V: Clone + Default>(
     change: impl FnOnce(&mut V),
     gone: impl FnOnce(&V) -> bool,
 ) {
-    let node = Arc::make_mut(link.get_or_insert_with(|| Arc::new(Node::List(List::new()))));
-    let is_empty = match node {
-        Node::Branch(branch) => {
-            change_in(&mut branch[at(left)], (hash, left >> BITS, depth + 1), key, change, gone);
-            branch.iter().all(Option::is_none)
+    match link {
+        Link::Empty => {
+            let mut value = V::default();
+            change(&mut value);
+            if !gone(&value) {
+                let held = Held { hash, key: key.clone(), value };
+                *link = Link::List(Arc::new(List::from_iter([held])));
+            }
         }
-        Node::List(list) => {
+        Link::Branch(branch) => {
+            let branch = Arc::make_mut(branch);
+            change_in(&mut branch[at(left)], (hash, left >> BITS, depth + 1), key, change, gone);
+            if branch.iter().all(Link::is_empty) {
+                *link = Link::Empty;
+            }
+        }
+        Link::List(list) => {
+            let list = Arc::make_mut(list);
             let found = list.iter().position(|held| held.hash == hash && held.key == *key);
             let place = found.unwrap_or_else(|| {
                 list.push(Held { hash, key: key.clone(), value: V::default() });
@@ -131,23 +156,23 @@ fn change_in<K: Hash + Eq + Clone, V: Clone + Default>(
             if gone(&list[place].value) {
                 list.swap_remove(place);
             }
-            let (is_empty, is_long) = (list.is_empty(), list.len() > LISTED && (depth + 1) * BITS < u64::BITS);
-            if is_long {
-                *node = divided(std::mem::take(list), depth);
+            if list.is_empty() {
+                *link = Link::Empty;
+            } else if list.len() > LISTED && (depth + 1) * BITS < u64::BITS {
+                *link = divided(std::mem::take(list), depth);
             }
-            is_empty
         }
-    };
-    if is_empty {
-        *link = None;
     }
 }
 
 /// A list that is too long, as lists by the next bits.
-fn divided<K, V>(list: List<K, V>, depth: u32) -> Node<K, V> {
+fn divided<K, V>(list: List<K, V>, depth: u32) -> Link<K, V> {
     let mut lists: [List<K, V>; 1 << BITS] = std::array::from_fn(|_| List::new());
     list.into_iter().for_each(|held| lists[at(held.hash >> (depth * BITS))].push(held));
-    Node::Branch(lists.map(|list| (!list.is_empty()).then(|| Arc::new(Node::List(list)))))
+    Link::Branch(Arc::new(lists.map(|list| match list.is_empty() {
+        true => Link::Empty,
+        false => Link::List(Arc::new(list)),
+    })))
 }
 
 fn at(left: u64) -> usize {

@@ -236,9 +236,15 @@ pub struct RouteTimeouts {
     pub idle: Duration,
 }
 
+impl RouteTimeouts {
+    /// Those of a route that says nothing of them.
+    pub const DEFAULT: RouteTimeouts =
+        RouteTimeouts { request: None, response: Duration::from_secs(60), idle: Duration::from_secs(60) };
+}
+
 impl Default for RouteTimeouts {
     fn default() -> Self {
-        RouteTimeouts { request: None, response: Duration::from_secs(60), idle: Duration::from_secs(60) }
+        RouteTimeouts::DEFAULT
     }
 }
 
@@ -269,9 +275,15 @@ pub struct Retry {
     pub budget: u32,
 }
 
+impl Retry {
+    /// The budget of a route that says nothing of it.
+    pub const DEFAULT_BUDGET: u32 = 20;
+}
+
 impl Default for Retry {
     fn default() -> Self {
-        Retry { attempts: 2, on: vec![RetryOn::Connect, RetryOn::Reset], budget: 20 }
+        let budget = Retry::DEFAULT_BUDGET;
+        Retry { attempts: 2, on: vec![RetryOn::Connect, RetryOn::Reset], budget }
     }
 }
 

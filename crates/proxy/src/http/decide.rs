@@ -300,7 +300,7 @@ impl Http {
             balance::source_affinity(world.balance_seed, live.spec.tcp.affinity, session.arrived.client());
         exchange.tcp = Some(Arc::clone(&live.spec.tcp));
         if let Some(rule) = &exchange.rule {
-            live.retries.earn(rule.retry_budget);
+            live.retries.earn(rule.extras().retry_budget);
         }
     }
 }

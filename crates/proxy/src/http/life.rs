@@ -66,7 +66,7 @@ impl Http {
             if let Some(at) = exchange.known_by() {
                 stands_under(at, Limit::Guard);
             }
-            if let Some(total) = exchange.rule.as_ref().and_then(|rule| rule.timeouts.request) {
+            if let Some(total) = exchange.rule.as_ref().and_then(|rule| rule.extras().timeouts.request) {
                 stands_under(exchange.began + total, Limit::Request);
             }
         }
@@ -189,7 +189,7 @@ impl Http {
 fn exchange_deadline(session: &Session, exchange: &Exchange) -> (Instant, Limit) {
     let never = (Instant::FAR, Limit::Response);
     let (Some(knobs), Some(rule)) = (&exchange.tcp, &exchange.rule) else { return never };
-    let timeouts = &rule.timeouts;
+    let timeouts = &rule.extras().timeouts;
     match exchange.phase {
         Phase::Deciding | Phase::Guarded => never,
         Phase::Queued => (exchange.since + knobs.queue_timeout, Limit::Queue),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use kakei_config::template::{Piece, pieces};
 use kakei_config::{
-    ClientCertificateMode, FieldEdits, Name, OnChange, PathMatch, Redirect, Respond, Route, RouteTimeouts, TlsRedirect,
+    ClientCertificateMode, FieldEdits, Name, OnChange, PathMatch, Redirect, Respond, Retry, Route, RouteTimeouts,
+    TlsRedirect,
 };
 use kakei_wire::message::{encode_path, is_safe};
 use regex_automata::meta::Regex;
@@ -39,21 +40,21 @@ pub struct Rule {
     /// As the operator wrote it: not for what every request asks.
     pub spec: Arc<Route>,
     pub(crate) action: Action,
-    pub(super) timeouts: RouteTimeouts,
-    /// Further tries in a hundred requests.
-    pub(super) retry_budget: u32,
+    extras: Option<Box<Extras>>,
     /// Whether it keeps nobody out: no address, no client without a certificate, no one too many.
     pub(super) is_open: bool,
     /// Whether requests may be upgraded.
     pub(super) may_upgrade: bool,
     /// Whether the times of its requests are counted by themselves.
     pub(crate) is_timed: bool,
-    extras: Option<Box<Extras>>,
 }
 
-/// What few routes have.
-#[derive(Clone, Debug, Default)]
+/// What few routes have, or have otherwise than the rest.
+#[derive(Clone, Debug)]
 pub(crate) struct Extras {
+    pub(super) timeouts: RouteTimeouts,
+    /// Further tries in a hundred requests.
+    pub(super) retry_budget: u32,
     pub(super) request: Edits,
     pub(super) response: Edits,
     /// What clients that come over TLS are told of coming otherwise.
@@ -68,8 +69,10 @@ pub(crate) struct Extras {
     regex: Option<Regex>,
 }
 
-/// What a route without any has.
+/// Those of a route that asks for none of it.
 pub(super) static NO_EXTRAS: Extras = Extras {
+    timeouts: RouteTimeouts::DEFAULT,
+    retry_budget: Retry::DEFAULT_BUDGET,
     request: Edits::NONE,
     response: Edits::NONE,
     strict: Strict::AsListener,
@@ -107,8 +110,6 @@ impl Rule {
         Rule {
             route: route.cloned(),
             action,
-            timeouts: spec.timeouts.clone(),
-            retry_budget: spec.retry.budget,
             is_open: spec.allow.is_empty()
                 && spec.deny.is_empty()
                 && spec.rate_limits.is_empty()
@@ -148,7 +149,7 @@ impl Rule {
         self.spec.early_data && is_safe(method)
     }
 
-    /// What few routes have.
+    /// What few routes have, or have otherwise than the rest.
     pub(super) fn extras(&self) -> &Extras {
         self.extras.as_deref().unwrap_or(&NO_EXTRAS)
     }
@@ -242,6 +243,8 @@ impl Extras {
         // What only the service says of a client, no client says of itself.
         let copied = spec.auth.forward.as_ref().map_or(&[][..], |forward| &forward.copy);
         let extras = Extras {
+            timeouts: spec.timeouts.clone(),
+            retry_budget: spec.retry.budget,
             request: Edits::new(&[&request.remove[..], copied].concat(), &request.set, &request.add),
             response: Edits::new(&response.remove, &response.set, &response.add),
             strict: Strict::of(spec),
@@ -255,8 +258,10 @@ impl Extras {
     }
 
     fn is_empty(&self) -> bool {
-        let Extras { request, response, strict, host, path, users, service, regex } = self;
-        request.is_empty()
+        let Extras { timeouts, retry_budget, request, response, strict, host, path, users, service, regex } = self;
+        *timeouts == RouteTimeouts::DEFAULT
+            && *retry_budget == Retry::DEFAULT_BUDGET
+            && request.is_empty()
             && response.is_empty()
             && *strict == Strict::AsListener
             && host.is_none()
@@ -352,7 +357,72 @@ impl Template {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use kakei_config::{Auth, BasicAuth, ForwardAuth, Hsts, RateLimit, RequestEdits};
+
     use super::*;
+
+    #[test]
+    fn a_route_is_open_until_it_may_keep_somebody_out() {
+        let network = || vec!["192.0.2.0/24".parse().unwrap()];
+        let required = Some(ClientCertificateMode::Required);
+        for (route, is_open) in [
+            (Route::default(), true),
+            (Route { client_certificates: Some(ClientCertificateMode::Optional), ..Route::default() }, true),
+            (Route { client_certificates: required, ..Route::default() }, false),
+            (Route { allow: network(), ..Route::default() }, false),
+            (Route { deny: network(), ..Route::default() }, false),
+            (Route { rate_limits: vec![RateLimit::default()], ..Route::default() }, false),
+        ] {
+            assert_eq!(Rule::compile(None, route.clone()).is_open, is_open, "{route:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_route_has_alone_is_kept() {
+        let edits = || FieldEdits { remove: vec!["server".into()], ..FieldEdits::default() };
+        let request = |change: fn(&mut RequestEdits)| {
+            let mut request = RequestEdits::default();
+            change(&mut request);
+            Route { request, ..Route::default() }
+        };
+        let (basic, forward) = (
+            BasicAuth { realm: String::new(), users: BTreeMap::new() },
+            ForwardAuth {
+                cluster: "who".into(),
+                path: "/".into(),
+                headers: Vec::new(),
+                copy: Vec::new(),
+                user: None,
+                timeout: Duration::from_secs(1),
+            },
+        );
+        let later = RouteTimeouts { idle: Duration::from_secs(61), ..RouteTimeouts::default() };
+        let tried = Retry { budget: 21, ..Retry::default() };
+        type Has = fn(&Extras) -> bool;
+        let all: [(Route, Has); 10] = [
+            (Route { timeouts: later, ..Route::default() }, |has| has.timeouts.idle == Duration::from_secs(61)),
+            (Route { retry: tried, ..Route::default() }, |has| has.retry_budget == 21),
+            (request(|request| request.remove = vec!["server".into()]), |has| has.request.removes(b"server")),
+            (Route { response: edits(), ..Route::default() }, |has| has.response.removes(b"server")),
+            (Route { hsts: Some(Hsts::default()), ..Route::default() }, |has| matches!(has.strict, Strict::Line(_))),
+            (request(|request| request.host = Some("b".into())), |has| has.host.as_deref() == Some("b")),
+            (request(|request| request.path = Some("/v2{rest}".into())), |has| has.path.is_some()),
+            (Route { auth: Auth { basic: Some(basic.into()), forward: None }, ..Route::default() }, |has| {
+                has.users.is_some()
+            }),
+            (Route { auth: Auth { forward: Some(forward.into()), basic: None }, ..Route::default() }, |has| {
+                has.service.is_some()
+            }),
+            (Route { path: PathMatch::Regex("/a".into()), ..Route::default() }, |has| has.regex.is_some()),
+        ];
+        let plain = Rule::compile(None, Route::default());
+        assert!(plain.extras.is_none());
+        for (route, has) in all {
+            assert!(has(Rule::compile(None, route.clone()).extras()) && !has(plain.extras()), "{route:?}");
+        }
+    }
 
     #[test]
     fn templates_put_the_parts_of_a_path_elsewhere() {

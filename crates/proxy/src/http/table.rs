@@ -41,21 +41,29 @@ pub struct Wanted<'a> {
     pub query: Option<&'a str>,
 }
 
-/// What a route asks for beyond host and path.
+/// A route among those of one host and path.
 #[derive(Clone, Debug)]
 struct Entry {
-    source: Option<IpNet>,
-    /// Whether it asks for a method, fields or a query. Most ask for none, and are not looked at for it: among very many
-    /// routes what a request reads of its own is in no cache.
-    has_detail: bool,
     rule: Arc<Rule>,
+    /// None, as nearly always: it asks for nothing more. Among very many routes what a request reads of its own is in no
+    /// cache, so that little of it is better.
+    more: Option<Box<More>>,
+}
+
+/// What a route asks for beyond host and path.
+#[derive(Clone, Debug)]
+struct More {
+    source: Option<IpNet>,
+    /// Whether it asks for a method, fields or a query.
+    has_detail: bool,
 }
 
 /// Routes of one host and path. Nearly always one, which stands in place.
 type List = SmallVec<[Entry; 1]>;
 
-/// A path as a key: a short one stands in place.
-type Path = SmallVec<[u8; 16]>;
+/// A host and a path as keys: short ones stand in place.
+type Host = SmallVec<[u8; 32]>;
+type Path = SmallVec<[u8; 24]>;
 
 /// Routes of one host.
 #[derive(Clone, Debug, Default)]
@@ -81,9 +89,9 @@ struct Matched {
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     rules: Sorted<Name, Arc<Rule>>,
-    exact: Trie<Arc<str>, Paths>,
+    exact: Trie<Host, Paths>,
     /// By what stands behind `*.`.
-    under: Trie<Arc<str>, Paths>,
+    under: Trie<Host, Paths>,
     any: Paths,
     /// What routes ask for beyond host, path and method.
     asks: Asks,
@@ -124,14 +132,17 @@ pub enum Mismatch {
 
 impl Entry {
     fn matches(&self, wanted: &Wanted<'_>) -> bool {
-        self.source.is_none_or(|source| source.contains(&wanted.client))
-            && !(self.has_detail && detail(&self.rule.spec, wanted).is_some())
+        self.more.as_ref().is_none_or(|more| {
+            more.source.is_none_or(|source| source.contains(&wanted.client))
+                && !(more.has_detail && detail(&self.rule.spec, wanted).is_some())
+        })
     }
 
     /// What comes first is looked at first.
     fn order(&self) -> impl Ord + use<> {
         let spec = &self.rule.spec;
-        let source = self.source.map(|source| (Reverse(source.prefix_len()), source));
+        let source = self.more.as_ref().and_then(|more| more.source);
+        let source = source.map(|source| (Reverse(source.prefix_len()), source));
         let asks = Reverse(spec.headers.len() + spec.query.len());
         (spec.method.is_empty(), asks, source.is_none(), source, self.rule.route.clone())
     }
@@ -304,7 +315,10 @@ impl Table {
         };
         let has_detail = !(spec.method.is_empty() && spec.headers.is_empty() && spec.query.is_empty());
         for host in places(spec) {
-            let entry = |source: &Option<IpNet>| Entry { source: *source, has_detail, rule: Arc::clone(rule) };
+            let entry = |source: &Option<IpNet>| {
+                let more = (source.is_some() || has_detail).then(|| Box::new(More { source: *source, has_detail }));
+                Entry { rule: Arc::clone(rule), more }
+            };
             let entries = sources.iter().map(entry);
             self.change(host, &spec.path, |list| list.extend(entries));
         }
@@ -314,10 +328,10 @@ impl Table {
     fn change(&mut self, host: Option<&ServerName>, path: &PathMatch, change: impl FnOnce(&mut List)) {
         match host {
             Some(ServerName::Exact(name)) => {
-                self.exact.change(name, |paths| paths.change(path, change), Paths::is_empty)
+                self.exact.change(&name.as_bytes().into(), |paths| paths.change(path, change), Paths::is_empty)
             }
             Some(ServerName::Under(suffix)) => {
-                self.under.change(suffix, |paths| paths.change(path, change), Paths::is_empty);
+                self.under.change(&suffix.as_bytes().into(), |paths| paths.change(path, change), Paths::is_empty);
             }
             None => self.any.change(path, change),
         }
@@ -327,13 +341,14 @@ impl Table {
     pub fn find<'a>(&'a self, wanted: &Wanted<'a>) -> Option<&'a Arc<Rule>> {
         let host = wanted.host;
         if !self.exact.is_empty()
-            && let Some(rule) = self.exact.get(host).and_then(|paths| paths.find(wanted))
+            && let Some(rule) = self.exact.get(host.as_bytes()).and_then(|paths| paths.find(wanted))
         {
             return Some(rule);
         }
         if !self.under.is_empty() {
             let suffixes = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
-            let found = suffixes.filter_map(|suffix| self.under.get(suffix)).find_map(|paths| paths.find(wanted));
+            let found =
+                suffixes.filter_map(|suffix| self.under.get(suffix.as_bytes())).find_map(|paths| paths.find(wanted));
             if found.is_some() {
                 return found;
             }
