@@ -24,8 +24,12 @@ impl Relays {
         relay.drain = joined.drain;
         (relay.cluster, relay.backend) = (Some(place.0), Some(place.1));
         relay.detail.attempts = 1;
-        relay.lane_mut(Side::Client).says_end = says_end[0];
-        relay.lane_mut(Side::Backend).says_end = says_end[1];
+        for (side, says_end) in [Side::Client, Side::Backend].into_iter().zip(says_end) {
+            let lane = relay.lane_mut(side);
+            lane.says_end = says_end;
+            // The last of the request, and the answer to it, may be of this step, and not taken.
+            lane.written = self.step;
+        }
         self.restless += usize::from(relay.minds_its_route());
         let live = &mut world.clusters[place.0].backends[place.1];
         live.take(relay.minds_its_backend());
@@ -43,7 +47,6 @@ impl Relays {
 
     /// What was read from `from` and not passed on goes to the other stream, behind what that did not take yet.
     fn pass_on(&mut self, tick: &mut Tick<'_>, id: super::RelayId, from: Side, (mut owed, read): (Unsent, Vec<u8>)) {
-        let step = self.step;
         let relay = &mut self.relays[id];
         let (source, to) = (relay.socket(from), relay.socket(from.other()));
         let lane = relay.lane_mut(from);
@@ -56,7 +59,6 @@ impl Relays {
         } else if !read.is_empty() {
             let head = tick.out.put(&read);
             tick.ask(Op::Write { socket: to, bytes: Gather { head, body: Span::EMPTY } });
-            lane.written = step;
         }
     }
 }
