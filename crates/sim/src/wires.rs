@@ -30,6 +30,8 @@ pub struct Wire<W> {
     pub is_blocked: bool,
     /// What the worker wrote in this step and the kernel did not take.
     pub rest: Vec<u8>,
+    /// The last write was not taken whole.
+    owes: bool,
     /// The worker said that it writes nothing more. Nothing comes of that behind a write that is not taken whole.
     pub is_shut: bool,
     /// The worker was told of its end.
@@ -38,12 +40,13 @@ pub struct Wire<W> {
 
 impl<W> Wire<W> {
     fn new(whose: W, since: Instant, credit: bool) -> Self {
-        Wire { whose, since, credit, is_blocked: false, rest: Vec::new(), is_shut: false, has_told_end: false }
+        let (is_blocked, owes, is_shut, has_told_end) = (false, false, false, false);
+        Wire { whose, since, credit, is_blocked, rest: Vec::new(), owes, is_shut, has_told_end }
     }
 
     /// Whether the kernel took all that was written.
     pub fn takes(&self) -> bool {
-        self.rest.is_empty() && !self.is_blocked
+        !self.owes
     }
 }
 
@@ -102,7 +105,7 @@ pub trait Ends {
     /// The worker said that it writes nothing more.
     fn shut(&mut self, _: &mut Wire<Self::Whose>) {}
 
-    /// The worker closed it.
+    /// The worker closed it. Where the kernel didn't take all that was written its peer sees a reset.
     fn closed(&mut self, wire: Wire<Self::Whose>, rng: &mut Rng);
 
     /// The worker broke it off.
@@ -310,6 +313,7 @@ impl<W> Wires<W> {
             true => rng.usize(0..=bytes.len()),
         };
         wire.rest.extend_from_slice(&bytes[taken..]);
+        wire.owes = !wire.rest.is_empty();
         ends.takes(wire, &bytes[..taken], rng);
     }
 

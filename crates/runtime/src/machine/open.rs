@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use super::pace::Pace;
 use super::sockets::{Entry, Kind};
 use super::stream::{Phase, Stream};
+use super::streams::end;
 use super::write::Writer;
 use super::{Io, errors};
 use crate::front::local_addr;
@@ -97,7 +98,10 @@ impl Io {
     pub(super) fn discard(&mut self, entry: Entry) {
         match entry.kind {
             Kind::Front(front) => self.epoll.forget(front.as_fd()),
-            Kind::Stream(stream) => self.freed(&stream),
+            Kind::Stream(stream) => {
+                self.freed(&stream);
+                end(*stream);
+            }
             Kind::Connected { .. } | Kind::Shared { .. } => {}
         }
     }
@@ -113,8 +117,10 @@ impl Io {
     /// The worker is gone: close what it opened, forget what it was to be told. Front sockets stay prepared.
     pub(super) fn abandon(&mut self) {
         for entry in self.sockets.drain() {
-            if let Kind::Front(front) = entry.kind {
-                self.epoll.forget(front.as_fd());
+            match entry.kind {
+                Kind::Front(front) => self.epoll.forget(front.as_fd()),
+                Kind::Stream(stream) => end(*stream),
+                Kind::Connected { .. } | Kind::Shared { .. } => {}
             }
         }
         self.backlog.clear();

@@ -27,6 +27,8 @@ pub(super) struct Stream {
     pub(super) dead: bool,
     /// The worker holds what it did not take.
     pub(super) blocked: bool,
+    /// It was not given, or did not take, all that is meant for it: an end of it would pass a part for the whole.
+    pub(super) owes: bool,
     /// Where its bytes go without being shown.
     pub(super) lane: Option<Lane>,
     /// Whose bytes come here without being shown.
@@ -85,6 +87,7 @@ impl Stream {
             refuses: false,
             dead: false,
             blocked: false,
+            owes: false,
             lane: None,
             source: None,
         }

@@ -252,6 +252,13 @@ fn local_of(fd: &OwnedFd) -> Option<SocketAddr> {
     SocketAddr::try_from(getsockname(fd).ok()?).ok()
 }
 
+/// Close in order, or by a reset where the peer would miss something in front of the end.
+pub(super) fn end(stream: Stream) {
+    if stream.owes {
+        reset(stream.fd);
+    }
+}
+
 /// Close so that the peer sees a reset.
 fn reset(fd: OwnedFd) {
     let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use kakei_proxy::seam::{Event, Gather, SocketId, Span};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
-use super::sockets::{NONE, Queue};
+use super::sockets::{Kind, NONE, Queue};
 use super::{Io, errors};
 
 /// Parts of one call: as many as the system takes at most is far more.
@@ -122,6 +122,9 @@ impl Io {
                 }
                 keep(&mut self.writing.rests, parts, taken);
             }
+        }
+        if let Kind::Stream(stream) = &mut entry.kind {
+            stream.owes = result.is_err();
         }
         result
     }

@@ -34,6 +34,8 @@ struct Stream {
     peer: Peer,
     credit: bool,
     blocked: bool,
+    /// The last write was taken only in part: it is reset where it is closed.
+    owes: bool,
     /// Its end, or its death, was told.
     told: bool,
     /// The proxy ended its direction.
@@ -258,7 +260,8 @@ impl Machine {
         (credit, opens): (bool, Option<Opening>),
         now: Instant,
     ) -> Result<(), String> {
-        let stream = Stream { peer, credit, blocked: false, told: false, shut: false, opens, chosen: Some(now) };
+        let stream =
+            Stream { peer, credit, blocked: false, owes: false, told: false, shut: false, opens, chosen: Some(now) };
         match self.streams.insert(socket, stream) {
             None => Ok(()),
             Some(_) => Err("opens an id twice".to_owned()),
@@ -303,7 +306,8 @@ impl Machine {
         }
         let most = if is_stalled { bytes.len().min(50) } else { bytes.len() };
         let taken = if short || is_stalled { self.rng.usize(0..=most) } else { most };
-        if taken < bytes.len() {
+        stream.owes = taken < bytes.len();
+        if stream.owes {
             stream.blocked = true;
             report.counters.blocked += 1;
             self.desk.block(socket, &bytes[taken..]);
@@ -357,7 +361,7 @@ impl Machine {
         if client.has_given_up() || stream.told {
             return Ok(());
         }
-        if by_reset {
+        if by_reset || stream.owes {
             client.was_reset = true;
             scene.truth.broke(&client, &mut scene.report);
         } else if !stream.shut {

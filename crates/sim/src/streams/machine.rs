@@ -28,6 +28,8 @@ pub(super) struct Stream {
     pub(super) actor: usize,
     credit: bool,
     blocked: bool,
+    /// The last write was taken only in part: it is reset where it is closed.
+    owes: bool,
     /// Its end, or its death, was told.
     told: bool,
     /// Where its bytes go without being shown.
@@ -260,7 +262,7 @@ impl Machine {
     }
 
     fn open(&mut self, socket: SocketId, actor: usize, credit: bool) -> Result<(), String> {
-        let stream = Stream { actor, credit, blocked: false, told: false, pipe: None, source: None };
+        let stream = Stream { actor, credit, blocked: false, owes: false, told: false, pipe: None, source: None };
         match self.streams.insert(socket, stream) {
             None => Ok(()),
             Some(_) => Err("opens an id twice".to_owned()),
@@ -312,7 +314,8 @@ impl Machine {
         let most = if actor.stalled { bytes.len().min(50) } else { bytes.len() };
         let taken = if short || actor.stalled { self.rng.usize(0..=most) } else { most };
         let into = stream.actor;
-        if taken < bytes.len() {
+        stream.owes = taken < bytes.len();
+        if stream.owes {
             stream.blocked = true;
             report.counters.blocked += 1;
             self.desk.block(socket, &bytes[taken..]);
@@ -357,7 +360,7 @@ impl Machine {
         if was_connecting || actor.has_reset() || actor.saw_end {
             return Ok(());
         }
-        match by_reset {
+        match by_reset || stream.owes {
             true => actor.saw_reset = true,
             false => return Truth::closed(actors, stream.actor),
         }

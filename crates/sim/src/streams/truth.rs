@@ -192,7 +192,8 @@ impl Truth {
         }
     }
 
-    /// An actor's stream is closed in an orderly way. By a timeout or a change it may be cut short.
+    /// An actor's stream is closed in an orderly way. By a timeout or a change it may be cut short, but not of what the
+    /// other had sent until then.
     pub(super) fn closed(actors: &mut [Actor], to: usize) -> Result<(), String> {
         let partner = actors[to].partner;
         actors[to].saw_end = true;
@@ -200,6 +201,13 @@ impl Truth {
             && actors[from].told_reset
         {
             return Err(format!("actor {to} sees an orderly end, and {from} was reset"));
+        }
+        if let Some(from) = partner
+            && actors[to].introduced
+            && actors[to].received < actors[from].sent
+        {
+            let (got, sent) = (actors[to].received, actors[from].sent);
+            return Err(format!("actor {to} sees an orderly end at {got} of {sent} that {from} sent"));
         }
         Ok(())
     }

@@ -233,7 +233,7 @@ impl Ends for Far {
         let has_ended = self.speech == Speech::Requests && is_over;
         let is_given_up = self.is_removed || has_ended && wire.rest.len() < CLOSE_NOTIFY;
         assert!(wire.rest.is_empty() || is_given_up, "seed {}: bytes are lost", self.seed);
-        self.orderly += usize::from(matches!(wire.whose, Whose::Echo { is_told: false, .. }));
+        self.orderly += usize::from(wire.takes() && matches!(wire.whose, Whose::Echo { is_told: false, .. }));
     }
 
     fn reset(&mut self, _: Wire<Whose>, _: &mut Rng) {}

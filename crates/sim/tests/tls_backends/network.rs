@@ -220,11 +220,11 @@ impl Ends for Far {
         }
     }
 
-    fn closed(&mut self, wire: Wire<Whose>, _: &mut Rng) {
+    fn closed(&mut self, wire: Wire<Whose>, rng: &mut Rng) {
         assert!(wire.rest.is_empty() || !serves(&wire), "seed {}: bytes are lost", self.seed);
-        // Who is left with something that it didn't take can't be told more.
-        if wire.takes() {
-            self.end(wire.whose);
+        match wire.takes() {
+            true => self.end(wire.whose),
+            false => self.reset(wire, rng),
         }
     }
 
