@@ -180,3 +180,16 @@ fn routes_that_differ_in_anything_may_stand_beside_each_other() {
     let found = parse_toml(&again).unwrap_err();
     assert_eq!((found.count(), found.iter().next().unwrap().place.pointer.as_str()), (1, "/routes/again"));
 }
+
+#[test]
+fn who_refers_to_an_object_shares_one_text_with_all_who_do() {
+    let text = "[listeners.x]\nprotocol = \"http\"\nbind = [\"[::1]:0\"]\n[clusters.c]\nbackends = [\"[::1]:1\"]\n\
+        [routes.a]\nlistener = \"x\"\npath = \"/a\"\ncluster = \"c\"\n\
+        [routes.b]\nlistener = \"x\"\npath = \"/b\"\ncluster = \"c\"\n";
+    let document = parse_toml(text).unwrap();
+    let of = |route: &str| {
+        let route = &document.routes[&Name::new(route)];
+        [&route.listener, route.cluster.as_ref().unwrap()].map(|name| name.as_str().as_ptr())
+    };
+    assert_eq!(of("a"), of("b"));
+}

@@ -32,8 +32,8 @@ enum Link<K, V> {
 
 type Branch<K, V> = [Link<K, V>; 1 << BITS];
 
-/// One key stands in place.
-type List<K, V> = SmallVec<[Held<K, V>; 1]>;
+/// One key or two stand in place.
+type List<K, V> = SmallVec<[Held<K, V>; 2]>;
 
 #[derive(Clone)]
 struct Held<K, V> {

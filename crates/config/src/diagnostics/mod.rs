@@ -5,6 +5,7 @@ mod lines;
 mod render;
 mod suggest;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
@@ -12,6 +13,7 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 pub(crate) use suggest::Suggester;
 
 use crate::bounds::{MAX_DIAGNOSTICS, MAX_QUOTED};
+use crate::model::Name;
 use lines::Lines;
 
 /// One error.
@@ -195,14 +197,26 @@ pub(crate) struct Collector {
     more: usize,
     overflow: Option<Diagnostic>,
     /// Of each list that was read in part, by its pointer: which items were read.
-    pub(crate) kept: std::collections::BTreeMap<String, Vec<usize>>,
+    pub(crate) kept: BTreeMap<String, Vec<usize>>,
     /// What was probably meant; its work is bounded for the whole document.
     pub(crate) suggester: Suggester,
     /// What the regular expressions that were compiled so far take, in bytes.
     pub(crate) patterns_bytes: usize,
+    names: BTreeSet<Name>,
 }
 
 impl Collector {
+    /// The name of an object that another one refers to: one text for all that do, since very many may, and each of them
+    /// reads it when it is used.
+    pub(crate) fn name(&mut self, text: &str) -> Name {
+        let name = Name::new(text);
+        if let Some(known) = self.names.get(&name) {
+            return known.clone();
+        }
+        self.names.insert(name.clone());
+        name
+    }
+
     /// Keeps an error, and lends it for what is to be added.
     pub(crate) fn report(&mut self, diagnostic: Diagnostic) -> &mut Diagnostic {
         if self.list.len() < MAX_DIAGNOSTICS {

@@ -389,7 +389,7 @@ impl Codec for Reference {
                 at.report(format!("{}: {wrong}", at.subject()), problems);
                 None
             }
-            None => Some(Name::new(name)),
+            None => Some(problems.name(name)),
         }
     }
 

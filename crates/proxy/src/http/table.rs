@@ -45,8 +45,7 @@ pub struct Wanted<'a> {
 #[derive(Clone, Debug)]
 struct Entry {
     rule: Arc<Rule>,
-    /// None, as nearly always: it asks for nothing more. Among very many routes what a request reads of its own is in no
-    /// cache, so that little of it is better.
+    /// None, as nearly always: it asks for nothing more.
     more: Option<Box<More>>,
 }
 
@@ -69,7 +68,7 @@ type Path = SmallVec<[u8; 24]>;
 #[derive(Clone, Debug, Default)]
 struct Paths {
     exact: Trie<Path, List>,
-    /// The longer text first; none: there is none.
+    /// The longer text first. Most hosts have none.
     regex: Option<Arc<Vec<Matched>>>,
     prefix: Trie<Path, List>,
     /// No prefix is longer: what is need not be looked up.
@@ -260,9 +259,6 @@ impl Paths {
         change(&mut all[at].list);
         if all[at].list.is_empty() {
             all.remove(at);
-        }
-        if all.is_empty() {
-            self.regex = None;
         }
     }
 }
