@@ -19,8 +19,9 @@ const MANY_BACKENDS: usize = 100;
 const MOST_BACKENDS: usize = 1000;
 /// Losing more than this share ends a search for saturation.
 const LOSS: f64 = 0.001;
-/// The rates that a search for saturation tries at most: it ends before, but for trains of whom nobody could send more.
-const PROBES: usize = 24;
+/// The rates that a search for saturation tries at most. It ends before, but for trains: beyond the last rate of these the
+/// generator and the backends, who share a core, are what is saturated.
+const PROBES: usize = 14;
 
 /// What a run does: who, how often, how long, which.
 pub(super) struct Plan {
