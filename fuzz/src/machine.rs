@@ -327,6 +327,7 @@ impl Machine {
             | Op::Refuse { .. }
             | Op::Write { .. }
             | Op::Shutdown { .. }
+            | Op::Farewell { .. }
             | Op::Credit { .. }
             | Op::Pipe { .. }
             | Op::Unpipe { .. }

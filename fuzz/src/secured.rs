@@ -306,6 +306,7 @@ impl Room {
                 let bytes = [bytes.head.of(made), bytes.body.of(arena)].concat();
                 self.write(*socket, &bytes);
             }
+            Op::Farewell { socket, bytes } => self.write(*socket, bytes.of(made)),
             Op::Shutdown { socket } => {
                 let Some(stream) = self.streams.get_mut(socket).filter(|stream| stream.rest.is_empty()) else { return };
                 stream.is_shut = true;

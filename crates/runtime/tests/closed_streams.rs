@@ -26,7 +26,9 @@ const MUCH: usize = 32 << 20;
 enum Plan {
     /// Each is written so much, and closed in the same step.
     AtOnce(usize),
-    /// The same, and closed when it is told that not all of it was taken.
+    /// Each is written so much, and then a farewell of more than is taken, and closed in the same step.
+    WithFarewell(usize),
+    /// Each is written so much, and closed when it is told that not all of it was taken.
     WhenBlocked(usize),
     /// The same, and closed when all of it was taken.
     WhenTaken(usize),
@@ -53,6 +55,11 @@ impl Closer {
             Plan::AtOnce(len) => {
                 write(out, socket, &vec![7; len]);
                 out.ops.push(Op::Close { socket });
+            }
+            Plan::WithFarewell(len) => {
+                write(out, socket, &vec![7; len]);
+                let bytes = out.put(&vec![8; MUCH]);
+                out.ops.extend([Op::Farewell { socket, bytes }, Op::Close { socket }]);
             }
             Plan::WhenBlocked(len) | Plan::WhenTaken(len) => write(out, socket, &vec![7; len]),
             Plan::Piped { .. } => {
@@ -226,6 +233,20 @@ fn what_was_blocked_and_took_the_rest_is_closed_in_order() {
     let (came, end) = read_to_end(house.client());
     assert!(came == MUCH && end.is_ok(), "{came} of {MUCH}, {end:?}");
     assert!(house.engine.machine_stats(0).unwrap().stream_blocks > 0);
+}
+
+#[test]
+fn what_is_not_taken_of_a_farewell_is_not_missed() {
+    let house = House::new(Plan::WithFarewell(20_000));
+    let client = house.client();
+    house.wait_until_closed();
+    let (came, end) = read_to_end(client);
+    assert!((20_000..MUCH).contains(&came) && end.is_ok(), "{came}, {end:?}");
+    let house = House::new(Plan::WithFarewell(MUCH));
+    let client = house.client();
+    house.wait_until_closed();
+    let seen = read_to_end(client);
+    assert!(is_cut(&seen, MUCH), "{seen:?}");
 }
 
 #[test]

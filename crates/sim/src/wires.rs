@@ -32,6 +32,8 @@ pub struct Wire<W> {
     pub rest: Vec<u8>,
     /// The last write was not taken whole.
     owes: bool,
+    /// The farewell was taken whole, if there was one.
+    pub is_parted: bool,
     /// The worker said that it writes nothing more. Nothing comes of that behind a write that is not taken whole.
     pub is_shut: bool,
     /// The worker was told of its end.
@@ -40,8 +42,8 @@ pub struct Wire<W> {
 
 impl<W> Wire<W> {
     fn new(whose: W, since: Instant, credit: bool) -> Self {
-        let (is_blocked, owes, is_shut, has_told_end) = (false, false, false, false);
-        Wire { whose, since, credit, is_blocked, rest: Vec::new(), owes, is_shut, has_told_end }
+        let (is_blocked, owes, is_parted, is_shut, has_told_end) = (false, false, true, false, false);
+        Wire { whose, since, credit, is_blocked, rest: Vec::new(), owes, is_parted, is_shut, has_told_end }
     }
 
     /// Whether the kernel took all that was written.
@@ -281,6 +283,7 @@ impl<W> Wires<W> {
                 let bytes = [bytes.head.of(made), bytes.body.of(arena)].concat();
                 self.write(*socket, &bytes, rng, ends);
             }
+            Op::Farewell { socket, bytes } => self.bid_farewell(*socket, bytes.of(made), rng, ends),
             Op::Shutdown { socket } => {
                 if let Some(wire) = self.wires.get_mut(socket) {
                     wire.is_shut |= wire.rest.is_empty();
@@ -315,6 +318,16 @@ impl<W> Wires<W> {
         wire.rest.extend_from_slice(&bytes[taken..]);
         wire.owes = !wire.rest.is_empty();
         ends.takes(wire, &bytes[..taken], rng);
+    }
+
+    /// A write whose rest is nobody's loss.
+    fn bid_farewell<E: Ends<Whose = W>>(&mut self, socket: SocketId, bytes: &[u8], rng: &mut Rng, ends: &mut E) {
+        let before = self.wires.get(&socket).map(|wire| (wire.owes, wire.rest.clone()));
+        self.write(socket, bytes, rng, ends);
+        if let Some((wire, before)) = self.wires.get_mut(&socket).zip(before) {
+            wire.is_parted = !wire.owes;
+            (wire.owes, wire.rest) = before;
+        }
     }
 
     /// Write the worker down, and go on with one that is read back, of this generation. What it doesn't take over.

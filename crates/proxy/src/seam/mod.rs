@@ -275,6 +275,14 @@ pub enum Op {
         /// The stream.
         socket: SocketId,
     },
+    /// Say this behind everything that was written, as far as the stream takes it at once: what it doesn't take is
+    /// nobody's loss, and nothing is told of it. The last that is asked of a stream, but for its [`Op::Close`].
+    Farewell {
+        /// The stream.
+        socket: SocketId,
+        /// The bytes, of the worker's own.
+        bytes: Span,
+    },
     /// Whether to receive from a stream. Without credit neither bytes nor the end of them are told, but that the
     /// stream broke is.
     Credit {

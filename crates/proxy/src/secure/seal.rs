@@ -56,7 +56,7 @@ impl Secure {
                 let is_told = matches!(stream.stage, Stage::Ended) && !stream.output.is_empty();
                 let is_orderly = matches!(op, Op::Close { .. }) || is_told;
                 if is_orderly {
-                    stream.say_end(tick.out, socket);
+                    stream.take_leave(tick.out, socket);
                 }
                 self.leave_opening(world, socket);
                 self.streams.remove(socket);
@@ -102,5 +102,19 @@ impl Stream {
     /// Say in TLS that nothing more is written.
     fn say_end(&mut self, out: &mut Outbox, socket: SocketId) {
         self.speak(out, socket, Session::close);
+    }
+
+    /// The same of a stream that is closed at once. What the peer was sent before must not be lost with it where the
+    /// kernel, full of that, doesn't take the end in TLS too.
+    fn take_leave(&mut self, out: &mut Outbox, socket: SocketId) {
+        self.flush(out, socket);
+        let (start, is_blocked) = (out.bytes.len(), self.is_blocked);
+        if let Some(session) = self.session().filter(|_| !is_blocked) {
+            session.close(&mut out.bytes);
+        }
+        let bytes = Span { start: start as u32, len: (out.bytes.len() - start) as u32 };
+        if bytes.len > 0 {
+            out.ops.push(Op::Farewell { socket, bytes });
+        }
     }
 }

@@ -75,6 +75,7 @@ impl Io {
                 Op::Accept { arrival, socket, credit } => self.accept(arrival, socket, credit),
                 Op::Refuse { arrival, how } => self.refuse(arrival, how),
                 Op::Shutdown { socket } => self.shutdown(socket, bytes),
+                Op::Farewell { socket, bytes: last } => self.bid_farewell(socket, last.of(bytes), bytes),
                 Op::Credit { socket, on } => self.credit(socket, on),
                 Op::Pipe { from, to } => self.pipe(from, to, bytes),
                 Op::Unpipe { from } => self.unpipe(from),

@@ -2,7 +2,7 @@
 //! worker in the very next step; the machine keeps nothing.
 
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use kakei_proxy::seam::{Event, Gather, SocketId, Span};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
@@ -71,6 +71,16 @@ impl Io {
             queues.push(Queue { socket, first: number, last: number });
         }
         pending.push(Pending { bytes, next: NONE });
+    }
+
+    /// Write what isn't missed where it isn't taken.
+    pub(super) fn bid_farewell(&mut self, socket: SocketId, last: &[u8], heads: &[u8]) {
+        self.flush_stream(socket, heads);
+        let Io { sockets, stats, .. } = self;
+        if let Some(stream) = sockets.stream(socket).filter(|stream| !stream.owes && !stream.blocked) {
+            let taken = write_parts(stream.fd.as_fd(), &[IoSlice::new(last)], &mut stats.stream_writes);
+            stats.stream_bytes_written += taken.unwrap_or(0) as u64;
+        }
     }
 
     /// Write what waits for one stream.

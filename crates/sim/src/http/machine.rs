@@ -442,6 +442,7 @@ impl Host for Machine {
                     scene.report.counters.passwords += 1;
                     self.passwords.ask(now, verify, (&mut self.rng, self.is_peaceful || self.calm))
                 }
+                Op::Farewell { .. } => Err("has something to say that nobody needs, and there is no TLS".to_owned()),
                 Op::Unbind { .. } | Op::Reply { .. } => Ok(()),
                 Op::OpenDatagram { .. } | Op::Send(_) => Err("asks for what isn't there".to_owned()),
             };

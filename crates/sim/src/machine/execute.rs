@@ -39,6 +39,7 @@ impl Machine {
                 | Op::Refuse { .. }
                 | Op::Write { .. }
                 | Op::Shutdown { .. }
+                | Op::Farewell { .. }
                 | Op::Credit { .. }
                 | Op::Pipe { .. }
                 | Op::Unpipe { .. }

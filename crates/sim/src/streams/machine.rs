@@ -417,6 +417,7 @@ impl Host for Machine {
                 Op::Close { socket } => self.end(*socket, false, actors),
                 Op::Adopt { was, socket } => self.adopt(*was, *socket),
                 Op::Record(record) => truth.record(now, record, actors, report),
+                Op::Farewell { .. } => Err("has something to say that nobody needs, and there is no TLS".to_owned()),
                 Op::Unbind { .. } | Op::Reply { .. } | Op::Notice(_) => Ok(()),
                 Op::Verify(_) => Err("has a password looked at, and there is none".to_owned()),
                 Op::OpenDatagram { .. } | Op::Send(_) => Err("sends a datagram, and there is no UDP".to_owned()),

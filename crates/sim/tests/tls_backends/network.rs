@@ -223,7 +223,9 @@ impl Ends for Far {
     fn closed(&mut self, wire: Wire<Whose>, rng: &mut Rng) {
         assert!(wire.rest.is_empty() || !serves(&wire), "seed {}: bytes are lost", self.seed);
         match wire.takes() {
-            true => self.end(wire.whose),
+            true if wire.is_parted => self.end(wire.whose),
+            // It sees an end, and can't be told more.
+            true => {}
             false => self.reset(wire, rng),
         }
     }
