@@ -32,14 +32,28 @@ enum Plan {
     WhenBlocked(usize),
     /// The same, and closed when all of it was taken.
     WhenTaken(usize),
-    /// What the first says is moved to the second. Both are closed when that is wanted: the first, or the second, first.
-    Piped { source_first: bool },
+    /// What the first says is moved to the second. Both end when that is wanted.
+    Piped(Way),
+}
+
+/// How two streams end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    /// The first is closed, and then the second.
+    SourceFirst,
+    TargetFirst,
+    /// The first is closed; when that is wanted again the second is written something, and closed when it took that.
+    WrittenBehind,
+    /// Whether the source, and whether the target, goes by another name. Then those that do are closed.
+    Renamed([bool; 2]),
+    Panic,
 }
 
 /// A worker that does as the plan says.
 struct Closer {
     plan: Plan,
     ids: SlotMap<SocketId, ()>,
+    front: SocketId,
     clients: Vec<SocketId>,
     /// What a client did not take.
     rest: Vec<u8>,
@@ -62,7 +76,7 @@ impl Closer {
                 out.ops.extend([Op::Farewell { socket, bytes }, Op::Close { socket }]);
             }
             Plan::WhenBlocked(len) | Plan::WhenTaken(len) => write(out, socket, &vec![7; len]),
-            Plan::Piped { .. } => {
+            Plan::Piped(_) => {
                 if let [from, to] = self.clients[..] {
                     out.ops.push(Op::Pipe { from, to });
                 }
@@ -70,10 +84,39 @@ impl Closer {
         }
     }
 
+    fn end(&mut self, way: Way, out: &mut Outbox) {
+        match way {
+            Way::SourceFirst => {}
+            Way::TargetFirst => self.clients.reverse(),
+            Way::Renamed(which) => {
+                let clients: Vec<SocketId> =
+                    self.clients.drain(..).zip(which).filter(|it| it.1).map(|it| it.0).collect();
+                self.front = self.rename(self.front, out);
+                self.clients = clients.into_iter().map(|was| self.rename(was, out)).collect();
+            }
+            Way::WrittenBehind if self.clients.len() > 1 => {
+                return out.ops.push(Op::Close { socket: self.clients.remove(0) });
+            }
+            Way::WrittenBehind => {
+                self.closing = self.clients.pop();
+                self.closing.into_iter().for_each(|socket| write(out, socket, b"behind"));
+            }
+            Way::Panic => panic!("asked to"),
+        }
+        out.ops.extend(self.clients.drain(..).map(|socket| Op::Close { socket }));
+    }
+
+    fn rename(&mut self, was: SocketId, out: &mut Outbox) -> SocketId {
+        let socket = self.ids.insert(());
+        out.ops.push(Op::Adopt { was, socket });
+        socket
+    }
+
     fn handle(&mut self, event: Event, arena: &[u8], out: &mut Outbox) {
         match event {
             Event::Command { ticket, command: Command::Publish(snapshot) } => {
-                out.ops.push(Op::Listen { socket: self.ids.insert(()), bind: bind() });
+                self.front = self.ids.insert(());
+                out.ops.push(Op::Listen { socket: self.front, bind: bind() });
                 out.ops.push(Op::Reply { ticket, reply: Reply::Published(snapshot.generation) });
             }
             Event::Accepted(accepted) => {
@@ -103,13 +146,10 @@ impl Step for Closer {
         if written.is_some() && self.closing == written {
             out.ops.extend(self.closing.take().map(|socket| Op::Close { socket }));
         }
-        if let Plan::Piped { source_first } = self.plan
+        if let Plan::Piped(way) = self.plan
             && self.is_wanted.swap(false, Ordering::Relaxed)
         {
-            if !source_first {
-                self.clients.reverse();
-            }
-            out.ops.extend(self.clients.drain(..).map(|socket| Op::Close { socket }));
+            self.end(way, out);
         }
         Some(if self.closing.is_some() { now } else { now + Duration::from_millis(2) })
     }
@@ -138,6 +178,7 @@ impl House {
         let make = move |_| Closer {
             plan,
             ids: SlotMap::with_key(),
+            front: SocketId::default(),
             clients: Vec::new(),
             rest: Vec::new(),
             closing: None,
@@ -181,9 +222,9 @@ impl House {
         }
     }
 
-    /// Nothing is open any more but the front.
+    /// Nothing is open any more but the front; after a panic not even that.
     fn wait_until_closed(&self) {
-        self.wait(|| self.engine.machine_stats(0).unwrap().sockets == 1);
+        self.wait(|| self.engine.machine_stats(0).unwrap().sockets <= 1);
     }
 }
 
@@ -249,33 +290,65 @@ fn what_is_not_taken_of_a_farewell_is_not_missed() {
     assert!(is_cut(&seen, MUCH), "{seen:?}");
 }
 
+/// What is moved from a client to another that reads nothing, until nothing more is taken: the two, and how much it is.
+fn fill(house: &House) -> (TcpStream, TcpStream, usize) {
+    let (mut from, to) = (house.client(), house.client());
+    from.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut sent = 0;
+    while let Ok(len) = from.write(&[7; 65_536]) {
+        sent += len;
+    }
+    (from, to, sent)
+}
+
 #[test]
 fn what_is_in_the_kernels_pipe_is_no_less_missing() {
-    for source_first in [true, false] {
-        let house = House::new(Plan::Piped { source_first });
-        let (mut from, to) = (house.client(), house.client());
-        from.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-        let mut sent = 0;
-        while let Ok(len) = from.write(&[7; 65_536]) {
-            sent += len;
-        }
+    let renamed = [[true, true], [true, false], [false, true], [false, false]].map(Way::Renamed);
+    for way in [Way::SourceFirst, Way::TargetFirst, Way::Panic].into_iter().chain(renamed) {
+        let house = House::new(Plan::Piped(way));
+        let (_from, to, sent) = fill(&house);
         house.is_wanted.store(true, Ordering::Relaxed);
         house.wait_until_closed();
         let seen = read_to_end(to);
-        assert!(is_cut(&seen, sent), "{seen:?} of {sent}");
+        assert!(is_cut(&seen, sent), "{way:?}: {seen:?} of {sent}");
     }
 }
 
 #[test]
+fn what_is_written_behind_does_not_make_up_for_what_is_missing() {
+    let house = House::new(Plan::Piped(Way::WrittenBehind));
+    let (_from, mut to, sent) = fill(&house);
+    house.is_wanted.store(true, Ordering::Relaxed);
+    house.wait(|| house.engine.machine_stats(0).unwrap().sockets == 2);
+    to.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    while to.read(&mut [0; 65_536]).is_ok() {}
+    house.is_wanted.store(true, Ordering::Relaxed);
+    house.wait_until_closed();
+    assert_eq!(house.engine.machine_stats(0).unwrap().stream_blocks, 0, "it took what was written behind");
+    let seen = read_to_end(to);
+    assert!(is_cut(&seen, sent), "{seen:?} of {sent}");
+}
+
+#[test]
+fn who_is_stopped_passes_no_part_for_the_whole() {
+    let house = House::new(Plan::Piped(Way::SourceFirst));
+    let (_from, to, sent) = fill(&house);
+    house.engine.stop();
+    let seen = read_to_end(to);
+    assert!(is_cut(&seen, sent), "{seen:?} of {sent}");
+}
+
+#[test]
 fn what_came_through_the_kernels_pipe_is_closed_in_order() {
-    for source_first in [true, false] {
-        let house = House::new(Plan::Piped { source_first });
+    let renamed = [[true, true], [true, false], [false, true], [false, false]].map(Way::Renamed);
+    for way in [Way::SourceFirst, Way::TargetFirst, Way::Panic].into_iter().chain(renamed) {
+        let house = House::new(Plan::Piped(way));
         let (mut from, mut to) = (house.client(), house.client());
         from.write_all(&[7; 300_000]).unwrap();
         to.read_exact(&mut [0; 300_000]).unwrap();
         house.is_wanted.store(true, Ordering::Relaxed);
         let (came, end) = read_to_end(to);
-        assert!(came == 0 && end.is_ok(), "{came}, {end:?}");
+        assert!(came == 0 && end.is_ok(), "{way:?}: {came}, {end:?}");
         assert!(house.engine.machine_stats(0).unwrap().splice_bytes > 0);
     }
 }

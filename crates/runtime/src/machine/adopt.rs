@@ -45,7 +45,7 @@ impl Io {
             }
             gone => {
                 succession.missing.push(socket);
-                gone.into_iter().for_each(|entry| self.discard(entry));
+                succession.left.extend(gone.map(|entry| (was, entry)));
             }
         }
         self.succession = Some(succession);
@@ -53,7 +53,8 @@ impl Io {
 
     /// The worker has named all that it goes on with: what was queued for it is by its ids, and the rest is closed.
     pub(super) fn succeed(&mut self) {
-        let Some(succession) = self.succession.take() else { return };
+        let Some(mut succession) = self.succession.take() else { return };
+        self.lose_pipes(&mut succession);
         for (socket, _) in &mut self.writing.blocked {
             // What nobody is told of keeps its place: those behind it lie behind its bytes.
             *socket = succession.new_id(*socket).unwrap_or_default();
@@ -81,6 +82,23 @@ impl Io {
                 |event: &Event| matches!(event, Event::OpenFailed { socket: failed, .. } if *failed == socket);
             if !self.backlog.iter().any(is_told) {
                 self.failed(socket, OpenError::Other);
+            }
+        }
+    }
+
+    /// A pipe of which either end has no successor is lost to whom its bytes go to.
+    fn lose_pipes(&mut self, succession: &mut Succession) {
+        let left = &succession.left;
+        let stay = self.sockets.streams_mut().filter_map(|stream| stream.moves_to());
+        let mut targets: Vec<SocketId> = stay.filter(|to| left.contains_key(*to)).collect();
+        targets.extend(succession.left.values_mut().filter_map(|entry| entry.stream_mut()?.moves_to()));
+        for target in targets {
+            let stream = match succession.left.get_mut(target) {
+                Some(entry) => entry.stream_mut(),
+                None => succession.new_id(target).and_then(|target| self.sockets.stream_mut(target)),
+            };
+            if let Some(stream) = stream {
+                stream.misses = true;
             }
         }
     }

@@ -154,6 +154,13 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
 
     /// Run until told to stop. Ends early only where epoll itself fails.
     pub(crate) fn run(mut self) -> io::Result<()> {
+        let result = self.turn();
+        // The kernel would end in order also those that didn't take all.
+        self.io.abandon();
+        result
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(OTHER_EVENTS + 2 * SLOTS);
         let mut out = Outbox::default();
         let mut wake = Some(clock::now());

@@ -116,6 +116,12 @@ impl Io {
 
     /// The worker is gone: close what it opened, forget what it was to be told. Front sockets stay prepared.
     pub(super) fn abandon(&mut self) {
+        let targets: Vec<SocketId> = self.sockets.streams_mut().filter_map(|stream| stream.moves_to()).collect();
+        for target in targets {
+            if let Some(stream) = self.sockets.stream_mut(target) {
+                stream.misses = true;
+            }
+        }
         for entry in self.sockets.drain() {
             match entry.kind {
                 Kind::Front(front) => self.epoll.forget(front.as_fd()),

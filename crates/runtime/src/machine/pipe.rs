@@ -88,7 +88,7 @@ impl Io {
         if let Some(target) = self.sockets.stream_mut(lane.to) {
             target.source = None;
             // What is in the pipe goes with it.
-            target.owes |= lane.held > 0;
+            target.misses |= lane.held > 0;
         }
         if is_readable {
             self.sockets.list(from);

@@ -89,6 +89,14 @@ impl Entry {
         self.kind.fd()
     }
 
+    /// What it is, if it is a stream.
+    pub(super) fn stream_mut(&mut self) -> Option<&mut Stream> {
+        match &mut self.kind {
+            Kind::Stream(stream) => Some(&mut **stream),
+            Kind::Front(_) | Kind::Connected { .. } | Kind::Shared { .. } => None,
+        }
+    }
+
     pub(super) fn interest(&self) -> Interest {
         match self.kind {
             Kind::Front(_) | Kind::Shared { .. } => Interest::Read,
@@ -143,18 +151,12 @@ impl Sockets {
 
     /// The stream of that id.
     pub(super) fn stream_mut(&mut self, id: SocketId) -> Option<&mut Stream> {
-        match self.entries.get_mut(id) {
-            Some(Entry { kind: Kind::Stream(stream), .. }) => Some(stream),
-            _ => None,
-        }
+        self.entries.get_mut(id)?.stream_mut()
     }
 
     /// All streams.
     pub(super) fn streams_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
-        self.entries.values_mut().filter_map(|entry| match &mut entry.kind {
-            Kind::Stream(stream) => Some(&mut **stream),
-            Kind::Front(_) | Kind::Connected { .. } | Kind::Shared { .. } => None,
-        })
+        self.entries.values_mut().filter_map(Entry::stream_mut)
     }
 
     /// All of them leave their places, by the ids that they had.

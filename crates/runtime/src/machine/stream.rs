@@ -27,8 +27,10 @@ pub(super) struct Stream {
     pub(super) dead: bool,
     /// The worker holds what it did not take.
     pub(super) blocked: bool,
-    /// It was not given, or did not take, all that is meant for it: an end of it would pass a part for the whole.
+    /// It did not take all of the last write.
     pub(super) owes: bool,
+    /// What was in a pipe to it is lost. Nothing that is written behind makes up for that.
+    pub(super) misses: bool,
     /// Where its bytes go without being shown.
     pub(super) lane: Option<Lane>,
     /// Whose bytes come here without being shown.
@@ -76,6 +78,11 @@ impl Stream {
         (ready.readable && (self.credit || ready.error), ready.writable && is_awaited)
     }
 
+    /// Where the bytes in its pipe go, if there are any.
+    pub(super) fn moves_to(&self) -> Option<SocketId> {
+        self.lane.as_ref().filter(|lane| lane.held > 0).map(|lane| lane.to)
+    }
+
     pub(super) fn new(fd: OwnedFd, phase: Phase, (accepted, credit): (bool, bool)) -> Self {
         Stream {
             fd,
@@ -88,6 +95,7 @@ impl Stream {
             dead: false,
             blocked: false,
             owes: false,
+            misses: false,
             lane: None,
             source: None,
         }

@@ -252,9 +252,10 @@ fn local_of(fd: &OwnedFd) -> Option<SocketAddr> {
     SocketAddr::try_from(getsockname(fd).ok()?).ok()
 }
 
-/// Close in order, or by a reset where the peer would miss something in front of the end.
+/// Close in order, or by a reset where the peer would miss something in front of the end: it would pass a part for the
+/// whole.
 pub(super) fn end(stream: Stream) {
-    if stream.owes {
+    if stream.owes || stream.misses {
         reset(stream.fd);
     }
 }

@@ -77,7 +77,7 @@ impl Io {
     pub(super) fn bid_farewell(&mut self, socket: SocketId, last: &[u8], heads: &[u8]) {
         self.flush_stream(socket, heads);
         let Io { sockets, stats, .. } = self;
-        if let Some(stream) = sockets.stream(socket).filter(|stream| !stream.owes && !stream.blocked) {
+        if let Some(stream) = sockets.stream(socket).filter(|stream| !stream.owes) {
             let taken = write_parts(stream.fd.as_fd(), &[IoSlice::new(last)], &mut stats.stream_writes);
             stats.stream_bytes_written += taken.unwrap_or(0) as u64;
         }
