@@ -286,7 +286,7 @@ impl<W> Wires<W> {
             Op::Farewell { socket, bytes } => self.bid_farewell(*socket, bytes.of(made), rng, ends),
             Op::Shutdown { socket } => {
                 if let Some(wire) = self.wires.get_mut(socket) {
-                    wire.is_shut |= wire.rest.is_empty();
+                    wire.is_shut |= wire.rest.is_empty() && !wire.is_blocked;
                     ends.shut(wire);
                 }
             }

@@ -224,14 +224,22 @@ impl Ends for Far {
         }
     }
 
-    fn closed(&mut self, wire: Wire<Whose>, _: &mut Rng) {
+    fn closed(&mut self, wire: Wire<Whose>, rng: &mut Rng) {
+        if wire.takes() {
+            self.orderly += usize::from(matches!(wire.whose, Whose::Echo { is_told: false, .. }));
+            return;
+        }
         // At a deadline whoever takes nothing is not waited for.
-        // What it was sent before is lost with what it didn't take.
-        assert!(wire.takes() || self.is_removed, "seed {}: bytes are lost", self.seed);
-        self.orderly += usize::from(wire.takes() && matches!(wire.whose, Whose::Echo { is_told: false, .. }));
+        assert!(self.is_removed, "seed {}: bytes are lost", self.seed);
+        self.reset(wire, rng);
     }
 
-    fn reset(&mut self, _: Wire<Whose>, _: &mut Rng) {}
+    fn reset(&mut self, wire: Wire<Whose>, _: &mut Rng) {
+        // What it has not received by then doesn't reach it any more.
+        if let Whose::Client(n, _) = wire.whose {
+            self.clients[n].0.from_worker.clear();
+        }
+    }
 }
 
 impl Run {
