@@ -314,7 +314,9 @@ pub enum Op {
     /// Close a socket. Its id is free afterwards; a front socket stays prepared and can be listened on again. A
     /// stream's peer sees an orderly end, where it has sent nothing that was not received, and where the stream took
     /// all that is meant for it: one that took its last write only in part, or that was to be given what is still on
-    /// its way from [`Op::Pipe`]'s source, is reset, as by [`Op::Reset`]. So no end passes a part for the whole.
+    /// its way from [`Op::Pipe`]'s source, is reset, as by [`Op::Reset`]. So no end passes a part for the whole; but
+    /// a Unix socket has no reset, and its peer sees an end. It is the same where a machine closes what nobody named
+    /// ([`Op::Adopt`]), stops, or lost its worker; a process that is killed has its streams ended in order.
     Close {
         /// The socket.
         socket: SocketId,
