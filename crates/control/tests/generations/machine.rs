@@ -344,8 +344,9 @@ impl Machine {
                 Op::Notice(notice) => {
                     outside.tell(now, EngineEvent::Notice { worker: self.role.index, notice: notice.clone() });
                 }
-                // What is piped is moved by the worker where the machine doesn't; nobody reads records.
-                Op::Pipe { .. } | Op::Unpipe { .. } | Op::Record(_) | Op::Adopt { .. } | Op::Verify(_) => {}
+                // What is piped is moved by the worker where the machine doesn't; nobody reads records; nothing is under TLS.
+                Op::Pipe { .. } | Op::Unpipe { .. } | Op::Farewell { .. } => {}
+                Op::Record(_) | Op::Adopt { .. } | Op::Verify(_) => {}
             }
         }
     }
