@@ -273,7 +273,7 @@ impl Extras {
 }
 
 /// Changes of fields, ready to be written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edits {
     /// Names of those that go, in lower case.
     removed: Vec<Box<[u8]>>,

@@ -1,0 +1,83 @@
+//! A worker with one HTTP listener and one client, driven by hand.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use kakei_config::*;
+use kakei_proxy::seam::*;
+use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
+use kakei_proxy::worker::{Role, Worker};
+
+pub(crate) struct Bench {
+    worker: Worker,
+    out: Outbox,
+    pub(crate) now: Instant,
+    pub(crate) wake: Option<Instant>,
+    pub(crate) client: SocketId,
+}
+
+pub(crate) fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+pub(crate) fn all_of(bytes: &[u8]) -> Span {
+    Span { start: 0, len: bytes.len() as u32 }
+}
+
+impl Bench {
+    /// A worker that runs this document, with the listener, and a client that has connected.
+    pub(crate) fn new(mut document: Document, listener: Listener) -> Self {
+        let listener = Listener { protocol: Protocol::Http, bind: vec![addr("0.0.0.0:80")], ..listener };
+        document.listeners = [("web".into(), listener)].into();
+        let shared = Shared { workers: 1, balance_seed: 0 };
+        let snapshot = Arc::new(Snapshot::compile(&document, Generation(1), shared, None));
+        let worker = Worker::new(Role { index: 0, seed: 1 });
+        let (out, now) = (Outbox::default(), Instant::from_nanos(1_000_000_000_000));
+        let mut bench = Bench { worker, out, now, wake: None, client: SocketId::default() };
+        let ops = bench.step(vec![Event::Command { ticket: Ticket(1), command: Command::Publish(snapshot) }], b"");
+        let front = opened(&ops);
+        bench.step(vec![Event::Opened { socket: front, local: addr("0.0.0.0:80") }], b"");
+        let (peer, local) = (addr("192.0.2.7:1000"), addr("192.0.2.1:80"));
+        let ops = bench.step(vec![Event::Accepted(Accepted { front, arrival: Arrival(1), peer, local })], b"");
+        bench.client = opened(&ops);
+        bench
+    }
+
+    pub(crate) fn step(&mut self, mut events: Vec<Event>, bytes: &[u8]) -> Vec<Op> {
+        self.out.clear();
+        let inbox = Inbox { events: &mut events, bytes, wall: Wall::default() };
+        self.wake = self.worker.step(self.now, inbox, &mut self.out);
+        self.out.ops.clone()
+    }
+
+    /// The client says this.
+    pub(crate) fn say(&mut self, bytes: &[u8]) -> Vec<Op> {
+        self.step(vec![Event::Data { socket: self.client, bytes: all_of(bytes) }], bytes)
+    }
+
+    /// What becomes of the client's stream.
+    pub(crate) fn ends(&self, ops: &[Op]) -> Vec<&'static str> {
+        ends(ops, self.client)
+    }
+}
+
+/// The first socket that a step asks for.
+pub(crate) fn opened(ops: &[Op]) -> SocketId {
+    let of = |op: &Op| match op {
+        Op::Listen { socket, .. } | Op::Accept { socket, .. } | Op::Connect { socket, .. } => Some(*socket),
+        _ => None,
+    };
+    ops.iter().find_map(of).expect("a socket")
+}
+
+/// What becomes of a stream.
+pub(crate) fn ends(ops: &[Op], of: SocketId) -> Vec<&'static str> {
+    let said = |op: &Op| match op {
+        Op::Write { socket, .. } if *socket == of => Some("write"),
+        Op::Shutdown { socket } if *socket == of => Some("shutdown"),
+        Op::Close { socket } if *socket == of => Some("close"),
+        Op::Reset { socket } if *socket == of => Some("reset"),
+        _ => None,
+    };
+    ops.iter().filter_map(said).collect()
+}
