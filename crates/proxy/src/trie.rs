@@ -1,7 +1,9 @@
 //! A table whose copies share what they have in common: a copy costs nothing, a change of a copy a few nodes, and a lookup
 //! a few steps more than in a table of its own. For what every worker looks up and a change replaces in part.
 //!
-//! Each level goes by four bits of the key's hash; where few keys are left they stand in a list.
+//! Each level goes by five bits of the key's hash; where few keys are left they stand in a list. Where there are very many
+//! keys each place that a lookup goes to is in no cache, so it goes to few: a link says what it leads to, and by eight
+//! more bits of each key's hash, which of a list it may be.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,12 +11,11 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use smallvec::SmallVec;
 
 /// Bits of a hash that one level goes by.
-const BITS: u32 = 4;
-/// A list that gets longer is divided.
-const LISTED: usize = 8;
+const BITS: u32 = 5;
+/// A list that gets longer is divided, as long as there are bits to go by.
+const LISTED: usize = 15;
 
 /// See the module's words.
 #[derive(Clone)]
@@ -22,22 +23,17 @@ pub(crate) struct Trie<K, V> {
     root: Link<K, V>,
 }
 
-/// What it leads to says itself what it is, so that a lookup reads no more of a branch than one link: where there are very
-/// many keys, each place that it goes to is in no cache.
+/// With the tags of the first keys of a list.
 enum Link<K, V> {
     Empty,
-    List(Arc<List<K, V>>),
+    List([u8; LISTED], Arc<[Held<K, V>]>),
     Branch(Arc<Branch<K, V>>),
 }
 
 type Branch<K, V> = [Link<K, V>; 1 << BITS];
 
-/// One key or two stand in place.
-type List<K, V> = SmallVec<[Held<K, V>; 2]>;
-
 #[derive(Clone)]
 struct Held<K, V> {
-    hash: u64,
     key: K,
     value: V,
 }
@@ -46,13 +42,38 @@ impl<K, V> Link<K, V> {
     fn is_empty(&self) -> bool {
         matches!(self, Link::Empty)
     }
+
+    /// What it leads to at once.
+    fn listed(&self) -> &[Held<K, V>] {
+        match self {
+            Link::List(_, list) => list,
+            Link::Empty | Link::Branch(_) => &[],
+        }
+    }
+}
+
+impl<K: Hash, V> Link<K, V> {
+    /// To these, which so many levels have brought here.
+    fn to(list: Vec<Held<K, V>>, depth: u32) -> Self {
+        if list.is_empty() {
+            return Link::Empty;
+        }
+        if list.len() > LISTED && depth * BITS < u64::BITS {
+            let mut lists: [Vec<Held<K, V>>; 1 << BITS] = std::array::from_fn(|_| Vec::new());
+            list.into_iter().for_each(|held| lists[at(hash(&held.key) >> (depth * BITS))].push(held));
+            return Link::Branch(Arc::new(lists.map(|list| Link::to(list, depth + 1))));
+        }
+        let mut tags = [0; LISTED];
+        tags.iter_mut().zip(&list).for_each(|(known, held)| *known = tag(hash(&held.key)));
+        Link::List(tags, list.into())
+    }
 }
 
 impl<K, V> Clone for Link<K, V> {
     fn clone(&self) -> Self {
         match self {
             Link::Empty => Link::Empty,
-            Link::List(list) => Link::List(Arc::clone(list)),
+            Link::List(tags, list) => Link::List(*tags, Arc::clone(list)),
             Link::Branch(branch) => Link::Branch(Arc::clone(branch)),
         }
     }
@@ -81,14 +102,16 @@ impl<K, V> Trie<K, V> {
     where
         K: Borrow<Q>,
     {
+        if self.is_empty() {
+            return None;
+        }
         let hash = hash(key);
         let (mut link, mut left) = (&self.root, hash);
         while let Link::Branch(branch) = link {
             (link, left) = (&branch[at(left)], left >> BITS);
         }
-        let Link::List(list) = link else { return None };
-        let held = list.iter().find(|held| held.hash == hash && held.key.borrow() == key);
-        held.map(|held| &held.value)
+        let Link::List(tags, list) = link else { return None };
+        place(tags, list, (hash, key)).map(|at| &list[at].value)
     }
 
     /// All that is in it, in no order.
@@ -103,7 +126,7 @@ impl<K, V> Trie<K, V> {
                 }
                 match ahead.pop()? {
                     Link::Empty => {}
-                    Link::List(next) => list = next,
+                    Link::List(_, next) => list = next,
                     Link::Branch(branch) => ahead.extend(&**branch),
                 }
             }
@@ -129,50 +152,53 @@ fn change_in<K: Hash + Eq + Clone, V: Clone + Default>(
     change: impl FnOnce(&mut V),
     gone: impl FnOnce(&V) -> bool,
 ) {
-    match link {
-        Link::Empty => {
-            let mut value = V::default();
-            change(&mut value);
-            if !gone(&value) {
-                let held = Held { hash, key: key.clone(), value };
-                *link = Link::List(Arc::new(List::from_iter([held])));
-            }
-        }
+    let found = match link {
+        Link::Empty => None,
+        Link::List(tags, list) => place(tags, list, (hash, key)),
         Link::Branch(branch) => {
             let branch = Arc::make_mut(branch);
             change_in(&mut branch[at(left)], (hash, left >> BITS, depth + 1), key, change, gone);
             if branch.iter().all(Link::is_empty) {
                 *link = Link::Empty;
             }
+            return;
         }
-        Link::List(list) => {
-            let list = Arc::make_mut(list);
-            let found = list.iter().position(|held| held.hash == hash && held.key == *key);
-            let place = found.unwrap_or_else(|| {
-                list.push(Held { hash, key: key.clone(), value: V::default() });
-                list.len() - 1
-            });
-            change(&mut list[place].value);
-            if gone(&list[place].value) {
-                list.swap_remove(place);
+    };
+    match (&mut *link, found) {
+        (Link::List(_, list), Some(at)) => {
+            let value = &mut Arc::make_mut(list)[at].value;
+            change(value);
+            if gone(value) {
+                let others = list.iter().enumerate().filter(|(other, _)| *other != at);
+                *link = Link::to(others.map(|(_, held)| held.clone()).collect(), depth);
             }
-            if list.is_empty() {
-                *link = Link::Empty;
-            } else if list.len() > LISTED && (depth + 1) * BITS < u64::BITS {
-                *link = divided(std::mem::take(list), depth);
+        }
+        (link, _) => {
+            let mut value = V::default();
+            change(&mut value);
+            if !gone(&value) {
+                let new = Held { key: key.clone(), value };
+                *link = Link::to(link.listed().iter().cloned().chain([new]).collect(), depth);
             }
         }
     }
 }
 
-/// A list that is too long, as lists by the next bits.
-fn divided<K, V>(list: List<K, V>, depth: u32) -> Link<K, V> {
-    let mut lists: [List<K, V>; 1 << BITS] = std::array::from_fn(|_| List::new());
-    list.into_iter().for_each(|held| lists[at(held.hash >> (depth * BITS))].push(held));
-    Link::Branch(Arc::new(lists.map(|list| match list.is_empty() {
-        true => Link::Empty,
-        false => Link::List(Arc::new(list)),
-    })))
+/// Where a list has a key of that hash. What has another tag is not looked at; what stands behind those with tags is.
+fn place<K: Borrow<Q>, V, Q: Eq + ?Sized>(
+    tags: &[u8; LISTED],
+    list: &[Held<K, V>],
+    (hash, key): (u64, &Q),
+) -> Option<usize> {
+    let tag = tag(hash);
+    let is_it = |held: &Held<K, V>| held.key.borrow() == key;
+    let tagged = list.iter().zip(tags).position(|(held, known)| *known == tag && is_it(held));
+    tagged.or_else(|| Some(LISTED + list.get(LISTED..)?.iter().position(is_it)?))
+}
+
+/// Bits of a hash that only levels go by which keys of nearly one hash are divided at.
+fn tag(hash: u64) -> u8 {
+    (hash >> 56) as u8
 }
 
 fn at(left: u64) -> usize {
@@ -216,6 +242,22 @@ mod tests {
                 prop_assert_eq!(trie.is_empty(), model.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn very_many_keys_come_and_go() {
+        let mut trie: Trie<u32, u32> = Trie::default();
+        let all: Vec<u32> = (0..20_000).collect();
+        all.iter().for_each(|key| trie.change(key, |held| *held = key + 1, |_| false));
+        let full = trie.clone();
+        let (gone, stay): (Vec<u32>, Vec<u32>) = all.iter().partition(|key| *key % 3 != 0);
+        gone.iter().for_each(|key| trie.change(key, |_| {}, |_| true));
+        assert!(all.iter().all(|key| full.get(key) == Some(&(key + 1))));
+        assert!(stay.iter().all(|key| trie.get(key) == Some(&(key + 1))));
+        assert!(gone.iter().all(|key| trie.get(key).is_none()));
+        assert_eq!(trie.iter().count(), stay.len());
+        stay.iter().for_each(|key| trie.change(key, |_| {}, |_| true));
+        assert!(trie.is_empty());
     }
 
     #[test]
