@@ -165,9 +165,9 @@ fn of_request(
         (None, None) => "no route".to_owned(),
         (Some(rule), None) if asks(rule.spec.client_certificates) => "refused 403 (client_certificate)".to_owned(),
         (Some(rule), None) => match rule.action() {
-            Action::Forward(target) => format!("cluster {}", target.cluster),
+            Action::Forward(cluster) => format!("cluster {cluster}"),
             Action::Split(split) => {
-                let shares: Vec<String> = split.iter().map(|(to, weight)| format!("{} {weight}", to.cluster)).collect();
+                let shares: Vec<String> = split.iter().map(|(to, weight)| format!("{to} {weight}")).collect();
                 format!("split {}", shares.join(", "))
             }
             Action::Redirect(redirect) => {

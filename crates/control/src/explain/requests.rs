@@ -163,9 +163,9 @@ pub(super) fn follow(
     }
     let rule = decided.rule?;
     let action = match rule.action() {
-        Action::Forward(target) => return Some(Arc::clone(target)),
+        Action::Forward(cluster) => return Some(Arc::new(rule.target(cluster))),
         Action::Split(split) => {
-            let shares: Vec<String> = split.iter().map(|(to, weight)| format!("{} {weight}", to.cluster)).collect();
+            let shares: Vec<String> = split.iter().map(|(to, weight)| format!("{to} {weight}")).collect();
             format!("shared by weight: {}", shares.join(", "))
         }
         Action::Redirect(redirect) => {

@@ -11,7 +11,7 @@ use super::Http;
 use super::answer::Accepts;
 use super::exchange::{Exchange, ExchangeId, Framing, Traits};
 use super::guard::Asking;
-use super::rule::{Action, Rule};
+use super::rule::{Action, Goal, Rule};
 use super::session::{SessionId, Stage};
 use super::table::Wanted;
 use crate::balance;
@@ -19,7 +19,7 @@ use crate::cluster::ClusterKey;
 use crate::record::{CloseReason, ExchangeDetail};
 use crate::seam::Instant;
 use crate::seen::Noted;
-use crate::snapshot::{HttpListener, Target};
+use crate::snapshot::HttpListener;
 use crate::stats::ListenerMetric;
 use crate::world::{Tick, World};
 
@@ -132,11 +132,13 @@ impl Http {
             has_certificate: session.shown().is_some(),
         };
         world.seen.note_request(tick.now, from, &noted);
-        let rule = exchange.http.table.find(&wanted).or(exchange.http.default.as_ref()).cloned();
+        let rule = exchange.http.table.find(&wanted).or(exchange.http.default.as_ref());
         let rule = rule.ok_or((404, CloseReason::NoRoute))?;
+        let keeps_path = rule.extras().response.lines.has_places();
+        let rule = Arc::clone(rule);
         let exchange = &mut self.exchanges[id];
         exchange.rule = Some(Arc::clone(&rule));
-        exchange.path = rule.extras().response.lines.has_places().then(|| Box::from(&*path));
+        exchange.path = keeps_path.then(|| Box::from(&*path));
         if self.comes_too_early(world, tick, id, (&rule, head)) {
             return Ok(());
         }
@@ -242,19 +244,19 @@ impl Http {
         (rule, deciding): (&Arc<Rule>, &Deciding<'_>),
     ) -> Result<(), Refused> {
         match &rule.action {
-            Action::Forward(target) => self.prepare(world, tick, id, (rule, target, deciding)),
+            Action::Forward(_) => self.prepare(world, tick, id, (rule, 0, deciding)),
             Action::Split(split) => {
                 let whole: u32 = split.iter().map(|(_, weight)| weight).sum();
                 let mut at = if whole == 0 { 0 } else { world.rng.u32(..whole) };
-                let chosen = split.iter().find(|(_, weight)| match at.checked_sub(*weight) {
+                let chosen = split.iter().position(|(_, weight)| match at.checked_sub(*weight) {
                     Some(left) => {
                         at = left;
                         false
                     }
                     None => true,
                 });
-                let (target, _) = chosen.ok_or((503, CloseReason::NoBackend))?;
-                self.prepare(world, tick, id, (rule, target, deciding))
+                let chosen = chosen.ok_or((503, CloseReason::NoBackend))?;
+                self.prepare(world, tick, id, (rule, chosen, deciding))
             }
             Action::Redirect(_) if rule.lacks_host(deciding.host) => Err((400, CloseReason::BadRequest)),
             Action::Redirect(redirect) => {
@@ -270,32 +272,34 @@ impl Http {
         }
     }
 
-    /// The request goes to a cluster: write down what will be sent, then find out to whom.
+    /// The request goes to that cluster of its route: write down what will be sent, then find out to whom.
     fn prepare(
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
         id: ExchangeId,
-        (rule, target, deciding): (&Rule, &Arc<Target>, &Deciding<'_>),
+        (rule, led, deciding): (&Rule, usize, &Deciding<'_>),
     ) -> Result<(), Refused> {
-        let cluster = *world.cluster_names.get(&target.cluster).ok_or((503, CloseReason::NoBackend))?;
+        let goal = Goal::Led(led);
+        let cluster = rule.cluster(goal).and_then(|name| world.cluster_names.get(name));
+        let cluster = *cluster.ok_or((503, CloseReason::NoBackend))?;
         let mut kept = self.buffer();
         self.write_request(world, id, (rule, deciding), &mut kept);
         let exchange = &mut self.exchanges[id];
         exchange.sit(&world.clusters[cluster], &deciding.head.request.fields, &mut kept);
         exchange.kept = kept;
-        self.aim(world, id, (cluster, target));
+        self.aim(world, id, (cluster, goal));
         self.place(world, tick, id);
         Ok(())
     }
 
     /// Where it goes, and what it is held to there.
-    pub(super) fn aim(&mut self, world: &mut World, id: ExchangeId, (cluster, target): (ClusterKey, &Arc<Target>)) {
+    pub(super) fn aim(&mut self, world: &mut World, id: ExchangeId, (cluster, goal): (ClusterKey, Goal)) {
         let exchange = &mut self.exchanges[id];
         let session = &self.sessions[exchange.session];
         let live = &mut world.clusters[cluster];
         exchange.cluster = Some(cluster);
-        exchange.target = Some(Arc::clone(target));
+        exchange.goal = Some(goal);
         exchange.affinity =
             balance::source_affinity(world.balance_seed, live.spec.tcp.affinity, session.arrived.client());
         exchange.tcp = Some(Arc::clone(&live.spec.tcp));

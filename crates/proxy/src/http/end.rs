@@ -126,7 +126,7 @@ impl Http {
         Record {
             listener: world.listeners[session.arrived.listener].spec.name.clone(),
             route: exchange.route().cloned(),
-            cluster: exchange.target.as_ref().map(|target| target.cluster.clone()),
+            cluster: exchange.cluster_name().cloned(),
             backend: backend.map(|backend| backend.name.clone()),
             backend_address: backend.map(|backend| backend.address.clone()),
             client: session.arrived.client(),

@@ -4,12 +4,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kakei_config::{Name, TcpKnobs};
+use kakei_config::{Name, OnChange, TcpKnobs};
 use serde::{Deserialize, Serialize};
 
 use super::answer::Accepts;
 use super::guard::Guard;
-use super::rule::Rule;
+use super::rule::{Goal, Rule};
 use super::session::SessionId;
 use super::upstream::UpstreamId;
 use crate::cluster::{BackendKey, ClusterKey};
@@ -95,7 +95,8 @@ pub(crate) struct Exchange {
     pub(super) rule: Option<Arc<Rule>>,
     /// The path that it was routed by, where its route puts that into the response.
     pub(super) path: Option<Box<[u8]>>,
-    pub(super) target: Option<Arc<Target>>,
+    /// Which of its route's clusters it goes to, and in this worker.
+    pub(super) goal: Option<Goal>,
     pub(super) cluster: Option<ClusterKey>,
     pub(super) backend: Option<BackendKey>,
     /// What its connection to a backend is held to.
@@ -156,7 +157,7 @@ impl Exchange {
             http,
             rule: None,
             path: None,
-            target: None,
+            goal: None,
             cluster: None,
             backend: None,
             tcp: None,
@@ -195,6 +196,22 @@ impl Exchange {
     /// The route that it came by; none: the listener's default, or none yet.
     pub(super) fn route(&self) -> Option<&Name> {
         self.rule.as_ref()?.route.as_ref()
+    }
+
+    /// The name of the cluster that it goes to.
+    pub(super) fn cluster_name(&self) -> Option<&Name> {
+        self.rule.as_ref()?.cluster(self.goal?)
+    }
+
+    /// What a change of its route does to it.
+    pub(super) fn on_change(&self) -> Option<OnChange> {
+        Some(self.rule.as_ref()?.on_change(self.goal?))
+    }
+
+    /// Where it goes.
+    pub(super) fn target(&self) -> Option<Target> {
+        let target = self.rule.as_ref()?.target(self.cluster_name()?);
+        Some(Target { on_change: self.on_change()?, ..target })
     }
 
     /// Where it is or is being sent to.

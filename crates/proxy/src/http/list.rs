@@ -34,7 +34,7 @@ impl Http {
         ConnectionView {
             listener: world.listeners[session.arrived.listener].spec.name.clone(),
             route: exchange.and_then(|exchange| exchange.route().cloned()),
-            cluster: exchange.and_then(|exchange| Some(exchange.target.as_ref()?.cluster.clone())),
+            cluster: exchange.and_then(|exchange| exchange.cluster_name().cloned()),
             backend: backend.map(|live| live.spec.name.clone()),
             backend_address: backend.map(|live| live.spec.address.clone()),
             client: session.arrived.client(),
@@ -59,7 +59,7 @@ impl Http {
 }
 
 fn matches(world: &World, filter: &Filter, session: &Session, exchange: Option<&Exchange>) -> bool {
-    let cluster = exchange.and_then(|exchange| Some(&exchange.target.as_ref()?.cluster));
+    let cluster = exchange.and_then(Exchange::cluster_name);
     let backend = || {
         let (cluster, backend) = exchange?.place()?;
         Some(&world.clusters[cluster].backends.get(backend)?.spec.name)

@@ -2,8 +2,7 @@
 //! question (its queue, tries and deadlines are those of any request). 2xx lets the request pass, with the fields of
 //! the answer that its route names; every other answer goes to the client.
 
-use std::sync::Arc;
-
+use kakei_config::Name;
 use kakei_wire::http1::{Body, Connection, ResponseHead};
 use kakei_wire::message::{Field, Known, Length};
 
@@ -12,10 +11,9 @@ use super::decide::{Deciding, Refused};
 use super::exchange::{ExchangeId, Framing, Phase};
 use super::guard::{Asking, UNAVAILABLE};
 use super::rewrite::{EARLY_DATA, ForwardedBy, field, write_certificate};
-use super::rule::Rule;
+use super::rule::{Goal, Rule};
 use super::upstream::{Reading, UpstreamId};
 use crate::limits::PASSED_OVER;
-use crate::snapshot::Target;
 use crate::world::{Tick, World};
 
 /// Fields that ask for a part of something, or for it under a condition: the question asks for something else.
@@ -31,13 +29,13 @@ impl Http {
         world: &mut World,
         tick: &mut Tick<'_>,
         id: ExchangeId,
-        (service, deciding): (&Arc<Target>, &Deciding<'_>),
+        (service, deciding): (&Name, &Deciding<'_>),
     ) -> Result<(), Refused> {
-        let cluster = *world.cluster_names.get(&service.cluster).ok_or(UNAVAILABLE)?;
+        let cluster = *world.cluster_names.get(service).ok_or(UNAVAILABLE)?;
         let mut question = self.buffer();
         self.write_question(id, deciding, &mut question);
         self.exchanges[id].kept = question;
-        self.aim(world, id, (cluster, service));
+        self.aim(world, id, (cluster, Goal::Service));
         self.place(world, tick, id);
         Ok(())
     }
@@ -149,7 +147,7 @@ impl Http {
         self.leave_backend(world, id);
         let exchange = &mut self.exchanges[id];
         exchange.enter(Phase::Deciding, tick.now);
-        (exchange.cluster, exchange.target, exchange.tcp) = (None, None, None);
+        (exchange.cluster, exchange.goal, exchange.tcp) = (None, None, None);
         (exchange.tries, exchange.interim, exchange.revived) = (0, 0, false);
         exchange.tried.clear();
         exchange.is_whole = true;

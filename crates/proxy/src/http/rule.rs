@@ -22,13 +22,22 @@ use crate::snapshot::Target;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// It goes to a cluster.
-    Forward(Arc<Target>),
+    Forward(Name),
     /// It goes to one of several, by weight.
-    Split(Vec<(Arc<Target>, u32)>),
+    Split(Box<[(Name, u32)]>),
     /// The client is sent elsewhere.
     Redirect(Box<Redirect>),
     /// The proxy answers.
     Respond(Box<Respond>),
+}
+
+/// Which of the clusters that its route names a request goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// The one at this place among those that the route leads to.
+    Led(usize),
+    /// That of the service that says who may pass.
+    Service,
 }
 
 /// A compiled route. What every request reads of it stands here, in few bytes, and what few routes have, elsewhere: among
@@ -65,7 +74,7 @@ pub(crate) struct Extras {
     /// Who may pass by a password.
     pub(super) users: Option<Users>,
     /// The cluster of the service that says who may pass.
-    pub(super) service: Option<Arc<Target>>,
+    pub(super) service: Option<Name>,
     regex: Option<Regex>,
 }
 
@@ -96,17 +105,12 @@ impl Rule {
     /// Compile a route of a validated document.
     pub(crate) fn compile(route: Option<&Name>, spec: impl Into<Arc<Route>>) -> Self {
         let spec: Arc<Route> = spec.into();
-        let target = |cluster: &Name| {
-            Arc::new(Target { route: route.cloned(), cluster: cluster.clone(), on_change: spec.on_change })
-        };
         let action = match (&spec.cluster, &spec.redirect, &spec.respond) {
-            (Some(cluster), _, _) => Action::Forward(target(cluster)),
+            (Some(cluster), _, _) => Action::Forward(cluster.clone()),
             (_, Some(redirect), _) => Action::Redirect(redirect.clone()),
             (_, _, Some(respond)) => Action::Respond(respond.clone()),
-            _ => Action::Split(spec.split.iter().map(|(cluster, weight)| (target(cluster), *weight)).collect()),
+            _ => Action::Split(spec.split.iter().map(|(cluster, weight)| (cluster.clone(), *weight)).collect()),
         };
-        let asked = |cluster: &Name| Target { on_change: OnChange::Keep, ..Target::clone(&target(cluster)) };
-        let service = spec.auth.forward.as_ref().map(|forward| Arc::new(asked(&forward.cluster)));
         Rule {
             route: route.cloned(),
             action,
@@ -116,7 +120,7 @@ impl Rule {
                 && spec.client_certificates != Some(ClientCertificateMode::Required),
             may_upgrade: spec.upgrade,
             is_timed: false,
-            extras: Extras::of(&spec, service),
+            extras: Extras::of(&spec),
             spec,
         }
     }
@@ -222,19 +226,59 @@ impl Rule {
         users.is_some() || service.is_some()
     }
 
+    /// The clusters that it leads to.
+    fn clusters(&self) -> impl Iterator<Item = &Name> {
+        let (one, several) = match &self.action {
+            Action::Forward(cluster) => (Some(cluster), &[][..]),
+            Action::Split(split) => (None, &split[..]),
+            Action::Redirect(_) | Action::Respond(_) => (None, &[][..]),
+        };
+        one.into_iter().chain(several.iter().map(|(cluster, _)| cluster))
+    }
+
+    /// The cluster that is meant.
+    pub(super) fn cluster(&self, goal: Goal) -> Option<&Name> {
+        match (goal, &self.action) {
+            (Goal::Led(_), Action::Forward(cluster)) => Some(cluster),
+            (Goal::Led(at), Action::Split(split)) => split.get(at).map(|(cluster, _)| cluster),
+            (Goal::Led(_), Action::Redirect(_) | Action::Respond(_)) => None,
+            (Goal::Service, _) => self.extras().service.as_ref(),
+        }
+    }
+
+    /// What a request means that goes to this cluster, or is held and asks its service there; none: it leads to no such
+    /// cluster.
+    pub(super) fn goal(&self, cluster: &Name, is_held: bool) -> Option<Goal> {
+        match is_held {
+            true => (self.extras().service.as_ref()? == cluster).then_some(Goal::Service),
+            false => self.clusters().position(|known| known == cluster).map(Goal::Led),
+        }
+    }
+
+    /// What a change of the route does to what goes there. To a question about a client it does nothing.
+    pub(super) fn on_change(&self, goal: Goal) -> OnChange {
+        match goal {
+            Goal::Led(_) => self.spec.on_change,
+            Goal::Service => OnChange::Keep,
+        }
+    }
+
+    /// Where one that it leads to is, and what a change of the route does to what goes there.
+    pub fn target(&self, cluster: &Name) -> Target {
+        Target { route: self.route.clone(), cluster: cluster.clone(), on_change: self.spec.on_change }
+    }
+
     /// Whether it leads where that target does.
     pub(crate) fn leads_to(&self, target: &Target) -> bool {
-        match &self.action {
-            Action::Forward(to) => **to == *target,
-            Action::Split(split) => split.iter().any(|(to, _)| **to == *target),
-            Action::Redirect(_) | Action::Respond(_) => false,
-        }
+        self.route == target.route
+            && self.spec.on_change == target.on_change
+            && self.clusters().any(|cluster| *cluster == target.cluster)
     }
 }
 
 impl Extras {
     /// None: the route has nothing of them.
-    fn of(spec: &Route, service: Option<Arc<Target>>) -> Option<Box<Self>> {
+    fn of(spec: &Route) -> Option<Box<Self>> {
         let regex = match &spec.path {
             PathMatch::Regex(text) => pattern::compile(text),
             _ => None,
@@ -251,7 +295,7 @@ impl Extras {
             host: request.host.as_deref().map(Box::from),
             path: request.path.as_deref().map(Template::new),
             users: spec.auth.basic.as_deref().map(Users::compile),
-            service,
+            service: spec.auth.forward.as_ref().map(|forward| forward.cluster.clone()),
             regex,
         };
         (!extras.is_empty()).then(|| Box::new(extras))
@@ -377,6 +421,38 @@ mod tests {
         ] {
             assert_eq!(Rule::compile(None, route.clone()).is_open, is_open, "{route:?}");
         }
+    }
+
+    #[test]
+    fn a_goal_names_its_cluster_and_is_found_again_by_it() {
+        let forward = ForwardAuth {
+            cluster: "who".into(),
+            path: "/".into(),
+            headers: Vec::new(),
+            copy: Vec::new(),
+            user: None,
+            timeout: Duration::from_secs(1),
+        };
+        let route = Route {
+            split: [("a".into(), 1), ("b".into(), 2)].into(),
+            auth: Auth { forward: Some(forward.into()), ..Auth::default() },
+            on_change: OnChange::Close,
+            ..Route::default()
+        };
+        let rule = Rule::compile(Some(&"r".into()), route);
+        for (goal, cluster, is_held, on_change) in [
+            (Goal::Led(0), "a", false, OnChange::Close),
+            (Goal::Led(1), "b", false, OnChange::Close),
+            (Goal::Service, "who", true, OnChange::Keep),
+        ] {
+            let cluster = Name::new(cluster);
+            assert_eq!(rule.cluster(goal), Some(&cluster));
+            assert_eq!(rule.goal(&cluster, is_held), Some(goal));
+            assert_eq!(rule.goal(&cluster, !is_held), None, "{cluster}");
+            assert_eq!(rule.on_change(goal), on_change, "a change is nothing to a question");
+            assert_eq!(rule.leads_to(&rule.target(&cluster)), !is_held);
+        }
+        assert_eq!(rule.cluster(Goal::Led(2)), None);
     }
 
     #[test]

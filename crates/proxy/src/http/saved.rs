@@ -20,7 +20,7 @@ use crate::cluster::{BackendKey, ClusterKey};
 use crate::restore::Reading;
 use crate::save::{Once, Table, raw, save_contract};
 use crate::seam::{Instant, SocketId};
-use crate::snapshot::{HttpListener, Snapshot, Target};
+use crate::snapshot::{HttpListener, Snapshot};
 use crate::state::{HttpContractState, RestoreError};
 use crate::world::{Socket, World};
 
@@ -121,7 +121,6 @@ impl Http {
             contract,
             rule: exchange.rule.as_ref().map(|rule| writing.rules.index_of(rule)),
             path: exchange.path.as_deref().map(<[u8]>::to_vec),
-            route: exchange.target.as_ref().map(|target| (target.route.clone(), target.on_change)),
             cluster: cluster.map(|cluster| table.cluster(cluster)),
             backend: exchange.place().map(|(cluster, backend)| table.backend(cluster, backend).1),
             knobs: exchange.tcp.as_ref().map(|knobs| table.connection_knobs(knobs)),
@@ -258,7 +257,7 @@ impl Http {
         let is_sound = match exchange.phase {
             Phase::Deciding => false,
             Phase::Guarded => exchange.is_held() && exchange.rule.is_some() && exchange.backend.is_none(),
-            Phase::Queued => exchange.target.is_some() && exchange.tcp.is_some() && exchange.backend.is_none(),
+            Phase::Queued => exchange.goal.is_some() && exchange.tcp.is_some() && exchange.backend.is_none(),
             Phase::Connecting | Phase::Sent | Phase::Responding => place.is_some() && exchange.tcp.is_some(),
         };
         let is_waited_for = self.sessions[session].stage == Stage::Waiting;
@@ -359,9 +358,13 @@ fn read_exchange(
     let (known, now) = (&*reading.known, reading.now);
     let cluster = state.cluster.map(|at| known.cluster(at)).transpose()?;
     let backend = |at: usize| known.backend(state.cluster.unwrap_or(usize::MAX), at).map(|(_, backend)| backend);
-    let target = |(route, on_change), cluster: ClusterKey| {
-        let cluster = reading.world.clusters[cluster].spec.name.clone();
-        Arc::new(Target { route, cluster, on_change })
+    let rule = state.rule.map(|at| contracts.rule(at)).transpose()?;
+    // Who is held goes nowhere but to the service that says who the client is, and may be telling it its answer.
+    let is_held = state.guard.is_some();
+    let goal = |cluster: ClusterKey| {
+        let name = &reading.world.clusters[cluster].spec.name;
+        let goal = rule.as_ref().and_then(|rule| rule.goal(name, is_held));
+        goal.ok_or(RestoreError::Damaged("a request goes where its route doesn't lead"))
     };
     let [request_framing, response_framing] = state.framing;
     let [request_bytes, response_bytes] = state.bytes;
@@ -369,9 +372,9 @@ fn read_exchange(
         session,
         upstream: None,
         http: contracts.listener(state.contract)?,
-        rule: state.rule.map(|at| contracts.rule(at)).transpose()?,
+        goal: cluster.map(goal).transpose()?,
+        rule,
         path: state.path.map(Vec::into_boxed_slice),
-        target: state.route.zip(cluster).map(|(route, cluster)| target(route, cluster)),
         cluster,
         backend: state.backend.map(backend).transpose()?,
         tcp: state.knobs.map(|at| known.connection_knobs(at)).transpose()?,

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kakei_config::{Name, OnChange, Route};
+use kakei_config::{Name, Route};
 use kakei_wire::http1::Body;
 use serde::{Deserialize, Serialize};
 
@@ -77,8 +77,6 @@ pub(super) struct ExchangeState {
     /// The path that it was routed by, where the route needs that.
     #[serde(default)]
     pub(super) path: Option<Vec<u8>>,
-    /// The route that leads to its cluster, and what its change does.
-    pub(super) route: Option<(Option<Name>, OnChange)>,
     pub(super) cluster: Option<usize>,
     pub(super) backend: Option<usize>,
     pub(super) knobs: Option<usize>,

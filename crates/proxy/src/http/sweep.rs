@@ -54,8 +54,7 @@ impl Http {
     /// Visit the sessions of a listener whose routes may have changed.
     pub(crate) fn sweep_routes(&mut self, listener: ListenerKey) {
         self.sweep(Change::RouteChanged, Instant::FAR, |session, exchange| {
-            let minds =
-                |exchange: &Exchange| exchange.target.as_ref().is_some_and(|target| target.on_change != OnChange::Keep);
+            let minds = |exchange: &Exchange| exchange.on_change().is_some_and(|policy| policy != OnChange::Keep);
             session.arrived.listener == listener && exchange.is_some_and(minds)
         });
     }
@@ -112,9 +111,7 @@ impl Http {
         let policy = match change {
             Change::BackendRemoved => knobs.map(|knobs| knobs.on_backend_removed),
             Change::BackendDown => knobs.map(|knobs| knobs.on_backend_down),
-            Change::RouteChanged => {
-                exchange.and_then(|(_, exchange)| exchange.target.as_ref()).map(|target| target.on_change)
-            }
+            Change::RouteChanged => exchange.and_then(|(_, exchange)| exchange.on_change()),
             Change::Drained => Some(OnChange::Drain(until - tick.now)),
         };
         match (policy.unwrap_or_default(), exchange.map(|(id, _)| id)) {
@@ -163,8 +160,8 @@ impl Http {
                 backend().is_some_and(|live| !live.is_up(tick.now)).then_some(CloseReason::BackendDown)
             }
             Change::RouteChanged => {
-                let target = exchange?.target.as_ref()?;
-                let leads = world.listeners[session.arrived.listener].spec.leads_to(target);
+                let target = exchange?.target()?;
+                let leads = world.listeners[session.arrived.listener].spec.leads_to(&target);
                 (!leads).then_some(CloseReason::RouteChanged)
             }
             Change::Drained => {

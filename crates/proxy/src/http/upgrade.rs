@@ -1,6 +1,8 @@
 //! A request that becomes a connection of its own: by `Upgrade` (WebSocket) or by CONNECT. Both streams are handed to
 //! whoever asked for the step, with what was read of them and not passed on.
 
+use std::sync::Arc;
+
 use kakei_wire::http1::ResponseHead;
 use kakei_wire::message::Known;
 
@@ -35,7 +37,7 @@ impl Http {
 
     fn hand_over(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
         let exchange = &mut self.exchanges[id];
-        let taken = (exchange.place(), exchange.target.clone(), exchange.tcp.clone(), exchange.upstream.take());
+        let taken = (exchange.place(), exchange.target(), exchange.tcp.clone(), exchange.upstream.take());
         let (Some(place), Some(target), Some(knobs), Some(upstream)) = taken else { return };
         exchange.lapse.first_byte = Some(tick.now - exchange.began);
         // Its place on the backend is taken over before it is given back, so that nothing forgets the backend between.
@@ -52,7 +54,7 @@ impl Http {
                 client: session.socket,
                 backend,
                 place,
-                target,
+                target: Arc::new(target),
                 knobs,
                 drain: session.drain,
                 to_client: session.rest,
