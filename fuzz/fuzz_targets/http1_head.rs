@@ -1,13 +1,16 @@
 //! Heads of requests and responses from arbitrary bytes, dripping in: no panic, and where they were cut changes nothing.
 #![no_main]
 
-use kakei_wire::http1::{Heads, Limits, Scan};
+use kakei_wire::http1::{Heads, Limits, Scan, glance};
 use kakei_wire::message::{Authority, normalise_path};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { line: 512, head: 2_048, fields: 32 };
 
 fuzz_target!(|data: &[u8]| {
+    if let Some((host, path)) = glance(data) {
+        assert!(!host.contains(&b'\r') && !path.contains(&b' '));
+    }
     let whole = Scan::default().find(data, &LIMITS);
     let mut scan = Scan::default();
     let mut dripped = Ok(None);

@@ -20,6 +20,7 @@ impl Worker {
     pub(crate) fn publish(&mut self, tick: &mut Tick<'_>, snapshot: &Snapshot) {
         self.world.balance_seed = snapshot.shared.balance_seed;
         self.world.records = snapshot.records;
+        self.world.has_many_routes = snapshot.has_many_routes();
         self.world.seen.resize(snapshot.traffic);
         self.world.values[WorkerMetric::Generation] = snapshot.generation.0;
         self.publish_clusters(tick, snapshot);
@@ -30,7 +31,7 @@ impl Worker {
         let running = std::mem::replace(&mut self.world.running, snapshot.clusters.clone());
         let differing: Vec<_> = running.differences(&snapshot.clusters).collect();
         for (name, ..) in differing.iter().filter(|(_, _, after)| after.is_none()) {
-            let Some(&key) = self.world.cluster_names.get(name) else { continue };
+            let Some(&key) = self.world.cluster_names.get(*name) else { continue };
             let reshaped = self.world.clusters[key].remove(tick.now);
             self.settle_cluster_change(tick, key, reshaped);
         }

@@ -91,6 +91,7 @@ impl Worker {
         world.values = Values::from_slice(&state.values);
         world.balance_seed = snapshot.shared.balance_seed;
         world.records = snapshot.records;
+        world.has_many_routes = snapshot.has_many_routes();
         world.seen.resize(snapshot.traffic);
         worker.datagrams.succeed(state.epoch);
         worker.drain = state.drain;

@@ -373,6 +373,11 @@ impl Snapshot {
         self.listeners.shared(name)
     }
 
+    /// Whether a listener has so many routes that it pays to read ahead what requests need of them.
+    pub(crate) fn has_many_routes(&self) -> bool {
+        self.listeners.values().any(|listener| listener.http.as_ref().is_some_and(|http| http.table.has_many_routes()))
+    }
+
     /// The cluster of that name.
     pub fn cluster(&self, name: &Name) -> Option<&Arc<Cluster>> {
         self.clusters.shared(name)

@@ -87,6 +87,7 @@ impl Worker {
         self.relays.begin();
         tick.out.ops.append(&mut self.pending);
         self.datagrams.locate(&self.world, inbox.events);
+        self.http.read_ahead(&self.world, inbox.events, inbox.bytes);
         for (number, event) in inbox.events.drain(..).enumerate() {
             let located = self.datagrams.located(number);
             self.handle(&mut tick, event, located);

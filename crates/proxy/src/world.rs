@@ -1,7 +1,9 @@
 //! What every protocol of a worker shares: listeners, clusters, sockets, deadlines, randomness. No flow is kept here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use kakei_config::{Name, Objects};
 use slotmap::SlotMap;
 
@@ -87,7 +89,7 @@ pub(crate) struct World {
     pub(crate) listeners: SlotMap<ListenerKey, LiveListener>,
     pub(crate) clusters: SlotMap<ClusterKey, LiveCluster>,
     /// By name; removed ones too, as long as anything lives on them.
-    pub(crate) cluster_names: BTreeMap<Name, ClusterKey>,
+    pub(crate) cluster_names: HashMap<Name, ClusterKey, FixedState>,
     /// Removed clusters that nothing lives on any more: forgotten at the end of the step, so that no key that somebody
     /// holds in it loses what it stands for.
     vacant: BTreeSet<ClusterKey>,
@@ -104,6 +106,8 @@ pub(crate) struct World {
     /// Whether ended flows leave a record.
     pub(crate) records: bool,
     pub(crate) values: Values<{ WorkerMetric::COUNT }>,
+    /// Whether a listener has so many routes that it pays to read ahead what requests need of them.
+    pub(crate) has_many_routes: bool,
     /// What was routed lately.
     pub(crate) seen: Rings,
     /// What was ended in this step because something was changed under it.
@@ -117,7 +121,7 @@ impl World {
         World {
             listeners: SlotMap::with_key(),
             clusters: SlotMap::with_key(),
-            cluster_names: BTreeMap::new(),
+            cluster_names: HashMap::default(),
             vacant: BTreeSet::new(),
             running: Objects::default(),
             sockets: SlotMap::with_capacity_and_key(TABLE_BYTES / size_of::<Socket>()),
@@ -128,6 +132,7 @@ impl World {
             balance_seed: 0,
             records: false,
             values: Values::default(),
+            has_many_routes: false,
             seen: Rings::default(),
             cuts: Cuts::new(),
             other_times: None,

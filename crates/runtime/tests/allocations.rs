@@ -7,7 +7,9 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kakei_config::{Backend, Cluster, Document, FieldEdits, Listener, PathMatch, Protocol, RequestEdits, Route};
+use kakei_config::{
+    Backend, Cluster, Document, FieldEdits, Listener, PathMatch, Protocol, RequestEdits, Route, ServerName,
+};
 use kakei_proxy::seam::*;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::worker::{Role, Worker};
@@ -110,6 +112,16 @@ impl Bench {
 
 #[test]
 fn a_request_allocates_nothing() {
+    allocates_nothing(0);
+}
+
+/// What it is routed by is read ahead there.
+#[test]
+fn among_very_many_routes_neither() {
+    allocates_nothing(5_000);
+}
+
+fn allocates_nothing(more: usize) {
     let cluster = Cluster { backends: vec![Backend::at(addr("10.0.0.1:80"))], ..Cluster::default() };
     let bind = vec![addr("0.0.0.0:80")];
     let listener = Listener { protocol: Protocol::Http, bind, cluster: Some("c".into()), ..Listener::default() };
@@ -120,8 +132,13 @@ fn a_request_allocates_nothing() {
         Route { listener, path, cluster: Some("c".into()), request, response: edits, ..Route::default() }
     };
     let routes = [("changed", changed("/changed", "new")), ("filled", changed("/filled", "of {path}"))];
+    let others = (0..more).map(|at| {
+        let host = vec![ServerName::Exact(format!("h{at}.example").into())];
+        let route = Route { listener: "web".into(), host, cluster: Some("c".into()), ..Route::default() };
+        (format!("other{at}").as_str().into(), route)
+    });
     let document = Document {
-        routes: routes.map(|(name, route)| (name.into(), route)).into(),
+        routes: routes.map(|(name, route)| (name.into(), route)).into_iter().chain(others).collect(),
         listeners: [("web".into(), listener)].into(),
         clusters: [("c".into(), cluster)].into(),
         ..Document::default()

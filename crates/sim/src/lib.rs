@@ -30,7 +30,9 @@ use fastrand::Rng;
 use kakei_config::Document;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 
-pub use self::http::{Cuts, HttpCounters, HttpReport, drawn_cuts, run_http, run_http_guarded, run_http_unwatched};
+pub use self::http::{
+    Cuts, HttpCounters, HttpReport, drawn_cuts, run_http, run_http_crowded, run_http_guarded, run_http_unwatched,
+};
 pub use self::profile::Profile;
 pub use self::report::{Counters, Report, Violation};
 pub use self::routing::check_routes;

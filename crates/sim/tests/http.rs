@@ -1,6 +1,6 @@
 //! Drawn runs of HTTP. A failure names its seed; `run_http(seed)` replays it.
 
-use kakei_sim::{HttpCounters, HttpReport, run_http, run_http_guarded, run_http_unwatched};
+use kakei_sim::{HttpCounters, HttpReport, run_http, run_http_crowded, run_http_guarded, run_http_unwatched};
 
 fn all_are_clean(seeds: std::ops::Range<u64>, run: fn(u64) -> HttpReport) -> HttpCounters {
     let mut all = HttpCounters::default();
@@ -67,6 +67,14 @@ fn a_look_at_rates_changes_nothing() {
         let (watched, unwatched) = (run_http(seed), run_http_unwatched(seed));
         let counters = HttpCounters { looks: 0, ..watched.counters };
         assert!(watched.counters.looks > 0 && counters == unwatched.counters, "seed {seed}: {watched:?} {unwatched:?}");
+    }
+}
+
+#[test]
+fn what_is_read_ahead_among_very_many_routes_changes_nothing() {
+    for seed in 0..12 {
+        let (alone, crowded) = (run_http(seed), run_http_crowded(seed));
+        assert!(alone.counters == crowded.counters && crowded.is_clean(), "seed {seed}: {alone:?} {crowded:?}");
     }
 }
 

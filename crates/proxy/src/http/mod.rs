@@ -1,11 +1,12 @@
 //! HTTP: requests of clients, each joined with a backend's response. Read in this order: `session` (a client's
-//! connection), `receive` (its bytes to requests), `exchange` (a request and its response), `decide` (route, limits,
+//! connection), `receive` (its bytes to requests; `ahead` reads what they will need where that is far), `exchange` (a request and its response), `decide` (route, limits,
 //! action), `guard` (who may pass), `credentials` (whose password is right), `question` (a service that says who may), `forward` (backend, connection, queue), `upstream` (a backend's connection), `respond` (its bytes to the
 //! client), `retry`, `sticky` (the cookie that names a backend), `answer` (what the proxy says itself), `life` (deadlines),
 //! `end`, `part` (clients that are done), `sweep` (many at once), `saved` and `state` (written down and read back).
 //! `rule` and `table` are the routes; `rewrite` writes heads. Knows nothing of datagrams and relays; a connection that is
 //! upgraded is handed to whoever asked for the step.
 
+mod ahead;
 mod answer;
 mod asked;
 mod credentials;
@@ -92,6 +93,8 @@ pub(crate) struct Http {
     failures: Vec<(ClusterKey, BackendKey)>,
     /// Connections that became something else in this step.
     upgraded: Vec<Joined>,
+    /// Keeps what is read ahead from being thought useless.
+    touched: u64,
 }
 
 impl Http {

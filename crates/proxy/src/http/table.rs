@@ -24,6 +24,9 @@ use crate::seen::Asks;
 use crate::snapshot::Target;
 use crate::trie::Trie;
 
+/// With more routes than these, what a request needs of them is in no cache.
+const MANY: usize = 4_096;
+
 /// What is known of a request when it is routed.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
@@ -66,7 +69,7 @@ type Path = SmallVec<[u8; 24]>;
 
 /// Routes of one host.
 #[derive(Clone, Debug, Default)]
-struct Paths {
+pub(super) struct Paths {
     exact: Trie<Path, List>,
     /// The longer text first. Most hosts have none.
     regex: Option<Arc<Vec<Matched>>>,
@@ -208,6 +211,12 @@ impl Paths {
         self.regex.as_deref().map_or(&[], Vec::as_slice)
     }
 
+    /// The route that a request with this path takes, if that is all that it depends on, and no expression.
+    pub(super) fn likely<'a>(&'a self, path: &'a [u8]) -> Option<&'a Arc<Rule>> {
+        let list = self.exact.get(path).or_else(|| self.prefixes(path).next()).unwrap_or(&self.any);
+        list.first().map(|entry| &entry.rule)
+    }
+
     fn find<'a>(&'a self, wanted: &Wanted<'a>) -> Option<&'a Arc<Rule>> {
         if self.is_empty() {
             return None;
@@ -341,15 +350,24 @@ impl Table {
         {
             return Some(rule);
         }
-        if !self.under.is_empty() {
-            let suffixes = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
-            let found =
-                suffixes.filter_map(|suffix| self.under.get(suffix.as_bytes())).find_map(|paths| paths.find(wanted));
-            if found.is_some() {
-                return found;
-            }
-        }
-        self.any.find(wanted)
+        self.wild(host.as_bytes()).find_map(|paths| paths.find(wanted)).or_else(|| self.any.find(wanted))
+    }
+
+    /// The routes of the wildcards that cover a host, the longest first.
+    fn wild<'a>(&'a self, host: &'a [u8]) -> impl Iterator<Item = &'a Paths> {
+        let host = if self.under.is_empty() { &[] } else { host };
+        let dots = host.iter().enumerate().filter(|(_, byte)| **byte == b'.');
+        dots.filter_map(|(dot, _)| self.under.get(&host[dot + 1..]))
+    }
+
+    /// Whether there are so many routes that it pays to read ahead what requests need of them.
+    pub(crate) fn has_many_routes(&self) -> bool {
+        self.rules.len() > MANY
+    }
+
+    /// The routes that a request to this host takes first.
+    pub(super) fn paths<'a>(&'a self, host: &'a [u8]) -> &'a Paths {
+        self.exact.get(host).or_else(|| self.wild(host).next()).unwrap_or(&self.any)
     }
 
     /// What routes ask for beyond host, path and method.

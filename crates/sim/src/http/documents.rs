@@ -8,7 +8,7 @@ use fastrand::Rng;
 use kakei_config::{
     AccessLog, Backend, Balance, Cluster, Document, FieldEdits, Health, HttpCheck, HttpKnobs, HttpListener, Listener,
     LogFormat, Name, Objects, OnChange, PassiveCheck, PathMatch, Protocol, RateKey, RateLimit, Redirect, RequestEdits,
-    Respond, Retry, RetryOn, Route, RouteTimeouts, TcpKnobs,
+    Respond, Retry, RetryOn, Route, RouteTimeouts, ServerName, TcpKnobs,
 };
 
 use super::guards;
@@ -16,6 +16,8 @@ use super::guards;
 /// The port of the listener that is always there, and of the one that comes and goes.
 pub(super) const WEB: u16 = 80;
 pub(super) const ASIDE: u16 = 81;
+/// So many more routes that the worker reads ahead.
+const CROWD: usize = 4_200;
 /// What probes ask for.
 pub(super) const HEALTH: &str = "/health";
 /// The field of responses by the second cluster's route that says of which change it is.
@@ -228,6 +230,22 @@ fn policy(rng: &mut Rng) -> OnChange {
         0 => OnChange::Close,
         1 => OnChange::Drain(Duration::from_millis(rng.u64(0..2_000))),
         _ => OnChange::Keep,
+    }
+}
+
+/// Put very many routes beside those that there are, which ask for the host that every client names.
+pub(super) fn crowd(document: &mut Document) {
+    let named = |name: &str| ServerName::Exact(name.into());
+    let names: Vec<Name> = document.routes.keys().cloned().collect();
+    for name in names {
+        let Some(route) = document.routes.get_mut(&name) else { continue };
+        route.host = vec![named("a.test")];
+    }
+    for number in 0..CROWD {
+        let respond = Some(Respond { status: 404, ..Respond::default() }.into());
+        let host = vec![named(&format!("h{number}.test"))];
+        let route = Route { listener: "web".into(), host, respond, ..Route::default() };
+        document.routes.insert(Name::new(format!("crowd{number}")), route);
     }
 }
 

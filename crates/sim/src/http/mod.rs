@@ -111,6 +111,8 @@ struct World {
     aside: Option<guards::Aside>,
     /// Whether somebody looks at how much of rates is used up.
     is_watched: bool,
+    /// Whether there are very many routes that nobody asks for.
+    is_crowded: bool,
 }
 
 /// What is around the workers' machines.
@@ -131,25 +133,42 @@ impl driven::Scene for Scene {
 
 /// The run of this seed.
 pub fn run_http(seed: u64) -> HttpReport {
-    run(seed, false, true)
+    run(seed, Course::default())
 }
 
 /// The run of this seed in which nobody looks at how much of rates is used up.
 pub fn run_http_unwatched(seed: u64) -> HttpReport {
-    run(seed, false, false)
+    run(seed, Course { is_unwatched: true, ..Course::default() })
+}
+
+/// The run of this seed among so many routes that nobody asks for that the worker reads ahead.
+pub fn run_http_crowded(seed: u64) -> HttpReport {
+    run(seed, Course { is_crowded: true, ..Course::default() })
 }
 
 /// The run of this seed with routes that ask who the client is: by a password, by a service, by both.
 pub fn run_http_guarded(seed: u64) -> HttpReport {
-    run(seed, true, true)
+    run(seed, Course { is_guarded: true, ..Course::default() })
 }
 
-fn run(seed: u64, is_guarded: bool, is_watched: bool) -> HttpReport {
+/// What is otherwise in a run than in the usual one.
+#[derive(Clone, Copy, Default)]
+struct Course {
+    is_unwatched: bool,
+    is_crowded: bool,
+    is_guarded: bool,
+}
+
+fn run(seed: u64, course: Course) -> HttpReport {
+    let Course { is_unwatched, is_crowded, is_guarded } = course;
     let mut rng = Rng::with_seed(seed ^ 0x4774_7031);
     let is_peaceful = rng.u8(0..4) == 0;
     let mut document = documents::document(&mut rng, is_peaceful);
     if is_guarded {
         documents::guard(&mut document, &mut rng, is_peaceful);
+    }
+    if is_crowded {
+        documents::crowd(&mut document);
     }
     let mut report = HttpReport { seed, ..HttpReport::default() };
     if let Err(errors) = kakei_config::check(&document) {
@@ -170,7 +189,8 @@ fn run(seed: u64, is_guarded: bool, is_watched: bool) -> HttpReport {
         snapshot,
         scene: Scene { truth: Truth::new(&document, shared.workers, is_peaceful), report },
         aside: is_guarded.then(guards::Aside::default),
-        is_watched,
+        is_watched: !is_unwatched,
+        is_crowded,
         document,
         rng,
     };
@@ -300,7 +320,9 @@ impl World {
             return;
         }
         let next = Generation(self.snapshot.generation.0 + 1);
-        self.snapshot = Arc::new(crate::compile(&self.document, next, self.shared, Some(&self.snapshot)));
+        // Which of very many routes have histograms of their own depends on which had some before.
+        let compile = if self.is_crowded { Snapshot::compile } else { crate::compile };
+        self.snapshot = Arc::new(compile(&self.document, next, self.shared, Some(&self.snapshot)));
         self.scene.truth.publish(self.now, &self.document);
         self.scene.report.counters.changes += 1;
         self.command(&Command::Publish(Arc::clone(&self.snapshot)));

@@ -6,6 +6,7 @@
 
 mod body;
 mod chunked;
+mod glance;
 mod head;
 mod quick;
 mod request;
@@ -14,6 +15,7 @@ mod scan;
 
 pub use self::body::{Body, Piece};
 pub use self::chunked::{BodyError, Chunked, LAST_CHUNK, TrailerBytes, chunk_head};
+pub use self::glance::glance;
 pub use self::head::{Connection, HeadError, Heads, Limits, MAX_FIELDS, Version};
 pub use self::request::RequestHead;
 pub use self::response::ResponseHead;
