@@ -495,6 +495,38 @@ fn limits_refuse_by_their_order_and_as_configured() {
 }
 
 #[test]
+fn what_is_one_network_is_as_long_as_is_said() {
+    let mut document = plain();
+    let source_network = SourceNetwork { v4: 16, v6: 32 };
+    listener(&mut document).limits = Limits { connections_per_network: 1, source_network, ..Limits::default() };
+    let mut bench = Bench::new(&document);
+    for (first, same, other) in [
+        ("198.51.100.1:4000", "198.51.200.1:4000", "198.52.100.1:4000"),
+        ("[2001:db8:1::1]:4000", "[2001:db8:2::1]:4000", "[2001:db9:1::1]:4000"),
+    ] {
+        bench.join(first);
+        assert!(refused(&bench.accept(same)).is_some(), "{same}");
+        bench.join(other);
+    }
+}
+
+#[test]
+fn no_more_are_let_in_than_the_pace_allows() {
+    let mut document = plain();
+    listener(&mut document).limits = Limits { new_connections_per_second: 10, ..Limits::default() };
+    let mut bench = Bench::new(&document);
+    let mut let_in = |after: u64| {
+        bench.pass(Duration::from_millis(after));
+        (4_000..4_020).filter(|port| accepted(&bench.accept(&format!("198.51.100.1:{port}"))).is_some()).count()
+    };
+    assert_eq!(let_in(0), 10, "as many at once as in a second");
+    assert_eq!(let_in(500), 5);
+    assert_eq!(let_in(60_000), 10, "no more are saved up");
+    let refusals = bench.stats().listeners[0].refusals;
+    assert_eq!(refusals.0[Refusal::RateLimit as usize], 10 + 15 + 10);
+}
+
+#[test]
 fn places_are_given_back() {
     let mut document = plain();
     listener(&mut document).limits =

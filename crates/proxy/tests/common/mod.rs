@@ -10,7 +10,7 @@ use kakei_proxy::worker::{Role, Worker};
 
 pub(crate) struct Bench {
     worker: Worker,
-    out: Outbox,
+    pub(crate) out: Outbox,
     pub(crate) now: Instant,
     pub(crate) wake: Option<Instant>,
     pub(crate) client: SocketId,
