@@ -407,6 +407,18 @@ mod tests {
 
     use super::*;
 
+    /// A service that says who may pass.
+    fn asked(cluster: &str) -> ForwardAuth {
+        ForwardAuth {
+            cluster: cluster.into(),
+            path: "/".into(),
+            headers: Vec::new(),
+            copy: Vec::new(),
+            user: None,
+            timeout: Duration::from_secs(1),
+        }
+    }
+
     #[test]
     fn a_route_is_open_until_it_may_keep_somebody_out() {
         let network = || vec!["192.0.2.0/24".parse().unwrap()];
@@ -425,17 +437,9 @@ mod tests {
 
     #[test]
     fn a_goal_names_its_cluster_and_is_found_again_by_it() {
-        let forward = ForwardAuth {
-            cluster: "who".into(),
-            path: "/".into(),
-            headers: Vec::new(),
-            copy: Vec::new(),
-            user: None,
-            timeout: Duration::from_secs(1),
-        };
         let route = Route {
             split: [("a".into(), 1), ("b".into(), 2)].into(),
-            auth: Auth { forward: Some(forward.into()), ..Auth::default() },
+            auth: Auth { forward: Some(asked("who").into()), ..Auth::default() },
             on_change: OnChange::Close,
             ..Route::default()
         };
@@ -463,17 +467,7 @@ mod tests {
             change(&mut request);
             Route { request, ..Route::default() }
         };
-        let (basic, forward) = (
-            BasicAuth { realm: String::new(), users: BTreeMap::new() },
-            ForwardAuth {
-                cluster: "who".into(),
-                path: "/".into(),
-                headers: Vec::new(),
-                copy: Vec::new(),
-                user: None,
-                timeout: Duration::from_secs(1),
-            },
-        );
+        let (basic, forward) = (BasicAuth { realm: String::new(), users: BTreeMap::new() }, asked("who"));
         let later = RouteTimeouts { idle: Duration::from_secs(61), ..RouteTimeouts::default() };
         let tried = Retry { budget: 21, ..Retry::default() };
         type Has = fn(&Extras) -> bool;
