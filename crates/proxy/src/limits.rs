@@ -82,6 +82,8 @@ pub const PASSED_OVER: u64 = 64 << 10;
 pub const RATES: usize = 100_000;
 /// Routes, and clusters, whose requests' times are counted one by one; those of all others are counted together.
 pub const TIMED: usize = 200;
+/// With more routes of a listener than these, what a request needs of them is in no cache, and is read ahead.
+pub const MANY_ROUTES: usize = 4_096;
 /// Steps in which a slow start raises a backend's weight.
 pub const SLOW_START_STEPS: u32 = 10;
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use kakei_config::{
     Backend, Cluster, Document, FieldEdits, Listener, PathMatch, Protocol, RequestEdits, Route, ServerName,
 };
+use kakei_proxy::limits::MANY_ROUTES;
 use kakei_proxy::seam::*;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::worker::{Role, Worker};
@@ -118,7 +119,7 @@ fn a_request_allocates_nothing() {
 /// What it is routed by is read ahead there.
 #[test]
 fn among_very_many_routes_neither() {
-    allocates_nothing(5_000);
+    allocates_nothing(MANY_ROUTES);
 }
 
 fn allocates_nothing(more: usize) {

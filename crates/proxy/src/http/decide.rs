@@ -132,13 +132,11 @@ impl Http {
             has_certificate: session.shown().is_some(),
         };
         world.seen.note_request(tick.now, from, &noted);
-        let rule = exchange.http.table.find(&wanted).or(exchange.http.default.as_ref());
+        let rule = exchange.http.table.find(&wanted).or(exchange.http.default.as_ref()).cloned();
         let rule = rule.ok_or((404, CloseReason::NoRoute))?;
-        let keeps_path = rule.extras().response.lines.has_places();
-        let rule = Arc::clone(rule);
         let exchange = &mut self.exchanges[id];
         exchange.rule = Some(Arc::clone(&rule));
-        exchange.path = keeps_path.then(|| Box::from(&*path));
+        exchange.path = rule.extras().response.lines.has_places().then(|| Box::from(&*path));
         if self.comes_too_early(world, tick, id, (&rule, head)) {
             return Ok(());
         }

@@ -359,7 +359,7 @@ fn read_exchange(
     let cluster = state.cluster.map(|at| known.cluster(at)).transpose()?;
     let backend = |at: usize| known.backend(state.cluster.unwrap_or(usize::MAX), at).map(|(_, backend)| backend);
     let rule = state.rule.map(|at| contracts.rule(at)).transpose()?;
-    // Who is held goes nowhere but to the service that says who the client is, and may be telling it its answer.
+    // Who is held goes nowhere but to the service that says who the client is; its refusal may be on its way to the client.
     let is_held = state.guard.is_some();
     let goal = |cluster: ClusterKey| {
         let name = &reading.world.clusters[cluster].spec.name;

@@ -20,12 +20,10 @@ use smallvec::SmallVec;
 
 use super::pattern;
 use super::rule::Rule;
+use crate::limits::MANY_ROUTES;
 use crate::seen::Asks;
 use crate::snapshot::Target;
 use crate::trie::Trie;
-
-/// With more routes than these, what a request needs of them is in no cache.
-const MANY: usize = 4_096;
 
 /// What is known of a request when it is routed.
 #[derive(Clone, Copy, Debug)]
@@ -237,7 +235,7 @@ impl Paths {
         let root = (path.len() == 1).then_some(());
         // The root is its own only cut.
         let candidates = whole.filter(|_| root.is_none()).into_iter().chain(cuts);
-        candidates.filter(|_| !self.prefix.is_empty()).filter_map(|prefix| self.prefix.get(prefix))
+        candidates.filter_map(|prefix| self.prefix.get(prefix))
     }
 
     /// Change the list of a path.
@@ -344,30 +342,21 @@ impl Table {
 
     /// The most specific route that matches.
     pub fn find<'a>(&'a self, wanted: &Wanted<'a>) -> Option<&'a Arc<Rule>> {
-        let host = wanted.host;
-        if !self.exact.is_empty()
-            && let Some(rule) = self.exact.get(host.as_bytes()).and_then(|paths| paths.find(wanted))
-        {
-            return Some(rule);
-        }
-        self.wild(host.as_bytes()).find_map(|paths| paths.find(wanted)).or_else(|| self.any.find(wanted))
+        self.paths(wanted.host.as_bytes()).find_map(|paths| paths.find(wanted))
     }
 
-    /// The routes of the wildcards that cover a host, the longest first.
-    fn wild<'a>(&'a self, host: &'a [u8]) -> impl Iterator<Item = &'a Paths> {
-        let host = if self.under.is_empty() { &[] } else { host };
-        let dots = host.iter().enumerate().filter(|(_, byte)| **byte == b'.');
-        dots.filter_map(|(dot, _)| self.under.get(&host[dot + 1..]))
+    /// The routes that a request to this host may take: its own, those of the wildcards that cover it, the longest
+    /// first, and those of any host.
+    pub(super) fn paths<'a>(&'a self, host: &'a [u8]) -> impl Iterator<Item = &'a Paths> {
+        let within = if self.under.is_empty() { &[] } else { host };
+        let dots = within.iter().enumerate().filter(|(_, byte)| **byte == b'.');
+        let wild = dots.filter_map(|(dot, _)| self.under.get(&host[dot + 1..]));
+        self.exact.get(host).into_iter().chain(wild).chain([&self.any])
     }
 
     /// Whether there are so many routes that it pays to read ahead what requests need of them.
     pub(crate) fn has_many_routes(&self) -> bool {
-        self.rules.len() > MANY
-    }
-
-    /// The routes that a request to this host takes first.
-    pub(super) fn paths<'a>(&'a self, host: &'a [u8]) -> &'a Paths {
-        self.exact.get(host).or_else(|| self.wild(host).next()).unwrap_or(&self.any)
+        self.rules.len() > MANY_ROUTES
     }
 
     /// What routes ask for beyond host, path and method.

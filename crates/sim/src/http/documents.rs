@@ -10,6 +10,7 @@ use kakei_config::{
     LogFormat, Name, Objects, OnChange, PassiveCheck, PathMatch, Protocol, RateKey, RateLimit, Redirect, RequestEdits,
     Respond, Retry, RetryOn, Route, RouteTimeouts, ServerName, TcpKnobs,
 };
+use kakei_proxy::limits::MANY_ROUTES;
 
 use super::guards;
 
@@ -17,7 +18,7 @@ use super::guards;
 pub(super) const WEB: u16 = 80;
 pub(super) const ASIDE: u16 = 81;
 /// So many more routes that the worker reads ahead.
-const CROWD: usize = 4_200;
+const CROWD: usize = MANY_ROUTES + 100;
 /// What probes ask for.
 pub(super) const HEALTH: &str = "/health";
 /// The field of responses by the second cluster's route that says of which change it is.
