@@ -41,8 +41,8 @@ impl Http {
     /// The routes that these events seem to ask for. Each collection is a pass.
     fn likely<'a>(&self, world: &'a World, events: &[Event], bytes: &'a [u8]) -> AtOnce<&'a Arc<Rule>> {
         let seen: AtOnce<Seen<'_>> = events.iter().filter_map(|event| self.seen(world, event, bytes)).collect();
-        let hosts = seen.into_iter().filter_map(|(table, host, path)| Some((table.paths(host).next()?, path)));
-        let hosts: AtOnce<(&Paths, &[u8])> = hosts.collect();
+        let hosts: AtOnce<(&Paths, &[u8])> =
+            seen.into_iter().map(|(table, host, path)| (table.paths(host), path)).collect();
         hosts.into_iter().filter_map(|(paths, path)| paths.likely(path)).collect()
     }
 

@@ -235,7 +235,7 @@ impl Paths {
         let root = (path.len() == 1).then_some(());
         // The root is its own only cut.
         let candidates = whole.filter(|_| root.is_none()).into_iter().chain(cuts);
-        candidates.filter_map(|prefix| self.prefix.get(prefix))
+        candidates.filter(|_| !self.prefix.is_empty()).filter_map(|prefix| self.prefix.get(prefix))
     }
 
     /// Change the list of a path.
@@ -342,21 +342,30 @@ impl Table {
 
     /// The most specific route that matches.
     pub fn find<'a>(&'a self, wanted: &Wanted<'a>) -> Option<&'a Arc<Rule>> {
-        self.paths(wanted.host.as_bytes()).find_map(|paths| paths.find(wanted))
+        let host = wanted.host;
+        if !self.exact.is_empty()
+            && let Some(rule) = self.exact.get(host.as_bytes()).and_then(|paths| paths.find(wanted))
+        {
+            return Some(rule);
+        }
+        self.wild(host.as_bytes()).find_map(|paths| paths.find(wanted)).or_else(|| self.any.find(wanted))
     }
 
-    /// The routes that a request to this host may take: its own, those of the wildcards that cover it, the longest
-    /// first, and those of any host.
-    pub(super) fn paths<'a>(&'a self, host: &'a [u8]) -> impl Iterator<Item = &'a Paths> {
-        let within = if self.under.is_empty() { &[] } else { host };
-        let dots = within.iter().enumerate().filter(|(_, byte)| **byte == b'.');
-        let wild = dots.filter_map(|(dot, _)| self.under.get(&host[dot + 1..]));
-        self.exact.get(host).into_iter().chain(wild).chain([&self.any])
+    /// The routes of the wildcards that cover a host, the longest first.
+    fn wild<'a>(&'a self, host: &'a [u8]) -> impl Iterator<Item = &'a Paths> {
+        let host = if self.under.is_empty() { &[] } else { host };
+        let dots = host.iter().enumerate().filter(|(_, byte)| **byte == b'.');
+        dots.filter_map(|(dot, _)| self.under.get(&host[dot + 1..]))
     }
 
     /// Whether there are so many routes that it pays to read ahead what requests need of them.
     pub(crate) fn has_many_routes(&self) -> bool {
         self.rules.len() > MANY_ROUTES
+    }
+
+    /// The routes that a request to this host takes first.
+    pub(super) fn paths<'a>(&'a self, host: &'a [u8]) -> &'a Paths {
+        self.exact.get(host).or_else(|| self.wild(host).next()).unwrap_or(&self.any)
     }
 
     /// What routes ask for beyond host, path and method.
