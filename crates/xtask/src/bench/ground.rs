@@ -12,6 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::args::Options;
+use super::pace::{Point, find_fastest};
 use super::process::{Place, Running};
 use super::stand::Times;
 
@@ -45,6 +46,7 @@ impl Tools {
             files: raise_files()?,
         };
         std::fs::create_dir_all(&tools.dir).map_err(|e| format!("{}: {e}", tools.dir.display()))?;
+        find_fastest();
         Ok(tools)
     }
 
@@ -64,6 +66,12 @@ impl Tools {
 pub(super) struct Counts<'a>(BTreeMap<&'a str, f64>);
 
 impl Counts<'_> {
+    /// The points `time=units` of a line that begins with `carried`.
+    pub(super) fn carried(line: &str) -> Vec<Point> {
+        let pairs = line.split_whitespace().filter_map(|w| w.split_once('='));
+        pairs.filter_map(|(at, units)| Some((at.parse().ok()?, units.parse().ok()?))).collect()
+    }
+
     pub(super) fn read(line: &str) -> Counts<'_> {
         let pairs = line.split_whitespace().filter_map(|w| w.split_once('='));
         Counts(pairs.filter_map(|(key, value)| Some((key, value.parse().ok()?))).collect())

@@ -10,6 +10,7 @@ mod configs;
 mod delays;
 mod generator;
 mod ground;
+mod pace;
 mod process;
 mod programs;
 mod reconfigure;

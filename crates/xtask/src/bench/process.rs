@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -137,6 +137,18 @@ pub(super) fn tree_of(root: u32) -> Vec<u32> {
     tree
 }
 
+/// The files that say what each thread of the tree below `root` has used.
+pub(super) fn tasks(root: u32) -> Vec<PathBuf> {
+    let threads = |pid| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tree_of(root).into_iter().flat_map(threads).map(|task| task.path().join("schedstat")).collect()
+}
+
+/// Nanoseconds on a CPU by one of these files; 0 where the thread has ended.
+pub(super) fn spent(file: &Path) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
 /// How many processes the tree below `root` has.
 pub(super) fn count(root: u32) -> usize {
     tree_of(root).len()
@@ -147,13 +159,9 @@ const TICK_NS: u64 = 10_000_000;
 
 /// What the process tree below `root` has used.
 pub(super) fn usage(root: u32) -> Usage {
-    let mut sum = Usage::default();
+    let mut sum = Usage { cpu_ns: tasks(root).iter().map(|file| spent(file)).sum(), ..Usage::default() };
     for pid in tree_of(root) {
         let dir = format!("/proc/{pid}");
-        for task in fs::read_dir(format!("{dir}/task")).into_iter().flatten().flatten() {
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            sum.cpu_ns += text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-        }
         if let Some(fields) = stat_fields(Path::new(&format!("{dir}/stat"))) {
             let ticks = |i: usize| fields.get(i).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
             sum.user_ticks += ticks(11);

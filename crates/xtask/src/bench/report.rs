@@ -22,6 +22,9 @@ pub(super) struct Table {
     pub(super) columns: &'static [Column],
 }
 
+/// The figures of what something costs, and of what it costs while the core runs at its full pace.
+const CALM: [(&str, &str); 3] = [("cpu_s", "calm_s"), ("cpu_us", "calm_us"), ("cpu_ns", "calm_ns")];
+
 /// What must not be seen: a figure of Kakei above a limit, and what that means.
 pub(super) type Fault = (&'static str, f64, &'static str);
 
@@ -95,9 +98,12 @@ impl<P: Peer> Report<P> {
 
     fn table(&self, table: &Table) -> String {
         let titles: Vec<_> = table.columns.iter().map(|c| c.0).collect();
-        let mut text =
-            format!("\n## {}\n\n| scenario | peer | peer / kakei | least | {} |\n", table.study, titles.join(" | "));
-        text.push_str(&format!("|---|---|--:|--:|{}\n", "--:|".repeat(table.columns.len())));
+        let mut text = format!(
+            "\n## {}\n\n| scenario | peer | peer / kakei | least | at full pace | of the time % | {} |\n",
+            table.study,
+            titles.join(" | ")
+        );
+        text.push_str(&format!("|---|---|--:|--:|--:|--:|{}\n", "--:|".repeat(table.columns.len())));
         let mut rows: Vec<&Row<P>> = self.rows.iter().filter(|r| r.study == table.study).collect();
         let order: Vec<&str> = rows.iter().map(|r| r.scenario.as_str()).collect();
         let place = |row: &Row<P>| (order.iter().position(|s| *s == row.scenario), row.peer);
@@ -107,30 +113,38 @@ impl<P: Peer> Report<P> {
                 value.map_or("–".to_owned(), |value| format!("{:.*}", decimals, value * times))
             };
             let cells: Vec<_> = table.columns.iter().map(|(_, key, x, d)| cell(row.median(key), *x, *d)).collect();
-            let (ratio, least) = (cell(self.ratio(row), 1.0, 2), cell(self.least(row), 1.0, 2));
-            let name = row.peer.name();
-            text.push_str(&format!("| {} | {name} | {ratio} | {least} | {} |\n", row.scenario, cells.join(" | ")));
+            let ratios = [self.ratio(row), self.least(row), self.calm(row)].map(|ratio| cell(ratio, 1.0, 2));
+            let (name, ratios) = (row.peer.name(), ratios.join(" | "));
+            let calm = cell(row.median("calm"), 100.0, 0);
+            text.push_str(&format!("| {} | {name} | {ratios} | {calm} | {} |\n", row.scenario, cells.join(" | ")));
         }
         text
     }
 
     /// The row's cost and our row in the same scenario; nothing where there is no proxy to compare.
-    fn compared(&self, row: &Row<P>) -> Option<(&'static str, &Row<P>)> {
-        let cost = self.tables.iter().find(|table| table.study == row.study)?.cost;
+    fn compared(&self, row: &Row<P>) -> Option<(&'static Table, &Row<P>)> {
+        let table = self.tables.iter().find(|table| table.study == row.study)?;
         let ours = |r: &&Row<P>| r.study == row.study && r.scenario == row.scenario && r.peer == P::OURS;
         let ours = self.rows.iter().find(ours)?;
-        row.peer.program().map(|_| (cost, ours))
+        row.peer.program().map(|_| (table, ours))
     }
 
     /// The median of the row's cost over the median of Kakei's.
     fn ratio(&self, row: &Row<P>) -> Option<f64> {
-        let (cost, ours) = self.compared(row)?;
-        quotient(row.median(cost)?, ours.median(cost)?)
+        let (table, ours) = self.compared(row)?;
+        quotient(row.median(table.cost)?, ours.median(table.cost)?)
+    }
+
+    /// The same for what was done while the core ran at its full pace.
+    fn calm(&self, row: &Row<P>) -> Option<f64> {
+        let (table, ours) = self.compared(row)?;
+        let (_, calm) = CALM.iter().find(|(cost, _)| *cost == table.cost)?;
+        quotient(row.median(calm)?, ours.median(calm)?)
     }
 
     /// The least ratio that any one round has seen.
     fn least(&self, row: &Row<P>) -> Option<f64> {
-        let (cost, ours) = self.compared(row)?;
+        let (Table { cost, .. }, ours) = self.compared(row)?;
         let ratio =
             |(round, theirs): (&usize, &Figures)| quotient(*theirs.get(cost)?, *ours.rounds.get(round)?.get(cost)?);
         row.rounds.iter().filter_map(ratio).min_by(f64::total_cmp)
@@ -146,7 +160,7 @@ impl<P: Peer> Report<P> {
                 let medians: BTreeMap<_, _> = keys.into_iter().map(|k| (k, row.median(k))).collect();
                 json!({
                     "study": row.study, "scenario": row.scenario, "peer": row.peer.name(),
-                    "ratio_to_kakei": self.ratio(row), "least_ratio_to_kakei": self.least(row),
+                    "ratio_to_kakei": self.ratio(row), "calm_ratio_to_kakei": self.calm(row), "least_ratio_to_kakei": self.least(row),
                     "median": medians, "rounds": row.rounds.values().collect::<Vec<_>>(),
                 })
             })
@@ -224,7 +238,7 @@ mod tests {
     fn a_ratio_is_of_medians_in_one_scenario_and_the_least_of_one_round() {
         let report = report(&[("cpu_ns", 100.0)]);
         assert_eq!((report.ratio(&report.rows[0]), report.least(&report.rows[0])), (Some(2.0), Some(1.0)));
-        assert!(report.text().contains("| rr | nginx | 2.00 | 1.00 | 200 |"), "{}", report.text());
+        assert!(report.text().contains("| rr | nginx | 2.00 | 1.00 | – | – | 200 |"), "{}", report.text());
         assert_eq!(report.json(&Value::Null)["rows"][0]["median"]["cpu_ns"], 200.0);
     }
 

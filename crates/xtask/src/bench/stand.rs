@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::ground::{Counts, Tools, free_port};
+use super::pace::Watch;
 use super::process::{Running, Usage, slabs, usage};
 use super::programs::Peer;
 use super::report::Figures;
@@ -46,6 +47,16 @@ pub(super) enum Unit {
     Bytes,
     /// Messages, requests, connections.
     Times,
+}
+
+impl Unit {
+    /// The figure of what a unit costs at the full pace of the core, and what nanoseconds are multiplied by for it.
+    fn calm_cost(self) -> (&'static str, f64) {
+        match self {
+            Unit::Bytes => ("calm_s", GIB / 1e9),
+            Unit::Times => ("calm_us", 1e-3),
+        }
+    }
 }
 
 /// How long a load is on before it is measured, and how long it is measured.
@@ -109,9 +120,14 @@ pub(super) fn measure<P: Proxy>(tools: &Tools, peer: P, load: P::Load, unit: Uni
     let mut stand = Stand::start(tools, peer, load)?;
     stand.begin(tools, peer)?;
     let (begun, before) = (Instant::now(), stand.usage());
+    let watch = stand.proxy.as_ref().map(|proxy| Watch::start(CORES.0, proxy.pid()));
+    let carried = Counts::carried(&stand.streams.line()?);
     let end = stand.streams.line()?;
     let (watched, after) = (begun.elapsed().as_secs_f64(), stand.usage());
     let mut figures = figures(&Counts::read(&end), unit);
+    if let Some(calm) = watch.and_then(|watch| watch.end(&carried)) {
+        figures.extend([("calm", calm.share), (unit.calm_cost().0, calm.cpu_ns * unit.calm_cost().1)]);
+    }
     // Without a proxy there is nothing that used a CPU.
     if stand.proxy.is_some() {
         figures.extend(costs(after.since(before), watched, figures["units"], unit));

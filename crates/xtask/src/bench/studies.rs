@@ -129,6 +129,8 @@ fn note<P: Peer>(report: &mut Report<P>, at: At<'_>, peer: P, done: Result<Figur
                 "gbit_per_s",
                 "cpu_us",
                 "user_us",
+                "calm",
+                "calm_us",
                 "per_s",
                 "busy",
                 "wrong",

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::answer;
 use super::args::Words;
 use super::delays::Delays;
+use super::pace::now_ns;
 use net::{Happened, Net, Slot};
 use secured::Sessions;
 
@@ -20,6 +21,8 @@ use secured::Sessions;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often the clock is looked at while nothing happens.
 const TICK: Duration = Duration::from_millis(5);
+/// How often it is noted how much has been carried.
+const PIECE: Duration = Duration::from_millis(5);
 
 /// What has been counted since the measurement began.
 #[derive(Default)]
@@ -55,7 +58,8 @@ pub(super) trait Shape {
 }
 
 /// What a helper does for its parent, `run`: it prints `backend PORT`; is told the front's address when the proxy runs; tries
-/// until one client has been answered (`first`); prints `start` when the measured part begins, and `end …` with its counts.
+/// until one client has been answered (`first`); prints `start` when the measured part begins, then `carried …` with how
+/// its units grew, and `end …` with its counts.
 /// It ends with its standard input.
 pub(super) fn run<S: Shape>(
     first: impl Fn() -> S,
@@ -108,8 +112,14 @@ pub(super) fn load(net: &mut Net, mut shape: impl Shape, words: &Words) -> Resul
     let (early, unlike) = (std::mem::take(shape.tally()), net.unlike());
     answer("start");
     let begun = Instant::now();
-    drive(net, &mut shape, begun + Duration::from_millis(words.get("measure_ms")?), false);
+    let until = begun + Duration::from_millis(words.get("measure_ms")?);
+    let mut grown = format!("carried {}=0", now_ns());
+    while Instant::now() < until {
+        drive(net, &mut shape, until.min(Instant::now() + PIECE), false);
+        grown.push_str(&format!(" {}={}", now_ns(), shape.tally().units));
+    }
     let seconds = begun.elapsed().as_secs_f64();
+    answer(&grown);
     let Tally { units, wrong, lost, delays } = shape.tally();
     answer(&format!(
         "end units={units} wrong={} lost={} unlike={} unopened={unopened} seconds={seconds} p50_ns={} p99_ns={}",

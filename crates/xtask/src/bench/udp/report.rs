@@ -68,5 +68,8 @@ pub(super) fn figures(outcome: &Outcome) -> Figures {
             ("busy", outcome.busy()),
         ]);
     }
+    if let Some(calm) = outcome.calm {
+        found.extend([("calm", calm.share), ("calm_ns", calm.cpu_ns)]);
+    }
     found
 }

@@ -7,6 +7,7 @@ use super::datagram::{Head, LARGE, Phase, SMALLEST, backend};
 use super::load::QUIET;
 use super::peers::{Job, Peer};
 use crate::bench::ground::{Counts, Tools, free_port};
+use crate::bench::pace::{Calm, Watch, now_ns};
 use crate::bench::process::{Running, Usage, slabs, usage};
 use crate::bench::programs::Peer as _;
 
@@ -67,6 +68,8 @@ pub(super) struct Outcome {
     /// Seconds between the two readings of `usage`, the generator's wait for late answers included.
     pub(super) watched: f64,
     pub(super) usage: Usage,
+    /// What was done at the full pace of the core.
+    pub(super) calm: Option<Calm>,
     pub(super) one_way: bool,
 }
 
@@ -184,15 +187,21 @@ impl<'a> Stand<'a> {
         let mut generator = self.tools.helper(self.setup.cores.1, "bench-load", &words)?;
         generator.line()?;
         let (begun, before, seen) = (Instant::now(), self.usage(), self.delivered()?);
+        let watch = self.proxy.as_ref().map(|proxy| (Watch::start(self.setup.cores.0, proxy.pid()), now_ns()));
         let end = generator.line()?;
         let watched = begun.elapsed().as_secs_f64();
         let (after, delivered) = (self.usage(), self.delivered()? - seen);
         let counts = Counts::read(&end);
         let count = |key: &str| counts.get(key);
+        let received = count("received");
+        // The generator sends evenly, and was on its way already when the watch began.
+        let even = |from: u64| [(from, 0.0), (from + (count("seconds") * 1e9) as u64, delivered + received)];
+        let calm = watch.and_then(|(watch, from)| watch.end(&even(from)));
         Ok(Outcome {
             sent: count("sent"),
             delivered,
-            received: count("received"),
+            received,
+            calm,
             skipped: count("skipped"),
             strayed: count("strayed"),
             unopened: count("unopened"),

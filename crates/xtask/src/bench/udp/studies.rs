@@ -255,10 +255,20 @@ fn note_figures(
     let (name, round) = at;
     match done {
         Ok(figures) => {
-            let short: Vec<_> = ["cpu_ns", "user_ns", "carried_per_s", "loss", "skipped", "unopened", "rss_per_flow"]
-                .iter()
-                .filter_map(|key| Some(format!("{key} {:.3}", figures.get(key)?)))
-                .collect();
+            let short: Vec<_> = [
+                "cpu_ns",
+                "user_ns",
+                "calm",
+                "calm_ns",
+                "carried_per_s",
+                "loss",
+                "skipped",
+                "unopened",
+                "rss_per_flow",
+            ]
+            .iter()
+            .filter_map(|key| Some(format!("{key} {:.3}", figures.get(key)?)))
+            .collect();
             say(&format!("{study} {name} round {round} {}: {}", peer.name(), short.join(", ")));
             report.add(At { study, scenario: name, round }, peer, figures);
         }
