@@ -36,3 +36,4 @@ pub use self::refusal::Refusal;
 pub use self::view::View;
 pub use self::wait::wait;
 pub use kakei_proxy::snapshot::Generation;
+pub use kakei_runtime::passwords;

@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Simulate: whole workers in virtual time with clients, backends and faults, and checkers that know the truth.
     Sim(Sim),
+    /// Make the hash of a password, as `auth.basic` takes it. Asks for it, or reads it from standard input.
+    HashPassword(HashPassword),
     /// The description of the admin API (OpenAPI 3.1), as JSON. Asks no proxy.
     Openapi,
     /// The JSON Schema of the document, for editors.
@@ -143,6 +145,23 @@ pub(crate) struct Demo {
     /// End after the show instead of waiting for Ctrl-C.
     #[arg(long)]
     pub(crate) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HashPassword {
+    /// How the hash is made.
+    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    pub(crate) algorithm: Hashing,
+}
+
+/// How a password's hash is made.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Hashing {
+    /// With 19 MiB and two passes.
+    #[default]
+    Argon2id,
+    /// For other programs that read no argon2; passwords of at most 72 bytes.
+    Bcrypt,
 }
 
 #[derive(Debug, Args)]

@@ -76,6 +76,10 @@ pub const VERIFY_LOST: Duration = Duration::from_secs(60);
 pub const CREDENTIALS: usize = 1_024;
 /// For how long.
 pub const CREDENTIALS_FOR: Duration = Duration::from_secs(300);
+/// Credentials that a worker knows to be wrong: a client that shows the same ones again and again costs no computing.
+pub const WRONG_CREDENTIALS: usize = 256;
+/// For how long.
+pub const WRONG_CREDENTIALS_FOR: Duration = Duration::from_secs(60);
 /// Bytes of the body of a service's answer that are read for its connection's sake.
 pub const PASSED_OVER: u64 = 64 << 10;
 /// Rates that are kept apart by client or header; beyond that those that are unknown share one.

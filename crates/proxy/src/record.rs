@@ -230,6 +230,9 @@ pub struct ExchangeDetail {
     /// Whether it went on before its client's TLS handshake was over.
     #[serde(default)]
     pub early: bool,
+    /// How long it waited until it was known whether it may pass; none: it didn't have to.
+    #[serde(default)]
+    pub checked: Option<Duration>,
     /// How long it waited for a backend with room.
     pub queued: Duration,
     /// How long the connection to the backend took, where one was opened.

@@ -8,17 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use kakei_proxy::seam::{Job, Verdict, Verify};
 
 use crate::mailbox::Line;
+use crate::passwords::find_out;
 
 /// Questions that wait for a thread.
 const WAITING: usize = 256;
 /// The most threads, however many cores there are: what they compute with may be large.
 const THREADS: usize = 8;
-/// argon2's version where a hash says none (its first one, which said none).
-const FIRST_VERSION: u32 = 0x10;
+/// How much these threads stand behind everything else of the process, as `nice` counts: on few cores a password must
+/// not take its time from those who need none.
+const NICE: i32 = 10;
 
 /// Answers to one machine, until it takes them.
 #[derive(Debug, Default)]
@@ -131,6 +132,8 @@ impl Seat {
 }
 
 fn work(shared: &Shared) {
+    // On Linux it is the thread's own. Where it isn't granted, the threads compute as before.
+    let _ = rustix::process::nice(NICE);
     let mut queue = lock(&shared.queue);
     while !queue.closed {
         let Some(task) = queue.tasks.pop_front() else {
@@ -147,66 +150,7 @@ fn work(shared: &Shared) {
     queue.threads -= 1;
 }
 
-/// Whether a password is the one of a hash. Compared in constant time by either library.
-fn find_out(verify: &Verify) -> Verdict {
-    let (password, hash) = (&verify.password.0[..], &*verify.hash);
-    if !hash.starts_with("$argon2") {
-        return match bcrypt::verify(password, hash) {
-            Ok(true) => Verdict::Right,
-            Ok(false) => Verdict::Wrong,
-            Err(_) => Verdict::Undone,
-        };
-    }
-    let Ok(mut hash) = PasswordHash::new(hash) else { return Verdict::Undone };
-    hash.version.get_or_insert(FIRST_VERSION);
-    match Argon2::default().verify_password(password, &hash) {
-        Ok(()) => Verdict::Right,
-        Err(argon2::password_hash::Error::PasswordInvalid) => Verdict::Wrong,
-        Err(_) => Verdict::Undone,
-    }
-}
-
 /// Nothing that is done under these locks can panic halfway.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use kakei_proxy::seam::Password;
-
-    use super::*;
-
-    fn found(password: &str, hash: &str) -> Verdict {
-        find_out(&Verify { job: Job(1), password: Password(password.into()), hash: hash.into() })
-    }
-
-    #[test]
-    fn passwords_are_compared_with_the_hashes_that_other_programs_make() {
-        // By Python's bcrypt 5.0.0 and argon2-cffi 25.1.0; the third with the letter that htpasswd writes, the last with
-        // what argon2's first version wrote.
-        let hashes = [
-            "$2b$04$FTbGRagJOVcg/zcQPEesj.7ogYuBFfG6UM7p1BF8Xeq9A7gPY4Y9.",
-            "$2a$05$IgI.zhwJMssBnKxND.I1BuvHahsaps0KVojTTY/SaKwV4rNlaTdwi",
-            "$2y$04$FTbGRagJOVcg/zcQPEesj.7ogYuBFfG6UM7p1BF8Xeq9A7gPY4Y9.",
-            "$argon2id$v=19$m=64,t=2,p=2$qVE/kjnhIpRyLYMW+kgHzw$M/n77wJonjevbIwM3JPLH/nGCUKtGQfulrs0pz5aOTE",
-            "$argon2i$v=19$m=64,t=2,p=2$nlIUSlHNk4ZHHRf10TAcuw$l3knxCH6rUwF5g4HlMmd8jNmIFE/LJZOjdRLfLZyqEg",
-            "$argon2d$v=19$m=64,t=2,p=2$CNwgF/WAsV4HZ7V6gc+/tA$V2u1NXIolSnh7ArDEKHP6evXIRY3DaRVYJGq3DumBOE",
-            "$argon2i$v=16$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$pYGiorOulP17VZFOBTEaBknB/fVXauA01z5djsAJMts",
-            "$argon2i$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$pYGiorOulP17VZFOBTEaBknB/fVXauA01z5djsAJMts",
-        ];
-        for hash in hashes {
-            assert_eq!(found("correct horse", hash), Verdict::Right, "{hash}");
-            for wrong in ["correct hors", "correct horse ", "", "Correct horse", "correct\0horse"] {
-                assert_eq!(found(wrong, hash), Verdict::Wrong, "{hash} {wrong:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_hash_says_nothing() {
-        for hash in ["", "secret", "$2b$", "$argon2id$", "$2b$99$a", "$5$a$b"] {
-            assert_eq!(found("secret", hash), Verdict::Undone, "{hash}");
-        }
-    }
 }

@@ -9,6 +9,7 @@
 pub mod clock;
 pub mod engine;
 pub mod front;
+pub mod passwords;
 pub mod records;
 pub mod stats;
 pub mod step;

@@ -37,6 +37,8 @@ pub(super) enum Of {
     Requests,
     /// Of those that went on before their client's TLS handshake was over.
     Early,
+    /// Of those that waited until it was known whether they may pass.
+    Checked,
     /// Of connections and requests.
     Streams,
     /// Of those of them that came by TLS.
@@ -65,6 +67,7 @@ impl Field {
             Of::Connections => matches!(detail, Detail::Connection(_)),
             Of::Requests => matches!(detail, Detail::Exchange(_)),
             Of::Early => matches!(detail, Detail::Exchange(of) if of.early),
+            Of::Checked => matches!(detail, Detail::Exchange(of) if of.checked.is_some()),
             Of::Streams => !matches!(detail, Detail::Flow { .. }),
             Of::Secured => detail.tls().is_some(),
             Of::Shown => detail.tls().is_some_and(|tls| tls.client.is_some()),
@@ -110,6 +113,7 @@ fields! {
     Connections "sni": |line| or_none(connection(line).and_then(|of| of.sni.as_deref()), word);
     Streams "attempts": |line| timing(line, |of| Value::Number(of.attempts.into()), |of| Value::Number(of.attempts.into()));
     Requests "reused": |line| or_none(exchange(line), |of| Value::Flag(of.reused));
+    Checked "auth_ms": |line| or_none(exchange(line).and_then(|of| of.checked), millis);
     Streams "queued_ms": |line| timing(line, |of| millis(of.queued), |of| millis(of.queued));
     Streams "connect_ms": |line| timing(line, |of| or_none(of.connect, millis), |of| or_none(of.connect, millis));
     Requests "first_byte_ms": |line| or_none(exchange(line).and_then(|of| of.first_byte), millis);

@@ -7,6 +7,7 @@ mod check;
 mod document;
 mod drain;
 mod explain;
+mod password;
 mod run;
 mod sim;
 mod traffic;
@@ -54,6 +55,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::History(ask) => ask::history(&ask),
         Command::Config(ConfigCommand::Export(ask)) => ask::export(&ask),
         Command::Sim(sim) => sim::sim(&sim),
+        Command::HashPassword(how) => password::hash(&how),
         Command::Openapi => {
             say::out(&format!("{:#}\n", kakei::control::api::description()));
             Ok(())

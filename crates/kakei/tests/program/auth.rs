@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Room, Running, SOON, eventually};
+use crate::harness::{Room, Running, SOON, eventually, kakei};
 use crate::http::{ask, backend, connect, document, read_message};
 
 /// Of `apple`, by bcrypt (cost 4) and argon2id; of `banana`, by bcrypt (cost 5); each by other programs.
@@ -82,6 +83,53 @@ fn a_user_with_the_right_password_passes_and_nobody_else() {
     }
     let text = std::fs::read_to_string(room.path("access.log")).unwrap();
     assert!(!text.contains("apple") && !text.contains("banana") && !text.contains(ANN_APPLE), "{text}");
+}
+
+/// What `kakei hash-password` says to `input`: its exit code, and both its streams.
+fn hash_password(arguments: &[&str], input: &[u8]) -> (Option<i32>, String, String) {
+    let mut command = kakei();
+    let command = command.arg("hash-password").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_hash_that_the_program_made_lets_its_password_in_and_what_was_found_out_is_known_afterwards() {
+    for (name, arguments) in [("argon2id", &[][..]), ("bcrypt", &["--algorithm", "bcrypt"])] {
+        let (code, hash, errors) = hash_password(arguments, b"apple\r\n");
+        assert_eq!((code, errors.as_str(), hash.lines().count()), (Some(0), "", 1), "{hash}");
+        let room = Room::new(&format!("auth-hashed-{name}"));
+        let more = locked(&format!("ann = {:?}", hash.trim_end()));
+        let proxy = Running::start(&room, &document(&room, &[backend("a")], &more));
+        // One worker, or a second would find out for itself.
+        let mut client = connect(proxy.front());
+        for (credentials, expected) in [(ANN_APPLE, 200), (ANN_APPLE, 200), (ANN_BANANA, 401), (ANN_BANANA, 401)] {
+            assert_eq!(status(&ask(&mut client, &get("/locked", credentials))), expected, "{name} {credentials}");
+        }
+        let lines = log(&room, 4);
+        let waited: Vec<_> = lines.iter().map(|line| line["auth_ms"].as_f64().is_some_and(|ms| ms > 0.1)).collect();
+        assert_eq!(waited, [true, false, true, false], "{lines:?}");
+        assert!(lines[1].get("auth_ms").is_none(), "who didn't wait says nothing of it: {}", lines[1]);
+    }
+}
+
+#[test]
+fn a_password_that_nobody_could_show_has_no_hash() {
+    let long = format!("{}\n", "x".repeat(73));
+    let cases: [(&[&str], &[u8], &str); 4] = [
+        (&[], b"\n", "the password is empty"),
+        (&[], b"a\x07b\n", "control character"),
+        (&["--algorithm", "bcrypt"], long.as_bytes(), "72 bytes"),
+        (&[], b"\xff\n", "standard input"),
+    ];
+    for (arguments, input, why) in cases {
+        let (code, out, errors) = hash_password(arguments, input);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{errors}");
+        assert!(errors.starts_with("error: ") && errors.contains(why) && !errors.contains("xxx"), "{errors}");
+    }
 }
 
 #[test]

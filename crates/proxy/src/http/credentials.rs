@@ -1,4 +1,4 @@
-//! Whether a password is the right one, as far as a worker knows it: what was found right lately is remembered under a
+//! Whether a password is the right one, as far as a worker knows it: what was found out lately is remembered under a
 //! keyed hash, everything else is asked of the machine, each question once for all who wait for it. Passwords are not
 //! kept. Decides nothing about requests.
 
@@ -11,11 +11,13 @@ use kakei_wire::message::Basic;
 
 use super::exchange::ExchangeId;
 use crate::hash::{Keyed, Seal};
-use crate::limits::{CREDENTIALS, CREDENTIALS_FOR, VERIFY_LOST, VERIFY_WAITERS, VERIFYING};
+use crate::limits::{
+    CREDENTIALS, CREDENTIALS_FOR, VERIFY_LOST, VERIFY_WAITERS, VERIFYING, WRONG_CREDENTIALS, WRONG_CREDENTIALS_FOR,
+};
 use crate::seam::{Instant, Job, Op, Password, Verdict, Verify};
 use crate::world::Tick;
 
-/// What a credential is remembered by: a keyed hash of user, password and the password's hash.
+/// What a credential is remembered by: a keyed hash of user, password, the password's hash, and whether it is that user's.
 type Print = [u8; 32];
 
 /// The users of a route, ready to be looked up.
@@ -51,6 +53,8 @@ impl Users {
 pub(super) enum Known {
     /// They are right.
     Right,
+    /// They are wrong.
+    Wrong,
     /// The machine is asked.
     Asked,
     /// As much is asked of it already as may be.
@@ -69,15 +73,47 @@ struct Asked {
     waiting: Vec<ExchangeId>,
 }
 
+/// Credentials of which the same was found out lately.
+#[derive(Debug, Default)]
+struct Lately {
+    /// Until when it counts.
+    until: BTreeMap<Print, Instant>,
+    /// The same in the order of their ends.
+    ends: VecDeque<(Instant, Print)>,
+}
+
+impl Lately {
+    /// Remember these as the newest of at most `most`; the oldest make room.
+    fn remember(&mut self, print: Print, until: Instant, most: usize) {
+        if self.until.len() >= most
+            && let Some((_, oldest)) = self.ends.pop_front()
+        {
+            self.until.remove(&oldest);
+        }
+        if self.until.insert(print, until).is_none() {
+            self.ends.push_back((until, print));
+        }
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        while let Some((_, print)) = self.ends.pop_front_if(|(until, _)| *until <= now) {
+            self.until.remove(&print);
+        }
+    }
+
+    fn has(&self, print: &Print) -> bool {
+        self.until.contains_key(print)
+    }
+}
+
 /// What a worker knows of credentials.
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
     /// Made when it is needed first.
     seal: Option<Seal>,
-    /// What was found right, and until when that counts.
-    right: BTreeMap<Print, Instant>,
-    /// The same in the order of their ends.
-    ends: VecDeque<(Instant, Print)>,
+    right: Lately,
+    /// Apart from those that are right: who guesses makes nobody forgotten.
+    wrong: Lately,
     asked: Vec<Asked>,
     /// The number of the next question.
     next: u64,
@@ -97,12 +133,15 @@ impl Credentials {
             let secret: Vec<u8> = (0..8).flat_map(|_| rng.u64(..).to_le_bytes()).collect();
             Seal::of_secret(&secret)
         });
-        let print = seal.of(&[hash.as_bytes(), basic.user.as_bytes(), &basic.password]);
+        let print = seal.of(&[hash.as_bytes(), basic.user.as_bytes(), &basic.password, &[u8::from(is_user)]]);
         self.forget_old(tick.now);
-        if is_user && self.right.contains_key(&print) {
+        if self.right.has(&print) {
             return Known::Right;
         }
-        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.print == print && asked.is_user == is_user) {
+        if self.wrong.has(&print) {
+            return Known::Wrong;
+        }
+        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.print == print) {
             if asked.waiting.len() >= VERIFY_WAITERS {
                 return Known::Busy;
             }
@@ -128,33 +167,22 @@ impl Credentials {
     ) -> Option<(Vec<ExchangeId>, Verdict)> {
         let at = self.asked.iter().position(|asked| asked.job == job)?;
         let asked = self.asked.swap_remove(at);
-        match (verdict, asked.is_user) {
-            (Verdict::Right, true) => {
-                self.remember(now, asked.print);
-                Some((asked.waiting, Verdict::Right))
-            }
-            (Verdict::Right, false) => Some((asked.waiting, Verdict::Wrong)),
-            (verdict, _) => Some((asked.waiting, verdict)),
+        let verdict = match verdict {
+            Verdict::Right if !asked.is_user => Verdict::Wrong,
+            verdict => verdict,
+        };
+        match verdict {
+            Verdict::Right => self.right.remember(asked.print, now + CREDENTIALS_FOR, CREDENTIALS),
+            Verdict::Wrong => self.wrong.remember(asked.print, now + WRONG_CREDENTIALS_FOR, WRONG_CREDENTIALS),
+            Verdict::Undone => {}
         }
+        Some((asked.waiting, verdict))
     }
 
-    fn remember(&mut self, now: Instant, print: Print) {
-        if self.right.len() >= CREDENTIALS
-            && let Some((_, oldest)) = self.ends.pop_front()
-        {
-            self.right.remove(&oldest);
-        }
-        let until = now + CREDENTIALS_FOR;
-        if self.right.insert(print, until).is_none() {
-            self.ends.push_back((until, print));
-        }
-    }
-
-    /// What was found right long ago is found out anew; what was never answered is waited for no longer.
+    /// What was found out long ago is found out anew; what was never answered is waited for no longer.
     fn forget_old(&mut self, now: Instant) {
-        while let Some((_, print)) = self.ends.pop_front_if(|(until, _)| *until <= now) {
-            self.right.remove(&print);
-        }
+        self.right.forget_old(now);
+        self.wrong.forget_old(now);
         self.asked.retain(|asked| now - asked.since < VERIFY_LOST);
     }
 
@@ -244,8 +272,42 @@ mod tests {
             assert!(known == Known::Asked && asked.hash.starts_with("$2b$"), "{user}");
             // Even where it is the password of the one whose hash is used.
             assert_eq!(stand.answer(asked.job, Verdict::Right), Some((1, Verdict::Wrong)));
-            assert_eq!(stand.check(user, "secret").0, Known::Asked, "{user}");
+            assert_eq!(stand.check(user, "secret"), (Known::Wrong, None), "{user}");
         }
+        // Whoever becomes one is asked about anew, even where the hash is the one that was taken.
+        let hash = stand.check("eve", "other").1.unwrap().hash;
+        stand.users.users.insert(2, ("eve".to_owned(), hash));
+        assert_eq!(stand.check("eve", "secret").0, Known::Asked);
+    }
+
+    #[test]
+    fn what_was_found_wrong_counts_for_a_shorter_while_and_pushes_nobody_out() {
+        let mut stand = Stand::new();
+        let right = stand.check("ann", "secret").1.unwrap().job;
+        stand.answer(right, Verdict::Right);
+        for guess in 0..2 * WRONG_CREDENTIALS {
+            let job = stand.check("ann", &guess.to_string()).1.unwrap().job;
+            assert_eq!(stand.answer(job, Verdict::Wrong), Some((1, Verdict::Wrong)));
+        }
+        let Lately { until, ends } = &stand.credentials.wrong;
+        assert_eq!((until.len(), ends.len()), (WRONG_CREDENTIALS, WRONG_CREDENTIALS));
+        let last = (2 * WRONG_CREDENTIALS - 1).to_string();
+        assert_eq!((stand.check("ann", &last), stand.check("ann", "0").0), ((Known::Wrong, None), Known::Asked));
+        assert_eq!(stand.check("ann", "secret").0, Known::Right);
+        // With another hash it may be right.
+        stand.users.users[0].1 = "$2b$c".into();
+        assert_eq!(stand.check("ann", &last).0, Known::Asked);
+        stand.users.users[0].1 = "$2b$a".into();
+        stand.now = stand.now + WRONG_CREDENTIALS_FOR;
+        assert_eq!((stand.check("ann", &last).0, stand.check("ann", "secret").0), (Known::Asked, Known::Right));
+    }
+
+    #[test]
+    fn what_was_not_found_out_is_asked_again() {
+        let mut stand = Stand::new();
+        let job = stand.check("ann", "secret").1.unwrap().job;
+        assert_eq!(stand.answer(job, Verdict::Undone), Some((1, Verdict::Undone)));
+        assert_eq!(stand.check("ann", "secret").0, Known::Asked);
     }
 
     #[test]
@@ -255,7 +317,7 @@ mod tests {
         let (_, right) = stand.check("ann", "b");
         assert_eq!(stand.answer(right.unwrap().job, Verdict::Right), Some((1, Verdict::Right)));
         assert_eq!(stand.answer(wrong.unwrap().job, Verdict::Wrong), Some((1, Verdict::Wrong)));
-        assert_eq!((stand.check("ann", "a").0, stand.check("ann", "b").0), (Known::Asked, Known::Right));
+        assert_eq!((stand.check("ann", "a").0, stand.check("ann", "b").0), (Known::Wrong, Known::Right));
     }
 
     #[test]
@@ -272,8 +334,8 @@ mod tests {
             let (_, asked) = stand.check("bob", &at.to_string());
             stand.answer(asked.unwrap().job, Verdict::Right);
         }
-        let Credentials { right, ends, .. } = &stand.credentials;
-        assert_eq!((right.len(), ends.len()), (CREDENTIALS, CREDENTIALS));
+        let Lately { until, ends } = &stand.credentials.right;
+        assert_eq!((until.len(), ends.len()), (CREDENTIALS, CREDENTIALS));
         assert_eq!(stand.check("bob", &(2 * CREDENTIALS - 1).to_string()).0, Known::Right);
         for _ in 0..VERIFY_WAITERS {
             stand.check("bob", "the same");

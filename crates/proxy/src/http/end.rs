@@ -68,6 +68,7 @@ impl Http {
         if exchange.phase == Phase::Queued {
             exchange.end_wait(tick.now);
         }
+        exchange.note_checked(tick.now);
         exchange.lapse.whole = tick.now - exchange.began;
         let place = exchange.place();
         self.count(world, id, reason);
@@ -120,7 +121,7 @@ impl Http {
         detail.request_id = exchange.request_id.as_ref().map(ToString::to_string);
         let lapse = exchange.lapse;
         (detail.queued, detail.connect) = (lapse.queued.unwrap_or_default(), lapse.connect);
-        detail.first_byte = lapse.first_byte;
+        (detail.first_byte, detail.checked) = (lapse.first_byte, lapse.checked);
         let session = &self.sessions[exchange.session];
         let backend = exchange.place().map(|(cluster, backend)| &world.clusters[cluster].backends[backend].spec);
         Record {

@@ -4,6 +4,7 @@
 //! decided when it may pass, by the route that it began with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kakei_wire::http1::RequestHead;
 use kakei_wire::message::{Basic, Known as Field, normalise_path};
@@ -52,6 +53,9 @@ pub(super) struct Guard {
     pub(super) lines: Vec<u8>,
     /// Bytes of that answer's body, which nobody reads.
     pub(super) passed_over: u64,
+    /// How long it had been there when it was first asked who its client is.
+    #[serde(default)]
+    pub(super) after: Duration,
 }
 
 impl Exchange {
@@ -70,6 +74,15 @@ impl Exchange {
     pub(super) fn known_by(&self) -> Option<Instant> {
         let held = self.guard.as_ref()?;
         (held.0.asking != Asking::Refused).then_some(held.1)
+    }
+
+    /// Note how long it has not been known whether it may pass. Once that is known, nothing is added.
+    pub(super) fn note_checked(&mut self, now: Instant) {
+        if let Some((guard, _)) = self.guard.as_deref()
+            && matches!(guard.asking, Asking::Password | Asking::Service)
+        {
+            self.lapse.checked = Some((now - self.began).saturating_sub(guard.after));
+        }
     }
 
     /// Why it is over, where that is by a whole answer.
@@ -117,6 +130,7 @@ impl Http {
             let secrets = (&mut world.rng, world.hash);
             match self.credentials.check(secrets, tick, (users, basic), id) {
                 Known::Right => {}
+                Known::Wrong => return Err(UNAUTHORIZED),
                 Known::Busy => return Err(BUSY),
                 Known::Asked => {
                     self.hold(tick, id, (deciding.head, Asking::Password, tick.now + VERIFY_FOR));
@@ -145,7 +159,9 @@ impl Http {
                 self.ask(world, tick, id, (service, deciding))
             }
             _ => {
-                self.exchanges[id].guard = None;
+                let exchange = &mut self.exchanges[id];
+                exchange.note_checked(tick.now);
+                exchange.guard = None;
                 self.act(world, tick, id, (rule, deciding))
             }
         }
@@ -161,8 +177,12 @@ impl Http {
     ) {
         let mut kept = self.buffer();
         kept.extend_from_slice(head.request.fields.head());
-        let guard = Guard { head: kept, asking, lines: Vec::new(), passed_over: 0 };
         let exchange = &mut self.exchanges[id];
+        let after = match exchange.guard.as_deref() {
+            Some((guard, _)) if guard.asking != Asking::Handshake => guard.after,
+            _ => tick.now - exchange.began,
+        };
+        let guard = Guard { head: kept, asking, lines: Vec::new(), passed_over: 0, after };
         exchange.guard = Some(Box::new((guard, until)));
         exchange.enter(Phase::Guarded, tick.now);
         let session = exchange.session;

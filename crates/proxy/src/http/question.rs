@@ -91,6 +91,7 @@ impl Http {
     /// A service's answer begins; whether it lets the request pass, or is one that goes to the client.
     pub(super) fn hears_yes(&mut self, tick: &Tick<'_>, id: ExchangeId, head: &ResponseHead<'_>) -> bool {
         let exchange = &mut self.exchanges[id];
+        exchange.note_checked(tick.now);
         let (Some(held), Some(rule)) = (&mut exchange.guard, &exchange.rule) else { return false };
         if !(200..300).contains(&head.response.status) {
             held.0.asking = Asking::Refused;

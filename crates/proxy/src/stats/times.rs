@@ -114,6 +114,9 @@ pub struct Lapse {
     pub connect: Option<Duration>,
     /// In the queue.
     pub queued: Option<Duration>,
+    /// Until it was known whether it may pass.
+    #[serde(default)]
+    pub checked: Option<Duration>,
 }
 
 /// How many took how long.
