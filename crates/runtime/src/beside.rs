@@ -19,7 +19,7 @@ const WAITING: usize = 256;
 const THREADS: usize = 8;
 /// How much these threads stand behind everything else of the process, as `nice` counts: on few cores a password must
 /// not take its time from those who need none.
-const NICE: i32 = 10;
+const NICE: i32 = 5;
 
 /// Answers to one machine, until it takes them.
 #[derive(Debug, Default)]

@@ -104,13 +104,13 @@ fn a_hash_that_the_program_made_lets_its_password_in_and_what_was_found_out_is_k
         let room = Room::new(&format!("auth-hashed-{name}"));
         let more = locked(&format!("ann = {:?}", hash.trim_end()));
         let proxy = Running::start(&room, &document(&room, &[backend("a")], &more));
-        // One worker, or a second would find out for itself.
+        // One connection stays with one worker; another one would find out for itself.
         let mut client = connect(proxy.front());
         for (credentials, expected) in [(ANN_APPLE, 200), (ANN_APPLE, 200), (ANN_BANANA, 401), (ANN_BANANA, 401)] {
             assert_eq!(status(&ask(&mut client, &get("/locked", credentials))), expected, "{name} {credentials}");
         }
         let lines = log(&room, 4);
-        let waited: Vec<_> = lines.iter().map(|line| line["auth_ms"].as_f64().is_some_and(|ms| ms > 0.1)).collect();
+        let waited: Vec<_> = lines.iter().map(|line| line["auth_ms"].as_f64().is_some_and(|ms| ms >= 1.0)).collect();
         assert_eq!(waited, [true, false, true, false], "{lines:?}");
         assert!(lines[1].get("auth_ms").is_none(), "who didn't wait says nothing of it: {}", lines[1]);
     }
@@ -119,16 +119,21 @@ fn a_hash_that_the_program_made_lets_its_password_in_and_what_was_found_out_is_k
 #[test]
 fn a_password_that_nobody_could_show_has_no_hash() {
     let long = format!("{}\n", "x".repeat(73));
-    let cases: [(&[&str], &[u8], &str); 4] = [
+    let longest = "y".repeat((64 << 10) + 1);
+    let cases: [(&[&str], &[u8], &str); 5] = [
+        (&[], longest.as_bytes(), "longer than 65536 bytes"),
         (&[], b"\n", "the password is empty"),
         (&[], b"a\x07b\n", "control character"),
         (&["--algorithm", "bcrypt"], long.as_bytes(), "72 bytes"),
-        (&[], b"\xff\n", "standard input"),
+        (&[], b"\xff\n", "not UTF-8"),
     ];
     for (arguments, input, why) in cases {
         let (code, out, errors) = hash_password(arguments, input);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{errors}");
-        assert!(errors.starts_with("error: ") && errors.contains(why) && !errors.contains("xxx"), "{errors}");
+        assert!(
+            errors.starts_with("error: ") && errors.contains(why) && !errors.contains("xxx") && !errors.contains("yyy"),
+            "{errors}"
+        );
     }
 }
 
@@ -309,6 +314,11 @@ fn a_service_says_who_may_pass() {
     let (done, no, none) = (("completed", Some("ann")), ("unauthorized", None), ("auth_unavailable", None));
     assert_eq!(what, [done, ("completed", None), no, no, no, none, none, none, none, done]);
     assert!(lines[3]["cluster"] == "sso" && lines[0]["cluster"] == "c" && lines[0]["attempts"] == 1, "{lines:?}");
+    let waited: Vec<f64> = lines.iter().map(|line| line["auth_ms"].as_f64().expect("it had to wait")).collect();
+    let all = |line: usize| lines[line]["duration_ms"].as_f64().unwrap();
+    assert!((0..10).all(|line| waited[line] <= all(line)), "{lines:?}");
+    // Whole milliseconds, of which most take none.
+    assert!(waited[8] >= 700.0 && waited[9] < 700.0, "the service that is slow has 700 ms: {waited:?}");
 }
 
 #[test]
@@ -358,6 +368,9 @@ fn a_service_never_sees_a_body_and_both_locks_must_open() {
         "{question}"
     );
     assert_eq!(status(&post("no", ANN_APPLE)), 403);
+    let lines = log(&room, 3);
+    let waited = |line: usize| lines[line]["auth_ms"].as_f64().expect("both had to be asked");
+    assert!((1..3).all(|line| waited(line) <= lines[line]["duration_ms"].as_f64().unwrap()), "{lines:?}");
 }
 
 #[test]
@@ -371,6 +384,7 @@ fn a_client_that_waits_for_leave_may_go() {
     drop(stream);
     let line = log(&room, 1).remove(0);
     assert_eq!((line["reason"].as_str(), line["status"].is_null()), (Some("client_gone"), true), "{line}");
+    assert!(line["auth_ms"].is_u64(), "until it went: {line}");
     eventually("nothing is left", || (proxy.metrics().sum("kakei_requests_live", "") == 0).then_some(()));
     let mut rest = Vec::new();
     let mut other = connect(proxy.front());

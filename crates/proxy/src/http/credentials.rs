@@ -85,6 +85,7 @@ struct Lately {
 impl Lately {
     /// Remember these as the newest of at most `most`; the oldest make room.
     fn remember(&mut self, print: Print, until: Instant, most: usize) {
+        debug_assert!(!self.has(&print), "what is known is not found out");
         if self.until.len() >= most
             && let Some((_, oldest)) = self.ends.pop_front()
         {

@@ -152,7 +152,7 @@ impl Http {
         (exchange.tries, exchange.interim, exchange.revived) = (0, 0, false);
         exchange.tried.clear();
         exchange.is_whole = true;
-        exchange.lapse.connect = None;
+        (exchange.lapse.connect, exchange.lapse.queued) = (None, None);
         if let Some(detail) = &mut exchange.detail {
             (detail.attempts, detail.reused) = (0, false);
         }

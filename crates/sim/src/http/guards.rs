@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kakei_config::{Auth, BasicAuth, Cluster, Document, ForwardAuth, Name, PathMatch, RequestEdits, Route};
+use kakei_proxy::record::{CloseReason, ExchangeDetail, Record};
 use kakei_proxy::seam::{Instant, Job, Verdict, Verify};
 
 use super::message::Head;
@@ -227,6 +228,25 @@ pub(super) fn judge_question(head: &Head, id: u64) -> Result<(), String> {
     match uri.starts_with("/both") && head.fields.iter().any(|(name, _)| name == "x-key") {
         true => Err(format!("a question with more than its route lets be heard: {head:?}")),
         false => Ok(()),
+    }
+}
+
+/// What a record says of the time in which it was not known whether its request may pass: nothing where nobody asks for
+/// it; where a service is asked always; and what follows comes behind it.
+pub(super) fn judge_wait(record: &Record, detail: &ExchangeDetail, is_asked: bool) -> Result<(), String> {
+    let passed = matches!(record.reason, CloseReason::Completed | CloseReason::Upgraded);
+    let by_service = ["vouched", "both"].map(Name::new);
+    let is_due = passed && record.route.as_ref().is_some_and(|route| by_service.contains(route));
+    match detail.checked {
+        Some(waited) if !is_asked => Err(format!("waited {waited:?} for leave where nobody asks: {record:?}")),
+        None if is_due => Err(format!("passed without having been asked about: {record:?}")),
+        Some(waited) => {
+            let rest = if passed { detail.queued.max(detail.connect.unwrap_or_default()) } else { Duration::ZERO };
+            let fits = waited + rest <= record.duration;
+            let is_first = !passed || detail.first_byte.is_none_or(|first| waited <= first);
+            if fits && is_first { Ok(()) } else { Err(format!("waited {waited:?} for leave: {record:?}")) }
+        }
+        None => Ok(()),
     }
 }
 

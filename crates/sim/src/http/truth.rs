@@ -266,6 +266,7 @@ impl Truth {
             self.waited.entry((worker, cluster)).or_default().push(waited);
         }
         self.check_time(record, detail.attempts)?;
+        guards::judge_wait(record, detail, ask.claims.is_some())?;
         let (began, ended) = (record.admitted, record.admitted + record.duration);
         self.rates.pass(ask.place, Pass { worker, key: ask.key, began, ended, reason: record.reason });
         Ok(())

@@ -12,7 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::args::Options;
-use super::pace::{Point, find_fastest};
+use super::pace::Point;
 use super::process::{Place, Running};
 use super::stand::Times;
 
@@ -46,7 +46,6 @@ impl Tools {
             files: raise_files()?,
         };
         std::fs::create_dir_all(&tools.dir).map_err(|e| format!("{}: {e}", tools.dir.display()))?;
-        find_fastest();
         Ok(tools)
     }
 
@@ -67,9 +66,11 @@ pub(super) struct Counts<'a>(BTreeMap<&'a str, f64>);
 
 impl Counts<'_> {
     /// The points `time=units` of a line that begins with `carried`.
-    pub(super) fn carried(line: &str) -> Vec<Point> {
-        let pairs = line.split_whitespace().filter_map(|w| w.split_once('='));
-        pairs.filter_map(|(at, units)| Some((at.parse().ok()?, units.parse().ok()?))).collect()
+    pub(super) fn carried(line: &str) -> Result<Vec<Point>, String> {
+        let points =
+            line.strip_prefix("carried ").ok_or("the helper is of another build: it says not how units grew")?;
+        let pairs = points.split(' ').filter_map(|word| word.split_once('='));
+        Ok(pairs.filter_map(|(at, units)| Some((at.parse().ok()?, units.parse().ok()?))).collect())
     }
 
     pub(super) fn read(line: &str) -> Counts<'_> {
@@ -196,6 +197,12 @@ fn before_others() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_units_grew_is_read_in_order_and_nothing_else_is_taken_for_it() {
+        assert_eq!(Counts::carried("carried 5=0 17=2 30=2.5").unwrap(), [(5, 0.0), (17, 2.0), (30, 2.5)]);
+        assert!(Counts::carried("end units=3 wrong=0").is_err());
+    }
 
     #[test]
     fn a_whole_name_means_that_one_alone() {

@@ -4,8 +4,8 @@
 //! it at its best is counted.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use super::process::{spent, tasks};
 const SLOWER: f64 = 1.15;
 /// How often a sample is taken, and how much it does: about a hundredth of a core, on another one's account.
 const EVERY: Duration = Duration::from_millis(10);
-const TURNS: u64 = 20_000;
-/// Samples before the first watch, so that there is a fastest one, and how far apart.
+const TURNS: u64 = 10_000;
+/// Samples before the first measurement, so that there is a fastest one, and how far apart.
 const FIRST: (usize, Duration) = (500, Duration::from_millis(2));
 /// The least time at the full pace that says something.
 const ENOUGH_NS: u64 = 50_000_000;
@@ -35,13 +35,35 @@ struct Look {
     cpu_ns: u64,
 }
 
+/// How often a helper notes how much has been carried.
+pub(super) const PIECE: Duration = Duration::from_millis(5);
+
+/// How units grew, as a helper tells its parent.
+pub(super) struct Growth(String);
+
+impl Growth {
+    /// None so far.
+    pub(super) fn new() -> Growth {
+        Growth(format!("carried {}=0", now_ns()))
+    }
+
+    /// So many by now.
+    pub(super) fn note(&mut self, units: u64) {
+        self.0.push_str(&format!(" {}={units}", now_ns()));
+    }
+
+    pub(super) fn line(self) -> String {
+        self.0
+    }
+}
+
 /// What had been carried at a moment, by the clock that all processes share.
 pub(super) type Point = (u64, f64);
 
-/// A watch on a core and on the process tree that runs on it.
+/// A watch on a core and on the process tree that runs on it. Dropped, it ends.
 pub(super) struct Watch {
     ended: Arc<AtomicBool>,
-    looks: JoinHandle<Vec<Look>>,
+    looks: Option<JoinHandle<Vec<Look>>>,
 }
 
 /// What was done at the full pace.
@@ -54,29 +76,36 @@ pub(super) struct Calm {
 }
 
 impl Watch {
-    /// Watch the process tree below `root` on the first of `cores` (as `taskset -c` takes them) from now on.
-    pub(super) fn start(cores: &str, root: u32) -> Watch {
-        let core = cores.split([',', '-']).next().and_then(|core| core.parse().ok()).unwrap_or(0);
+    /// Watch the process tree below `root` from now on, if it runs on one core (as `taskset -c` takes them).
+    pub(super) fn start(cores: &str, root: u32) -> Option<Watch> {
+        let core = cores.parse().ok()?;
         let ended = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&ended);
         let files = tasks(root);
-        Watch { ended, looks: std::thread::spawn(move || watch(core, &files, &until)) }
+        let looks = std::thread::spawn(move || watch(core, &files, &until));
+        Some(Watch { ended, looks: Some(looks) })
     }
 
     /// What was done at the full pace since it began, where it was long enough; `carried` is how the units grew.
-    pub(super) fn end(self, carried: &[Point]) -> Option<Calm> {
+    pub(super) fn end(mut self, carried: &[Point]) -> Option<Calm> {
+        calm(&self.stop(), FASTEST.load(Ordering::Relaxed), carried)
+    }
+
+    fn stop(&mut self) -> Vec<Look> {
         self.ended.store(true, Ordering::Relaxed);
-        let looks = self.looks.join().unwrap_or_default();
-        calm(&looks, FASTEST.load(Ordering::Relaxed), carried)
+        self.looks.take().and_then(|looks| looks.join().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
 /// Look until it is to end.
 fn watch(core: usize, files: &[PathBuf], ended: &AtomicBool) -> Vec<Look> {
-    let mut place = CpuSet::new();
-    place.set(core);
-    // Where that isn't allowed, some other core is watched: better than none.
-    let _ = sched_setaffinity(None, &place);
+    stay_on(core);
     let mut looks = Vec::new();
     while !ended.load(Ordering::Relaxed) {
         looks.push(Look { sample_ns: sample(), cpu_ns: files.iter().map(|file| spent(file)).sum(), at_ns: now_ns() });
@@ -85,12 +114,27 @@ fn watch(core: usize, files: &[PathBuf], ended: &AtomicBool) -> Vec<Look> {
     looks
 }
 
-/// Look for the fastest sample of a core before anything is measured on it.
-pub(super) fn find_fastest() {
-    for _ in 0..FIRST.0 {
-        sample();
-        std::thread::sleep(FIRST.1);
-    }
+/// Have this thread on one core alone.
+fn stay_on(core: usize) {
+    let mut place = CpuSet::new();
+    place.set(core);
+    // Where that isn't allowed, some other core is looked at: better than none.
+    let _ = sched_setaffinity(None, &place);
+}
+
+/// Look for the fastest sample of the proxy's core before the first measurement, once.
+pub(super) fn find_fastest(cores: &str) {
+    static DONE: Once = Once::new();
+    let Ok(core) = cores.parse() else { return };
+    let look = move || {
+        stay_on(core);
+        for _ in 0..FIRST.0 {
+            sample();
+            std::thread::sleep(FIRST.1);
+        }
+    };
+    // On a thread of its own, which alone stays there.
+    DONE.call_once(|| drop(std::thread::spawn(look).join()));
 }
 
 /// The sums of what lies between two looks at the full pace.
@@ -117,7 +161,7 @@ fn at(carried: &[Point], at_ns: u64) -> Option<f64> {
 }
 
 /// The time by a clock that all processes share.
-pub(super) fn now_ns() -> u64 {
+fn now_ns() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }
 
@@ -179,7 +223,8 @@ mod tests {
     #[test]
     fn a_watch_sees_what_a_process_used() {
         let begun = now_ns();
-        let watch = Watch::start("0", std::process::id());
+        assert!(Watch::start("0,1", std::process::id()).is_none(), "one core is watched, or none");
+        let watch = Watch::start("0", std::process::id()).unwrap();
         let mut spin = 0u64;
         while now_ns() - begun < 400 * MS {
             spin = std::hint::black_box(spin + 1);
@@ -187,6 +232,6 @@ mod tests {
         let ended = [(begun, 0.0), (now_ns(), 1.0)];
         FASTEST.store(u64::MAX / 2, Ordering::Relaxed);
         let found = watch.end(&ended).unwrap();
-        assert!(found.cpu_ns > 100.0 * MS as f64 && found.share > 0.9, "{found:?}");
+        assert!(found.cpu_ns > MS as f64 && found.share > 0.9, "{found:?}");
     }
 }

@@ -243,6 +243,14 @@ mod tests {
     }
 
     #[test]
+    fn the_ratio_at_full_pace_is_of_the_rounds_that_have_one() {
+        let mut report = report(&[("cpu_ns", 100.0), ("calm_ns", 50.0)]);
+        let at = At { study: "cost", scenario: "rr", round: 3 };
+        report.add(at, Two::Nginx, Figures::from([("cpu_ns", 200.0), ("calm_ns", 60.0), ("calm", 0.25)]));
+        assert!(report.text().contains("| rr | nginx | 2.00 | 1.00 | 1.20 | 25 | 200 |"), "{}", report.text());
+    }
+
+    #[test]
     fn a_kakei_that_forwards_nothing_is_broken() {
         let broken = |figures| report(figures).broken(FAULTS).len();
         assert_eq!(broken(&[("loss", 0.0), ("strayed", 0.0)]), 0);

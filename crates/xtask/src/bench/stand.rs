@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::ground::{Counts, Tools, free_port};
-use super::pace::Watch;
+use super::pace::{Watch, find_fastest};
 use super::process::{Running, Usage, slabs, usage};
 use super::programs::Peer;
 use super::report::Figures;
@@ -80,6 +80,7 @@ struct Stand {
 
 impl Stand {
     fn start<P: Proxy>(tools: &Tools, peer: P, load: P::Load) -> Result<Stand, String> {
+        find_fastest(CORES.0);
         let mut streams = tools.helper(CORES.1, P::HELPER, &peer.words(load, &tools.dir))?;
         let said = streams.line()?;
         let port = said.strip_prefix("backend ").and_then(|port| port.parse().ok());
@@ -120,8 +121,8 @@ pub(super) fn measure<P: Proxy>(tools: &Tools, peer: P, load: P::Load, unit: Uni
     let mut stand = Stand::start(tools, peer, load)?;
     stand.begin(tools, peer)?;
     let (begun, before) = (Instant::now(), stand.usage());
-    let watch = stand.proxy.as_ref().map(|proxy| Watch::start(CORES.0, proxy.pid()));
-    let carried = Counts::carried(&stand.streams.line()?);
+    let watch = stand.proxy.as_ref().and_then(|proxy| Watch::start(CORES.0, proxy.pid()));
+    let carried = Counts::carried(&stand.streams.line()?)?;
     let end = stand.streams.line()?;
     let (watched, after) = (begun.elapsed().as_secs_f64(), stand.usage());
     let mut figures = figures(&Counts::read(&end), unit);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::answer;
 use super::args::Words;
 use super::delays::Delays;
-use super::pace::now_ns;
+use super::pace::{Growth, PIECE};
 use net::{Happened, Net, Slot};
 use secured::Sessions;
 
@@ -21,8 +21,6 @@ use secured::Sessions;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often the clock is looked at while nothing happens.
 const TICK: Duration = Duration::from_millis(5);
-/// How often it is noted how much has been carried.
-const PIECE: Duration = Duration::from_millis(5);
 
 /// What has been counted since the measurement began.
 #[derive(Default)]
@@ -113,13 +111,13 @@ pub(super) fn load(net: &mut Net, mut shape: impl Shape, words: &Words) -> Resul
     answer("start");
     let begun = Instant::now();
     let until = begun + Duration::from_millis(words.get("measure_ms")?);
-    let mut grown = format!("carried {}=0", now_ns());
+    let mut growth = Growth::new();
     while Instant::now() < until {
         drive(net, &mut shape, until.min(Instant::now() + PIECE), false);
-        grown.push_str(&format!(" {}={}", now_ns(), shape.tally().units));
+        growth.note(shape.tally().units);
     }
     let seconds = begun.elapsed().as_secs_f64();
-    answer(&grown);
+    answer(&growth.line());
     let Tally { units, wrong, lost, delays } = shape.tally();
     answer(&format!(
         "end units={units} wrong={} lost={} unlike={} unopened={unopened} seconds={seconds} p50_ns={} p99_ns={}",

@@ -13,6 +13,7 @@ use super::datagram::{Batch, Head, LARGE, Phase, SMALLEST, client, open};
 use crate::bench::answer;
 use crate::bench::args::Words;
 use crate::bench::delays::Delays;
+use crate::bench::pace::{Growth, PIECE};
 
 /// How many sockets (source ports) the flows are spread over; source addresses do the rest.
 const SOCKETS: usize = 100;
@@ -47,16 +48,19 @@ struct Load {
     received: u64,
     strayed: u64,
     delays: Delays,
+    /// How answers come while it is measured, and when that was noted last.
+    growth: Option<(Growth, Instant)>,
 }
 
 /// Run the generator: `target= flows= port= size= rate= warm_ms= measure_ms= trains=`. It prints `start` when the measured
-/// part begins and `end …` with its counts.
+/// part begins, then `carried …` with how its answers came, and `end …` with its counts.
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let words = Words::read(args)?;
     let mut load = Load::new(&words)?;
     let unopened = load.open_flows();
     let (rate, warm): (f64, u64) = (words.get("rate")?, words.get("warm_ms")?);
     load.pace(Phase::Warm, rate, Duration::from_millis(warm));
+    load.growth = Some((Growth::new(), Instant::now()));
     load.sent = 0;
     answer("start");
     let measure = Duration::from_millis(words.get("measure_ms")?);
@@ -64,6 +68,9 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let skipped = load.pace(Phase::Measured, rate, measure);
     let seconds = begun.elapsed().as_secs_f64();
     load.settle();
+    if let Some((growth, _)) = load.growth.take() {
+        answer(&growth.line());
+    }
     answer(&format!(
         "end sent={} received={} refused={} skipped={skipped} strayed={} unopened={unopened} seconds={seconds} p50_ns={} p99_ns={}",
         load.sent,
@@ -115,6 +122,7 @@ impl Load {
             received: 0,
             strayed: 0,
             delays: Delays::new(),
+            growth: None,
         })
     }
 
@@ -160,6 +168,10 @@ impl Load {
             }
             done += due;
             self.take_all();
+            if let Some((growth, noted)) = self.growth.as_mut().filter(|(_, noted)| noted.elapsed() >= PIECE) {
+                growth.note(self.received);
+                *noted = Instant::now();
+            }
             // Never without a pause: the backends share this core.
             std::thread::sleep(TICK.saturating_sub(tick.elapsed()).max(PAUSE));
         }

@@ -7,7 +7,7 @@ use super::datagram::{Head, LARGE, Phase, SMALLEST, backend};
 use super::load::QUIET;
 use super::peers::{Job, Peer};
 use crate::bench::ground::{Counts, Tools, free_port};
-use crate::bench::pace::{Calm, Watch, now_ns};
+use crate::bench::pace::{Calm, Watch, find_fastest};
 use crate::bench::process::{Running, Usage, slabs, usage};
 use crate::bench::programs::Peer as _;
 
@@ -120,6 +120,7 @@ pub(super) struct Stand<'a> {
 impl<'a> Stand<'a> {
     /// Start the backends and the proxy, and wait until a datagram comes back.
     pub(super) fn start(tools: &'a Tools, peer: Peer, setup: Setup) -> Result<Stand<'a>, String> {
+        find_fastest(setup.cores.0);
         let (front, port) = (free_port()?, free_port()?);
         let sink = setup.shape != Shape::RequestReply;
         let trains = setup.shape == Shape::Trains;
@@ -187,16 +188,18 @@ impl<'a> Stand<'a> {
         let mut generator = self.tools.helper(self.setup.cores.1, "bench-load", &words)?;
         generator.line()?;
         let (begun, before, seen) = (Instant::now(), self.usage(), self.delivered()?);
-        let watch = self.proxy.as_ref().map(|proxy| (Watch::start(self.setup.cores.0, proxy.pid()), now_ns()));
+        let watch = self.proxy.as_ref().and_then(|proxy| Watch::start(self.setup.cores.0, proxy.pid()));
+        let carried = Counts::carried(&generator.line()?)?;
         let end = generator.line()?;
         let watched = begun.elapsed().as_secs_f64();
         let (after, delivered) = (self.usage(), self.delivered()? - seen);
         let counts = Counts::read(&end);
         let count = |key: &str| counts.get(key);
         let received = count("received");
-        // The generator sends evenly, and was on its way already when the watch began.
-        let even = |from: u64| [(from, 0.0), (from + (count("seconds") * 1e9) as u64, delivered + received)];
-        let calm = watch.and_then(|(watch, from)| watch.end(&even(from)));
+        // The backends don't tell when they took what; where they answer, it was hardly before the answers came.
+        let each = (delivered + received) / received.max(1.0);
+        let carried: Vec<_> = carried.into_iter().map(|(at, answers)| (at, answers * each)).collect();
+        let calm = watch.and_then(|watch| watch.end(&carried));
         Ok(Outcome {
             sent: count("sent"),
             delivered,
