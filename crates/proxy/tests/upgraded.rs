@@ -5,6 +5,8 @@ mod common;
 use kakei_config::*;
 use kakei_proxy::seam::*;
 
+use kakei_proxy::stats::{BackendMetric, ListenerMetric};
+
 use common::{Bench, addr, all_of, ends, opened};
 
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
@@ -46,4 +48,54 @@ fn what_was_not_taken_of_the_answer_goes_before_its_end() {
     assert_eq!(bench.ends(&ops), ["write", "shutdown"], "{ops:?}");
     let ops = bench.step(Vec::new(), b"");
     assert_eq!((bench.ends(&ops), ends(&ops, backend)), (vec!["close"], vec!["close"]));
+}
+
+/// What is counted as sent to backends, by the listener and by the backend, as come back, and as opened.
+fn counted(bench: &mut Bench) -> [u64; 4] {
+    let ops = bench.step(vec![Event::Command { ticket: Ticket(9), command: Command::Stats }], b"");
+    let told = ops.into_iter().find_map(|op| match op {
+        Op::Reply { reply: Reply::Stats(stats), .. } => Some(stats),
+        _ => None,
+    });
+    let stats = told.expect("an answer");
+    let (listener, backend) = (&stats.listeners[0].values, &stats.clusters[0].backends[0].values);
+    [
+        listener[ListenerMetric::BytesForwarded],
+        backend[BackendMetric::BytesSent],
+        backend[BackendMetric::BytesReturned],
+        backend[BackendMetric::ConnectionsOpened],
+    ]
+}
+
+#[test]
+fn what_comes_with_the_answer_is_counted_once_and_what_was_not_taken_of_it_is_not() {
+    let with_more = [SWITCHES, b"hello"].concat();
+    let answer = |backend| Event::Data { socket: backend, bytes: all_of(&with_more) };
+    let (mut bench, backend) = bench();
+    bench.step(vec![answer(backend)], &with_more);
+    assert_eq!(counted(&mut bench), [0, 0, 5, 1]);
+    bench.say(b"hi");
+    assert_eq!(counted(&mut bench), [2, 2, 5, 1]);
+
+    for (rest, returned) in [(&b"hello"[..], 0), (b"llo", 2), (&with_more, 0)] {
+        let (mut bench, backend) = self::bench();
+        bench.step(vec![answer(backend)], &with_more);
+        bench.step(vec![Event::Blocked { socket: bench.client, rest: all_of(rest) }], rest);
+        let ops = bench.step(vec![Event::Broken { socket: bench.client, by: BrokenBy::Peer }], b"");
+        assert_eq!(ends(&ops, backend).len(), 1, "it is over: {ops:?}");
+        assert_eq!(counted(&mut bench), [0, 0, returned, 1], "of {rest:?} that the client didn't take");
+    }
+}
+
+#[test]
+fn what_the_client_did_not_take_of_the_answer_before_is_no_part_of_what_the_connection_carried() {
+    let with_more = [SWITCHES, b"hello"].concat();
+    let (mut bench, backend) = bench();
+    let interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    bench.step(vec![Event::Data { socket: backend, bytes: all_of(interim) }], interim);
+    bench.step(vec![Event::Blocked { socket: bench.client, rest: all_of(b"/a>\r\n\r\n") }], b"/a>\r\n\r\n");
+    bench.step(vec![Event::Data { socket: backend, bytes: all_of(&with_more) }], &with_more);
+    assert_eq!(counted(&mut bench), [0, 0, 5, 1]);
+    bench.step(vec![Event::Broken { socket: bench.client, by: BrokenBy::Peer }], b"");
+    assert_eq!(counted(&mut bench), [0, 0, 0, 1]);
 }

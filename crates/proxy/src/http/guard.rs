@@ -101,6 +101,8 @@ impl Exchange {
             | CloseReason::QueueFull
             | CloseReason::QueueTimeout
             | CloseReason::ConnectFailed
+            | CloseReason::BackendTls
+            | CloseReason::BackendTruncated
             | CloseReason::BackendReset
             | CloseReason::ResponseTimeout
             | CloseReason::BadResponse
@@ -303,5 +305,46 @@ fn normalised<'a>(head: &RequestHead<'a>) -> Option<std::borrow::Cow<'a, [u8]>> 
     match head.request.path {
         "" | "*" => Some(head.request.path.as_bytes().into()),
         path => normalise_path(path).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::exchange::Traits;
+    use crate::http::session::SessionId;
+
+    #[test]
+    fn whatever_is_wrong_with_a_service_nobody_could_be_asked() {
+        let now = Instant::from_nanos(5);
+        let traits = Traits {
+            is_head: false,
+            is_connect: false,
+            is_idempotent: true,
+            upgrades: false,
+            is_old: false,
+            is_last: false,
+            keeps: true,
+        };
+        let mut exchange = Exchange::new(SessionId::default(), Arc::default(), now, traits);
+        let by_backend = [
+            CloseReason::ConnectFailed,
+            CloseReason::BackendReset,
+            CloseReason::BackendTls,
+            CloseReason::BackendTruncated,
+        ];
+        for reason in by_backend {
+            exchange.guard = None;
+            assert_eq!(exchange.told_of((502, reason)), (502, reason));
+            let guard = Guard {
+                head: Vec::new(),
+                asking: Asking::Service,
+                lines: Vec::new(),
+                passed_over: 0,
+                after: Duration::ZERO,
+            };
+            exchange.guard = Some(Box::new((guard, now)));
+            assert_eq!(exchange.told_of((502, reason)), UNAVAILABLE, "{reason:?}");
+        }
     }
 }

@@ -4,7 +4,6 @@ use super::Relays;
 use super::connection::{Phase, Relay, Side};
 use crate::joined::Joined;
 use crate::seam::{Gather, Op, Span};
-use crate::stats::BackendMetric;
 use crate::unsent::Unsent;
 use crate::world::{Socket, Tick, World};
 
@@ -33,27 +32,33 @@ impl Relays {
         self.restless += usize::from(relay.minds_its_route());
         let live = &mut world.clusters[place.0].backends[place.1];
         live.take(relay.minds_its_backend());
-        live.values[BackendMetric::ConnectionsOpened] += 1;
         let id = self.relays.insert(relay);
         for (socket, role) in [(client, Socket::Client(id)), (backend, Socket::Backend(id))] {
             if let Some(known) = world.sockets.get_mut(socket) {
                 *known = role;
             }
         }
-        self.pass_on(tick, id, Side::Client, (joined.to_backend, joined.from_client));
-        self.pass_on(tick, id, Side::Backend, (joined.to_client, joined.from_backend));
+        self.pass_on(world, tick, id, Side::Client, (joined.to_backend, joined.from_client));
+        self.pass_on(world, tick, id, Side::Backend, (joined.to_client, joined.from_backend));
         self.arm(world, id);
     }
 
     /// What was read from `from` and not passed on goes to the other stream, behind what that did not take yet.
-    fn pass_on(&mut self, tick: &mut Tick<'_>, id: super::RelayId, from: Side, (mut owed, read): (Unsent, Vec<u8>)) {
+    /// What was owed before is the request's or its answer's, and was counted with it.
+    fn pass_on(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: super::RelayId,
+        from: Side,
+        (mut owed, read): (Unsent, Vec<u8>),
+    ) {
+        self.count_moved(world, id, from, read.len() as u64);
         let relay = &mut self.relays[id];
         let (source, to) = (relay.socket(from), relay.socket(from.other()));
         let lane = relay.lane_mut(from);
-        lane.bytes += read.len() as u64;
         if owed.is_blocked() {
             owed.keep(&read);
-            lane.bytes = owed.len() as u64;
             lane.rest = owed;
             tick.ask(Op::Credit { socket: source, on: false });
         } else if !read.is_empty() {

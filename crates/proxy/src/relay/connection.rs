@@ -93,7 +93,7 @@ pub(crate) enum Phase {
 pub(crate) struct Lane {
     /// Payload that was written or piped to the other stream; what is in `rest` included.
     pub(crate) bytes: u64,
-    /// What the other stream did not take yet.
+    /// What the other stream did not take yet; of an upgraded connection the last of what was before it too.
     pub(crate) rest: Unsent,
     pub(crate) ending: Ending,
     pub(crate) mode: Mode,
