@@ -96,8 +96,15 @@ impl Exchange {
 
     /// What is wrong with a service is not what is wrong with the backend.
     pub(super) fn told_of(&self, refused: Refused) -> Refused {
-        match refused.1 {
-            CloseReason::NoBackend
+        if self.is_question() && is_fault_of_backend(refused.1) { UNAVAILABLE } else { refused }
+    }
+}
+
+/// Whether a request ends so because of the cluster that it was sent to.
+fn is_fault_of_backend(reason: CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::NoBackend
             | CloseReason::QueueFull
             | CloseReason::QueueTimeout
             | CloseReason::ConnectFailed
@@ -107,13 +114,7 @@ impl Exchange {
             | CloseReason::ResponseTimeout
             | CloseReason::BadResponse
             | CloseReason::Aborted
-                if self.is_question() =>
-            {
-                UNAVAILABLE
-            }
-            _ => refused,
-        }
-    }
+    )
 }
 
 impl Http {
@@ -311,40 +312,17 @@ fn normalised<'a>(head: &RequestHead<'a>) -> Option<std::borrow::Cow<'a, [u8]>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::exchange::Traits;
-    use crate::http::session::SessionId;
+    use crate::http::retry::Fault;
 
     #[test]
-    fn whatever_is_wrong_with_a_service_nobody_could_be_asked() {
-        let now = Instant::from_nanos(5);
-        let traits = Traits {
-            is_head: false,
-            is_connect: false,
-            is_idempotent: true,
-            upgrades: false,
-            is_old: false,
-            is_last: false,
-            keeps: true,
-        };
-        let mut exchange = Exchange::new(SessionId::default(), Arc::default(), now, traits);
-        let by_backend = [
-            CloseReason::ConnectFailed,
-            CloseReason::BackendReset,
-            CloseReason::BackendTls,
-            CloseReason::BackendTruncated,
-        ];
-        for reason in by_backend {
-            exchange.guard = None;
-            assert_eq!(exchange.told_of((502, reason)), (502, reason));
-            let guard = Guard {
-                head: Vec::new(),
-                asking: Asking::Service,
-                lines: Vec::new(),
-                passed_over: 0,
-                after: Duration::ZERO,
-            };
-            exchange.guard = Some(Box::new((guard, now)));
-            assert_eq!(exchange.told_of((502, reason)), UNAVAILABLE, "{reason:?}");
+    fn whatever_fails_at_a_service_nobody_could_be_asked() {
+        let faults = [Fault::Connect, Fault::Secure, Fault::Lack, Fault::Reset, Fault::Timeout, Fault::Malformed];
+        let cut = [CloseReason::BackendTls, CloseReason::BackendTruncated].map(Fault::Cut);
+        for fault in faults.into_iter().chain(cut) {
+            assert!(is_fault_of_backend(fault.reason()), "{fault:?}");
+        }
+        for own in [CloseReason::ClientGone, CloseReason::BadRequest, CloseReason::Unauthorized] {
+            assert!(!is_fault_of_backend(own), "{own:?}");
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    fn reason(self) -> CloseReason {
+    pub(super) fn reason(self) -> CloseReason {
         match self {
             Fault::Connect => CloseReason::ConnectFailed,
             Fault::Secure => CloseReason::BackendTls,
