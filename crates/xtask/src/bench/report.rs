@@ -160,7 +160,8 @@ impl<P: Peer> Report<P> {
                 let medians: BTreeMap<_, _> = keys.into_iter().map(|k| (k, row.median(k))).collect();
                 json!({
                     "study": row.study, "scenario": row.scenario, "peer": row.peer.name(),
-                    "ratio_to_kakei": self.ratio(row), "calm_ratio_to_kakei": self.calm(row), "least_ratio_to_kakei": self.least(row),
+                    "ratio_to_kakei": self.ratio(row), "least_ratio_to_kakei": self.least(row),
+                    "calm_ratio_to_kakei": self.calm(row),
                     "median": medians, "rounds": row.rounds.values().collect::<Vec<_>>(),
                 })
             })
