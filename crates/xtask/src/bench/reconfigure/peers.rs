@@ -6,6 +6,7 @@ use std::io::{Read, Write as _};
 use std::net::SocketAddrV4;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -162,10 +163,14 @@ impl Ground {
         }
     }
 
+    /// In one piece, and with an end to its patience: version 2.6 may leave a command for ever that comes in several (it has
+    /// read all of it then, and forgets to look).
     fn set_in_map(&self, route: usize, cluster: usize) -> Result<(), String> {
+        let command = format!("set map {} {} c{cluster}\n", self.path(MAP).display(), host(route));
         let talk = || {
             let mut socket = UnixStream::connect(self.path("haproxy.sock"))?;
-            writeln!(socket, "set map {} {} c{cluster}", self.path(MAP).display(), host(route))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.write_all(command.as_bytes())?;
             let mut said = String::new();
             socket.read_to_string(&mut said).map(|_| said)
         };
@@ -316,6 +321,8 @@ static_resources:
 /// The route that traffic goes by. Nobody changes it.
 pub(super) const TRAFFIC: usize = 0;
 const MAP: &str = "haproxy.map";
+/// How long HAProxy's socket may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 const ROUTES: &str = "envoy-routes.yaml";
 
 fn signal(pid: u32, signal: Signal) -> Result<(), String> {
