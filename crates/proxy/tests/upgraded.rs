@@ -1,6 +1,8 @@
 //! A worker driven by hand, one fact a test: how a request ends that became a connection of its own.
 
 mod common;
+#[path = "common/counted.rs"]
+mod counted;
 
 use kakei_config::*;
 use kakei_proxy::seam::*;
@@ -52,19 +54,10 @@ fn what_was_not_taken_of_the_answer_goes_before_its_end() {
 
 /// What is counted as sent to backends, by the listener and by the backend, as come back, and as opened.
 fn counted(bench: &mut Bench) -> [u64; 4] {
-    let ops = bench.step(vec![Event::Command { ticket: Ticket(9), command: Command::Stats }], b"");
-    let told = ops.into_iter().find_map(|op| match op {
-        Op::Reply { reply: Reply::Stats(stats), .. } => Some(stats),
-        _ => None,
-    });
-    let stats = told.expect("an answer");
-    let (listener, backend) = (&stats.listeners[0].values, &stats.clusters[0].backends[0].values);
-    [
-        listener[ListenerMetric::BytesForwarded],
-        backend[BackendMetric::BytesSent],
-        backend[BackendMetric::BytesReturned],
-        backend[BackendMetric::ConnectionsOpened],
-    ]
+    let of = [BackendMetric::BytesSent, BackendMetric::BytesReturned, BackendMetric::ConnectionsOpened];
+    let (forwarded, backends) = bench.counted(ListenerMetric::BytesForwarded, of);
+    let [sent, returned, opened] = backends[0];
+    [forwarded, sent, returned, opened]
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::change::{Change, Drain};
 use crate::limits::LINGER;
 use crate::record::{CloseReason, Detail, Record};
 use crate::seam::{Gather, Op, Span};
-use crate::stats::{BackendMetric, ListenerMetric, Sample};
+use crate::stats::{ListenerMetric, Sample};
 use crate::world::{Tick, World};
 
 impl Http {
@@ -93,7 +93,6 @@ impl Http {
         let exchange = &self.exchanges[id];
         let listener = &mut world.listeners[self.sessions[exchange.session].arrived.listener];
         listener.values[ListenerMetric::RequestsLive] -= 1;
-        listener.values[ListenerMetric::BytesForwarded] += exchange.request_bytes;
         count_status(&mut listener.values, exchange.status);
         listener.exchange_closes.0[reason as usize] += 1;
         let place = exchange.place();
@@ -107,11 +106,6 @@ impl Http {
             times.get_or_insert_default().observe(&sample);
         }
         world.note_cut(reason, (came_by, exchange.route(), place), |cut| cut.requests += 1);
-        if let Some((cluster, backend)) = place {
-            let values = &mut world.clusters[cluster].backends[backend].values;
-            values[BackendMetric::BytesSent] += exchange.request_bytes;
-            values[BackendMetric::BytesReturned] += exchange.response_bytes;
-        }
     }
 
     fn record(&mut self, world: &World, id: ExchangeId, reason: CloseReason) -> Record {
@@ -123,7 +117,7 @@ impl Http {
         (detail.queued, detail.connect) = (lapse.queued.unwrap_or_default(), lapse.connect);
         (detail.first_byte, detail.checked) = (lapse.first_byte, lapse.checked);
         let session = &self.sessions[exchange.session];
-        let backend = exchange.place().map(|(cluster, backend)| &world.clusters[cluster].backends[backend].spec);
+        let backend = exchange.last_backend(world).map(|live| &live.spec);
         Record {
             listener: world.listeners[session.arrived.listener].spec.name.clone(),
             route: exchange.route().cloned(),

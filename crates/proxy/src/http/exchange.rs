@@ -12,11 +12,12 @@ use super::guard::Guard;
 use super::rule::{Goal, Rule};
 use super::session::SessionId;
 use super::upstream::UpstreamId;
-use crate::cluster::{BackendKey, ClusterKey};
+use crate::cluster::{BackendKey, ClusterKey, LiveBackend};
 use crate::record::{CloseReason, ExchangeDetail};
 use crate::seam::Instant;
 use crate::snapshot::{HttpListener, Target};
 use crate::stats::Lapse;
+use crate::world::World;
 
 slotmap::new_key_type! {
     /// An exchange; carries a generation.
@@ -217,6 +218,11 @@ impl Exchange {
     /// Where it is or is being sent to.
     pub(super) fn place(&self) -> Option<(ClusterKey, BackendKey)> {
         Some((self.cluster?, self.backend?))
+    }
+
+    /// The backend that it has, or the last one that it tried, where that is still there.
+    pub(super) fn last_backend<'a>(&self, world: &'a World) -> Option<&'a LiveBackend> {
+        world.clusters.get(self.cluster?)?.backends.get(self.backend.or(self.tried.last().copied())?)
     }
 
     /// It has waited for a backend long enough.

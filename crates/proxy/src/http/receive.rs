@@ -244,11 +244,11 @@ impl Http {
     ) {
         let exchange = &mut self.exchanges[id];
         exchange.moved = tick.now;
-        exchange.request_bytes += len as u64;
-        let most = exchange.http.knobs.max_body;
-        if most > 0 && exchange.request_bytes > most {
+        let (most, bytes) = (exchange.http.knobs.max_body, exchange.request_bytes + len as u64);
+        if most > 0 && bytes > most {
             return self.refuse(world, tick, id, (413, CloseReason::TooLarge));
         }
+        exchange.request_bytes = bytes;
         self.send_body(tick, id, (input, from, len));
     }
 

@@ -6,7 +6,7 @@ use kakei_config::RetryOn;
 use super::Http;
 use super::exchange::{Exchange, ExchangeId, Phase};
 use crate::record::CloseReason;
-use crate::stats::BackendMetric;
+use crate::stats::{BackendMetric, ListenerMetric};
 use crate::world::{Tick, World};
 
 /// What went wrong with a try.
@@ -71,35 +71,45 @@ impl Http {
             is_stale = fault.is_reset() && connection.requests > 1 && !said_something;
             self.close_upstream(world, tick, upstream);
         }
-        self.leave_backend(world, id);
         let exchange = &mut self.exchanges[id];
         if is_stale && !exchange.revived && exchange.may_be_sent_again(fault) {
             exchange.revived = true;
-            exchange.enter(Phase::Deciding, tick.now);
-            return self.place(world, tick, id);
+            return self.try_again(world, tick, id);
         }
-        if let (Some((cluster, backend)), Fault::Connect | Fault::Secure | Fault::Lack) = (place, fault)
-            && let Some(live) = world.clusters[cluster].backends.get_mut(backend)
-        {
-            live.values[BackendMetric::ConnectFailures] += 1;
-        }
-        if let Some(place) = place {
-            if !is_stale && !matches!(fault, Fault::Lack | Fault::Status(_)) {
-                self.failures.push(place);
+        if let Some((cluster, backend)) = place {
+            let values = &mut world.clusters[cluster].backends[backend].values;
+            if matches!(fault, Fault::Connect | Fault::Secure | Fault::Lack) {
+                values[BackendMetric::ConnectFailures] += 1;
             }
-            let exchange = &mut self.exchanges[id];
-            if !said_something && exchange.wants_another(fault) && world.clusters[place.0].retries.spend() {
-                if let Some(live) = world.clusters[place.0].backends.get_mut(place.1) {
-                    live.values[BackendMetric::Retries] += 1;
-                }
-                exchange.tried.push(place.1);
+            if !is_stale && !matches!(fault, Fault::Lack | Fault::Status(_)) {
+                self.failures.push((cluster, backend));
+            }
+            if !said_something && self.has_another(world, id, fault) && world.clusters[cluster].retries.spend() {
+                world.clusters[cluster].backends[backend].values[BackendMetric::Retries] += 1;
+                let exchange = &mut self.exchanges[id];
+                exchange.tried.push(backend);
                 exchange.failed = Some(fault.reason());
-                exchange.enter(Phase::Deciding, tick.now);
-                return self.place(world, tick, id);
+                return self.try_again(world, tick, id);
             }
         }
         let reason = fault.reason();
+        // It keeps its backend until then: the record names it.
         self.refuse(world, tick, id, (Exchange::fault_status(reason), reason));
+    }
+
+    /// Leave the backend that failed, and look for one anew.
+    fn try_again(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
+        self.leave_backend(world, id);
+        self.exchanges[id].enter(Phase::Deciding, tick.now);
+        self.place(world, tick, id);
+    }
+
+    /// Whether its route wants another try after this, and there is a backend that it didn't try.
+    fn has_another(&self, world: &World, id: ExchangeId, fault: Fault) -> bool {
+        let exchange = &self.exchanges[id];
+        let is_new = |member| exchange.backend != Some(member) && !exchange.tried.contains(&member);
+        exchange.wants_another(fault)
+            && exchange.cluster.is_some_and(|cluster| world.clusters[cluster].members().any(is_new))
     }
 
     /// Whether a response of this status is not the one that the client gets; then there is another try already.
@@ -113,10 +123,7 @@ impl Http {
         let exchange = &self.exchanges[id];
         let Some(cluster) = exchange.cluster else { return false };
         let fault = Fault::Status(status);
-        let others = world.clusters[cluster]
-            .members()
-            .any(|member| exchange.backend != Some(member) && !exchange.tried.contains(&member));
-        if !others || exchange.is_held() || !exchange.wants_another(fault) || !world.clusters[cluster].retries.has() {
+        if exchange.is_held() || !self.has_another(world, id, fault) || !world.clusters[cluster].retries.has() {
             return false;
         }
         self.fail(world, tick, id, fault);
@@ -139,11 +146,17 @@ impl Http {
         }
     }
 
-    /// Give the place on the backend back.
+    /// Give the place on the backend back. What it was sent and has sent is counted.
     pub(super) fn leave_backend(&mut self, world: &mut World, id: ExchangeId) {
         let exchange = &mut self.exchanges[id];
         let (Some(cluster), Some(backend)) = (exchange.cluster, exchange.backend.take()) else { return };
-        world.clusters[cluster].backends[backend].give_back_request();
+        let (sent, returned) = (exchange.sent_bytes(), exchange.response_bytes);
+        let listener = self.sessions[exchange.session].arrived.listener;
+        world.listeners[listener].values[ListenerMetric::BytesForwarded] += sent;
+        let live = &mut world.clusters[cluster].backends[backend];
+        live.values[BackendMetric::BytesSent] += sent;
+        live.values[BackendMetric::BytesReturned] += returned;
+        live.give_back_request();
         self.queues.stir();
         world.settle_backend(cluster, backend);
     }
@@ -157,6 +170,12 @@ impl Exchange {
             Fault::Connect | Fault::Secure => true,
             _ => self.is_idempotent() && self.is_whole && (!self.traits.upgrades || self.is_question()),
         }
+    }
+
+    /// How much of its body the backend that it has was sent, or is being sent.
+    fn sent_bytes(&self) -> u64 {
+        let is_there = matches!(self.phase, Phase::Sent | Phase::Responding);
+        if is_there && !self.is_question() { self.request_bytes } else { 0 }
     }
 
     fn wants_another(&self, fault: Fault) -> bool {

@@ -1,0 +1,138 @@
+//! A worker driven by hand, one fact a test: what is counted and written down of a request whose backend fails it.
+
+mod common;
+#[path = "common/counted.rs"]
+mod counted;
+
+use kakei_config::*;
+use kakei_proxy::record::{CloseReason, Record};
+use kakei_proxy::seam::*;
+use kakei_proxy::stats::{BackendMetric, ListenerMetric};
+
+use common::{Bench, addr, all_of, ends, opened};
+
+const ASKS: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const BRINGS: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nhello";
+
+/// A worker that writes records, with this many backends behind a route, and bodies of eight bytes at most.
+fn bench(backends: &[&str]) -> Bench {
+    let backends = backends.iter().map(|at| Backend::at(addr(at))).collect();
+    let cluster = Cluster { backends, ..Cluster::default() };
+    let route = Route { listener: "web".into(), cluster: Some("c".into()), ..Route::default() };
+    let document = Document {
+        clusters: [("c".into(), cluster)].into(),
+        routes: [("r".into(), route)].into(),
+        access_log: AccessLog { to: Some("stdout".into()), ..AccessLog::default() },
+        ..Document::default()
+    };
+    Bench::new(
+        document,
+        Listener { http: HttpListener { max_body: 8, ..HttpListener::default() }, ..Listener::default() },
+    )
+}
+
+/// A stream that a step asks for, and the backend that it leads to.
+fn connected(ops: &[Op]) -> Option<(SocketId, String)> {
+    ops.iter().find_map(|op| match op {
+        Op::Connect { socket, remote, .. } => Some((*socket, remote.to_string())),
+        _ => None,
+    })
+}
+
+fn refused(socket: SocketId) -> Vec<Event> {
+    vec![Event::OpenFailed { socket, error: OpenError::Unreachable }]
+}
+
+fn record(ops: &[Op]) -> &Record {
+    let record = ops.iter().find_map(|op| match op {
+        Op::Record(record) => Some(record),
+        _ => None,
+    });
+    record.expect("a record")
+}
+
+/// The backend that a record names.
+fn named(record: &Record) -> Option<&str> {
+    record.backend.as_ref().map(Name::as_str)
+}
+
+/// What the listener says that went to backends, and each backend: what it was sent, connections to it that failed, and
+/// requests that were tried elsewhere after it.
+fn counted(bench: &mut Bench) -> (u64, Vec<[u64; 3]>) {
+    let of = [BackendMetric::BytesSent, BackendMetric::ConnectFailures, BackendMetric::Retries];
+    bench.counted(ListenerMetric::BytesForwarded, of)
+}
+
+#[test]
+fn where_nobody_else_is_left_there_is_no_further_try_and_the_record_names_who_failed() {
+    let mut bench = bench(&["10.0.0.1:80"]);
+    let backend = opened(&bench.say(ASKS));
+    let ops = bench.step(refused(backend), b"");
+    assert_eq!((connected(&ops), bench.ends(&ops)), (None, vec!["write"]));
+    let record = record(&ops);
+    assert_eq!((record.reason, named(record)), (CloseReason::ConnectFailed, Some("10.0.0.1:80")));
+    assert_eq!(record.backend_address.as_ref().map(ToString::to_string).as_deref(), Some("10.0.0.1:80"));
+    assert_eq!(counted(&mut bench), (0, vec![[0, 1, 0]]));
+}
+
+#[test]
+fn each_backend_is_tried_once_and_the_last_one_is_the_record_s() {
+    let mut bench = bench(&["10.0.0.1:80", "10.0.0.2:80"]);
+    let (first, first_at) = connected(&bench.say(ASKS)).expect("a try");
+    let (second, second_at) = connected(&bench.step(refused(first), b"")).expect("another one");
+    assert_ne!(first_at, second_at);
+    let ops = bench.step(refused(second), b"");
+    assert_eq!(connected(&ops), None);
+    assert_eq!(named(record(&ops)), Some(&second_at[..]));
+    let mut rows = counted(&mut bench).1;
+    rows.sort_unstable();
+    assert_eq!(rows, [[0, 1, 0], [0, 1, 1]], "one of them was left for the other");
+}
+
+#[test]
+fn what_a_backend_took_of_a_body_before_it_failed_is_counted_and_what_nobody_got_is_not() {
+    let mut bench = self::bench(&["10.0.0.1:80"]);
+    let backend = opened(&bench.say(BRINGS));
+    bench.step(vec![Event::Opened { socket: backend, local: addr("10.9.9.9:9") }], b"");
+    bench.say(b"!");
+    let ops = bench.step(vec![Event::Broken { socket: backend, by: BrokenBy::Peer }], b"");
+    let record = record(&ops);
+    assert_eq!((record.reason, record.request_bytes), (CloseReason::BackendReset, 6));
+    assert_eq!(named(record), Some("10.0.0.1:80"));
+    assert_eq!(counted(&mut bench), (6, vec![[6, 0, 0]]));
+
+    let mut bench = self::bench(&["10.0.0.1:80"]);
+    let backend = opened(&bench.say(BRINGS));
+    bench.step(refused(backend), b"");
+    assert_eq!(counted(&mut bench), (0, vec![[0, 1, 0]]));
+}
+
+#[test]
+fn a_body_that_is_too_long_went_to_its_backend_as_far_as_it_may_be() {
+    let mut bench = bench(&["10.0.0.1:80"]);
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let backend = opened(&bench.say(head));
+    bench.step(vec![Event::Opened { socket: backend, local: addr("10.9.9.9:9") }], b"");
+    let ops = bench.say(b"5\r\nhello\r\n");
+    assert_eq!(ends(&ops, backend), ["reset"]);
+    assert_eq!((record(&ops).reason, record(&ops).request_bytes), (CloseReason::TooLarge, 5));
+    assert_eq!(counted(&mut bench), (5, vec![[5, 0, 0]]));
+}
+
+#[test]
+fn a_body_is_counted_by_each_backend_that_it_was_sent_to() {
+    let put = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    let mut bench = bench(&["10.0.0.1:80", "10.0.0.2:80"]);
+    let (first, _) = connected(&bench.say(put)).expect("a try");
+    bench.step(vec![Event::Opened { socket: first, local: addr("10.9.9.9:9") }], b"");
+    let (second, second_at) =
+        connected(&bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"")).expect("another one");
+    bench.step(vec![Event::Opened { socket: second, local: addr("10.9.9.9:9") }], b"");
+    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+    let ops = bench.step(vec![Event::Data { socket: second, bytes: all_of(answer) }], answer);
+    let record = record(&ops);
+    assert_eq!((record.request_bytes, named(record)), (5, Some(&second_at[..])));
+    let (forwarded, mut rows) = counted(&mut bench);
+    rows.sort_unstable();
+    assert_eq!((forwarded, rows), (10, vec![[5, 0, 0], [5, 0, 1]]));
+}
