@@ -110,7 +110,9 @@ pub(crate) fn count_client(world: &mut World, listener: ListenerKey, source: IpA
 
 /// Count one that was let in before its worker was written down.
 pub(crate) fn count_again(world: &mut World, listener: ListenerKey, counted: Counted, client: IpAddr) {
-    let admission = &mut world.listeners[listener].admission;
+    let listener = &mut world.listeners[listener];
+    listener.values[ListenerMetric::ConnectionsLive] += 1;
+    let admission = &mut listener.admission;
     match counted {
         Counted::Nowhere => admission.take_unknown(),
         Counted::In(network) => {

@@ -69,7 +69,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    Idle: Proxy, "idle", "No datagram in either direction for as long as its timeout.";
+    Idle: Proxy, "idle", "Nothing came from either side for as long as its timeout.";
     Lifetime: Proxy, "lifetime", "Its lifetime was over.";
     ResponsesReached: Proxy, "responses_reached", "Its last reply was returned.";
     RequestsReached: Proxy, "requests_reached", "Its last request was forwarded and no reply is expected.";
@@ -77,7 +77,7 @@ reasons! {
     BackendRemoved: Operator, "backend_removed", "Its backend was removed and its cluster says `close` (or `move`, and there is no other).";
     BackendDown: Backend, "backend_down", "Its backend went down and its cluster says `close` (or `move`, and there is no other).";
     Aborted: Proxy, "aborted", "Its socket to the backend could not be opened.";
-    Closed: Both, "closed", "Both peers had sent all that they had.";
+    Closed: Both, "closed", "Both peers had sent all that they had, or a connection for requests ended in order.";
     ClientGone: Client, "client_gone", "The client went before anything was owed to it: while it was prereading, waiting or connecting.";
     ClientReset: Client, "client_reset", "The client broke it off.";
     BackendReset: Backend, "backend_reset", "The backend broke it off.";

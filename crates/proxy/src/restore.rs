@@ -159,6 +159,15 @@ impl Worker {
     }
 }
 
+/// What is counted of streams, and of requests on them, while they live.
+const OF_STREAMS: [ListenerMetric; 5] = [
+    ListenerMetric::ConnectionsLive,
+    ListenerMetric::ConnectionsQueued,
+    ListenerMetric::RequestsLive,
+    ListenerMetric::RequestsQueued,
+    ListenerMetric::HandshakesLive,
+];
+
 fn restore_listener(
     world: &mut World,
     now: Instant,
@@ -174,8 +183,10 @@ fn restore_listener(
     let mut listener = LiveListener::new(spec, world.hash);
     listener.removed = removed;
     listener.values = Values::from_slice(&state.values);
-    // Streams under TLS are not written down.
-    listener.values[ListenerMetric::HandshakesLive] = 0;
+    // What is read back counts anew: not all is written down, streams under TLS are not.
+    for live in OF_STREAMS {
+        listener.values[live] = 0;
+    }
     listener.drops = Values::from_slice(&state.drops);
     listener.closes = Values::from_slice(&state.closes);
     listener.connection_closes = Values::from_slice(&state.connection_closes);

@@ -42,7 +42,7 @@ impl Http {
     pub(super) fn abort(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, reason: CloseReason) {
         let Some((_, session)) = self.finish(world, tick, id, reason) else { return };
         let is_gone = reason == CloseReason::ClientGone;
-        self.drop_session(world, tick, session, is_gone);
+        self.drop_session(world, tick, session, (reason, is_gone));
     }
 
     /// Everything that an exchange held is given back. What it was, and whose.
@@ -151,21 +151,23 @@ impl Http {
         self.arm_session(id);
     }
 
-    /// Close a client's connection; with a reason, because of something that it did or didn't.
-    pub(super) fn end_session(
+    /// Close a client's connection on which nothing is under way.
+    pub(super) fn end_session(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, reason: CloseReason) {
+        self.drop_session(world, tick, id, (reason, true));
+    }
+
+    /// Break a client's connection off.
+    pub(super) fn cut_session(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, reason: CloseReason) {
+        self.drop_session(world, tick, id, (reason, false));
+    }
+
+    fn drop_session(
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
         id: SessionId,
-        reason: Option<CloseReason>,
+        (reason, is_orderly): (CloseReason, bool),
     ) {
-        if let (Some(reason), Some(session)) = (reason, self.sessions.get(id)) {
-            world.listeners[session.arrived.listener].connection_closes.0[reason as usize] += 1;
-        }
-        self.drop_session(world, tick, id, reason.is_none());
-    }
-
-    fn drop_session(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, is_orderly: bool) {
         let Some(session) = self.sessions.get(id) else { return };
         debug_assert!(session.exchange.is_none(), "an exchange ends before its session");
         let (socket, owes) = (session.socket, session.may_owe(tick.now));
@@ -174,6 +176,7 @@ impl Http {
         }
         if let Some(session) = self.forget_session(world, id) {
             let listener = session.arrived.listener;
+            world.listeners[listener].connection_closes.0[reason as usize] += 1;
             arrival::release(world, listener, session.arrived.counted, session.arrived.client().ip());
             world.settle_listener(listener);
         }

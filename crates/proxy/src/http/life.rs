@@ -151,19 +151,19 @@ impl Http {
             return self.arm_session(id);
         }
         match (limit, session.exchange) {
-            (Limit::Introduction, _) => self.end_session(world, tick, id, Some(CloseReason::PrereadTimeout)),
-            (Limit::KeepAlive | Limit::Linger, _) => self.end_session(world, tick, id, None),
+            (Limit::Introduction, _) => self.cut_session(world, tick, id, CloseReason::PrereadTimeout),
+            (Limit::KeepAlive, _) => self.end_session(world, tick, id, CloseReason::Idle),
             (Limit::Head, _) => self.refuse_unread(world, tick, id, (408, CloseReason::HeadTimeout)),
             (Limit::Drain(change), exchange) => match (self.still_holds(world, tick, id, change), exchange) {
                 (Some(reason), Some(exchange)) => self.refuse(world, tick, exchange, (503, reason)),
-                (Some(_), None) => self.end_session(world, tick, id, None),
+                (Some(reason), None) => self.end_session(world, tick, id, reason),
                 (None, _) => {
                     // What it stood on came back in time.
                     self.sessions[id].drain = None;
                     self.arm_session(id);
                 }
             },
-            (Limit::Write, None) => self.end_session(world, tick, id, Some(CloseReason::WriteTimeout)),
+            (Limit::Write, None) => self.cut_session(world, tick, id, CloseReason::WriteTimeout),
             (Limit::Write, Some(exchange)) => self.abort(world, tick, exchange, CloseReason::WriteTimeout),
             (Limit::Body, Some(exchange)) => self.refuse(world, tick, exchange, (408, CloseReason::BodyTimeout)),
             (Limit::Guard, Some(exchange)) => self.expire_guard(world, tick, exchange),
@@ -177,7 +177,8 @@ impl Http {
                 self.refuse(world, tick, exchange, (504, CloseReason::ResponseTimeout));
             }
             (Limit::Request, Some(exchange)) => self.refuse(world, tick, exchange, (504, CloseReason::RequestTimeout)),
-            (_, None) => self.end_session(world, tick, id, None),
+            // It was given its time to read.
+            (Limit::Linger, _) | (_, None) => self.end_session(world, tick, id, CloseReason::Closed),
         }
         if self.sessions.get(id).is_some_and(|session| session.timer.is_none()) {
             self.arm_session(id);

@@ -6,6 +6,7 @@
 
 use super::Http;
 use super::session::{SessionId, Stage};
+use crate::record::CloseReason;
 use crate::world::{Tick, World};
 
 /// Those that are about to be closed.
@@ -59,7 +60,7 @@ impl Http {
         for id in due.drain(..) {
             if let Some(session) = self.sessions.get_mut(id).filter(|session| !session.rest.is_blocked()) {
                 session.written = None;
-                self.end_session(world, tick, id, None);
+                self.end_session(world, tick, id, CloseReason::Closed);
             }
         }
         self.partings.due = std::mem::replace(&mut self.partings.fresh, due);

@@ -146,13 +146,13 @@ impl Http {
                         Next::At(at + header.len)
                     }
                     None => {
-                        self.end_session(world, tick, id, Some(CloseReason::OverLimit));
+                        self.cut_session(world, tick, id, CloseReason::OverLimit);
                         Next::Drop
                     }
                 }
             }
             Err(_) => {
-                self.end_session(world, tick, id, Some(CloseReason::ProxyHeader));
+                self.cut_session(world, tick, id, CloseReason::ProxyHeader);
                 Next::Drop
             }
         }
@@ -182,7 +182,7 @@ impl Http {
         }
         let Some(http) = world.listeners[session.arrived.listener].spec.http.clone() else {
             // The listener speaks something else by now.
-            self.end_session(world, tick, id, None);
+            self.end_session(world, tick, id, CloseReason::Closed);
             return Next::Drop;
         };
         let limits = limits(&http);
@@ -287,7 +287,8 @@ impl Http {
             Some(exchange) => self.abort(world, tick, exchange, reason),
             // Its last answer may not have been taken yet.
             None if reason == CloseReason::ClientGone && session.may_owe(tick.now) => self.close_session(tick, id),
-            None => self.end_session(world, tick, id, None),
+            None if reason == CloseReason::ClientGone => self.end_session(world, tick, id, CloseReason::Closed),
+            None => self.end_session(world, tick, id, reason),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::save::{Once, Table, raw, save_contract};
 use crate::seam::{Instant, SocketId};
 use crate::snapshot::{HttpListener, Snapshot};
 use crate::state::{HttpContractState, RestoreError};
+use crate::stats::ListenerMetric;
 use crate::world::{Socket, World};
 
 /// What requests began with, while they are written down.
@@ -268,6 +269,9 @@ impl Http {
         }
         self.rates.hold(&exchange.permits);
         let (phase, cluster) = (exchange.phase, exchange.cluster);
+        let values = &mut reading.world.listeners[self.sessions[session].arrived.listener].values;
+        values[ListenerMetric::RequestsLive] += 1;
+        values[ListenerMetric::RequestsQueued] += u64::from(phase == Phase::Queued);
         let id = self.exchanges.insert(exchange);
         self.sessions[session].exchange = Some(id);
         if phase == Phase::Guarded {

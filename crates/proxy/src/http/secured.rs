@@ -68,8 +68,7 @@ impl Http {
             let record = session.arrived.unrouted(name, (session.arrived.at, tick.now), what);
             tick.ask(Op::Record(Box::new(record)));
         }
-        world.listeners[session.arrived.listener].connection_closes.0[reason as usize] += 1;
-        self.end_session(world, tick, id, None);
+        self.end_session(world, tick, id, reason);
     }
 
     /// The handshake with a backend is over: its connection is of use from now on.

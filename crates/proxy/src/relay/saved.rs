@@ -12,7 +12,6 @@ use crate::save::{Table, raw};
 use crate::seam::{Instant, SocketId};
 use crate::snapshot::Target;
 use crate::state::{LaneState, RelayState, RestoreError};
-use crate::stats::ListenerMetric;
 use crate::world::{Socket, World};
 
 impl Relays {
@@ -97,8 +96,6 @@ impl Relays {
         }
         arrival::count_again(world, relay.listener, relay.counted, relay.client().ip());
         if relay.phase == Phase::Queued {
-            // Counted anew by its place in the queue.
-            world.listeners[relay.listener].values[ListenerMetric::ConnectionsQueued] -= 1;
             self.wait(world, id);
         }
         self.arm(world, id);

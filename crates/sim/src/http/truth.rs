@@ -361,6 +361,11 @@ impl Truth {
         if ended > requests || unread > 0 && self.is_peaceful {
             report.violations.push(format!("{requests} requests, of which {ended} ended"));
         }
+        let opened: u64 = listeners().map(|listener| listener.values[ListenerMetric::ConnectionsOpened]).sum();
+        let closed: u64 = listeners().map(|listener| listener.connection_closes.sum()).sum();
+        if opened != closed {
+            report.violations.push(format!("{opened} connections were opened, of which {closed} ended"));
+        }
         self.check_marks(report);
         self.check_second(report);
         self.check_queues(report);
