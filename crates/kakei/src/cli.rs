@@ -511,7 +511,7 @@ pub(crate) struct Get {
     /// What is listed.
     #[arg(value_enum)]
     pub(crate) kind: Kind,
-    /// Only the one of this name.
+    /// Only the one of this name; of flows and connections, those of this client, as 192.0.2.7:1000.
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) filter: Filter,
@@ -520,24 +520,24 @@ pub(crate) struct Get {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Which flows or connections")]
+#[command(next_help_heading = "Which of them")]
 pub(crate) struct Filter {
-    /// Only of this listener.
+    /// Only of this listener: flows, connections and routes.
     #[arg(long, value_name = "NAME")]
     pub(crate) listener: Option<String>,
-    /// Only by this route.
+    /// Only by this route: flows and connections.
     #[arg(long, value_name = "NAME")]
     pub(crate) route: Option<String>,
-    /// Only of this cluster.
+    /// Only of this cluster: flows, connections, routes, backends and listeners.
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
-    /// Only to this backend.
+    /// Only to this backend: flows and connections.
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
-    /// Only of this client.
+    /// Only of this client: flows and connections.
     #[arg(long, value_name = "IP")]
     pub(crate) client: Option<IpAddr>,
-    /// At most this many.
+    /// At most this many; of flows and connections 1000 without it.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
 }

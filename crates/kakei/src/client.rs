@@ -99,24 +99,31 @@ impl Client {
 
     /// The body of a good answer; a refusal becomes a failure with what the server said.
     pub(crate) fn text(&self, request: &Request<'_>) -> Result<String, Failure> {
-        let (status, text) = self.answer(request)?;
-        if (200..300).contains(&status) { Ok(text) } else { Err(problem(status, &text)) }
+        Ok(self.answer(request)?.good()?.text)
     }
 
-    fn answer(&self, request: &Request<'_>) -> Result<(u16, String), Failure> {
+    fn answer(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let answer = self.exchange(request).map_err(|error| self.unreachable(&error))?;
-        let (status, body) =
-            parse(&answer).ok_or_else(|| Failure::refused("the proxy's admin API did not answer in HTTP"))?;
-        Ok((status, String::from_utf8_lossy(body).into_owned()))
+        parse(&answer).ok_or_else(|| Failure::refused("the proxy's admin API did not answer in HTTP"))
     }
 
     /// What there is at a path; none: there is no such thing.
     pub(crate) fn find(&self, path: impl Into<String>) -> Result<Option<Value>, Failure> {
-        match self.answer(&Request::new("GET", path))? {
-            (404, _) => Ok(None),
-            (status, text) if !(200..300).contains(&status) => Err(problem(status, &text)),
-            (_, text) => read(&text).map(Some),
-        }
+        self.unless(404, &Request::new("GET", path))
+    }
+
+    /// What is answered; none: it is refused with this status.
+    pub(crate) fn unless(&self, refused: u16, request: &Request<'_>) -> Result<Option<Value>, Failure> {
+        let answer = self.answer(request)?;
+        if answer.status == refused { Ok(None) } else { read(&answer.good()?.text).map(Some) }
+    }
+
+    /// What runs, and the generation that it is.
+    pub(crate) fn document(&self) -> Result<(u64, Value), Failure> {
+        let request = Request { accept: Some("application/json"), ..Request::new("GET", "/v1/config") };
+        let answer = self.answer(&request)?.good()?;
+        let unknown = || Failure::refused("the proxy does not say which generation it runs");
+        Ok((answer.generation.ok_or_else(unknown)?, read(&answer.text)?))
     }
 
     pub(crate) fn json(&self, request: &Request<'_>) -> Result<Value, Failure> {
@@ -220,18 +227,38 @@ fn read(text: &str) -> Result<Value, Failure> {
 /// How many changes of others are shown.
 const SINCE: usize = 20;
 
-/// Status and body of a whole answer.
-fn parse(answer: &[u8]) -> Option<(u16, &[u8])> {
+/// A whole answer.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    /// The generation that it is about, where it says so.
+    generation: Option<u64>,
+    text: String,
+}
+
+impl Answer {
+    /// It, unless it is a refusal: that is a failure with what the server said.
+    fn good(self) -> Result<Answer, Failure> {
+        if (200..300).contains(&self.status) { Ok(self) } else { Err(problem(self.status, &self.text)) }
+    }
+}
+
+fn parse(answer: &[u8]) -> Option<Answer> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = response.parse(answer).ok()? else { return None };
     let body = &answer[head..];
-    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let whole = match length {
-        Some(length) => std::str::from_utf8(length.value).ok()?.trim().parse().ok()?,
+    let named = |name: &str| response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+    let text = |name| named(name).and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim);
+    let whole = match named("content-length") {
+        Some(_) => text("content-length")?.parse().ok()?,
         None => body.len(),
     };
-    Some((response.code?, body.get(..whole)?))
+    Some(Answer {
+        status: response.code?,
+        generation: text("etag").and_then(|etag| etag.trim_matches('"').parse().ok()),
+        text: String::from_utf8_lossy(body.get(..whole)?).into_owned(),
+    })
 }
 
 /// What an RFC 9457 document says, as a failure.

@@ -1,5 +1,6 @@
 //! `kakei get`, `status`, `history`: what there is, asked of the running proxy.
 
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use kakei::control::wall;
@@ -114,6 +115,7 @@ pub(super) fn export(ask: &Ask) -> Result<(), Failure> {
 }
 
 pub(super) fn get(get: &Get) -> Result<(), Failure> {
+    let filter = Sieve::of(get)?;
     let client = Client::of(&get.ask.door)?;
     let (path, columns) = match get.kind {
         Kind::Listeners => ("/v1/listeners".to_owned(), LISTENERS),
@@ -121,8 +123,8 @@ pub(super) fn get(get: &Get) -> Result<(), Failure> {
         Kind::Clusters => ("/v1/clusters".to_owned(), CLUSTERS),
         Kind::Backends => ("/v1/backends".to_owned(), BACKENDS),
         Kind::Certificates => ("/v1/certificates".to_owned(), CERTIFICATES),
-        Kind::Flows => (format!("/v1/flows{}", list_query(&get.filter)), FLOWS),
-        Kind::Connections => (format!("/v1/connections{}", list_query(&get.filter)), CONNECTIONS),
+        Kind::Flows => (format!("/v1/flows{}", filter.query()), FLOWS),
+        Kind::Connections => (format!("/v1/connections{}", filter.query()), CONNECTIONS),
         Kind::Generations => ("/v1/generations".to_owned(), GENERATIONS),
         Kind::Config => return config(&client, get.ask.output.output),
     };
@@ -130,37 +132,98 @@ pub(super) fn get(get: &Get) -> Result<(), Failure> {
     if get.kind == Kind::Generations {
         say_unconfirmed(&mut rows);
     }
-    if let Some(name) = &get.name {
-        let key = match get.kind {
-            Kind::Flows | Kind::Connections => "client",
-            Kind::Generations => "generation",
-            _ => "name",
-        };
-        rows.retain(|row| table::text(&row[key]) == *name);
-        if rows.is_empty() {
-            return Err(Failure::refused(format!(
-                "there is no such thing as {name:?} in what runs; see `kakei get` without a name"
-            )));
-        }
+    if !filter.sift(&mut rows) {
+        return Err(Failure::refused(format!(
+            "there is no such thing as {:?} in what runs; see `kakei get` without a name",
+            get.name.as_deref().unwrap_or_default()
+        )));
     }
     print(columns, rows, get.ask.output.output);
     Ok(())
 }
 
-fn list_query(filter: &Filter) -> String {
-    let limit = filter.limit.map(|limit| limit.to_string());
-    let client = filter.client.map(|client| client.to_string());
-    let pairs = [
-        ("listener", &filter.listener),
-        ("route", &filter.route),
-        ("cluster", &filter.cluster),
-        ("backend", &filter.backend),
-        ("client", &client),
-        ("limit", &limit),
-    ];
-    let words: Vec<String> =
-        pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", escape(value.as_deref()?)))).collect();
-    if words.is_empty() { String::new() } else { format!("?{}", words.join("&")) }
+/// Which rows somebody wants.
+struct Sieve<'a> {
+    kind: Kind,
+    name: Option<&'a str>,
+    /// Keys of rows, and what they are to be.
+    wanted: Vec<(&'static str, String)>,
+    limit: Option<usize>,
+}
+
+impl<'a> Sieve<'a> {
+    /// What `get` asks for; a failure where it asks for what its kind doesn't know.
+    fn of(get: &'a Get) -> Result<Sieve<'a>, Failure> {
+        let Filter { listener, route, cluster, backend, client, limit } = &get.filter;
+        let client = client.map(|client| client.to_string());
+        let pairs =
+            [("listener", listener), ("route", route), ("cluster", cluster), ("backend", backend), ("client", &client)];
+        let given = pairs.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
+        let mut sieve = Sieve { kind: get.kind, name: get.name.as_deref(), wanted: given.collect(), limit: *limit };
+        let known = sieve.known();
+        if let Some((key, _)) = sieve.wanted.iter().find(|(key, _)| !known.contains(key)) {
+            return Err(Failure::usage(format!("--{key} picks none of these: {}", sieve.advice())));
+        }
+        if get.kind == Kind::Config && (sieve.name.is_some() || limit.is_some()) {
+            return Err(Failure::usage("the document is one: it has neither names nor a --limit"));
+        }
+        if let (true, Some(name)) = (sieve.is_live(), sieve.name) {
+            // They are many: only this client's are asked for.
+            let client: Result<SocketAddr, _> = name.parse();
+            let client = client.map_err(|_| Failure::usage("these are named by their client, as 192.0.2.7:1000"))?;
+            sieve.wanted.retain(|(key, _)| *key != "client");
+            sieve.wanted.push(("client", client.ip().to_string()));
+        }
+        Ok(sieve)
+    }
+
+    fn is_live(&self) -> bool {
+        matches!(self.kind, Kind::Flows | Kind::Connections)
+    }
+
+    /// The keys that rows of this kind can be picked by.
+    fn known(&self) -> &'static [&'static str] {
+        match self.kind {
+            Kind::Flows | Kind::Connections => &["listener", "route", "cluster", "backend", "client"],
+            Kind::Routes => &["listener", "cluster"],
+            Kind::Backends | Kind::Listeners => &["cluster"],
+            Kind::Clusters | Kind::Certificates | Kind::Generations | Kind::Config => &[],
+        }
+    }
+
+    fn advice(&self) -> String {
+        match self.known() {
+            [] => "there is nothing to pick them by but a name".to_owned(),
+            known => format!("there is --{}", known.join(", --")),
+        }
+    }
+
+    /// The same as the query of a listing whose rows the proxy picks itself.
+    fn query(&self) -> String {
+        // Of what has a name one is wanted, among as many as its client may have.
+        let limit = self.limit.or(self.name.map(|_| usize::MAX)).map(|limit| ("limit", limit.to_string()));
+        let words = self.wanted.iter().cloned().chain(limit).map(|(key, value)| format!("{key}={}", escape(&value)));
+        let words: Vec<String> = words.collect();
+        if words.is_empty() { String::new() } else { format!("?{}", words.join("&")) }
+    }
+
+    /// Leave those rows; false where the one that was named isn't among them.
+    fn sift(&self, rows: &mut Vec<Value>) -> bool {
+        if !self.is_live() {
+            rows.retain(|row| self.wanted.iter().all(|(key, value)| table::text(&row[*key]) == *value));
+        }
+        let key = match self.kind {
+            Kind::Flows | Kind::Connections => "client",
+            Kind::Generations => "generation",
+            _ => "name",
+        };
+        if let Some(name) = self.name {
+            rows.retain(|row| table::text(&row[key]) == name);
+        }
+        let is_there = self.name.is_none() || !rows.is_empty();
+        rows.truncate(self.limit.unwrap_or(usize::MAX));
+        is_there
+    }
 }
 
 fn config(client: &Client, format: Format) -> Result<(), Failure> {

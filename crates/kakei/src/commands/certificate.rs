@@ -4,50 +4,37 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::change::change;
+use super::change::change_what_runs;
 use crate::cli::{CertificateCommand, CertificateFiles, CertificateVerb};
-use crate::client::{Client, Request};
 use crate::say::Failure;
 
 pub(super) fn certificate(command: &CertificateCommand) -> Result<(), Failure> {
-    let steps = match &command.verb {
+    change_what_runs(&command.ask, &command.terms, |document| match &command.verb {
         CertificateVerb::Add { name, files, listener } => {
             let mut steps = vec![step("add", name, value(files)?)];
-            if !listener.is_empty() {
-                let document = document(command)?;
-                for of in listener {
-                    steps.extend(shown_by(&document, of, name)?);
-                }
+            for of in listener {
+                steps.extend(shown_by(document, of, name)?);
             }
-            steps
+            Ok(steps)
         }
         CertificateVerb::Replace { name, files } => {
-            if document(command)?["certificates"][name].is_null() {
+            if document["certificates"][name].is_null() {
                 return Err(Failure::refused(format!(
                     "there is no certificate {name:?}: `kakei certificate add` adds one"
                 )));
             }
-            vec![step("put", name, value(files)?)]
+            Ok(vec![step("put", name, value(files)?)])
         }
         CertificateVerb::Remove { name } => {
-            let mut steps = taken_from_all(&document(command)?, name);
+            let mut steps = taken_from_all(document, name);
             steps.push(json!({"change": "remove", "kind": "certificate", "name": name}));
-            steps
+            Ok(steps)
         }
-    };
-    let body = Value::Array(steps).to_string();
-    change(&command.ask, &command.terms, ("POST", "/v1/changes"), Some(body))
+    })
 }
 
 fn step(change: &str, name: &str, value: Value) -> Value {
     json!({"change": change, "kind": "certificate", "name": name, "value": value})
-}
-
-/// What runs.
-fn document(command: &CertificateCommand) -> Result<Value, Failure> {
-    let mut request = Request::new("GET", "/v1/config");
-    request.accept = Some("application/json");
-    Client::of(&command.ask.door)?.json(&request)
 }
 
 /// A certificate as the document has it. The proxy may run in another directory than we do.

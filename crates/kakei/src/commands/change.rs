@@ -17,6 +17,9 @@ use crate::say::{self, Failure};
 
 /// Those that hold a backend and are listed.
 const HOLDERS: usize = 100;
+/// How often steps are made anew because others changed what they follow from, and how that is told.
+const TRIES: u32 = 5;
+const PRECONDITION_FAILED: u16 = 412;
 
 pub(super) fn plan(file: &Plan) -> Result<(), Failure> {
     let source = Source::read(&file.file)?;
@@ -134,8 +137,9 @@ fn take_out(value: &mut Value, path: &str) {
 
 pub(super) fn backend(command: &BackendCommand) -> Result<(), Failure> {
     if let BackendVerb::Drain { cluster, backend, status: true } = &command.verb {
+        only_asks(&command.terms)?;
         let held = Held { kind: "backend".to_owned(), name: backend.clone(), cluster: Some(cluster.clone()) };
-        return super::drain::status(&command.ask, &held, HOLDERS).map(drop);
+        return super::drain::status(&command.ask, &held, HOLDERS);
     }
     let at = |cluster: &str, backend: &str| format!("/v1/clusters/{}/backends/{}", escape(cluster), escape(backend));
     let (method, path, body) = match &command.verb {
@@ -155,6 +159,14 @@ pub(super) fn backend(command: &BackendCommand) -> Result<(), Failure> {
     change(&command.ask, &command.terms, (method, &path), body.map(|body| body.to_string()))
 }
 
+/// Who only asks for a status changes nothing.
+pub(super) fn only_asks(terms: &Terms) -> Result<(), Failure> {
+    match terms.is_given() {
+        true => Err(Failure::usage("--status changes nothing: it takes none of the terms of a change")),
+        false => Ok(()),
+    }
+}
+
 /// Ask for a change under these terms.
 pub(super) fn change(
     ask: &Ask,
@@ -162,23 +174,73 @@ pub(super) fn change(
     (method, path): (&str, &str),
     body: Option<String>,
 ) -> Result<(), Failure> {
+    outcome(ask, terms, (method, path), body.as_deref()).map(|outcome| show(ask, &outcome))
+}
+
+/// The same, and what came of it.
+pub(super) fn outcome(
+    ask: &Ask,
+    terms: &Terms,
+    (method, path): (&str, &str),
+    body: Option<&str>,
+) -> Result<Value, Failure> {
     let mut request = Request::new(method, under(terms, path));
-    request.body = body.as_ref().map(|body| ("application/json", body.as_bytes()));
+    request.body = body.map(|body| ("application/json", body.as_bytes()));
     request.if_match = terms.if_generation;
-    send(ask, &request)
+    Client::of(&ask.door)?.json(&request)
+}
+
+/// Ask for steps that follow from what runs, of exactly what they follow from.
+pub(super) fn change_what_runs(
+    ask: &Ask,
+    terms: &Terms,
+    steps: impl Fn(&Value) -> Result<Vec<Value>, Failure>,
+) -> Result<(), Failure> {
+    outcome_of_change(ask, terms, steps).map(|outcome| show(ask, &outcome))
+}
+
+/// The same, and what came of it. Where somebody else was faster, the steps are made anew.
+pub(super) fn outcome_of_change(
+    ask: &Ask,
+    terms: &Terms,
+    steps: impl Fn(&Value) -> Result<Vec<Value>, Failure>,
+) -> Result<Value, Failure> {
+    let client = Client::of(&ask.door)?;
+    let mut tries = 1;
+    loop {
+        let (generation, document) = client.document()?;
+        let steps = steps(&document)?;
+        if steps.is_empty() {
+            return Ok(json!({"generation": generation, "applied": false, "changes": []}));
+        }
+        let body = Value::Array(steps).to_string();
+        let mut request = Request::new("POST", under(terms, "/v1/changes"));
+        request.body = Some(("application/json", body.as_bytes()));
+        request.if_match = Some(terms.if_generation.unwrap_or(generation));
+        if terms.if_generation.is_some() || tries == TRIES {
+            return client.json(&request);
+        }
+        if let Some(outcome) = client.unless(PRECONDITION_FAILED, &request)? {
+            return Ok(outcome);
+        }
+        tries += 1;
+    }
 }
 
 fn send(ask: &Ask, request: &Request<'_>) -> Result<(), Failure> {
-    let outcome = Client::of(&ask.door)?.json(request)?;
+    show(ask, &Client::of(&ask.door)?.json(request)?);
+    Ok(())
+}
+
+/// Say what came of a change.
+pub(super) fn show(ask: &Ask, outcome: &Value) {
     if ask.output.output == Format::Json {
-        say::out(&format!("{outcome}\n"));
-        return Ok(());
+        return say::out(&format!("{outcome}\n"));
     }
-    say::out(&told(&outcome));
+    say::out(&told(outcome));
     for warning in words(&outcome["warnings"]) {
         say::err(&format!("warning: {warning}\n"));
     }
-    Ok(())
 }
 
 /// The sentences of a list.

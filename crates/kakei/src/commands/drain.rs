@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use kakei::config;
 use serde_json::{Value, json};
 
-use super::change::change;
+use super::change::{only_asks, outcome, outcome_of_change, show};
 use crate::cli::{Ask, Drain, Format, Held};
 use crate::client::{Client, escape};
 use crate::say::{self, Failure};
@@ -29,15 +29,19 @@ const HOLDERS: &[Column] = &[
 
 pub(super) fn drain(drain: &Drain) -> Result<(), Failure> {
     let Drain { held, status: only_status, wait, limit, terms, ask } = drain;
-    if *only_status && terms.is_given() {
-        return Err(Failure::usage("--status changes nothing: it takes none of the terms of a change"));
+    if *only_status {
+        only_asks(terms)?;
     }
-    if !only_status {
-        start(drain)?;
-    }
+    let begun = if *only_status { None } else { Some(start(drain)?) };
     let Some(within) = wait.as_deref().filter(|_| !terms.dry_run) else {
-        return if *only_status { status(ask, held, *limit).map(drop) } else { Ok(()) };
+        return match &begun {
+            None => status(ask, held, *limit),
+            Some(outcome) => Ok(show(ask, outcome)),
+        };
     };
+    // For programs one document says all, at the end.
+    let is_told = ask.output.output == Format::Table;
+    begun.iter().filter(|_| is_told).for_each(|outcome| show(ask, outcome));
     let until = Instant::now() + config::parse_duration(within).unwrap_or_default();
     let client = Client::of(&ask.door)?;
     // What was removed, and nothing is left of, is known to nobody any more.
@@ -45,39 +49,45 @@ pub(super) fn drain(drain: &Drain) -> Result<(), Failure> {
     while is_held()? && Instant::now() < until {
         std::thread::sleep(LOOK);
     }
-    if !only_status && client.find(path(held, 0))?.is_none() {
-        say::err(&format!("{} {} is gone, and nobody held it\n", held.kind, held.name));
-        return Ok(());
+    let report = match begun {
+        None => Some(client.get(path(held, *limit))?),
+        Some(_) => client.find(path(held, *limit))?,
+    };
+    let left = report.as_ref().map_or(0, holders);
+    match report {
+        Some(mut report) => {
+            if let Some(change) = begun {
+                report["change"] = change;
+            }
+            show_status(ask, held, &report);
+        }
+        None if is_told => say::err(&format!("{} {} is gone, and nobody held it\n", held.kind, held.name)),
+        None => say::out(&format!("{}\n", json!({"state": "gone", "change": begun}))),
     }
-    match status(ask, held, *limit)? {
-        0 => Ok(()),
-        left => Err(Failure::refused(format!("{left} still hold it after {within}"))),
-    }
+    if left == 0 { Ok(()) } else { Err(Failure::refused(format!("{left} still hold it after {within}"))) }
 }
 
-/// Have it take nothing new.
-fn start(drain: &Drain) -> Result<(), Failure> {
+/// Have it take nothing new; what came of that.
+fn start(drain: &Drain) -> Result<Value, Failure> {
     let Drain { held: Held { kind, name, cluster }, terms, ask, .. } = drain;
     let weigh = |cluster: &str, backend: &str| json!({"change": "weigh_backend", "cluster": cluster, "backend": backend, "weight": 0});
-    let steps: Vec<Value> = match (kind.as_str(), cluster) {
-        ("backend", Some(cluster)) => vec![weigh(cluster, name)],
+    let step = match (kind.as_str(), cluster) {
+        ("backend", Some(cluster)) => weigh(cluster, name),
         ("cluster", _) => {
-            let document = Client::of(&ask.door)?.get("/v1/config")?;
-            let Some(of) = document["clusters"].get(name.as_str()) else {
-                return Err(Failure::refused(format!("there is no cluster {name:?}")));
-            };
-            let backends = of["backends"].as_array().into_iter().flatten();
-            let names = backends
-                .filter_map(|backend| backend["name"].as_str().or(backend["address"].as_str()).or(backend.as_str()));
-            names.map(|backend| weigh(name, backend)).collect()
+            return outcome_of_change(ask, terms, |document| {
+                let Some(of) = document["clusters"].get(name.as_str()) else {
+                    return Err(Failure::refused(format!("there is no cluster {name:?}")));
+                };
+                let backends = of["backends"].as_array().into_iter().flatten();
+                let names = backends.filter_map(|backend| {
+                    backend["name"].as_str().or(backend["address"].as_str()).or(backend.as_str())
+                });
+                Ok(names.map(|backend| weigh(name, backend)).collect())
+            });
         }
-        _ => vec![json!({"change": "remove", "kind": kind, "name": name})],
+        _ => json!({"change": "remove", "kind": kind, "name": name}),
     };
-    if steps.is_empty() {
-        say::out("it has no backend\n");
-        return Ok(());
-    }
-    change(ask, terms, ("POST", "/v1/changes"), Some(Value::Array(steps).to_string()))
+    outcome(ask, terms, ("POST", "/v1/changes"), Some(&json!([step]).to_string()))
 }
 
 fn path(held: &Held, limit: usize) -> String {
@@ -89,13 +99,17 @@ fn holders(report: &Value) -> u64 {
     ["flows", "connections", "requests"].iter().filter_map(|key| report["held"][key].as_u64()).sum()
 }
 
-/// Print who holds it; how many that are.
-pub(super) fn status(ask: &Ask, held: &Held, limit: usize) -> Result<u64, Failure> {
+/// Print who holds it.
+pub(super) fn status(ask: &Ask, held: &Held, limit: usize) -> Result<(), Failure> {
     let report = Client::of(&ask.door)?.get(path(held, limit))?;
-    let all = holders(&report);
+    show_status(ask, held, &report);
+    Ok(())
+}
+
+fn show_status(ask: &Ask, held: &Held, report: &Value) {
+    let all = holders(report);
     if ask.output.output == Format::Json {
-        say::out(&format!("{report}\n"));
-        return Ok(all);
+        return say::out(&format!("{report}\n"));
     }
     let counts = |of: &Value| {
         format!("{} flows, {} connections and {} requests", of["flows"], of["connections"], of["requests"])
@@ -121,5 +135,4 @@ pub(super) fn status(ask: &Ask, held: &Held, limit: usize) -> Result<u64, Failur
         }
     }
     say::out(&page);
-    Ok(all)
 }

@@ -35,11 +35,11 @@ pub(super) fn sim(sim: &Sim) -> Result<(), Failure> {
 
 fn replay(document: Option<&Document>, seed: u64, format: Format) -> Result<(), Failure> {
     let report = kakei_sim::run_document(document, seed, &Options { trace: true, ..Options::default() });
+    let streams = streams(document, seed);
     match format {
         Format::Table => say::out(&report.to_string()),
-        Format::Json => say::out(&format!("{}\n", as_json(&report))),
+        Format::Json => say::out(&format!("{}\n", as_json(&report, &streams))),
     }
-    let streams = streams(document, seed);
     streams.iter().for_each(|line| say::err(&format!("{line}\n")));
     match report.violations.len() + streams.len() {
         0 => Ok(()),
@@ -83,7 +83,7 @@ fn sweep(document: Option<&Document>, seeds: u64, format: Format) -> Result<(), 
                 count.fetch_add(1, Ordering::Relaxed);
                 let mut broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
                 if broken.len() < KEPT {
-                    broken.push(report);
+                    broken.push((report, streams));
                 }
             }
         }
@@ -97,32 +97,33 @@ fn sweep(document: Option<&Document>, seeds: u64, format: Format) -> Result<(), 
         say::err("\r\u{1b}[K");
     }
     let mut broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
-    broken.sort_by_key(|report| report.seed);
+    broken.sort_by_key(|(report, _)| report.seed);
     told(seeds, count.into_inner(), &broken, format)
 }
 
-fn told(seeds: u64, count: u64, broken: &[Report], format: Format) -> Result<(), Failure> {
+fn told(seeds: u64, count: u64, broken: &[(Report, Vec<String>)], format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => {
-            let reports: Vec<Value> = broken.iter().map(as_json).collect();
+            let reports: Vec<Value> = broken.iter().map(|(report, streams)| as_json(report, streams)).collect();
             say::out(&format!("{}\n", json!({"seeds": seeds, "broken": count, "reports": reports})));
         }
         Format::Table => {
-            broken.iter().for_each(|report| say::out(&report.to_string()));
+            broken.iter().for_each(|(report, _)| say::out(&report.to_string()));
             say::out(&format!("{seeds} seeds: {} clean, {count} broken\n", seeds - count));
         }
     }
     match broken.first() {
         None => Ok(()),
-        Some(first) => Err(Failure::refused(format!(
+        Some((first, _)) => Err(Failure::refused(format!(
             "{count} of {seeds} seeds broke the contract; see what happened with `kakei sim --seed {}` and the same document",
             first.seed
         ))),
     }
 }
 
-fn as_json(report: &Report) -> Value {
-    let broken: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
+fn as_json(report: &Report, streams: &[String]) -> Value {
+    let datagrams = report.violations.iter().map(ToString::to_string);
+    let broken: Vec<String> = datagrams.chain(streams.iter().cloned()).collect();
     json!({
         "seed": report.seed,
         "kind": report.kind,

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod asked;
+#[cfg(test)]
 mod auth;
 #[cfg(test)]
 mod changes;
