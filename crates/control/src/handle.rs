@@ -92,6 +92,8 @@ impl Asked {
             by: self.whom(),
             message: self.message.clone(),
             confirm_by: confirm.map(|confirm| wall::unix_seconds(now + confirm.within)),
+            guard_errors: confirm.and_then(|confirm| confirm.errors),
+            guard_unhealthy: confirm.and_then(|confirm| confirm.unhealthy),
             changes,
         }
     }

@@ -30,14 +30,14 @@ pub fn first(count: usize, changes: impl Iterator<Item = String>) -> Vec<String>
 }
 
 /// One generation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "GenerationEntry")]
 pub struct Entry {
     /// Its number.
     pub generation: Generation,
     /// When it was asked for, RFC 3339.
     pub at: String,
-    /// Where it came from: `start`, `sighup`, `api`, `library`, `rollback`.
+    /// Where it came from: `start`, `sighup`, `api`, `library`, `files`, `rollback`.
     pub origin: String,
     /// Who asked for it, where that is known: the peer of the admin socket, or a client of the API over TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +48,12 @@ pub struct Entry {
     /// Until when it has to be confirmed, in seconds since 1970; none: it was, or needn't be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_by: Option<u64>,
+    /// While it waits: it is taken back when more than so many of a hundred requests fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard_errors: Option<u8>,
+    /// While it waits: it is taken back when more than so many of a hundred checked backends are down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard_unhealthy: Option<u8>,
     /// What it changed, one line a change.
     pub changes: Vec<String>,
 }
@@ -56,6 +62,13 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     entries: VecDeque<Arc<Entry>>,
+}
+
+impl Entry {
+    /// It need not be confirmed any more.
+    pub(crate) fn stays(&mut self) {
+        (self.confirm_by, self.guard_errors, self.guard_unhealthy) = (None, None, None);
+    }
 }
 
 impl History {
@@ -111,8 +124,7 @@ mod tests {
         let mut history = History::default();
         for n in 1..=GENERATIONS_KEPT as u64 + 3 {
             let (at, origin, changes) = (String::new(), "api".to_owned(), vec![format!("change {n}")]);
-            let entry =
-                Entry { generation: Generation(n), at, origin, by: None, message: None, confirm_by: None, changes };
+            let entry = Entry { generation: Generation(n), at, origin, changes, ..Entry::default() };
             history.push(entry);
         }
         assert_eq!(history.entries().len(), GENERATIONS_KEPT);

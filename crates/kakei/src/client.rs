@@ -307,8 +307,10 @@ mod tests {
 
     #[test]
     fn answers_are_read_whole_or_not_at_all() {
-        assert_eq!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokay"), Some((200, &b"ok"[..])));
-        assert_eq!(parse(b"HTTP/1.1 204 No Content\r\n\r\n"), Some((204, &b""[..])));
+        let parse = |answer: &[u8]| parse(answer).map(|answer| (answer.status, answer.generation, answer.text));
+        let told = parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: \"17\"\r\n\r\nokay");
+        assert_eq!(told, Some((200, Some(17), "ok".to_owned())));
+        assert_eq!(parse(b"HTTP/1.1 204 No Content\r\n\r\n"), Some((204, None, String::new())));
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nokay"), None, "cut off");
         assert_eq!(parse(b"HTTP/1.1 200"), None);
         assert_eq!(parse(b"SSH-2.0-x\r\n"), None);

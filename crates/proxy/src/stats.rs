@@ -141,7 +141,7 @@ metrics! {
         BytesReturned: Counter, "kakei_backend_returned_bytes", "Payload bytes of the backend returned to clients, of flows and connections.";
         Unreachable: Counter, "kakei_backend_unreachable", "ICMP errors about the backend.";
         OpenFailed: Counter, "kakei_backend_open_failures", "Sockets to the backend that could not be opened.";
-        Up: Gauge, "kakei_backend_up", "1 while the backend takes new flows and connections.";
+        Up: Gauge, "kakei_backend_up", "1 while the backend is up; one of weight 0 takes nothing new all the same.";
         Draining: Gauge, "kakei_backend_draining", "1 while the backend is gone from the configuration and flows or connections live on it.";
         ConnectionsOpened: Counter, "kakei_backend_connections_opened", "Connections that this backend was chosen for, those that could not be opened included.";
         ConnectionsLive: Gauge, "kakei_backend_connections_live", "Connections on this backend, those that are being opened included.";

@@ -37,6 +37,15 @@ pub(super) struct Pending {
     given_up: Option<String>,
 }
 
+impl Pending {
+    fn new(entry: Entry, confirm: Confirm, before: Arc<Document>, counted: Answers) -> Pending {
+        let now = Instant::now();
+        let watched = confirm.errors.is_some() || confirm.unhealthy.is_some();
+        let (until, look) = (now + confirm.within, now + if watched { LOOK } else { confirm.within });
+        Pending { entry, confirm, before, until, look, counted, given_up: None }
+    }
+}
+
 /// Requests that were answered.
 #[derive(Clone, Copy, Debug, Default)]
 struct Answers {
@@ -81,18 +90,13 @@ impl<S: System> Owner<S> {
             Some(_) => Answers::of(&self.counters().await.sums),
             None => Answers::default(),
         };
-        let now = Instant::now();
-        let watched = confirm.errors.is_some() || confirm.unhealthy.is_some();
-        let (until, look) = (now + confirm.within, now + if watched { LOOK } else { confirm.within });
-        self.pending = Some(Pending { entry: entry.clone(), confirm, before, until, look, counted, given_up: None });
+        self.pending = Some(Pending::new(entry.clone(), confirm, before, counted));
     }
 
-    /// The process was started again while this generation waited.
+    /// The process was started again while this generation waited; what is counted began with it.
     pub(super) fn resume_confirmation(&mut self, entry: Entry, left: Duration, before: Document) {
-        let until = Instant::now() + left;
-        let confirm = Confirm { within: left, errors: None, unhealthy: None };
-        let (before, counted) = (Arc::new(before), Answers::default());
-        self.pending = Some(Pending { entry, confirm, before, until, look: until, counted, given_up: None });
+        let confirm = Confirm { within: left, errors: entry.guard_errors, unhealthy: entry.guard_unhealthy };
+        self.pending = Some(Pending::new(entry, confirm, Arc::new(before), Answers::default()));
     }
 
     /// What waits is to stay.
@@ -104,11 +108,12 @@ impl<S: System> Owner<S> {
             let said = format!("generation {} waits to be confirmed, not {}", waits.0, other.0);
             return Err(Refusal::NothingToConfirm(said));
         }
-        let confirmed = Entry { confirm_by: None, ..pending.entry.clone() };
+        let mut confirmed = pending.entry.clone();
+        confirmed.stays();
         self.store.amend(&confirmed).map_err(|error| Refusal::State(error.to_string()))?;
         self.pending = None;
         if let Some(newest) = self.view.history.newest_mut().filter(|newest| newest.generation == waits) {
-            newest.confirm_by = None;
+            newest.stays();
         }
         self.events.say(Happened::Confirmed { generation: waits });
         self.show();

@@ -17,7 +17,8 @@ fn document(backends: u64) -> Document {
 fn entry(number: u64) -> Entry {
     let (at, origin) = ("2026-01-31T23:59:59.999Z".to_owned(), "api".to_owned());
     let (by, message) = (Some("uid 0, pid 7".to_owned()), Some("because".to_owned()));
-    Entry { generation: Generation(number), at, origin, by, message, confirm_by: None, changes: vec!["c".to_owned()] }
+    let changes = vec!["c".to_owned()];
+    Entry { generation: Generation(number), at, origin, by, message, changes, ..Entry::default() }
 }
 
 /// Keep the generations of this range, each with as many backends as its number says.

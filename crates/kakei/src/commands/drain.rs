@@ -34,10 +34,9 @@ pub(super) fn drain(drain: &Drain) -> Result<(), Failure> {
     }
     let begun = if *only_status { None } else { Some(start(drain)?) };
     let Some(within) = wait.as_deref().filter(|_| !terms.dry_run) else {
-        return match &begun {
-            None => status(ask, held, *limit),
-            Some(outcome) => Ok(show(ask, outcome)),
-        };
+        let Some(outcome) = begun else { return status(ask, held, *limit) };
+        show(ask, &outcome);
+        return Ok(());
     };
     // For programs one document says all, at the end.
     let is_told = ask.output.output == Format::Table;

@@ -314,6 +314,29 @@ fn an_unconfirmed_generation_does_not_outlive_its_time_by_a_restart() {
 }
 
 #[test]
+fn a_guard_goes_on_after_a_restart_until_somebody_confirms() {
+    let room = Room::new("guard-again");
+    let good = Echo::start("a");
+    let health = "health = { udp = { send_hex = \"78\", expect = \"any\" }, interval = \"100ms\", timeout = \"50ms\", rise = 1, fall = 1 }\n";
+    let proxy = Running::start(&room, &kept(&room, &[&good], health));
+    let other = Echo::start("b");
+    let terms = ["--confirm-within", "1h", "--guard-unhealthy", "40"];
+    proxy.done(&[&["backend", "add", "c", &other.address.to_string(), "--name", "b"], &terms[..]].concat());
+    assert_eq!(proxy.json(&["history"])[1]["guard_unhealthy"], 40);
+    proxy.kill();
+    let proxy = again(&room);
+    assert!(proxy.ready.contains("generation 2"), "nothing is wrong: {}", proxy.ready);
+    drop(other);
+    eventually("it is taken back", || (generation(&proxy) == 3).then_some(()));
+    let history = proxy.json(&["history"]);
+    assert!(history[2]["message"].as_str().unwrap().contains("1 of 2 checked backends are down"), "{history}");
+    let third = Echo::start("d");
+    proxy.done(&[&["backend", "add", "c", &third.address.to_string(), "--name", "d"], &terms[..]].concat());
+    proxy.done(&["confirm"]);
+    assert_eq!(proxy.json(&["history"])[3]["guard_unhealthy"], Value::Null, "it waits no more");
+}
+
+#[test]
 fn what_cannot_be_written_down_is_not_published() {
     let room = Room::new("unwritten");
     let (a, b) = (Echo::start("a"), Echo::start("b"));
