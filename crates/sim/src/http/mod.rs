@@ -13,6 +13,7 @@ mod nearly;
 mod rates;
 mod rooms;
 mod server;
+mod tallies;
 mod truth;
 
 use std::sync::Arc;

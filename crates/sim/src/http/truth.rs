@@ -20,6 +20,7 @@ use super::machine::Machine;
 use super::rates::{Pass, Rates};
 use super::rooms::Rooms;
 use super::server::Seen;
+use super::tallies::Tallies;
 
 /// What is known beside the proxy.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(super) struct Truth {
     /// Every request that some client may have sent, and how often backends saw it whole.
     asked: BTreeMap<u64, (Ask, u32)>,
     records: u64,
+    tallies: Tallies,
     pub(super) rates: Rates,
     rooms: Rooms,
     /// How long a service may be asked, where one is.
@@ -69,6 +71,7 @@ impl Truth {
             drains: false,
             asked: BTreeMap::new(),
             records: 0,
+            tallies: Tallies::default(),
             rates: Rates::new(document, workers),
             rooms: Rooms::new(document, workers),
             waits: guards::waits(document),
@@ -235,6 +238,7 @@ impl Truth {
 
     pub(super) fn record(&mut self, worker: usize, record: &Record) -> Result<(), String> {
         self.records += 1;
+        self.tallies.add(record);
         let Detail::Exchange(detail) = &record.detail else { return Ok(()) };
         if detail.status.is_some_and(|status| !(100..600).contains(&status)) {
             return Err(format!("a record with a strange status: {record:?}"));
@@ -366,6 +370,7 @@ impl Truth {
         if opened != closed {
             report.violations.push(format!("{opened} connections were opened, of which {closed} ended"));
         }
+        self.tallies.check(listeners(), &mut report.violations);
         self.check_marks(report);
         self.check_second(report);
         self.check_queues(report);
