@@ -27,6 +27,7 @@ pub(super) struct Truth {
     accepted: u64,
     refused: u64,
     recorded: u64,
+    reasons: BTreeMap<CloseReason, u64>,
     record_bytes: u64,
 }
 
@@ -39,6 +40,7 @@ impl Truth {
             accepted: 0,
             refused: 0,
             recorded: 0,
+            reasons: BTreeMap::new(),
             record_bytes: 0,
         }
     }
@@ -230,6 +232,7 @@ impl Truth {
             return Err(format!("client {client} has no connection, or had its record"));
         }
         self.recorded += 1;
+        *self.reasons.entry(record.reason).or_default() += 1;
         self.record_bytes += record.request_bytes;
         if now - record.admitted != record.duration {
             return Err("its duration is wrong".to_owned());
@@ -346,6 +349,13 @@ impl Truth {
         );
         if opened != closed || opened > self.accepted {
             report.violations.push(format!("{opened} opened, {closed} closed, {} accepted", self.accepted));
+        }
+        for reason in CloseReason::ALL.into_iter().filter(|reason| *reason != CloseReason::ClientGone) {
+            let closed: u64 = stats.listeners.iter().map(|of| of.connection_closes.0[reason as usize]).sum();
+            let recorded = self.reasons.get(&reason).copied().unwrap_or_default();
+            if closed > recorded {
+                report.violations.push(format!("{closed} ended by {}, {recorded} say their records", reason.name()));
+            }
         }
         for id in &self.live {
             let said_nothing = actors[*id].sent == 0;
