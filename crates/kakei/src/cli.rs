@@ -528,7 +528,7 @@ pub(crate) struct Filter {
     /// Only by this route: flows and connections.
     #[arg(long, value_name = "NAME")]
     pub(crate) route: Option<String>,
-    /// Only of this cluster: flows, connections, routes, backends and listeners.
+    /// Only of this cluster: flows, connections, routes, backends, and listeners that have it themselves.
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
     /// Only to this backend: flows and connections.
@@ -537,7 +537,7 @@ pub(crate) struct Filter {
     /// Only of this client: flows and connections.
     #[arg(long, value_name = "IP")]
     pub(crate) client: Option<IpAddr>,
-    /// At most this many; of flows and connections 1000 without it.
+    /// At most this many, of generations the newest; of flows and connections 1000 without it.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
 }

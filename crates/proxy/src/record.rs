@@ -143,7 +143,7 @@ pub struct Record {
     pub admitted: Instant,
     /// How long it lived.
     pub duration: Duration,
-    /// Bytes that went to the backend; of a request, those of its body that the client sent.
+    /// Bytes that went to the backend; of a request, those of its body that were taken of the client.
     pub request_bytes: u64,
     /// Bytes that went to the client; of a request's response, those of its body.
     pub response_bytes: u64,

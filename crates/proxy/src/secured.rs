@@ -105,6 +105,9 @@ impl Worker {
                 self.http.handle_upstream_cut(&mut self.world, tick, id, (reason, error));
                 self.settle_http(tick);
             }
+            (End::Broken(reason, _), Some(Owner::Session(id))) => {
+                self.http.handle_client_cut(&mut self.world, tick, id, reason);
+            }
             (End::Broken(..), _) => self.pass_broken(tick, socket),
             (End::Refused(reason, detail), Some(Owner::Relay(id, Side::Client))) => {
                 self.relays.handle_unsecured(&mut self.world, tick, id, (reason, detail));

@@ -120,6 +120,21 @@ fn a_body_that_is_too_long_went_to_its_backend_as_far_as_it_may_be() {
 }
 
 #[test]
+fn a_connection_that_was_dead_already_is_the_record_s_backend_too() {
+    let mut bench = bench(&["10.0.0.1:80"]);
+    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+    let first = opened(&bench.say(ASKS));
+    bench.step(vec![Event::Opened { socket: first, local: addr("10.9.9.9:9") }], b"");
+    bench.step(vec![Event::Data { socket: first, bytes: all_of(answer) }], answer);
+    assert_eq!(connected(&bench.say(ASKS)), None, "on the connection that waits");
+    let (second, _) =
+        connected(&bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"")).expect("a new one");
+    let ops = bench.step(refused(second), b"");
+    assert_eq!(named(record(&ops)), Some("10.0.0.1:80"));
+    assert_eq!(counted(&mut bench), (0, vec![[0, 1, 0]]), "that was no further try");
+}
+
+#[test]
 fn a_body_is_counted_by_each_backend_that_it_was_sent_to() {
     let put = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
     let mut bench = bench(&["10.0.0.1:80", "10.0.0.2:80"]);

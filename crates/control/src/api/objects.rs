@@ -142,6 +142,9 @@ pub(super) struct RouteRow {
     path: Option<String>,
     method: Vec<String>,
     cluster: Option<Name>,
+    /// The clusters that share what it matches.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    split: Vec<Name>,
     action: &'static str,
 }
 
@@ -160,6 +163,7 @@ pub(super) async fn routes(State(handle): State<Handle>) -> Json<Vec<RouteRow>> 
         },
         method: route.method.clone(),
         cluster: route.cluster.clone(),
+        split: route.split.keys().cloned().collect(),
         action: match (&route.redirect, &route.respond) {
             (Some(_), _) => "redirect",
             (_, Some(_)) => "respond",

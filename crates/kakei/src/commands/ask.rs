@@ -109,6 +109,9 @@ const GENERATIONS: &[Column] = &[
     ("CHANGES", "changes"),
 ];
 
+/// The most rows that a listing of what lives has.
+const PER_LISTING: usize = 10_000;
+
 /// The document that runs.
 pub(super) fn export(ask: &Ask) -> Result<(), Failure> {
     config(&Client::of(&ask.door)?, ask.output.output)
@@ -132,12 +135,7 @@ pub(super) fn get(get: &Get) -> Result<(), Failure> {
     if get.kind == Kind::Generations {
         say_unconfirmed(&mut rows);
     }
-    if !filter.sift(&mut rows) {
-        return Err(Failure::refused(format!(
-            "there is no such thing as {:?} in what runs; see `kakei get` without a name",
-            get.name.as_deref().unwrap_or_default()
-        )));
-    }
+    filter.sift(&mut rows)?;
     print(columns, rows, get.ask.output.output);
     Ok(())
 }
@@ -169,10 +167,12 @@ impl<'a> Sieve<'a> {
         }
         if let (true, Some(name)) = (sieve.is_live(), sieve.name) {
             // They are many: only this client's are asked for.
-            let client: Result<SocketAddr, _> = name.parse();
-            let client = client.map_err(|_| Failure::usage("these are named by their client, as 192.0.2.7:1000"))?;
-            sieve.wanted.retain(|(key, _)| *key != "client");
-            sieve.wanted.push(("client", client.ip().to_string()));
+            let named: Result<SocketAddr, _> = name.parse();
+            let named = named.map_err(|_| Failure::usage("these are named by their client, as 192.0.2.7:1000"))?;
+            if client.is_some() {
+                return Err(Failure::usage("the name says already whose they are: leave --client out"));
+            }
+            sieve.wanted.push(("client", named.ip().to_string()));
         }
         Ok(sieve)
     }
@@ -201,29 +201,54 @@ impl<'a> Sieve<'a> {
     /// The same as the query of a listing whose rows the proxy picks itself.
     fn query(&self) -> String {
         // Of what has a name one is wanted, among as many as its client may have.
-        let limit = self.limit.or(self.name.map(|_| usize::MAX)).map(|limit| ("limit", limit.to_string()));
+        let limit = self.name.map(|_| usize::MAX).or(self.limit).map(|limit| ("limit", limit.to_string()));
         let words = self.wanted.iter().cloned().chain(limit).map(|(key, value)| format!("{key}={}", escape(&value)));
         let words: Vec<String> = words.collect();
         if words.is_empty() { String::new() } else { format!("?{}", words.join("&")) }
     }
 
-    /// Leave those rows; false where the one that was named isn't among them.
-    fn sift(&self, rows: &mut Vec<Value>) -> bool {
+    /// Leave those rows; a failure where the one that was named isn't among them.
+    fn sift(&self, rows: &mut Vec<Value>) -> Result<(), Failure> {
+        let all = rows.len();
         if !self.is_live() {
-            rows.retain(|row| self.wanted.iter().all(|(key, value)| table::text(&row[*key]) == *value));
+            rows.retain(|row| self.wanted.iter().all(|(key, value)| has(row, key, value)));
         }
-        let key = match self.kind {
-            Kind::Flows | Kind::Connections => "client",
-            Kind::Generations => "generation",
-            _ => "name",
-        };
         if let Some(name) = self.name {
-            rows.retain(|row| table::text(&row[key]) == name);
+            rows.retain(|row| self.is_named(row, name));
+            if rows.is_empty() {
+                let known = match self.is_live() && all >= PER_LISTING {
+                    true => format!("among the first {all} of its address"),
+                    false => "in what runs; see `kakei get` without a name".to_owned(),
+                };
+                return Err(Failure::refused(format!("there is no such thing as {name:?} {known}")));
+            }
         }
-        let is_there = self.name.is_none() || !rows.is_empty();
-        rows.truncate(self.limit.unwrap_or(usize::MAX));
-        is_there
+        let limit = self.limit.unwrap_or(usize::MAX);
+        match self.kind {
+            // The newest stand last.
+            Kind::Generations => drop(rows.drain(..rows.len().saturating_sub(limit))),
+            _ => rows.truncate(limit),
+        }
+        Ok(())
     }
+
+    fn is_named(&self, row: &Value, name: &str) -> bool {
+        match self.kind {
+            // However it is spelt.
+            Kind::Flows | Kind::Connections => {
+                let client = row["client"].as_str().and_then(|client| client.parse::<SocketAddr>().ok());
+                client.is_some() && client == name.parse().ok()
+            }
+            Kind::Generations => table::text(&row["generation"]) == name,
+            _ => row["name"] == name,
+        }
+    }
+}
+
+/// Whether a row has this under the key; a route has the clusters that share what it matches too.
+fn has(row: &Value, key: &str, value: &str) -> bool {
+    let shared = row["split"].as_array().filter(|_| key == "cluster");
+    row[key] == value || shared.is_some_and(|names| names.iter().any(|name| name == value))
 }
 
 fn config(client: &Client, format: Format) -> Result<(), Failure> {
@@ -285,5 +310,20 @@ fn print(columns: &[Column], rows: Vec<Value>, format: Format) {
     match format {
         Format::Table => say::out(&table::render(columns, &rows)),
         Format::Json => say::out(&format!("{}\n", Value::Array(rows))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::has;
+
+    #[test]
+    fn a_route_has_each_cluster_that_shares_what_it_matches() {
+        let (alone, shared) = (json!({"cluster": "a"}), json!({"cluster": null, "split": ["a", "b"]}));
+        assert!(has(&alone, "cluster", "a") && has(&shared, "cluster", "a") && has(&shared, "cluster", "b"));
+        assert!(!has(&alone, "cluster", "b") && !has(&shared, "cluster", "c") && !has(&shared, "listener", "a"));
+        assert!(!has(&json!({"cluster": null}), "cluster", "-"), "nothing is nobody's name");
     }
 }

@@ -5,32 +5,44 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::change::change_what_runs;
-use crate::cli::{CertificateCommand, CertificateFiles, CertificateVerb};
+use crate::cli::{Ask, CertificateCommand, CertificateFiles, CertificateVerb, Terms};
+use crate::client::Client;
 use crate::say::Failure;
 
 pub(super) fn certificate(command: &CertificateCommand) -> Result<(), Failure> {
-    change_what_runs(&command.ask, &command.terms, |document| match &command.verb {
+    let CertificateCommand { verb, terms, ask } = command;
+    match verb {
         CertificateVerb::Add { name, files, listener } => {
-            let mut steps = vec![step("add", name, value(files)?)];
-            for of in listener {
-                steps.extend(shown_by(document, of, name)?);
+            let added = step("add", name, value(files)?);
+            if listener.is_empty() {
+                return change(ask, terms, added);
             }
-            Ok(steps)
+            change_what_runs(ask, terms, |document| {
+                let shown: Result<Vec<_>, Failure> = listener.iter().map(|of| shown_by(document, of, name)).collect();
+                Ok([added.clone()].into_iter().chain(shown?.into_iter().flatten()).collect())
+            })
         }
         CertificateVerb::Replace { name, files } => {
+            let put = step("put", name, value(files)?);
+            let (_, document) = Client::of(&ask.door)?.document()?;
             if document["certificates"][name].is_null() {
                 return Err(Failure::refused(format!(
                     "there is no certificate {name:?}: `kakei certificate add` adds one"
                 )));
             }
-            Ok(vec![step("put", name, value(files)?)])
+            change(ask, terms, put)
         }
-        CertificateVerb::Remove { name } => {
+        CertificateVerb::Remove { name } => change_what_runs(ask, terms, |document| {
             let mut steps = taken_from_all(document, name);
             steps.push(json!({"change": "remove", "kind": "certificate", "name": name}));
             Ok(steps)
-        }
-    })
+        }),
+    }
+}
+
+/// One step, whatever else runs.
+fn change(ask: &Ask, terms: &Terms, step: Value) -> Result<(), Failure> {
+    super::change::change(ask, terms, ("POST", "/v1/changes"), Some(json!([step]).to_string()))
 }
 
 fn step(change: &str, name: &str, value: Value) -> Value {

@@ -1,7 +1,7 @@
 //! `kakei plan`, `apply`, `confirm`, `rollback`, `diff`, and the verbs of single objects: transactions, asked of the
 //! running proxy.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use kakei::config;
 use kakei::control::wall;
@@ -18,7 +18,9 @@ use crate::say::{self, Failure};
 /// Those that hold a backend and are listed.
 const HOLDERS: usize = 100;
 /// How often steps are made anew because others changed what they follow from, and how that is told.
-const TRIES: u32 = 5;
+const TRIES: u32 = 10;
+/// How long the others are left alone, and each time longer.
+const PAUSE: Duration = Duration::from_millis(20);
 const PRECONDITION_FAILED: u16 = 412;
 
 pub(super) fn plan(file: &Plan) -> Result<(), Failure> {
@@ -209,6 +211,9 @@ pub(super) fn outcome_of_change(
     let mut tries = 1;
     loop {
         let (generation, document) = client.document()?;
+        if let Some(expected) = terms.if_generation.filter(|expected| *expected != generation) {
+            return Err(Failure::refused(format!("generation {generation} runs, not {expected}")));
+        }
         let steps = steps(&document)?;
         if steps.is_empty() {
             return Ok(json!({"generation": generation, "applied": false, "changes": []}));
@@ -216,13 +221,14 @@ pub(super) fn outcome_of_change(
         let body = Value::Array(steps).to_string();
         let mut request = Request::new("POST", under(terms, "/v1/changes"));
         request.body = Some(("application/json", body.as_bytes()));
-        request.if_match = Some(terms.if_generation.unwrap_or(generation));
+        request.if_match = Some(generation);
         if terms.if_generation.is_some() || tries == TRIES {
             return client.json(&request);
         }
         if let Some(outcome) = client.unless(PRECONDITION_FAILED, &request)? {
             return Ok(outcome);
         }
+        std::thread::sleep(PAUSE * tries);
         tries += 1;
     }
 }
@@ -248,7 +254,7 @@ pub(super) fn words(list: &Value) -> Vec<&str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-fn told(outcome: &Value) -> String {
+pub(super) fn told(outcome: &Value) -> String {
     let changes = words(&outcome["changes"]);
     let (generation, applied) = (&outcome["generation"], outcome["applied"] == true);
     let head = match (applied, changes.is_empty()) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use kakei::config;
 use serde_json::{Value, json};
 
-use super::change::{only_asks, outcome, outcome_of_change, show};
+use super::change::{only_asks, outcome, outcome_of_change, show, told};
 use crate::cli::{Ask, Drain, Format, Held};
 use crate::client::{Client, escape};
 use crate::say::{self, Failure};
@@ -38,9 +38,13 @@ pub(super) fn drain(drain: &Drain) -> Result<(), Failure> {
         show(ask, &outcome);
         return Ok(());
     };
-    // For programs one document says all, at the end.
     let is_told = ask.output.output == Format::Table;
-    begun.iter().filter(|_| is_told).for_each(|outcome| show(ask, outcome));
+    match &begun {
+        Some(outcome) if is_told => show(ask, outcome),
+        // For programs one document says all, at the end; who breaks the wait off is to know of the change all the same.
+        Some(outcome) => say::err(&told(outcome)),
+        None => {}
+    }
     let until = Instant::now() + config::parse_duration(within).unwrap_or_default();
     let client = Client::of(&ask.door)?;
     // What was removed, and nothing is left of, is known to nobody any more.
@@ -61,9 +65,15 @@ pub(super) fn drain(drain: &Drain) -> Result<(), Failure> {
             show_status(ask, held, &report);
         }
         None if is_told => say::err(&format!("{} {} is gone, and nobody held it\n", held.kind, held.name)),
-        None => say::out(&format!("{}\n", json!({"state": "gone", "change": begun}))),
+        None => say::out(&format!("{}\n", gone(held, &begun))),
     }
     if left == 0 { Ok(()) } else { Err(Failure::refused(format!("{left} still hold it after {within}"))) }
+}
+
+/// The report of what nobody held when it went.
+fn gone(held: &Held, change: &Option<Value>) -> Value {
+    let none = json!({"flows": 0, "connections": 0, "requests": 0});
+    json!({"kind": held.kind, "name": held.name, "state": "gone", "held": none, "holders": [], "change": change})
 }
 
 /// Have it take nothing new; what came of that.

@@ -44,7 +44,9 @@ fn rows_are_picked_by_what_they_have_and_by_nothing_else() {
     assert_eq!(names(&proxy, &["routes", "--cluster", "d"]), ["one"]);
     assert_eq!(names(&proxy, &["listeners", "--cluster", "d"]), ["other"]);
     assert_eq!(names(&proxy, &["clusters", "--limit", "2"]), ["c", "d"]);
-    assert_eq!(proxy.json(&["get", "generations", "--limit", "1"]).as_array().unwrap().len(), 1);
+    proxy.done(&["backend", "weight", "c", "a", "2"]);
+    let newest = proxy.json(&["get", "generations", "--limit", "1"]);
+    assert_eq!((newest.as_array().unwrap().len(), &newest[0]["generation"]), (1, &2.into()));
     for (arguments, said) in [
         (&["get", "clusters", "--client", "127.0.0.1"][..], "nothing to pick them by but a name"),
         (&["get", "backends", "--route", "one"], "--cluster"),
@@ -73,9 +75,13 @@ fn a_flow_is_found_by_its_client_however_many_others_there_are() {
         let own: SocketAddr = client.socket.local_addr().unwrap();
         let rows = proxy.json(&["get", "flows", &own.to_string()]);
         assert_eq!((rows.as_array().unwrap().len(), rows[0]["client"].as_str()), (1, Some(&*own.to_string())));
+        let rows = proxy.json(&["get", "flows", &own.to_string(), "--limit", "1"]);
+        assert_eq!(rows.as_array().unwrap().len(), 1, "the limit is for what was found");
     }
     let (code, _) = refused(&proxy, &["get", "flows", "127.0.0.1:1"]);
     assert_eq!(code, 1);
+    let (code, _) = refused(&proxy, &["get", "flows", "127.0.0.1:1", "--client", "127.0.0.1"]);
+    assert_eq!(code, 2);
 }
 
 #[test]
@@ -102,6 +108,7 @@ fn what_follows_from_a_generation_is_not_done_to_another_one() {
     let proxy = scene(&room, [&a, &b]);
     for arguments in [
         &["drain", "cluster/d", "--if-generation", "7"][..],
+        &["drain", "cluster/none", "--if-generation", "7"],
         &["drain", "backend/c/a", "--if-generation", "7"],
         &["backend", "weight", "c", "a", "2", "--if-generation", "7"],
         &["certificate", "remove", "x", "--if-generation", "7"],

@@ -24,6 +24,8 @@ mod http_seen;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod options;
+#[cfg(test)]
 mod planned;
 #[cfg(test)]
 mod ready;

@@ -123,6 +123,8 @@ pub(crate) struct Exchange {
     pub(super) status: u16,
     /// Backends that failed it.
     pub(super) tried: Vec<BackendKey>,
+    /// The backend that it had last, where it has none.
+    pub(super) left: Option<BackendKey>,
     pub(super) tries: u32,
     /// What was wrong with the last of them, where that has a name of its own.
     pub(super) failed: Option<CloseReason>,
@@ -175,6 +177,7 @@ impl Exchange {
             is_whole: true,
             status: 0,
             tried: Vec::new(),
+            left: None,
             tries: 0,
             failed: None,
             is_early: false,
@@ -220,9 +223,9 @@ impl Exchange {
         Some((self.cluster?, self.backend?))
     }
 
-    /// The backend that it has, or the last one that it tried, where that is still there.
+    /// The backend that it has, or had last, where that is still there.
     pub(super) fn last_backend<'a>(&self, world: &'a World) -> Option<&'a LiveBackend> {
-        world.clusters.get(self.cluster?)?.backends.get(self.backend.or(self.tried.last().copied())?)
+        world.clusters.get(self.cluster?)?.backends.get(self.backend.or(self.left)?)
     }
 
     /// It has waited for a backend long enough.

@@ -177,6 +177,10 @@ impl Http {
                 self.refuse(world, tick, exchange, (504, CloseReason::ResponseTimeout));
             }
             (Limit::Request, Some(exchange)) => self.refuse(world, tick, exchange, (504, CloseReason::RequestTimeout)),
+            // It took nothing of its last answer.
+            (Limit::Linger, _) if session.rest.is_blocked() => {
+                self.cut_session(world, tick, id, CloseReason::WriteTimeout);
+            }
             // It was given its time to read.
             (Limit::Linger, _) | (_, None) => self.end_session(world, tick, id, CloseReason::Closed),
         }

@@ -151,6 +151,7 @@ impl Http {
         (exchange.cluster, exchange.goal, exchange.tcp) = (None, None, None);
         (exchange.tries, exchange.interim, exchange.revived) = (0, 0, false);
         exchange.tried.clear();
+        exchange.left = None;
         exchange.is_whole = true;
         (exchange.lapse.connect, exchange.lapse.queued) = (None, None);
         if let Some(detail) = &mut exchange.detail {

@@ -281,14 +281,31 @@ impl Http {
         self.handle_client_gone(world, tick, id, CloseReason::ClientReset);
     }
 
+    /// The same by what TLS says of it, which matters where nothing is under way.
+    pub(crate) fn handle_client_cut(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        id: SessionId,
+        reason: CloseReason,
+    ) {
+        match self.sessions.get(id).is_some_and(|session| session.exchange.is_none()) {
+            true => self.handle_client_gone(world, tick, id, reason),
+            false => self.handle_client_broken(world, tick, id),
+        }
+    }
+
     fn handle_client_gone(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, reason: CloseReason) {
         let Some(session) = self.sessions.get(id) else { return };
         match session.exchange {
             Some(exchange) => self.abort(world, tick, exchange, reason),
             // Its last answer may not have been taken yet.
             None if reason == CloseReason::ClientGone && session.may_owe(tick.now) => self.close_session(tick, id),
-            None if reason == CloseReason::ClientGone => self.end_session(world, tick, id, CloseReason::Closed),
-            None => self.end_session(world, tick, id, reason),
+            None => {
+                let is_between = matches!(session.stage, Stage::Idle | Stage::Closing);
+                let is_orderly = reason == CloseReason::ClientGone && is_between;
+                self.end_session(world, tick, id, if is_orderly { CloseReason::Closed } else { reason });
+            }
         }
     }
 }

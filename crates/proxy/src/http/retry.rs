@@ -150,6 +150,7 @@ impl Http {
     pub(super) fn leave_backend(&mut self, world: &mut World, id: ExchangeId) {
         let exchange = &mut self.exchanges[id];
         let (Some(cluster), Some(backend)) = (exchange.cluster, exchange.backend.take()) else { return };
+        exchange.left = Some(backend);
         let (sent, returned) = (exchange.sent_bytes(), exchange.response_bytes);
         let listener = self.sessions[exchange.session].arrived.listener;
         world.listeners[listener].values[ListenerMetric::BytesForwarded] += sent;

@@ -372,6 +372,7 @@ fn read_exchange(
     };
     let [request_framing, response_framing] = state.framing;
     let [request_bytes, response_bytes] = state.bytes;
+    let tried: Vec<BackendKey> = state.tried.into_iter().map(backend).collect::<Result<_, _>>()?;
     Ok(Exchange {
         session,
         upstream: None,
@@ -394,7 +395,8 @@ fn read_exchange(
         kept: state.kept,
         is_whole: state.is_whole,
         status: state.status,
-        tried: state.tried.into_iter().map(backend).collect::<Result<_, _>>()?,
+        left: tried.last().copied(),
+        tried,
         tries: state.tries,
         failed: None,
         // What is under TLS is left out.
