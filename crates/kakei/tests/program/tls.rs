@@ -214,6 +214,30 @@ fn requests_come_by_the_certificate_of_their_host() {
 }
 
 #[test]
+fn ends_of_clients_are_counted_by_how_they_ended() {
+    let (room, authority) = (Room::new("tls-ends"), Authority::new());
+    let more = authority.make(&["one.test"], |_| {}).put(&room, "one");
+    let tls = "certificates = [\"one\"]";
+    let running = Running::start(&room, &document(&room, ("http", mirror()), tls, &more));
+    let config = Arc::new(config(&authority, &[&rustls::version::TLS13]));
+    for says_so in [true, false, false] {
+        let mut stream = connect(running.front(), "one.test", &config).unwrap();
+        assert!(get(&mut stream, "one.test", "/x").0.starts_with("HTTP/1.1 200 "));
+        if says_so {
+            stream.conn.send_close_notify();
+            stream.flush().unwrap();
+        }
+        stream.sock.shutdown(Shutdown::Write).unwrap();
+        let _ = stream.sock.read_to_end(&mut Vec::new());
+    }
+    let closed = |reason: &str| running.metrics().sum("kakei_connections_closed_total", reason);
+    eventually("all have ended", || (closed("") == 3).then_some(()));
+    assert_eq!([closed("\"closed\""), closed("\"tls_truncated\""), closed("\"client_reset\"")], [1, 2, 0]);
+    assert_eq!(running.metrics().sum("kakei_connections_opened_total", ""), 3);
+    assert_eq!(running.metrics().sum("kakei_connections_live", ""), 0);
+}
+
+#[test]
 fn a_client_is_shown_a_certificate_that_goes_with_the_suites_of_its_listener() {
     let (room, authority) = (Room::new("tls-suites"), Authority::new());
     let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
