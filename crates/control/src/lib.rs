@@ -35,5 +35,6 @@ pub use self::owner::{Control, Options, StartError};
 pub use self::refusal::Refusal;
 pub use self::view::View;
 pub use self::wait::wait;
+pub use kakei_proxy::limits::PER_LISTING;
 pub use kakei_proxy::snapshot::Generation;
 pub use kakei_runtime::passwords;

@@ -106,7 +106,7 @@ impl Worker {
                 self.settle_http(tick);
             }
             (End::Broken(reason, _), Some(Owner::Session(id))) => {
-                self.http.handle_client_cut(&mut self.world, tick, id, reason);
+                self.http.handle_client_gone(&mut self.world, tick, id, reason);
             }
             (End::Broken(..), _) => self.pass_broken(tick, socket),
             (End::Refused(reason, detail), Some(Owner::Relay(id, Side::Client))) => {

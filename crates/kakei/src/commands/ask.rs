@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use kakei::control::wall;
+use kakei::control::{PER_LISTING, wall};
 use serde_json::Value;
 
 use crate::cli::{Ask, Filter, Format, Get, Kind};
@@ -109,9 +109,6 @@ const GENERATIONS: &[Column] = &[
     ("CHANGES", "changes"),
 ];
 
-/// The most rows that a listing of what lives has.
-const PER_LISTING: usize = 10_000;
-
 /// The document that runs.
 pub(super) fn export(ask: &Ask) -> Result<(), Failure> {
     config(&Client::of(&ask.door)?, ask.output.output)
@@ -201,7 +198,7 @@ impl<'a> Sieve<'a> {
     /// The same as the query of a listing whose rows the proxy picks itself.
     fn query(&self) -> String {
         // Of what has a name one is wanted, among as many as its client may have.
-        let limit = self.name.map(|_| usize::MAX).or(self.limit).map(|limit| ("limit", limit.to_string()));
+        let limit = self.name.map(|_| PER_LISTING).or(self.limit).map(|limit| ("limit", limit.to_string()));
         let words = self.wanted.iter().cloned().chain(limit).map(|(key, value)| format!("{key}={}", escape(&value)));
         let words: Vec<String> = words.collect();
         if words.is_empty() { String::new() } else { format!("?{}", words.join("&")) }

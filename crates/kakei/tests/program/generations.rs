@@ -8,6 +8,9 @@ use crate::harness::{Client, Echo, Room, Running, document, eventually, kakei};
 
 const JSON: &str = "Content-Type: application/json";
 
+/// A cluster whose backends are probed often.
+const HEALTH: &str = "health = { udp = { send_hex = \"78\", expect = \"any\" }, interval = \"100ms\", timeout = \"50ms\", rise = 1, fall = 1 }\n";
+
 /// A document that keeps its generations in `room`.
 fn kept(room: &Room, backends: &[&Echo], more: &str) -> String {
     let state = room.path("state");
@@ -113,8 +116,7 @@ fn what_is_not_confirmed_is_taken_back_and_what_is_stays() {
 fn a_guard_takes_a_change_back_before_its_time() {
     let room = Room::new("guard");
     let good = Echo::start("a");
-    let health = "health = { udp = { send_hex = \"78\", expect = \"any\" }, interval = \"100ms\", timeout = \"50ms\", rise = 1, fall = 1 }\n";
-    let proxy = Running::start(&room, &document(&room, &[&good], health));
+    let proxy = Running::start(&room, &document(&room, &[&good], HEALTH));
     // Nobody answers there.
     let dead = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let dead = dead.local_addr().unwrap();
@@ -317,8 +319,7 @@ fn an_unconfirmed_generation_does_not_outlive_its_time_by_a_restart() {
 fn a_guard_goes_on_after_a_restart_until_somebody_confirms() {
     let room = Room::new("guard-again");
     let good = Echo::start("a");
-    let health = "health = { udp = { send_hex = \"78\", expect = \"any\" }, interval = \"100ms\", timeout = \"50ms\", rise = 1, fall = 1 }\n";
-    let proxy = Running::start(&room, &kept(&room, &[&good], health));
+    let proxy = Running::start(&room, &kept(&room, &[&good], HEALTH));
     let other = Echo::start("b");
     let terms = ["--confirm-within", "1h", "--guard-unhealthy", "40"];
     proxy.done(&[&["backend", "add", "c", &other.address.to_string(), "--name", "b"], &terms[..]].concat());

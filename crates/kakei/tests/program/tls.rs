@@ -230,10 +230,16 @@ fn ends_of_clients_are_counted_by_how_they_ended() {
         stream.sock.shutdown(Shutdown::Write).unwrap();
         let _ = stream.sock.read_to_end(&mut Vec::new());
     }
+    // One in the middle of what it asks.
+    let mut stream = connect(running.front(), "one.test", &config).unwrap();
+    stream.write_all(b"POST /half HTTP/1.1\r\nHost: one.test\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+    stream.sock.shutdown(Shutdown::Write).unwrap();
+    let cut = line(&room, "tls_truncated");
+    assert_eq!((&cut["target"], &cut["by"]), (&"/half".into(), &"client".into()), "{cut}");
     let closed = |reason: &str| running.metrics().sum("kakei_connections_closed_total", reason);
-    eventually("all have ended", || (closed("") == 3).then_some(()));
-    assert_eq!([closed("\"closed\""), closed("\"tls_truncated\""), closed("\"client_reset\"")], [1, 2, 0]);
-    assert_eq!(running.metrics().sum("kakei_connections_opened_total", ""), 3);
+    eventually("all have ended", || (closed("") == 4).then_some(()));
+    assert_eq!([closed("\"closed\""), closed("\"tls_truncated\""), closed("\"client_reset\"")], [1, 3, 0]);
+    assert_eq!(running.metrics().sum("kakei_connections_opened_total", ""), 4);
     assert_eq!(running.metrics().sum("kakei_connections_live", ""), 0);
 }
 

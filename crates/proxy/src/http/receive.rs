@@ -281,21 +281,14 @@ impl Http {
         self.handle_client_gone(world, tick, id, CloseReason::ClientReset);
     }
 
-    /// The same by what TLS says of it, which matters where nothing is under way.
-    pub(crate) fn handle_client_cut(
+    /// The client is gone, for this reason.
+    pub(crate) fn handle_client_gone(
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
         id: SessionId,
         reason: CloseReason,
     ) {
-        match self.sessions.get(id).is_some_and(|session| session.exchange.is_none()) {
-            true => self.handle_client_gone(world, tick, id, reason),
-            false => self.handle_client_broken(world, tick, id),
-        }
-    }
-
-    fn handle_client_gone(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, reason: CloseReason) {
         let Some(session) = self.sessions.get(id) else { return };
         match session.exchange {
             Some(exchange) => self.abort(world, tick, exchange, reason),

@@ -193,7 +193,7 @@ impl Io {
     fn transmit(&mut self, socket: SocketId, from: usize, said: Option<io::Error>, heads: &[u8]) -> Option<usize> {
         let entry = self.sockets.get_mut(socket)?;
         let Sender { pending, plan, batch, .. } = &mut self.sending;
-        plan.fill(from, entry.longest, |number| pending[number as usize].send.bytes, batch);
+        let trains = plan.fill(from, entry.longest, |number| pending[number as usize].send.bytes, batch);
         let arenas = Arenas { head: heads, body: self.receiving.bytes() };
         let mut outcome = Outcome::default();
         let grown = !matches!(entry.kind, Kind::Connected { grown: false, .. });
@@ -211,7 +211,7 @@ impl Io {
         self.stats.send_calls += sent.calls;
         self.stats.send_messages += sent.messages;
         let failed = outcome.failed.iter().filter(|(message, _)| plan.train(*message).is_some()).count();
-        self.stats.send_trains += (plan.trains_before(outcome.refused) - failed) as u64;
+        self.stats.send_trains += (trains - failed - outcome.refused.map_or(0, |train| plan.trains_from(train))) as u64;
         self.conclude(socket, outcome)
     }
 

@@ -151,10 +151,17 @@ impl Plan {
     }
 
     /// Fill `batch` with everything from train `from` on, where trains of up to `longest` bytes a datagram can leave
-    /// as one.
-    pub(super) fn fill(&mut self, from: usize, longest: u16, sends: impl Fn(u32) -> Gather, batch: &mut SendBatch) {
+    /// as one. How many do.
+    pub(super) fn fill(
+        &mut self,
+        from: usize,
+        longest: u16,
+        sends: impl Fn(u32) -> Gather,
+        batch: &mut SendBatch,
+    ) -> usize {
         self.messages.clear();
         batch.clear();
+        let mut whole = 0;
         for (index, train) in self.trains.iter().enumerate().skip(from) {
             let Key { to, from } = train.key;
             if train.datagrams == 1 || train.split || train.segment > u32::from(longest) {
@@ -172,14 +179,15 @@ impl Plan {
                     gather(batch, sends(piece.send), piece.start, piece.len);
                 }
                 self.messages.push(Message::Train(index as u32));
+                whole += 1;
             }
         }
+        whole
     }
 
-    /// How many messages are trains: before this one that was refused, or all.
-    pub(super) fn trains_before(&self, refused: Option<usize>) -> usize {
-        let end = refused.unwrap_or(usize::MAX);
-        self.messages.iter().filter(|message| matches!(message, Message::Train(at) if (*at as usize) < end)).count()
+    /// How many messages are trains from this one on.
+    pub(super) fn trains_from(&self, first: usize) -> usize {
+        self.messages.iter().filter(|message| matches!(message, Message::Train(at) if *at as usize >= first)).count()
     }
 
     /// The train that a message is, with the length of its datagrams and whether it names its source; none where the message is a single datagram.
@@ -398,12 +406,12 @@ mod tests {
         let (sends, ..) = made(&all);
         let mut plan = planned(&sends);
         assert_eq!(plan.trains.len(), 4);
-        let mut sent = |from, longest, refused| {
-            plan.fill(from, longest, |number| sends[number as usize].bytes, &mut SendBatch::new());
-            plan.trains_before(refused)
+        let mut filled = |from, longest, refused| {
+            let all = plan.fill(from, longest, |number| sends[number as usize].bytes, &mut SendBatch::new());
+            (all, plan.trains_from(refused))
         };
-        assert_eq!([sent(0, u16::MAX, None), sent(0, u16::MAX, Some(2)), sent(2, u16::MAX, None)], [4, 2, 2]);
-        assert_eq!(sent(0, 50, None), 0, "as single datagrams they are no trains");
+        assert_eq!([filled(0, u16::MAX, 0), filled(0, u16::MAX, 3), filled(2, u16::MAX, 2)], [(4, 4), (4, 1), (2, 2)]);
+        assert_eq!(filled(0, 50, 0), (0, 0), "as single datagrams they are no trains");
     }
 
     #[test]
