@@ -216,7 +216,14 @@ fn requests_come_by_the_certificate_of_their_host() {
 #[test]
 fn ends_of_clients_are_counted_by_how_they_ended() {
     let (room, authority) = (Room::new("tls-ends"), Authority::new());
-    let more = authority.make(&["one.test"], |_| {}).put(&room, "one");
+    // A backend that never says a word: what it is asked is under way until the client goes.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = format!(
+        "{}[clusters.silent]\nbackends = [\"{}\"]\n\
+         [routes.half]\nlistener = \"front\"\npath = \"/half\"\ncluster = \"silent\"\n",
+        authority.make(&["one.test"], |_| {}).put(&room, "one"),
+        silent.local_addr().unwrap()
+    );
     let tls = "certificates = [\"one\"]";
     let running = Running::start(&room, &document(&room, ("http", mirror()), tls, &more));
     let config = Arc::new(config(&authority, &[&rustls::version::TLS13]));
