@@ -219,8 +219,11 @@ fn every_change_has_its_audit_line_whatever_came_of_it() {
     let mut cut = UnixStream::connect(&scene.running.socket).unwrap();
     cut.write_all(b"PUT /v1/config HTTP/1.1\r\nHost: k\r\nContent-Length: 100\r\n\r\n{").unwrap();
     drop(cut);
+    let written =
+        |count| eventually("every line is there", || Some(scene.audit()).filter(|lines| lines.len() >= count));
+    written(11);
     scene.running.signal("HUP");
-    let lines = eventually("every line is there", || Some(scene.audit()).filter(|lines| lines.len() >= 12));
+    let lines = written(12);
     let ann = "CN=ann";
     let expected: [(&str, &str, &str, u64, u64); 11] = [
         // Who, how, what came of it, what ran before and after.
