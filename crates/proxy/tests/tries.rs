@@ -14,21 +14,30 @@ use common::{Bench, addr, all_of, ends, opened};
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const BRINGS: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nhello";
 
-/// A worker that writes records, with this many backends behind a route, and bodies of eight bytes at most.
-fn bench(backends: &[&str]) -> Bench {
-    let backends = backends.iter().map(|at| Backend::at(addr(at))).collect();
-    let cluster = Cluster { backends, ..Cluster::default() };
+/// These backends, all of the same knobs, behind a route. Records are written.
+fn document(backends: Vec<Backend>, cluster: Cluster) -> Document {
+    let cluster = Cluster { backends, ..cluster };
     let route = Route { listener: "web".into(), cluster: Some("c".into()), ..Route::default() };
-    let document = Document {
+    let listener = Listener { protocol: Protocol::Http, bind: vec![addr("0.0.0.0:80")], ..Listener::default() };
+    Document {
+        listeners: [("web".into(), listener)].into(),
         clusters: [("c".into(), cluster)].into(),
         routes: [("r".into(), route)].into(),
         access_log: AccessLog { to: Some("stdout".into()), ..AccessLog::default() },
         ..Document::default()
-    };
-    Bench::new(
-        document,
-        Listener { http: HttpListener { max_body: 8, ..HttpListener::default() }, ..Listener::default() },
-    )
+    }
+}
+
+/// A worker with these backends behind a route, and bodies of eight bytes at most.
+fn bench(backends: &[&str]) -> Bench {
+    let backends = backends.iter().map(|at| Backend::at(addr(at))).collect();
+    let http = HttpListener { max_body: 8, ..HttpListener::default() };
+    Bench::new(document(backends, Cluster::default()), Listener { http, ..Listener::default() })
+}
+
+/// Whose backends have room for one request each.
+fn narrow() -> Cluster {
+    Cluster { tcp: TcpKnobs { connections_per_backend: 1, ..TcpKnobs::default() }, ..Cluster::default() }
 }
 
 /// A stream that a step asks for, and the backend that it leads to.
@@ -150,4 +159,57 @@ fn a_body_is_counted_by_each_backend_that_it_was_sent_to() {
     let (forwarded, mut rows) = counted(&mut bench);
     rows.sort_unstable();
     assert_eq!((forwarded, rows), (10, vec![[5, 0, 0], [5, 0, 1]]));
+}
+
+#[test]
+fn who_waits_for_another_backend_that_is_taken_away_is_told_why_the_first_one_failed() {
+    let at = |address: &str| Backend::at(addr(address));
+    let mut bench = Bench::new(document(vec![at("10.0.0.1:80"), at("10.0.0.2:80")], narrow()), Listener::default());
+    let (busy, busy_at) = connected(&bench.say(ASKS)).expect("a try");
+    bench.step(vec![Event::Opened { socket: busy, local: addr("10.9.9.9:9") }], b"");
+    let other = bench.connect("192.0.2.8:1000");
+    let ops = bench.step(vec![Event::Data { socket: other, bytes: all_of(ASKS) }], ASKS);
+    let (first, first_at) = connected(&ops).expect("the one with room");
+    bench.step(vec![Event::Opened { socket: first, local: addr("10.9.9.9:9") }], b"");
+    let ops = bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"");
+    assert_eq!((connected(&ops), ends(&ops, other)), (None, vec![]), "it waits for {busy_at}");
+    let ops = bench.publish(&document(vec![at(&first_at)], narrow()), 2);
+    assert_eq!((record(&ops).reason, ends(&ops, other)), (CloseReason::BackendReset, vec!["write"]));
+}
+
+#[test]
+fn a_further_try_goes_to_the_backend_of_the_client_s_cookie_though_new_clients_do_not() {
+    let old = |weight| Backend { weight, ..Backend::at(addr("10.0.0.1:80")) };
+    let sticky = Sticky { secret: "of sixteen bytes".into(), ..Sticky::default() };
+    let cluster = || Cluster { http: HttpKnobs { sticky: Some(sticky.clone()), ..HttpKnobs::default() }, ..narrow() };
+    let mut bench = Bench::new(document(vec![old(1)], cluster()), Listener::default());
+    let seat = opened(&bench.say(ASKS));
+    bench.step(vec![Event::Opened { socket: seat, local: addr("10.9.9.9:9") }], b"");
+    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+    bench.step(vec![Event::Data { socket: seat, bytes: all_of(answer) }], answer);
+    let head = String::from_utf8_lossy(&bench.out.bytes).into_owned();
+    let cookie = head.split("kakei=").nth(1).and_then(|rest| rest.get(..32)).expect("a cookie").to_owned();
+    let asks = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: kakei={cookie}\r\n\r\n");
+
+    // New clients go elsewhere; those of the cookie go on, and its backend is busy.
+    bench.publish(&document(vec![old(0), Backend::at(addr("10.0.0.2:80"))], cluster()), 2);
+    assert_eq!(connected(&bench.say(asks.as_bytes())), None, "on the connection that waits");
+    let other = bench.connect("192.0.2.8:1000");
+    let ops = bench.step(vec![Event::Data { socket: other, bytes: all_of(asks.as_bytes()) }], asks.as_bytes());
+    let (second, second_at) = connected(&ops).expect("a try");
+    assert_eq!(second_at, "10.0.0.2:80", "the cookie's has no room");
+    let ops = bench.step(refused(second), b"");
+    assert_eq!((connected(&ops), ends(&ops, other)), (None, vec![]), "it waits for the cookie's");
+    let ops = bench.step(vec![Event::Data { socket: seat, bytes: all_of(answer) }], answer);
+    assert!(ends(&ops, bench.client).ends_with(&["write"]) && ends(&ops, seat).ends_with(&["write"]), "{ops:?}");
+    let ops = bench.step(vec![Event::Data { socket: seat, bytes: all_of(answer) }], answer);
+    assert_eq!((record(&ops).reason, named(record(&ops))), (CloseReason::Completed, Some("10.0.0.1:80")));
+
+    // Also where nobody takes new clients at all.
+    bench.publish(&document(vec![old(0)], cluster()), 3);
+    bench.say(asks.as_bytes());
+    let ops = bench.step(vec![Event::Data { socket: other, bytes: all_of(asks.as_bytes()) }], asks.as_bytes());
+    assert!(ends(&ops, other).is_empty(), "it waits: {ops:?}");
+    let ops = bench.step(vec![Event::Data { socket: seat, bytes: all_of(answer) }], answer);
+    assert!(ends(&ops, seat).ends_with(&["write"]), "{ops:?}");
 }

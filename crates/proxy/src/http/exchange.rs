@@ -126,7 +126,7 @@ pub(crate) struct Exchange {
     /// The backend that it had last, where it has none.
     pub(super) left: Option<BackendKey>,
     pub(super) tries: u32,
-    /// What was wrong with the last of them, where that has a name of its own.
+    /// What was wrong with the last of them.
     pub(super) failed: Option<CloseReason>,
     /// It goes on before its client's TLS handshake is over, and says so.
     pub(super) is_early: bool,

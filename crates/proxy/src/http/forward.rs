@@ -4,7 +4,7 @@ use kakei_config::StreamProxyProtocol;
 use kakei_wire::http1::chunk_head;
 
 use super::Http;
-use super::exchange::{ExchangeId, Framing, Phase};
+use super::exchange::{Exchange, ExchangeId, Framing, Phase};
 use super::session::Input;
 use super::upstream::{Upstream, UpstreamId};
 use crate::client;
@@ -39,13 +39,15 @@ impl Http {
             }
             Choice::Backend(backend) => self.assign(world, tick, id, (cluster, backend)),
             Choice::Full => self.enqueue(world, tick, id),
-            Choice::Exhausted => {
-                let is_tls = self.exchanges[id].failed == Some(CloseReason::BackendTls);
-                let reason = if is_tls { CloseReason::BackendTls } else { CloseReason::ConnectFailed };
-                self.refuse(world, tick, id, (502, reason));
-            }
+            Choice::Exhausted => self.give_up(world, tick, id),
             Choice::Nobody => self.refuse(world, tick, id, (503, CloseReason::NoBackend)),
         }
+    }
+
+    /// All that could be tried have failed: that the last one did is why.
+    fn give_up(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
+        let reason = self.exchanges[id].failed.unwrap_or(CloseReason::ConnectFailed);
+        self.refuse(world, tick, id, (Exchange::fault_status(reason), reason));
     }
 
     fn choose(&self, world: &mut World, now: Instant, id: ExchangeId) -> Choice {
@@ -56,15 +58,12 @@ impl Http {
         let has_room = |live: &crate::cluster::LiveBackend| {
             most == 0 || !live.idle.is_empty() || live.connections + live.upstreams < most
         };
-        if let Some(sticky) = exchange.sticky
-            && !tried.contains(&sticky)
-            && cluster.honours(now, sticky)
-            && has_room(&cluster.backends[sticky])
-        {
-            return Choice::Backend(sticky);
-        }
-        if !cluster.takes_work() {
-            return Choice::Nobody;
+        let sticky = exchange.honoured(cluster, now).filter(|sticky| !tried.contains(sticky));
+        match sticky {
+            Some(sticky) if has_room(&cluster.backends[sticky]) => return Choice::Backend(sticky),
+            Some(_) if !cluster.takes_work() => return Choice::Full,
+            None if !cluster.takes_work() => return Choice::Nobody,
+            _ => {}
         }
         if most == 0 && tried.is_empty() {
             let chosen = cluster.pick(exchange.affinity, &mut world.rng);
@@ -74,7 +73,7 @@ impl Http {
             .choose(exchange.affinity, &mut world.rng, |backend, live| !tried.contains(&backend) && has_room(live));
         match chosen {
             Some(backend) => Choice::Backend(backend),
-            None if cluster.members().all(|backend| tried.contains(&backend)) => Choice::Exhausted,
+            None if exchange.untried(cluster, now).next().is_none() => Choice::Exhausted,
             None => Choice::Full,
         }
     }
@@ -312,7 +311,7 @@ impl Http {
                 exchange.enter(Phase::Deciding, tick.now);
                 self.assign(world, tick, id, (cluster, backend));
             }
-            Choice::Exhausted => self.refuse(world, tick, id, (502, CloseReason::ConnectFailed)),
+            Choice::Exhausted => self.give_up(world, tick, id),
             Choice::Nobody if world.clusters[cluster].removed => {
                 self.refuse(world, tick, id, (503, CloseReason::NoBackend));
             }

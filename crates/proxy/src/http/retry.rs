@@ -5,7 +5,9 @@ use kakei_config::RetryOn;
 
 use super::Http;
 use super::exchange::{Exchange, ExchangeId, Phase};
+use crate::cluster::{BackendKey, LiveCluster};
 use crate::record::CloseReason;
+use crate::seam::Instant;
 use crate::stats::{BackendMetric, ListenerMetric};
 use crate::world::{Tick, World};
 
@@ -84,7 +86,10 @@ impl Http {
             if !is_stale && !matches!(fault, Fault::Lack | Fault::Status(_)) {
                 self.failures.push((cluster, backend));
             }
-            if !said_something && self.has_another(world, id, fault) && world.clusters[cluster].retries.spend() {
+            if !said_something
+                && self.has_another(world, tick.now, id, fault)
+                && world.clusters[cluster].retries.spend()
+            {
                 world.clusters[cluster].backends[backend].values[BackendMetric::Retries] += 1;
                 let exchange = &mut self.exchanges[id];
                 exchange.tried.push(backend);
@@ -105,11 +110,11 @@ impl Http {
     }
 
     /// Whether its route wants another try after this, and there is a backend that it didn't try.
-    fn has_another(&self, world: &World, id: ExchangeId, fault: Fault) -> bool {
+    fn has_another(&self, world: &World, now: Instant, id: ExchangeId, fault: Fault) -> bool {
         let exchange = &self.exchanges[id];
-        let is_new = |member| exchange.backend != Some(member) && !exchange.tried.contains(&member);
-        exchange.wants_another(fault)
-            && exchange.cluster.is_some_and(|cluster| world.clusters[cluster].members().any(is_new))
+        let has_others =
+            |cluster| exchange.untried(&world.clusters[cluster], now).any(|backend| exchange.backend != Some(backend));
+        exchange.wants_another(fault) && exchange.cluster.is_some_and(has_others)
     }
 
     /// Whether a response of this status is not the one that the client gets; then there is another try already.
@@ -123,7 +128,8 @@ impl Http {
         let exchange = &self.exchanges[id];
         let Some(cluster) = exchange.cluster else { return false };
         let fault = Fault::Status(status);
-        if exchange.is_held() || !self.has_another(world, id, fault) || !world.clusters[cluster].retries.has() {
+        if exchange.is_held() || !self.has_another(world, tick.now, id, fault) || !world.clusters[cluster].retries.has()
+        {
             return false;
         }
         self.fail(world, tick, id, fault);
@@ -164,6 +170,17 @@ impl Http {
 }
 
 impl Exchange {
+    /// The backend that its cookie leads to, where that is honoured.
+    pub(super) fn honoured(&self, cluster: &LiveCluster, now: Instant) -> Option<BackendKey> {
+        self.sticky.filter(|sticky| cluster.honours(now, *sticky))
+    }
+
+    /// The backends that it may go to and that did not fail it.
+    pub(super) fn untried(&self, cluster: &LiveCluster, now: Instant) -> impl Iterator<Item = BackendKey> {
+        let all = self.honoured(cluster, now).into_iter().chain(cluster.members());
+        all.filter(|backend| !self.tried.contains(backend))
+    }
+
     /// Whether nothing can happen twice that must not, and everything is at hand.
     fn may_be_sent_again(&self, fault: Fault) -> bool {
         match fault {

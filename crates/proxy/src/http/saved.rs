@@ -138,6 +138,7 @@ impl Http {
             status: exchange.status,
             tried,
             tries: exchange.tries,
+            failed: exchange.failed,
             revived: exchange.revived,
             interim: exchange.interim,
             sticky,
@@ -398,7 +399,7 @@ fn read_exchange(
         left: tried.last().copied(),
         tried,
         tries: state.tries,
-        failed: None,
+        failed: state.failed,
         // What is under TLS is left out.
         is_early: false,
         revived: state.revived,

@@ -17,7 +17,7 @@ use super::upstream::Reading;
 use crate::arrival::Counted;
 use crate::change::Change;
 use crate::client::Believed;
-use crate::record::ExchangeDetail;
+use crate::record::{CloseReason, ExchangeDetail};
 use crate::state::HttpContractState;
 use crate::stats::Lapse;
 use crate::unsent::Unsent;
@@ -97,6 +97,9 @@ pub(super) struct ExchangeState {
     /// Indices of backends; what is gone by now isn't among them.
     pub(super) tried: Vec<usize>,
     pub(super) tries: u32,
+    /// Why the last of these did not come to an answer.
+    #[serde(default)]
+    pub(super) failed: Option<CloseReason>,
     pub(super) revived: bool,
     pub(super) interim: u8,
     pub(super) sticky: Option<usize>,

@@ -13,6 +13,7 @@ pub(crate) struct Bench {
     pub(crate) out: Outbox,
     pub(crate) now: Instant,
     pub(crate) wake: Option<Instant>,
+    front: SocketId,
     pub(crate) client: SocketId,
 }
 
@@ -29,18 +30,27 @@ impl Bench {
     pub(crate) fn new(mut document: Document, listener: Listener) -> Self {
         let listener = Listener { protocol: Protocol::Http, bind: vec![addr("0.0.0.0:80")], ..listener };
         document.listeners = [("web".into(), listener)].into();
-        let shared = Shared { workers: 1, balance_seed: 0 };
-        let snapshot = Arc::new(Snapshot::compile(&document, Generation(1), shared, None));
         let worker = Worker::new(Role { index: 0, seed: 1 });
-        let (out, now) = (Outbox::default(), Instant::from_nanos(1_000_000_000_000));
-        let mut bench = Bench { worker, out, now, wake: None, client: SocketId::default() };
-        let ops = bench.step(vec![Event::Command { ticket: Ticket(1), command: Command::Publish(snapshot) }], b"");
-        let front = opened(&ops);
-        bench.step(vec![Event::Opened { socket: front, local: addr("0.0.0.0:80") }], b"");
-        let (peer, local) = (addr("192.0.2.7:1000"), addr("192.0.2.1:80"));
-        let ops = bench.step(vec![Event::Accepted(Accepted { front, arrival: Arrival(1), peer, local })], b"");
-        bench.client = opened(&ops);
+        let (out, now, none) = (Outbox::default(), Instant::from_nanos(1_000_000_000_000), SocketId::default());
+        let mut bench = Bench { worker, out, now, wake: None, front: none, client: none };
+        bench.front = opened(&bench.publish(&document, 1));
+        bench.step(vec![Event::Opened { socket: bench.front, local: addr("0.0.0.0:80") }], b"");
+        bench.client = bench.connect("192.0.2.7:1000");
         bench
+    }
+
+    /// It runs this from now on.
+    pub(crate) fn publish(&mut self, document: &Document, generation: u64) -> Vec<Op> {
+        let shared = Shared { workers: 1, balance_seed: 0 };
+        let snapshot = Arc::new(Snapshot::compile(document, Generation(generation), shared, None));
+        self.step(vec![Event::Command { ticket: Ticket(1), command: Command::Publish(snapshot) }], b"")
+    }
+
+    /// A client connects from there.
+    pub(crate) fn connect(&mut self, peer: &str) -> SocketId {
+        let (front, peer, local) = (self.front, addr(peer), addr("192.0.2.1:80"));
+        let accepted = Accepted { front, arrival: Arrival(1), peer, local };
+        opened(&self.step(vec![Event::Accepted(accepted)], b""))
     }
 
     pub(crate) fn step(&mut self, mut events: Vec<Event>, bytes: &[u8]) -> Vec<Op> {
