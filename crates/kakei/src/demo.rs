@@ -153,9 +153,9 @@ fn show(proxy: &Proxy, front: SocketAddr, (backends, servers): (&[Server<'_>], &
 }
 
 fn scene(load: &Load, title: &str) {
-    load.tally.answers().clear();
+    load.tally.answers().begin();
     thread::sleep(SCENE);
-    let answers = load.tally.answers().clone();
+    let answers = load.tally.answers().counts.clone();
     let total: u64 = answers.values().sum();
     let shares: Vec<String> = BACKENDS
         .iter()
@@ -194,22 +194,43 @@ struct Load {
 /// What the clients saw.
 #[derive(Default)]
 struct Tally {
-    answers: Mutex<BTreeMap<String, u64>>,
+    answers: Mutex<Answers>,
     stop: AtomicBool,
     sent: AtomicU64,
     lost: AtomicU64,
 }
 
+/// Who answered how often in the scene that is on.
+#[derive(Default)]
+struct Answers {
+    scene: u64,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Answers {
+    fn begin(&mut self) {
+        *self = Answers { scene: self.scene + 1, counts: BTreeMap::new() };
+    }
+
+    /// A question of a scene before may be answered by a backend that this one has no more.
+    fn count(&mut self, asked_in: u64, name: String) {
+        if asked_in == self.scene {
+            *self.counts.entry(name).or_insert(0) += 1;
+        }
+    }
+}
+
 impl Tally {
-    fn answers(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+    fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn client(&self, front: SocketAddr) {
         while !self.stop.load(Ordering::Relaxed) {
             self.sent.fetch_add(1, Ordering::Relaxed);
+            let scene = self.answers().scene;
             match exchange(front) {
-                Ok(name) => *self.answers().entry(name).or_insert(0) += 1,
+                Ok(name) => self.answers().count(scene, name),
                 Err(_) => drop(self.lost.fetch_add(1, Ordering::Relaxed)),
             }
             thread::sleep(PACE);
