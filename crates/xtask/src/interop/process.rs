@@ -52,6 +52,13 @@ impl Program {
         Err(format!("{}: ten seconds have passed without {what}:\n{}", self.name, self.said()))
     }
 
+    /// Wait until it listens on `port`. It is not tried: some take a connection for their one client, and a socket of
+    /// ours that is bound there could be what is in their way.
+    pub(super) fn wait_for_port(&mut self, port: u16) -> Result<(), String> {
+        let listens = |table: &str| std::fs::read_to_string(table).is_ok_and(|text| has_listener(&text, port));
+        self.wait_until("its port", || ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().any(listens))
+    }
+
     /// Whether it still runs.
     pub(super) fn lives(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -83,6 +90,19 @@ impl Program {
         Pid::from_raw(self.child.id() as i32)
     }
 }
+
+/// Whether the kernel's table of TCP sockets has one that listens on `port`, whatever its address.
+fn has_listener(table: &str, port: u16) -> bool {
+    let suffix = format!(":{port:04X}");
+    table.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_there = words.next().is_some_and(|local| local.ends_with(&suffix));
+        is_there && words.nth(1) == Some(LISTENING)
+    })
+}
+
+/// The state of a socket that listens, in that table.
+const LISTENING: &str = "0A";
 
 /// A process's resident memory, bytes.
 pub(super) fn rss(pid: u32) -> Result<u64, String> {
@@ -185,4 +205,19 @@ pub(super) fn command(program: &str) -> Command {
 /// Write a file.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error: io::Error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_listener;
+
+    #[test]
+    fn only_a_socket_that_listens_is_a_listener() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n\
+                     \x20  0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0\n\
+                     \x20  1: 0100007F:1F91 0100007F:1F92 01 00000000:00000000 00:00000000 00000000     0\n";
+        assert_eq!([8080, 8081, 8082, 80].map(|port| has_listener(table, port)), [true, false, false, false]);
+        let six = "   0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0\n";
+        assert!(has_listener(six, 80) && !has_listener(six, 8080));
+    }
 }

@@ -12,12 +12,12 @@ use kakei_sim::smuggling::{Case, Fate, HIDDEN, Seen, cases, read};
 
 use super::super::Setting;
 use super::super::kakei::Kakei;
-use super::super::net::{connect, four, serve};
+use super::super::net::{self, connect, four, serve};
 use super::super::process::free_port;
 use super::super::proxies::{haproxy, nginx, nginx_http};
 use super::document;
 
-/// How long the answer to a case is waited for; who refuses may do so by silence.
+/// How long more is waited for, and anything where a case is to be refused: who refuses may do so by silence.
 const PATIENCE: Duration = Duration::from_millis(300);
 const PLAYERS: usize = 8;
 
@@ -95,11 +95,15 @@ fn play_all(port: u16, cases: &Arc<Vec<Case>>) -> Result<(), String> {
 
 /// Send a case and wait for all that comes of it.
 fn play(mut stream: TcpStream, case: &Case) {
-    let _ = stream.set_read_timeout(Some(PATIENCE));
+    // Where one that is slow would seem to refuse.
+    let is_answered = matches!(case.fate, Fate::Forwarded(_));
+    let _ = stream.set_read_timeout(Some(if is_answered { net::PATIENCE } else { PATIENCE }));
     // Who refuses it may not want to hear all of it.
     let _ = stream.write_all(&case.bytes);
     let mut buffer = [0; 4096];
-    while let Ok(1..) = stream.read(&mut buffer) {}
+    while let Ok(1..) = stream.read(&mut buffer) {
+        let _ = stream.set_read_timeout(Some(PATIENCE));
+    }
 }
 
 /// A backend of one proxy.

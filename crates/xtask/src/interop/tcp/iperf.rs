@@ -20,7 +20,7 @@ pub(in super::super) fn both_ways(setting: &Setting) -> Result<String, String> {
     let mut server = command("iperf3");
     server.args(["-s", "-J", "-B", "127.0.0.1", "-p", &port.to_string()]);
     let mut server = Program::start("iperf3", folder, &mut server)?;
-    server.wait_until("its port", || std::net::TcpListener::bind(four(port)).is_err())?;
+    server.wait_for_port(port)?;
     let document = [listener("perf", &[four(front)], "perf", ""), cluster("perf", &four(port).to_string(), "")];
     let kakei = Kakei::start(&setting.binary, folder, &document.concat())?;
     let (up, down) = (transfer(front, &[])?, transfer(front, &["-R"])?);

@@ -40,7 +40,7 @@ impl Server {
         server.args(["s_server", "-accept", &four(port).to_string(), "-rev", "-alpn", "imap,h2", "-key"]).arg(&key);
         server.arg("-cert").arg(&certificate);
         let mut program = Program::start(name, folder, &mut server)?;
-        program.wait_until("its port", || std::net::TcpListener::bind(four(port)).is_err())?;
+        program.wait_for_port(port)?;
         Ok(Server { name, certificate, port, _program: program })
     }
 }
@@ -163,7 +163,7 @@ pub(in super::super) fn ssh(setting: &Setting) -> Result<String, String> {
     server.args(["-o", "UsePAM=no", "-o", "StrictModes=no", "-o", "PermitRootLogin=yes", "-o", "PidFile=none"]);
     server.args(["-o", &format!("AuthorizedKeysFile={keys}"), "-h"]).arg(&host_key);
     let mut server = Program::start("sshd", folder, &mut server)?;
-    server.wait_until("its port", || std::net::TcpListener::bind(four(port)).is_err())?;
+    server.wait_for_port(port)?;
     let exact = Server::start(folder, "exact", "imap.example.com")?;
     let document = document(front, [exact.port; 3], &four(port).to_string());
     let kakei = Kakei::start(&setting.binary, folder, &document)?;
