@@ -11,7 +11,7 @@ use kakei::config::{BackendAddress, Protocol};
 #[derive(Debug, Parser)]
 #[command(name = "kakei", version, about, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// How much is logged to standard error.
+    /// How much `demo`, `run` and `serve` log to standard error.
     #[arg(long, global = true, env = "KAKEI_LOG", value_name = "LEVEL")]
     pub(crate) log: Option<Level>,
     #[command(subcommand)]
