@@ -15,6 +15,7 @@ use rustls::ClientConfig;
 use serde_json::Value;
 
 use crate::harness::{Echo, Room, Running, answered, document, eventually, http, kakei};
+use crate::signals::own_address;
 use crate::tls::{Authority, Made, Stream, connect};
 use crate::tls_clients::{client_config, revoked};
 
@@ -353,7 +354,7 @@ fn those_who_vouch_for_clients_change_and_so_does_where_the_api_is() {
 
     // It moves, and it goes.
     let text = scene.text(LISTS);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = own_address(20_443);
     scene.apply(&text.replace("bind = \"127.0.0.1:0\"\ncertificate", &format!("bind = \"{free}\"\ncertificate")));
     assert_eq!(scene.running.json(&["status"])["api"], free.to_string());
     let is_shut = |address| eventually("it is shut", || TcpStream::connect(address).is_err().then_some(()));
@@ -424,7 +425,10 @@ fn who_connects_on_the_socket_has_the_role_that_it_is_named_for() {
     eventually("others may connect", || (mode() == 0o666).then_some(()));
     if own == "0" {
         let program = room.path("kakei");
-        std::fs::copy(env!("CARGO_BIN_EXE_kakei"), &program).unwrap();
+        // By another process: what this one has open for writing goes to the children of other tests, and can't be run.
+        let mut copy = std::process::Command::new("cp");
+        let copied = copy.arg("-p").arg(env!("CARGO_BIN_EXE_kakei")).arg(&program).status().unwrap();
+        assert!(copied.success());
         let by = |uid: u32, arguments: &[&str]| {
             let mut command = std::process::Command::new(&program);
             command.args(arguments).arg("-s").arg(&running.socket).uid(uid).gid(uid).current_dir("/").output().unwrap()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Room, Running, SOON, eventually, kakei};
+use crate::harness::{Closed, Room, Running, SOON, eventually, kakei};
 use crate::http::{ask, backend, connect, document, read_message};
 
 /// Of `apple`, by bcrypt (cost 4) and argon2id; of `banana`, by bcrypt (cost 5); each by other programs.
@@ -183,17 +183,18 @@ fn others_go_on_while_passwords_are_looked_at() {
     let text = document(&room, &[backend("a")], &locked(&format!("ann = {slow:?}"))).replace("count = 2", "count = 1");
     let proxy = Running::start(&room, &text);
     let front = proxy.front();
-    let guesses: Vec<_> = (0..80)
-        .map(|at| {
-            let mut stream = connect(front);
-            stream.set_read_timeout(Some(SOON * 3)).unwrap();
-            // Each another password.
-            let digits = [b'A' + (at / 26) as u8, b'A' + (at % 26) as u8, b'A', b'A'];
-            let credentials = format!("YW5uOmFw{}", String::from_utf8(digits.to_vec()).unwrap());
-            stream.write_all(get("/locked", &credentials).as_bytes()).unwrap();
-            stream
-        })
-        .collect();
+    let mut guesses: Vec<TcpStream> = (0..80).map(|_| connect(front)).collect();
+    eventually("all are let in", || (proxy.metrics().sum("kakei_connections_live", "") == 80).then_some(()));
+    // So that it finds all guesses at once, before any of them is looked at.
+    proxy.signal("STOP");
+    for (at, stream) in guesses.iter_mut().enumerate() {
+        stream.set_read_timeout(Some(SOON * 3)).unwrap();
+        // Each another password.
+        let digits = [b'A' + (at / 26) as u8, b'A' + (at % 26) as u8, b'A', b'A'];
+        let credentials = format!("YW5uOmFw{}", String::from_utf8(digits.to_vec()).unwrap());
+        stream.write_all(get("/locked", &credentials).as_bytes()).unwrap();
+    }
+    proxy.signal("CONT");
     let began = Instant::now();
     for _ in 0..20 {
         assert_eq!(status(&ask(&mut connect(front), &get("/open", ""))), 200);
@@ -250,18 +251,19 @@ fn answer_to(head: &str) -> Option<String> {
         "sick" => of("500 Oops", "oops"),
         "nonsense" => "HTTP/1.1 200\nX-User: root\n\n".to_owned(),
         "slow" => {
-            thread::sleep(Duration::from_secs(4));
+            thread::sleep(SOON * 2);
             return None;
         }
         _ => return None,
     })
 }
 
-fn guarded(service: SocketAddr, more: &str) -> String {
+/// A route that this service guards, which has so much time for an answer.
+fn guarded(service: SocketAddr, timeout: &str, more: &str) -> String {
     format!(
         "[clusters.sso]\nbackends = [\"{service}\"]\n\
          [routes.inside]\nlistener = \"front\"\npath = \"/inside\"\ncluster = \"c\"\n\
-         auth = {{ forward = {{ cluster = \"sso\", path = \"/verify?a=b\", copy = [\"x-user\", \"x-groups\"], user = \"x-user\", timeout = \"700ms\" }}{more} }}\n"
+         auth = {{ forward = {{ cluster = \"sso\", path = \"/verify?a=b\", copy = [\"x-user\", \"x-groups\"], user = \"x-user\", timeout = \"{timeout}\" }}{more} }}\n"
     )
 }
 
@@ -269,7 +271,7 @@ fn guarded(service: SocketAddr, more: &str) -> String {
 fn a_service_says_who_may_pass() {
     let room = Room::new("auth-forward");
     let (address, asked) = service();
-    let proxy = Running::start(&room, &document(&room, &[backend("a")], &guarded(address, "")));
+    let proxy = Running::start(&room, &document(&room, &[backend("a")], &guarded(address, "700ms", "")));
     let mut client = connect(proxy.front());
     let spoofed = "X-User: root\r\nx-groups: wheel\r\nX-Forwarded-Uri: /inside/yes\r\nX-Forwarded-Method: NONE\r\nCookie: c=1\r\n";
     let mut to = |method: &str, path: &str| {
@@ -324,8 +326,9 @@ fn a_service_says_who_may_pass() {
 #[test]
 fn nobody_passes_because_nobody_can_be_asked() {
     let room = Room::new("auth-dead");
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let proxy = Running::start(&room, &document(&room, &[backend("a")], &guarded(dead, "")));
+    let closed = Closed::new();
+    let dead = closed.address;
+    let proxy = Running::start(&room, &document(&room, &[backend("a")], &guarded(dead, "10s", "")));
     let answer = ask(&mut connect(proxy.front()), &get("/inside/yes", ""));
     assert!(status(&answer) == 503 && answer.1 == "503 Service Unavailable\n", "{answer:?}");
     assert_eq!(log(&room, 1)[0]["reason"], "auth_unavailable");
@@ -343,7 +346,7 @@ fn nobody_passes_because_nobody_can_be_asked() {
 fn a_service_never_sees_a_body_and_both_locks_must_open() {
     let room = Room::new("auth-both");
     let (address, asked) = service();
-    let more = guarded(address, &format!(", basic = {{ users = {{ ann = {:?} }} }}", APPLE[1]));
+    let more = guarded(address, "10s", &format!(", basic = {{ users = {{ ann = {:?} }} }}", APPLE[1]));
     let proxy = Running::start(&room, &document(&room, &[backend("a")], &more));
     let post = |path: &str, credentials: &str| {
         let mut stream = connect(proxy.front());
@@ -377,7 +380,8 @@ fn a_service_never_sees_a_body_and_both_locks_must_open() {
 fn a_client_that_waits_for_leave_may_go() {
     let room = Room::new("auth-leave");
     let (address, asked) = service();
-    let proxy = Running::start(&room, &document(&room, &[backend("a")], &guarded(address, "")));
+    // Longer than it may take until it is seen that the client went.
+    let proxy = Running::start(&room, &document(&room, &[backend("a")], &guarded(address, "20s", "")));
     let mut stream = TcpStream::connect(proxy.front()).unwrap();
     stream.write_all(get("/inside/slow", "").as_bytes()).unwrap();
     eventually("it was asked", || (!asked.lock().unwrap().is_empty()).then_some(()));

@@ -1,16 +1,18 @@
 //! The program under test with everything around it: a directory, backends, clients, an HTTP client. Asserts nothing
 //! about traffic by itself.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde_json::Value;
 
 /// How long anything may take that should happen soon.
@@ -36,8 +38,13 @@ pub(crate) fn kakei() -> Command {
 /// A directory of the test's own.
 pub(crate) struct Room(PathBuf);
 
+/// Names of rooms. A second one of the same name would be the same directory, which the first to end removes.
+static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 impl Room {
     pub(crate) fn new(name: &str) -> Self {
+        let is_new = NAMES.lock().unwrap().insert(name.to_owned());
+        assert!(is_new, "there are two rooms `{name}`: each needs a name of its own");
         let path = std::env::temp_dir().join(format!("kakei-test-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).unwrap();
@@ -290,6 +297,28 @@ impl Drop for Echo {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.thread.take().unwrap().join();
+    }
+}
+
+/// A port that nobody else is given though nobody listens there: who connects is refused.
+pub(crate) struct Closed {
+    socket: TcpListener,
+    pub(crate) address: SocketAddr,
+}
+
+impl Closed {
+    pub(crate) fn new() -> Self {
+        let socket =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let socket = TcpListener::from(socket);
+        Closed { address: socket.local_addr().unwrap(), socket }
+    }
+
+    /// From now on somebody listens, and the port was never given back in between.
+    pub(crate) fn listen(self) -> TcpListener {
+        rustix::net::listen(&self.socket, 128).unwrap();
+        self.socket
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Room, Running, eventually};
+use crate::harness::{Room, Running, SOON, eventually};
 
 /// A request as a backend saw it.
 pub(crate) struct Asked {
@@ -273,6 +273,8 @@ fn many_that_ask_once_at_the_same_moment_get_all_of_a_long_answer() {
     clients.iter_mut().for_each(|client| client.write_all(b"GET /long HTTP/1.0\r\nHost: a\r\n\r\n").unwrap());
     proxy.signal("CONT");
     for mut client in clients {
+        // One worker makes all the answers.
+        client.set_read_timeout(Some(SOON * 3)).unwrap();
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).unwrap();
         let head = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;

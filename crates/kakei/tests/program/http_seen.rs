@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use serde_json::Value;
 
-use crate::harness::{Room, Running, eventually};
+use crate::harness::{Closed, Room, Running, eventually};
 use crate::http::{ask, backend, connect, document};
 
 /// The lines of the access log, once there are so many.
@@ -27,11 +27,6 @@ fn once(front: SocketAddr, request: &[u8]) -> String {
     let mut answer = Vec::new();
     let _ = client.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
-}
-
-/// An address where nobody listens.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[test]
@@ -60,7 +55,8 @@ fn combined_lines_can_not_be_forged() {
 #[test]
 fn every_answer_of_the_proxy_says_why_in_the_log_and_nothing_to_the_client() {
     let room = Room::new("http-why");
-    let gone = nobody();
+    let closed = Closed::new();
+    let gone = closed.address;
     let more = format!(
         "[clusters.secret-down]\nbackends = [\"{gone}\"]\n\
          [clusters.secret-empty]\nbackends = [{{ address = \"{gone}\", weight = 0 }}]\n\

@@ -1,27 +1,22 @@
 //! Options of the command line, each by what it does.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Echo, Room, Running, document, eventually, kakei};
+use crate::signals::own_address;
 
 fn generation(proxy: &Running) -> Value {
     proxy.json(&["status"])["generation"].clone()
-}
-
-/// A port that nobody has.
-fn free() -> String {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string()
 }
 
 #[test]
 fn what_serve_is_told_is_what_runs() {
     let room = Room::new("serve-options");
     let echo = Echo::start("a");
-    let (log, metrics) = (room.path("access.log"), free());
+    let (log, metrics) = (room.path("access.log"), own_address(20_081).to_string());
     let mut command = kakei();
     command.args(["serve", "--from", "127.0.0.1:0", "--to", &echo.address.to_string(), "--requests", "3"]);
     command.args(["--one-way", "--timeout", "7", "--balance", "maglev", "--workers", "3"]);
@@ -117,9 +112,9 @@ fn nothing_is_changed_where_that_was_only_tried() {
         ),
     );
     proxy.done(&["backend", "weight", "c", "b", "2"]);
-    let (before, at) = (proxy.json(&["get", "config"]), free());
+    let before = proxy.json(&["get", "config"]);
     for arguments in [
-        &["backend", "add", "c", &at][..],
+        &["backend", "add", "c", "127.0.0.1:1"][..],
         &["backend", "remove", "c", "a"],
         &["backend", "weight", "c", "a", "3"],
         &["backend", "drain", "c", "a"],

@@ -1,7 +1,7 @@
 //! `ready = "probed"`: what a change brings has to pass before any of the change is there.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Room, Running, eventually, http};
+use crate::harness::{Answer, Closed, Room, Running, eventually, http};
 use crate::http::{ask, backend, connect, document, read_message};
 
 const JSON: &str = "Content-Type: application/json";
@@ -18,14 +18,15 @@ const JSON: &str = "Content-Type: application/json";
 const PATIENT: &str = "health = { http = { path = \"/healthz\" }, interval = \"100ms\", timeout = \"80ms\", fall = 100 }\n\
                        ready = \"probed\"\nready_within = \"8s\"";
 
-/// A port where nobody listens.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// A backend that answers each request with this status, and counts the probes among them.
+fn answering(status: u16) -> (SocketAddr, Arc<AtomicU64>) {
+    let closed = Closed::new();
+    (closed.address, answers(closed, status))
 }
 
-/// A backend that answers each request with this status, and counts the probes among them.
-fn answers(at: SocketAddr, status: u16) -> Arc<AtomicU64> {
-    let listener = TcpListener::bind(at).unwrap();
+/// The same where nobody was listening before.
+fn answers(at: Closed, status: u16) -> Arc<AtomicU64> {
+    let listener = at.listen();
     let probes = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&probes);
     thread::spawn(move || {
@@ -100,7 +101,8 @@ fn generation(proxy: &Running) -> u64 {
 fn a_route_is_there_once_its_cluster_is_and_others_go_on_meanwhile() {
     let room = Room::new("ready");
     let proxy = Running::start(&room, &document(&room, &[], ""));
-    let at = free();
+    let closed = Closed::new();
+    let at = closed.address;
     let plan = proxy.http("POST", "/v1/changes?dry_run=1", &[JSON], &batch(&[at], json!({}))).json();
     assert_eq!(plan["waits"], json!([format!("cluster new: waits for probes of {at}, 8s at most")]), "{plan}");
     let mut events = events(&proxy);
@@ -127,7 +129,7 @@ fn a_route_is_there_once_its_cluster_is_and_others_go_on_meanwhile() {
             seen
         }
     });
-    answers(at, 200);
+    answers(closed, 200);
     let answer = waiting.join().unwrap();
     assert_eq!((answer.status, &answer.json()["generation"]), (200, &json!(3)), "{}", answer.body);
     assert_eq!(status(&proxy, "/new"), "200");
@@ -142,8 +144,8 @@ fn a_route_is_there_once_its_cluster_is_and_others_go_on_meanwhile() {
 fn what_does_not_pass_is_refused_and_was_never_there() {
     let room = Room::new("not-ready");
     let proxy = Running::start(&room, &document(&room, &[backend("a")], ""));
-    let (dead, sick) = (free(), free());
-    let probes = answers(sick, 500);
+    let (closed, (sick, probes)) = (Closed::new(), answering(500));
+    let dead = closed.address;
     let impatient = json!({"health": {"http": {"path": "/healthz"}, "interval": "50ms", "timeout": "40ms", "fall": 3}});
     let begun = Instant::now();
     let refused = change(&proxy, batch(&[dead, sick], impatient)).join().unwrap();
@@ -200,8 +202,8 @@ fn what_does_not_pass_is_refused_and_was_never_there() {
 #[test]
 fn a_backend_that_is_added_passes_first_and_as_many_as_are_asked_for() {
     let room = Room::new("ready-add");
-    let (good, dead) = (free(), free());
-    answers(good, 200);
+    let (closed, (good, _)) = (Closed::new(), answering(200));
+    let dead = closed.address;
     let proxy = Running::start(&room, &document(&room, &[good], PATIENT));
     proxy.done(&["cluster", "set", "c", "ready_within = \"400ms\""]);
     let refused = proxy.ask(&["backend", "add", "c", &dead.to_string()]);
@@ -209,8 +211,7 @@ fn a_backend_that_is_added_passes_first_and_as_many_as_are_asked_for() {
     proxy.done(&["backend", "add", "c", &dead.to_string(), "--weight", "0"]);
     proxy.done(&["backend", "remove", "c", &dead.to_string()]);
 
-    let other = free();
-    answers(other, 200);
+    let (other, _) = answering(200);
     let both = format!("backends = [\"{good}\", \"{dead}\", \"{other}\"]");
     proxy.done(&["cluster", "set", "c", &both, "ready_min = 1"]);
     let state = |at: SocketAddr| {
@@ -222,7 +223,7 @@ fn a_backend_that_is_added_passes_first_and_as_many_as_are_asked_for() {
     for _ in 0..12 {
         assert_eq!(status(&proxy, "/"), "200", "what has not passed takes nothing");
     }
-    answers(dead, 200);
+    answers(closed, 200);
     eventually("it rises as any that was down", || (state(dead) == "up").then_some(()));
 }
 
@@ -230,7 +231,8 @@ fn a_backend_that_is_added_passes_first_and_as_many_as_are_asked_for() {
 fn a_whole_document_takes_nothing_back_that_came_while_it_waited() {
     let room = Room::new("ready-race");
     let proxy = Running::start(&room, &document(&room, &[backend("a")], ""));
-    let at = free();
+    let closed = Closed::new();
+    let at = closed.address;
     let next = room.write("next.toml", &document(&room, &[at], PATIENT));
     let mut events = events(&proxy);
     let applying = thread::spawn({
@@ -239,7 +241,7 @@ fn a_whole_document_takes_nothing_back_that_came_while_it_waited() {
     });
     until_it_waits(&mut events);
     proxy.done(&["cluster", "add", "d", "backends = [\"127.0.0.1:1\"]"]);
-    answers(at, 200);
+    answers(closed, 200);
     let output = applying.join().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
@@ -251,8 +253,7 @@ fn a_whole_document_takes_nothing_back_that_came_while_it_waited() {
 fn who_goes_away_while_it_waits_leaves_nothing() {
     let room = Room::new("ready-gone");
     let proxy = Running::start(&room, &document(&room, &[backend("a")], ""));
-    let sick = free();
-    let probes = answers(sick, 500);
+    let (sick, probes) = answering(500);
     let body = batch(&[sick], json!({}));
     let mut stream = UnixStream::connect(&proxy.socket).unwrap();
     let head = format!("POST /v1/changes HTTP/1.1\r\nHost: k\r\n{JSON}\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -272,8 +273,7 @@ fn who_goes_away_while_it_waits_leaves_nothing() {
 fn host_names_have_addresses_first() {
     let room = Room::new("ready-names");
     let proxy = Running::start(&room, &document(&room, &[backend("a")], ""));
-    let at = free();
-    answers(at, 200);
+    let (at, _) = answering(200);
     let add = |name: &str, host: String| {
         let options =
             [format!("backends = [\"{host}\"]"), "ready = \"probed\"".into(), "ready_within = \"1500ms\"".into()];
@@ -294,12 +294,13 @@ fn host_names_have_addresses_first() {
 #[test]
 fn a_start_waits_for_nobody_and_a_drain_neither() {
     let room = Room::new("ready-start");
-    let text = document(&room, &[backend("a")], "")
-        .replace("[clusters.c]", &format!("[clusters.dead]\nbackends = [\"{}\"]\n{PATIENT}\n[clusters.c]", free()));
+    let (dead, later) = (Closed::new(), Closed::new());
+    let words = format!("[clusters.dead]\nbackends = [\"{}\"]\n{PATIENT}\n[clusters.c]", dead.address);
+    let text = document(&room, &[backend("a")], "").replace("[clusters.c]", &words);
     let proxy = Running::start(&room, &text);
     assert_eq!(status(&proxy, "/"), "200");
     let mut events = events(&proxy);
-    let waiting = change(&proxy, batch(&[free()], json!({})));
+    let waiting = change(&proxy, batch(&[later.address], json!({})));
     until_it_waits(&mut events);
     let begun = Instant::now();
     proxy.signal("TERM");

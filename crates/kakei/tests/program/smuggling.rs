@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kakei_sim::smuggling::{Case, Fate, HIDDEN, Seen, cases, read};
 
-use crate::harness::{Room, Running};
+use crate::harness::{Room, Running, SOON};
 
 type Records = Arc<Mutex<(Vec<Seen>, Vec<String>)>>;
 
@@ -42,7 +42,9 @@ fn serve(mut stream: TcpStream, records: &Records) {
 /// Send a case, and wait for what comes of it.
 fn play(front: SocketAddr, case: &Case) {
     let Ok(mut stream) = TcpStream::connect(front) else { panic!("the proxy is gone") };
-    stream.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
+    // Who refuses may do so by silence.
+    let patience = if case.fate == Fate::Refused { Duration::from_millis(250) } else { SOON };
+    stream.set_read_timeout(Some(patience)).unwrap();
     let _ = stream.write_all(&case.bytes);
     let mut buffer = [0; 4096];
     let _ = stream.read(&mut buffer);

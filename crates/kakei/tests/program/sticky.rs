@@ -1,8 +1,8 @@
 //! A client that shows its cookie meets the backend that it had, as long as that is there.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
-use crate::harness::{Room, Running, eventually};
+use crate::harness::{Closed, Room, Running, eventually};
 use crate::http::{ask, backend, connect};
 
 fn document(room: &Room, backends: &[(&str, SocketAddr)], more: &str) -> String {
@@ -87,8 +87,7 @@ fn a_backend_that_drains_keeps_its_clients_and_one_that_is_gone_does_not() {
 #[test]
 fn a_client_of_a_dead_backend_is_led_to_another_one() {
     let room = Room::new("sticky-dead");
-    // It is bound and doesn't listen, so that nobody can be connected to there.
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = Closed::new();
     let more = format!("{STICKY}\nhealth = {{ passive = {{ fall = 1, eject = \"1m\" }} }}\n");
     let alive = backend("b");
     let proxy = Running::start(&room, &document(&room, &[("a", backend("a")), ("b", alive)], &more));
@@ -96,7 +95,7 @@ fn a_client_of_a_dead_backend_is_led_to_another_one() {
         let (met, _, given) = meet(proxy.front(), "");
         (met == 'a').then(|| pair(&given.expect("a cookie")))
     });
-    let next = room.write("next.toml", &document(&room, &[("a", dead), ("b", alive)], &more));
+    let next = room.write("next.toml", &document(&room, &[("a", dead.address), ("b", alive)], &more));
     proxy.done(&["apply", next.to_str().unwrap()]);
     let (met, _, given) = meet(proxy.front(), &cookie);
     let renewed = pair(&given.expect("another cookie"));

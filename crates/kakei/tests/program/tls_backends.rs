@@ -136,7 +136,7 @@ fn who_may_vouch_changes_while_it_runs() {
     let (address, seen) = site(config(&ours.make(&["127.0.0.1"], |_| {}), None));
     let ca = room.write("ca.pem", &theirs.pem);
     let cluster = format!(
-        "tls = {{ ca = {ca:?} }}\nhealth = {{ http = {{}}, interval = \"100ms\", timeout = \"90ms\", rise = 1, fall = 1, fail_open = false }}"
+        "tls = {{ ca = {ca:?} }}\nhealth = {{ http = {{}}, interval = \"2s\", timeout = \"1900ms\", rise = 1, fall = 1, fail_open = false }}"
     );
     let running = Running::start(&room, &document(&room, ("http", address), &cluster, ""));
     let state = |wanted: &str| {
@@ -328,7 +328,7 @@ fn a_backend_that_is_waited_for_proves_who_it_is_too() {
         let options = [
             format!("backends = [\"{address}\"]"),
             format!("tls = {{ ca = {ca:?}, server_name = \"site.test\" }}"),
-            "health = { http = {}, interval = \"200ms\", fall = 2 }".to_owned(),
+            "health = { http = {}, interval = \"2s\", timeout = \"1900ms\", fall = 2 }".to_owned(),
             "ready = \"probed\"".to_owned(),
         ];
         let mut arguments = vec!["cluster", "add", name];

@@ -15,6 +15,8 @@ use crate::harness::{Room, Running, eventually};
 use crate::tls::{Authority, Stream, config, connect, document, get, line, mirror};
 
 const HOST: &str = "one.test";
+/// For handshakes that are to end, however long that takes.
+const AMPLE: &str = "10s";
 const EARLY: &str = "[routes.early]\nlistener = \"front\"\npath = \"/early\"\ncluster = \"c\"\nearly_data = true\n";
 
 struct Scene {
@@ -26,11 +28,11 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(name: &str) -> Self {
+    fn start(name: &str, handshake_timeout: &str) -> Self {
         let (room, authority) = (Room::new(name), Authority::new());
         let made = authority.make(&[HOST], |_| {}).put(&room, "one");
-        let tls = "certificates = [\"one\"], handshake_timeout = \"1s\"";
-        let text = document(&room, ("http", mirror()), tls, &made);
+        let tls = format!("certificates = [\"one\"], handshake_timeout = \"{handshake_timeout}\"");
+        let text = document(&room, ("http", mirror()), &tls, &made);
         let running = Running::start(&room, &format!("{text}{EARLY}"));
         let mut config = crate::tls::config(&authority, &[&rustls::version::TLS13]);
         config.resumption = Resumption::in_memory_sessions(64);
@@ -100,7 +102,7 @@ fn answer(stream: &mut Stream) -> String {
 
 #[test]
 fn what_may_come_early_does_and_everything_else_waits() {
-    let scene = Scene::start("tls-early");
+    let scene = Scene::start("tls-early", AMPLE);
     let (mut stream, _) = scene.early(&asked("GET", "/early", ""));
     eventually("the backend has it, before the client heard anything", || {
         (scene.count("kakei_backend_requests_total") == 2).then_some(())
@@ -113,7 +115,11 @@ fn what_may_come_early_does_and_everything_else_waits() {
     let (_, body) = get(&mut stream, HOST, "/early");
     assert!(!body.to_lowercase().contains("early-data"), "{body}");
     assert_eq!((scene.count("kakei_early_requests_total"), scene.count("kakei_early_held_requests_total")), (1, 0));
-    let log = std::fs::read_to_string(scene.room.path("access.log")).unwrap();
+    let log = eventually("the visit and both requests are written down", || {
+        let log = std::fs::read_to_string(scene.room.path("access.log")).ok()?;
+        let completed = log.matches("\"reason\":\"completed\"").count();
+        (log.ends_with('\n') && completed == 3).then_some(log)
+    });
     assert_eq!(log.matches("\"early\":true").count(), 1, "{log}");
 
     let others = [("POST", "/early", ""), ("GET", "/early", "body"), ("GET", "/late", ""), ("DELETE", "/early", "")];
@@ -160,7 +166,7 @@ fn picky() -> SocketAddr {
 
 #[test]
 fn a_backend_that_wants_nothing_early_is_asked_once_and_its_client_told() {
-    let scene = Scene::start("tls-early-picky");
+    let scene = Scene::start("tls-early-picky", AMPLE);
     let [a, b] = [picky(), picky()];
     scene.apply(&format!("{}[clusters.p]\nbackends = [\"{a}\", \"{b}\"]\n", EARLY.replace("\"c\"", "\"p\"")));
     let (mut stream, _) = scene.early(&asked("GET", "/early", ""));
@@ -172,7 +178,7 @@ fn a_backend_that_wants_nothing_early_is_asked_once_and_its_client_told() {
 
 #[test]
 fn a_first_flight_is_taken_once_whoever_sends_it_to_which_worker() {
-    let scene = Scene::start("tls-early-replay");
+    let scene = Scene::start("tls-early-replay", "3s");
     let (mut stream, flight) = scene.early(&asked("GET", "/early", ""));
     assert!(answer(&mut stream).contains("Early-Data: 1"));
     let replays: Vec<TcpStream> = (0..12).map(|_| scene.send(&flight)).collect();
@@ -187,7 +193,7 @@ fn a_first_flight_is_taken_once_whoever_sends_it_to_which_worker() {
 
 #[test]
 fn who_never_ends_its_handshake_is_closed_in_time() {
-    let scene = Scene::start("tls-early-stall");
+    let scene = Scene::start("tls-early-stall", "1s");
     let began = Instant::now();
     let (mut held, _) = scene.early(&asked("POST", "/early", "body"));
     assert_eq!(line(&scene.room, "tls_timeout")["by"], "client");
@@ -202,7 +208,7 @@ fn who_never_ends_its_handshake_is_closed_in_time() {
 
 #[test]
 fn changes_forget_no_session_and_routes_change_their_mind_at_once() {
-    let scene = Scene::start("tls-early-changes");
+    let scene = Scene::start("tls-early-changes", AMPLE);
     let ask = asked("GET", "/early", "");
     // Sessions that were left before go on behind a change of something else.
     scene.visit();
@@ -230,7 +236,7 @@ fn changes_forget_no_session_and_routes_change_their_mind_at_once() {
 
 #[test]
 fn the_version_before_goes_on_from_its_sessions_and_sends_nothing_early() {
-    let scene = Scene::start("tls-early-old");
+    let scene = Scene::start("tls-early-old", AMPLE);
     let mut old = config(&scene.authority, &[&rustls::version::TLS12]);
     old.resumption = Resumption::in_memory_sessions(64);
     old.enable_early_data = true;
@@ -246,7 +252,7 @@ fn the_version_before_goes_on_from_its_sessions_and_sends_nothing_early() {
 
 #[test]
 fn who_starts_anew_knows_no_session_and_loses_no_request() {
-    let scene = Scene::start("tls-early-restart");
+    let scene = Scene::start("tls-early-restart", AMPLE);
     scene.visit();
     let text = format!("{}{EARLY}", scene.text);
     let Scene { room, authority, running, config, .. } = scene;
