@@ -182,3 +182,45 @@ fn a_simulated_seed_is_replayed_to_the_bit() {
     let third = swept_report["reports"].as_array().unwrap().iter().find(|report| report["seed"] == 3);
     assert_eq!(third.map(|third| &third["digest"]), (!broken.is_empty()).then_some(&report["digest"]), "the same run");
 }
+
+#[test]
+fn a_document_that_is_given_is_the_one_that_is_simulated() {
+    let room = Room::new("simulated");
+    let text = "[listeners.names]\nprotocol = \"udp\"\nbind = [\"10.1.2.3:5353\"]\ncluster = \"c\"\n\
+                [listeners.web]\nprotocol = \"http\"\nbind = [\"10.1.2.3:80\"]\ncluster = \"c\"\n\
+                [clusters.c]\nbackends = [\"10.1.2.4:5353\"]\n";
+    let file = room.write("k.toml", text);
+    let output = run(&["sim", "--seed", "3", "-c", file.to_str().unwrap()]);
+    let trace = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(trace.contains("-> 10.1.2.3:5353") && trace.contains("-> 10.1.2.4:5353"), "{trace:.2000}");
+    assert!(stderr(&output).starts_with("note: the TCP and HTTP listeners of the document are left out"));
+    let wrong = run(&["sim", "--seeds", "1", "-c", room.write("wrong.toml", "[listener.x]\n").to_str().unwrap()]);
+    assert_eq!(code(&wrong), 2, "{}", stderr(&wrong));
+}
+
+#[test]
+fn as_much_is_logged_as_is_asked_for() {
+    let room = Room::new("levels");
+    let echo = Echo::start("a");
+    let logged = |environment: &[&str], arguments: &[&str]| {
+        let file = room.write("k.toml", &document(&room, &[&echo], ""));
+        let mut command = kakei();
+        command
+            .arg("run")
+            .arg("-c")
+            .arg(file)
+            .args(arguments)
+            .envs(environment.iter().map(|level| ("KAKEI_LOG", level)));
+        let proxy = Running::from(&room, command);
+        proxy.done(&["backend", "weight", "c", "a", "2"]);
+        proxy.signal("TERM");
+        proxy.end().1
+    };
+    let usual = logged(&[], &[]);
+    assert!(usual.contains("audit: ") && !usual.contains("DEBUG"), "{usual}");
+    assert_eq!(logged(&[], &["--log", "off"]), "");
+    assert_eq!(logged(&["error"], &[]), "");
+    let stronger = logged(&["off"], &["--log", "info"]);
+    assert!(stronger.contains("audit: "), "what is said outweighs the environment: {stronger}");
+}

@@ -22,6 +22,8 @@ mod http;
 #[cfg(test)]
 mod http_seen;
 #[cfg(test)]
+mod metered;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod options;

@@ -38,6 +38,9 @@ fn a_plan_says_what_it_would_do_to_the_requests_that_came() {
     assert_eq!(plan["traffic"]["looked_at"], json!({"requests": 8, "connections": 0, "flows": 0}), "{plan}");
     assert_eq!((&plan["traffic"]["changed"]["requests"], &plan["traffic"]["differences"]), (&json!(0), &json!([])));
 
+    let plan = proxy.json(&["plan", same.to_str().unwrap(), "--traffic=3"]);
+    assert_eq!(plan["traffic"]["looked_at"]["requests"], 3, "{plan}");
+
     let after = route("shop", "path = \"/shop\"\ncluster = \"d\"\nheaders = { x-beta = \"1\" }")
         + &route("gone", "path = \"/else\"\nrespond = { status = 410 }")
         + &route("moved", "path = \"/q\"\nquery = { page = \"2\" }\nredirect = { status = 308, path = \"/p{rest}\" }")

@@ -399,8 +399,10 @@ fn certificates_come_and_go_by_commands() {
     };
     two.put(&room, "two");
     let file = |name: &str| room.path(name).to_str().unwrap().to_owned();
+    let kept = |what: &str| running.json(&["get", "config"])["certificates"]["two"][what].clone();
     running.done(&["certificate", "add", "two", &file("two.pem"), &file("two.key"), "--listener", "front"]);
     assert_eq!(shown("two.test").unwrap(), two.der());
+    assert_eq!(kept("chain"), file("two.pem"));
     assert_eq!(running.json(&["get", "certificates"])[1]["listeners"][0], "front");
     let other = authority.make(&["two.test"], |_| {});
     other.put(&room, "other");
@@ -409,6 +411,20 @@ fn certificates_come_and_go_by_commands() {
     assert!(!refused.status.success() && told.contains("it is not the key of"), "{told}");
     running.done(&["certificate", "replace", "two", &file("other.pem"), &file("other.key"), "--inline"]);
     assert_eq!(shown("two.test").unwrap(), other.der());
+    assert_eq!(kept("chain"), std::fs::read_to_string(file("other.pem")).unwrap());
+    let said = room.write("said.ocsp", "no responder's answer");
+    let refused = running.ask(&[
+        "certificate",
+        "replace",
+        "two",
+        &file("two.pem"),
+        &file("two.key"),
+        "--ocsp",
+        said.to_str().unwrap(),
+    ]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("/certificates/two/ocsp: ") && told.contains("OCSP responder"), "{told}");
+    assert_eq!(shown("two.test").unwrap(), other.der(), "nothing is half done");
     running.done(&["certificate", "remove", "two"]);
     assert!(shown("two.test").unwrap_err().contains("UnrecognisedName"));
     let refused = running.ask(&["certificate", "remove", "one"]);
