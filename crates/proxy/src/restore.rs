@@ -121,6 +121,8 @@ impl Worker {
         }
         worker.relays.resume(world, now);
         worker.http.restore(Reading { world, known: &mut known, now, snapshot }, state.http)?;
+        // What lived on a removed one may be left out of the state.
+        known.listeners.iter().for_each(|key| world.settle_listener(*key));
         let adoptions = known.sockets.iter().map(|(was, &socket)| {
             let was = SocketId::from(KeyData::from_ffi(*was));
             Op::Adopt { was, socket }
@@ -151,6 +153,7 @@ impl Worker {
                 if state.removed || !self.world.clusters[*key].backends[backend].is_up(now) {
                     self.leave_backend_without_http((*key, backend), state.removed);
                 }
+                self.world.settle_backend(*key, backend);
             }
             self.world.arm_review(now, *key);
             self.world.settle_cluster(*key);
