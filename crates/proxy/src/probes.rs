@@ -268,6 +268,9 @@ impl Worker {
             cluster.rebuild(tick.now);
             self.world.arm_review(tick.now, key);
             self.leave_backend(tick, (key, backend), false);
+            // Others may take its place.
+            self.relays.stir();
+            self.http.stir();
         }
     }
 }

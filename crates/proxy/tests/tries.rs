@@ -8,6 +8,7 @@ use kakei_config::*;
 use kakei_proxy::record::{CloseReason, Record};
 use kakei_proxy::seam::*;
 use kakei_proxy::stats::{BackendMetric, ListenerMetric};
+use kakei_proxy::worker::{Role, Worker};
 
 use common::{Bench, addr, all_of, ends, opened};
 
@@ -46,6 +47,31 @@ fn connected(ops: &[Op]) -> Option<(SocketId, String)> {
         Op::Connect { socket, remote, .. } => Some((*socket, remote.to_string())),
         _ => None,
     })
+}
+
+impl Bench {
+    fn open(&mut self, socket: SocketId) {
+        self.step(vec![Event::Opened { socket, local: addr("10.9.9.9:9") }], b"");
+    }
+
+    /// Another worker goes on where this one is, and runs the same.
+    fn restore(&mut self, document: &Document) {
+        let ops = self.step(vec![Event::Command { ticket: Ticket(1), command: Command::Snapshot }], b"");
+        let state = ops.into_iter().find_map(|op| match op {
+            Op::Reply { reply: Reply::State(state), .. } => Some(*state),
+            _ => None,
+        });
+        let text = serde_json::to_string(&state.expect("a state")).expect("a state is plain data");
+        let (state, role) =
+            (serde_json::from_str(&text).expect("what was written can be read"), Role { index: 0, seed: 5 });
+        self.worker = Worker::restore(role, self.now, state, &common::compile(document, 1)).expect("a sound state");
+        self.step(Vec::new(), b"");
+    }
+
+    /// It says this.
+    fn hear(&mut self, socket: SocketId, bytes: &[u8]) -> Vec<Op> {
+        self.step(vec![Event::Data { socket, bytes: all_of(bytes) }], bytes)
+    }
 }
 
 fn refused(socket: SocketId) -> Vec<Event> {
@@ -102,7 +128,7 @@ fn each_backend_is_tried_once_and_the_last_one_is_the_record_s() {
 fn what_a_backend_took_of_a_body_before_it_failed_is_counted_and_what_nobody_got_is_not() {
     let mut bench = self::bench(&["10.0.0.1:80"]);
     let backend = opened(&bench.say(BRINGS));
-    bench.step(vec![Event::Opened { socket: backend, local: addr("10.9.9.9:9") }], b"");
+    bench.open(backend);
     bench.say(b"!");
     let ops = bench.step(vec![Event::Broken { socket: backend, by: BrokenBy::Peer }], b"");
     let record = record(&ops);
@@ -121,7 +147,7 @@ fn a_body_that_is_too_long_went_to_its_backend_as_far_as_it_may_be() {
     let mut bench = bench(&["10.0.0.1:80"]);
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
     let backend = opened(&bench.say(head));
-    bench.step(vec![Event::Opened { socket: backend, local: addr("10.9.9.9:9") }], b"");
+    bench.open(backend);
     let ops = bench.say(b"5\r\nhello\r\n");
     assert_eq!(ends(&ops, backend), ["reset"]);
     assert_eq!((record(&ops).reason, record(&ops).request_bytes), (CloseReason::TooLarge, 5));
@@ -133,8 +159,8 @@ fn a_connection_that_was_dead_already_is_the_record_s_backend_too() {
     let mut bench = bench(&["10.0.0.1:80"]);
     let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
     let first = opened(&bench.say(ASKS));
-    bench.step(vec![Event::Opened { socket: first, local: addr("10.9.9.9:9") }], b"");
-    bench.step(vec![Event::Data { socket: first, bytes: all_of(answer) }], answer);
+    bench.open(first);
+    bench.hear(first, answer);
     assert_eq!(connected(&bench.say(ASKS)), None, "on the connection that waits");
     let (second, _) =
         connected(&bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"")).expect("a new one");
@@ -148,12 +174,12 @@ fn a_body_is_counted_by_each_backend_that_it_was_sent_to() {
     let put = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
     let mut bench = bench(&["10.0.0.1:80", "10.0.0.2:80"]);
     let (first, _) = connected(&bench.say(put)).expect("a try");
-    bench.step(vec![Event::Opened { socket: first, local: addr("10.9.9.9:9") }], b"");
+    bench.open(first);
     let (second, second_at) =
         connected(&bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"")).expect("another one");
-    bench.step(vec![Event::Opened { socket: second, local: addr("10.9.9.9:9") }], b"");
+    bench.open(second);
     let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
-    let ops = bench.step(vec![Event::Data { socket: second, bytes: all_of(answer) }], answer);
+    let ops = bench.hear(second, answer);
     let record = record(&ops);
     assert_eq!((record.request_bytes, named(record)), (5, Some(&second_at[..])));
     let (forwarded, mut rows) = counted(&mut bench);
@@ -161,20 +187,51 @@ fn a_body_is_counted_by_each_backend_that_it_was_sent_to() {
     assert_eq!((forwarded, rows), (10, vec![[5, 0, 0], [5, 0, 1]]));
 }
 
+const BOTH: [&str; 2] = ["10.0.0.1:80", "10.0.0.2:80"];
+
+fn both() -> Document {
+    document(BOTH.map(|at| Backend::at(addr(at))).to_vec(), narrow())
+}
+
+/// A worker whose backends have room for one request each, and a request on one of them: the other one.
+fn half_busy() -> (Bench, Backend) {
+    let mut bench = Bench::new(both(), Listener::default());
+    let (busy, busy_at) = connected(&bench.say(ASKS)).expect("a try");
+    bench.open(busy);
+    let other = BOTH.into_iter().find(|at| *at != busy_at).expect("two");
+    (bench, Backend::at(addr(other)))
+}
+
 #[test]
 fn who_waits_for_another_backend_that_is_taken_away_is_told_why_the_first_one_failed() {
-    let at = |address: &str| Backend::at(addr(address));
-    let mut bench = Bench::new(document(vec![at("10.0.0.1:80"), at("10.0.0.2:80")], narrow()), Listener::default());
-    let (busy, busy_at) = connected(&bench.say(ASKS)).expect("a try");
-    bench.step(vec![Event::Opened { socket: busy, local: addr("10.9.9.9:9") }], b"");
-    let other = bench.connect("192.0.2.8:1000");
-    let ops = bench.step(vec![Event::Data { socket: other, bytes: all_of(ASKS) }], ASKS);
-    let (first, first_at) = connected(&ops).expect("the one with room");
-    bench.step(vec![Event::Opened { socket: first, local: addr("10.9.9.9:9") }], b"");
+    for is_moved in [false, true] {
+        let (mut bench, other) = half_busy();
+        let client = bench.connect("192.0.2.8:1000");
+        let (first, first_at) = connected(&bench.hear(client, ASKS)).expect("the one with room");
+        assert_eq!(first_at, other.address.to_string());
+        bench.open(first);
+        let ops = bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"");
+        assert_eq!((connected(&ops), ends(&ops, client)), (None, vec![]), "it waits for the busy one");
+        if is_moved {
+            bench.restore(&both());
+        }
+        let ops = bench.publish(&document(vec![other], narrow()), 2);
+        assert_eq!(record(&ops).reason, CloseReason::BackendReset, "moved: {is_moved}");
+    }
+}
+
+#[test]
+fn who_is_behind_one_that_waited_for_something_else_is_served_when_that_one_goes() {
+    let (mut bench, other) = half_busy();
+    let (ahead, behind) = (bench.connect("192.0.2.8:1000"), bench.connect("192.0.2.9:1000"));
+    let (first, _) = connected(&bench.hear(ahead, ASKS)).expect("the one with room");
+    bench.open(first);
     let ops = bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"");
-    assert_eq!((connected(&ops), ends(&ops, other)), (None, vec![]), "it waits for {busy_at}");
-    let ops = bench.publish(&document(vec![at(&first_at)], narrow()), 2);
-    assert_eq!((record(&ops).reason, ends(&ops, other)), (CloseReason::BackendReset, vec!["write"]));
+    assert_eq!(connected(&ops), None, "it waits for the busy one");
+    assert_eq!(connected(&bench.hear(behind, ASKS)), None, "nobody overtakes who waits");
+    let ops = bench.step(vec![Event::Eof { socket: ahead }], b"");
+    let next = connected(&ops).or_else(|| connected(&bench.step(Vec::new(), b"")));
+    assert_eq!(next.expect("it is its turn").1, other.address.to_string());
 }
 
 #[test]
@@ -184,32 +241,32 @@ fn a_further_try_goes_to_the_backend_of_the_client_s_cookie_though_new_clients_d
     let cluster = || Cluster { http: HttpKnobs { sticky: Some(sticky.clone()), ..HttpKnobs::default() }, ..narrow() };
     let mut bench = Bench::new(document(vec![old(1)], cluster()), Listener::default());
     let seat = opened(&bench.say(ASKS));
-    bench.step(vec![Event::Opened { socket: seat, local: addr("10.9.9.9:9") }], b"");
+    bench.open(seat);
     let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
-    bench.step(vec![Event::Data { socket: seat, bytes: all_of(answer) }], answer);
+    bench.hear(seat, answer);
     let head = String::from_utf8_lossy(&bench.out.bytes).into_owned();
     let cookie = head.split("kakei=").nth(1).and_then(|rest| rest.get(..32)).expect("a cookie").to_owned();
-    let asks = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: kakei={cookie}\r\n\r\n");
+    let asks = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: kakei={cookie}\r\n\r\n").into_bytes();
 
     // New clients go elsewhere; those of the cookie go on, and its backend is busy.
     bench.publish(&document(vec![old(0), Backend::at(addr("10.0.0.2:80"))], cluster()), 2);
-    assert_eq!(connected(&bench.say(asks.as_bytes())), None, "on the connection that waits");
+    assert_eq!(connected(&bench.say(&asks)), None, "on the connection that waits");
     let other = bench.connect("192.0.2.8:1000");
-    let ops = bench.step(vec![Event::Data { socket: other, bytes: all_of(asks.as_bytes()) }], asks.as_bytes());
-    let (second, second_at) = connected(&ops).expect("a try");
+    let (second, second_at) = connected(&bench.hear(other, &asks)).expect("a try");
     assert_eq!(second_at, "10.0.0.2:80", "the cookie's has no room");
+    // Now it has, and the other one fails.
+    bench.hear(seat, answer);
     let ops = bench.step(refused(second), b"");
-    assert_eq!((connected(&ops), ends(&ops, other)), (None, vec![]), "it waits for the cookie's");
-    let ops = bench.step(vec![Event::Data { socket: seat, bytes: all_of(answer) }], answer);
-    assert!(ends(&ops, bench.client).ends_with(&["write"]) && ends(&ops, seat).ends_with(&["write"]), "{ops:?}");
-    let ops = bench.step(vec![Event::Data { socket: seat, bytes: all_of(answer) }], answer);
+    assert_eq!((ends(&ops, seat), ends(&ops, other)), (vec!["write"], vec![]), "the cookie's again");
+    let ops = bench.hear(seat, answer);
     assert_eq!((record(&ops).reason, named(record(&ops))), (CloseReason::Completed, Some("10.0.0.1:80")));
 
-    // Also where nobody takes new clients at all.
+    // Who finds no room there waits for nobody: others may never get past it.
+    assert_eq!(connected(&bench.say(&asks)), None);
+    let (second, _) = connected(&bench.hear(other, &asks)).expect("a try");
+    let ops = bench.step(refused(second), b"");
+    assert_eq!((record(&ops).reason, ends(&ops, other)), (CloseReason::ConnectFailed, vec!["write"]));
     bench.publish(&document(vec![old(0)], cluster()), 3);
-    bench.say(asks.as_bytes());
-    let ops = bench.step(vec![Event::Data { socket: other, bytes: all_of(asks.as_bytes()) }], asks.as_bytes());
-    assert!(ends(&ops, other).is_empty(), "it waits: {ops:?}");
-    let ops = bench.step(vec![Event::Data { socket: seat, bytes: all_of(answer) }], answer);
-    assert!(ends(&ops, seat).ends_with(&["write"]), "{ops:?}");
+    let ops = bench.hear(other, &asks);
+    assert_eq!((record(&ops).reason, ends(&ops, other)), (CloseReason::NoBackend, vec!["write"]));
 }

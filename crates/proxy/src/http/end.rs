@@ -67,7 +67,10 @@ impl Http {
         let exchange = &mut self.exchanges[id];
         if exchange.phase == Phase::Queued {
             exchange.end_wait(tick.now);
+            // It may have been all that those behind it waited for.
+            self.queues.stir();
         }
+        let exchange = &mut self.exchanges[id];
         exchange.note_checked(tick.now);
         exchange.lapse.whole = tick.now - exchange.began;
         let place = exchange.place();

@@ -5,6 +5,7 @@ use kakei_wire::http1::chunk_head;
 
 use super::Http;
 use super::exchange::{Exchange, ExchangeId, Framing, Phase};
+use super::retry::has_room;
 use super::session::Input;
 use super::upstream::{Upstream, UpstreamId};
 use crate::client;
@@ -55,22 +56,19 @@ impl Http {
         let (Some(key), Some(knobs)) = (exchange.cluster, &exchange.tcp) else { return Choice::Nobody };
         let cluster = &mut world.clusters[key];
         let (most, tried) = (knobs.connections_per_backend, &exchange.tried);
-        let has_room = |live: &crate::cluster::LiveBackend| {
-            most == 0 || !live.idle.is_empty() || live.connections + live.upstreams < most
-        };
-        let sticky = exchange.honoured(cluster, now).filter(|sticky| !tried.contains(sticky));
-        match sticky {
-            Some(sticky) if has_room(&cluster.backends[sticky]) => return Choice::Backend(sticky),
-            Some(_) if !cluster.takes_work() => return Choice::Full,
-            None if !cluster.takes_work() => return Choice::Nobody,
-            _ => {}
+        if let Some(seat) = exchange.seat(cluster, now) {
+            return Choice::Backend(seat);
+        }
+        if !cluster.takes_work() {
+            return Choice::Nobody;
         }
         if most == 0 && tried.is_empty() {
             let chosen = cluster.pick(exchange.affinity, &mut world.rng);
             return chosen.map_or(Choice::Nobody, Choice::Backend);
         }
-        let chosen = cluster
-            .choose(exchange.affinity, &mut world.rng, |backend, live| !tried.contains(&backend) && has_room(live));
+        let chosen = cluster.choose(exchange.affinity, &mut world.rng, |backend, live| {
+            !tried.contains(&backend) && has_room(live, most)
+        });
         match chosen {
             Some(backend) => Choice::Backend(backend),
             None if exchange.untried(cluster, now).next().is_none() => Choice::Exhausted,

@@ -5,7 +5,7 @@ use kakei_config::RetryOn;
 
 use super::Http;
 use super::exchange::{Exchange, ExchangeId, Phase};
-use crate::cluster::{BackendKey, LiveCluster};
+use crate::cluster::{BackendKey, LiveBackend, LiveCluster};
 use crate::record::CloseReason;
 use crate::seam::Instant;
 use crate::stats::{BackendMetric, ListenerMetric};
@@ -170,15 +170,20 @@ impl Http {
 }
 
 impl Exchange {
-    /// The backend that its cookie leads to, where that is honoured.
-    pub(super) fn honoured(&self, cluster: &LiveCluster, now: Instant) -> Option<BackendKey> {
-        self.sticky.filter(|sticky| cluster.honours(now, *sticky))
+    /// The backend that its cookie leads to, where that may be gone on with and has room: new clients may have no way
+    /// there, so nobody waits for it.
+    pub(super) fn seat(&self, cluster: &LiveCluster, now: Instant) -> Option<BackendKey> {
+        let most = self.tcp.as_ref()?.connections_per_backend;
+        let is_free = |seat: &BackendKey| {
+            !self.tried.contains(seat) && cluster.honours(now, *seat) && has_room(&cluster.backends[*seat], most)
+        };
+        self.sticky.filter(is_free)
     }
 
     /// The backends that it may go to and that did not fail it.
     pub(super) fn untried(&self, cluster: &LiveCluster, now: Instant) -> impl Iterator<Item = BackendKey> {
-        let all = self.honoured(cluster, now).into_iter().chain(cluster.members());
-        all.filter(|backend| !self.tried.contains(backend))
+        let members = cluster.members().filter(|backend| !self.tried.contains(backend));
+        self.seat(cluster, now).into_iter().chain(members)
     }
 
     /// Whether nothing can happen twice that must not, and everything is at hand.
@@ -204,4 +209,9 @@ impl Exchange {
             && self.may_be_sent_again(fault)
             && self.interim == 0
     }
+}
+
+/// Whether one more request finds a connection to a backend that may have `most`; 0: as many as there are.
+pub(super) fn has_room(live: &LiveBackend, most: u32) -> bool {
+    most == 0 || !live.idle.is_empty() || live.connections + live.upstreams < most
 }

@@ -26,6 +26,8 @@ impl Relays {
         let Some(mut relay) = self.relays.remove(id) else { return };
         if relay.phase == Phase::Queued {
             relay.detail.queued += tick.now - relay.since;
+            // It may have been all that those behind it waited for.
+            self.queues.stir();
         }
         self.restless -= usize::from(relay.minds_its_route());
         if let Some((timer, _)) = relay.timer {

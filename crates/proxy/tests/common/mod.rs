@@ -9,7 +9,7 @@ use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 use kakei_proxy::worker::{Role, Worker};
 
 pub(crate) struct Bench {
-    worker: Worker,
+    pub(crate) worker: Worker,
     pub(crate) out: Outbox,
     pub(crate) now: Instant,
     pub(crate) wake: Option<Instant>,
@@ -30,8 +30,8 @@ impl Bench {
     pub(crate) fn new(mut document: Document, listener: Listener) -> Self {
         let listener = Listener { protocol: Protocol::Http, bind: vec![addr("0.0.0.0:80")], ..listener };
         document.listeners = [("web".into(), listener)].into();
-        let worker = Worker::new(Role { index: 0, seed: 1 });
-        let (out, now, none) = (Outbox::default(), Instant::from_nanos(1_000_000_000_000), SocketId::default());
+        let (worker, out) = (Worker::new(Role { index: 0, seed: 1 }), Outbox::default());
+        let (now, none) = (Instant::from_nanos(1_000_000_000_000), SocketId::default());
         let mut bench = Bench { worker, out, now, wake: None, front: none, client: none };
         bench.front = opened(&bench.publish(&document, 1));
         bench.step(vec![Event::Opened { socket: bench.front, local: addr("0.0.0.0:80") }], b"");
@@ -41,9 +41,8 @@ impl Bench {
 
     /// It runs this from now on.
     pub(crate) fn publish(&mut self, document: &Document, generation: u64) -> Vec<Op> {
-        let shared = Shared { workers: 1, balance_seed: 0 };
-        let snapshot = Arc::new(Snapshot::compile(document, Generation(generation), shared, None));
-        self.step(vec![Event::Command { ticket: Ticket(1), command: Command::Publish(snapshot) }], b"")
+        let command = Command::Publish(compile(document, generation));
+        self.step(vec![Event::Command { ticket: Ticket(1), command }], b"")
     }
 
     /// A client connects from there.
@@ -69,6 +68,11 @@ impl Bench {
     pub(crate) fn ends(&self, ops: &[Op]) -> Vec<&'static str> {
         ends(ops, self.client)
     }
+}
+
+pub(crate) fn compile(document: &Document, generation: u64) -> Arc<Snapshot> {
+    let shared = Shared { workers: 1, balance_seed: 0 };
+    Arc::new(Snapshot::compile(document, Generation(generation), shared, None))
 }
 
 /// The first socket that a step asks for.
