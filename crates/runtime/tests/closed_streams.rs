@@ -295,8 +295,9 @@ fn fill(house: &House) -> (TcpStream, TcpStream, usize) {
     let (mut from, to) = (house.client(), house.client());
     from.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let stats = || house.engine.machine_stats(0).unwrap();
-    let (mut sent, mut before) = (0, stats());
+    let (mut sent, mut before, limit) = (0, stats(), Clock::now() + Duration::from_secs(60));
     loop {
+        assert!(Clock::now() < limit, "more and more is taken");
         match from.write(&[7; 65_536]) {
             Ok(len) => sent += len,
             Err(error) => {

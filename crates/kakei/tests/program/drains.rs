@@ -132,7 +132,8 @@ fn a_listener_that_drains_ends_by_its_deadline_and_says_what_was_cut() {
     let ends = |n: usize| both["holders"][n]["ends_in_ms"].as_u64().unwrap();
     assert_eq!((&both["held"]["connections"], ends(0)), (&json!(2), ends(1)), "{both}");
     assert!(ends_within(&mut open, SOON) && ends_within(&mut late, SOON));
-    assert!(begun.elapsed() >= Duration::from_millis(4_800), "{:?}", begun.elapsed());
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(4_800)..Duration::from_secs(5) + SOON / 2).contains(&took), "{took:?}");
     proxy.done(&["drain", "listener/front", "--status", "--wait=10s"]);
     let after = eventually("it is told", || {
         let answer = proxy.http("GET", "/v1/drains/listener/front", &[], "");

@@ -76,7 +76,7 @@ fn the_end_waits_for_live_flows_and_admits_no_new_one() {
     let socket = proxy.socket.clone();
     let (status, stderr) = proxy.end();
     assert!(status.success(), "{stderr}");
-    assert!(told.elapsed() < SOON, "drain_timeout is 6 s");
+    assert!(told.elapsed() < SOON * 2, "drain_timeout is 6 s");
     assert!(!socket.exists(), "the admin socket goes with the process");
     let log = std::fs::read_to_string(&log).unwrap();
     assert_eq!(log.lines().count(), 1);
