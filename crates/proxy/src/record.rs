@@ -102,7 +102,7 @@ reasons! {
     WriteTimeout: Client, "write_timeout", "The client took nothing of its response for too long.";
     ResponseTimeout: Backend, "response_timeout", "The backend's response did not begin, or did not go on, in time.";
     RequestTimeout: Proxy, "request_timeout", "A request took longer than it may as a whole.";
-    BadResponse: Backend, "bad_response", "The backend's response was malformed, or could have been read in two ways.";
+    BadResponse: Backend, "bad_response", "The backend's response was malformed, or could have been read in two ways; or its status asked for another try, and no backend was left for it.";
     Denied: Proxy, "denied", "The client's address may not pass the route.";
     Unauthorized: Client, "unauthorized", "The client did not say who it is, or not truly.";
     AuthBusy: Proxy, "auth_busy", "A password could not be checked: as many are being checked as may, or it took too long.";

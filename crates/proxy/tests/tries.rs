@@ -18,7 +18,8 @@ const BRINGS: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nh
 /// These backends, all of the same knobs, behind a route. Records are written.
 fn document(backends: Vec<Backend>, cluster: Cluster) -> Document {
     let cluster = Cluster { backends, ..cluster };
-    let route = Route { listener: "web".into(), cluster: Some("c".into()), ..Route::default() };
+    let retry = Retry { on: vec![RetryOn::Connect, RetryOn::Reset, RetryOn::Status(503)], ..Retry::default() };
+    let route = Route { listener: "web".into(), cluster: Some("c".into()), retry, ..Route::default() };
     let listener = Listener { protocol: Protocol::Http, bind: vec![addr("0.0.0.0:80")], ..Listener::default() };
     Document {
         listeners: [("web".into(), listener)].into(),
@@ -204,19 +205,24 @@ fn half_busy() -> (Bench, Backend) {
 
 #[test]
 fn who_waits_for_another_backend_that_is_taken_away_is_told_why_the_first_one_failed() {
-    for is_moved in [false, true] {
+    let busy = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
+    let ways = [(None, CloseReason::BackendReset), (Some(&busy[..]), CloseReason::BadResponse)];
+    for ((answer, reason), is_moved) in ways.into_iter().flat_map(|way| [(way, false), (way, true)]) {
         let (mut bench, other) = half_busy();
         let client = bench.connect("192.0.2.8:1000");
         let (first, first_at) = connected(&bench.hear(client, ASKS)).expect("the one with room");
         assert_eq!(first_at, other.address.to_string());
         bench.open(first);
-        let ops = bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"");
+        let ops = match answer {
+            None => bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b""),
+            Some(answer) => bench.hear(first, answer),
+        };
         assert_eq!((connected(&ops), ends(&ops, client)), (None, vec![]), "it waits for the busy one");
         if is_moved {
             bench.restore(&both());
         }
         let ops = bench.publish(&document(vec![other], narrow()), 2);
-        assert_eq!(record(&ops).reason, CloseReason::BackendReset, "moved: {is_moved}");
+        assert_eq!(record(&ops).reason, reason, "moved: {is_moved}");
     }
 }
 
