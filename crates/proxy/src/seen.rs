@@ -3,10 +3,12 @@
 //! credentials, no cookies, no other fields, no body. Decides nothing.
 //!
 //! A ring of slots for each kind, bounded in number and bytes; a slot that is used again allocates nothing. A few are
-//! taken in each step, so what it costs doesn't grow with the load.
+//! taken in each step, and as many as there are slots in a second, so what it costs doesn't grow with the load: to write
+//! to one is to wait for memory that nobody has touched since the ring went round.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kakei_config::{Route, Sorted};
 use slotmap::SlotMap;
@@ -18,6 +20,8 @@ use crate::snapshot::{Table, Wanted};
 
 /// So many of each kind are taken in one step.
 const PER_STEP: usize = 4;
+/// In this time no more are taken than there are slots, and before it none is forgotten but for a burst.
+const ROUND: Duration = Duration::from_secs(1);
 /// The most bytes that are kept of one; what has more is left out.
 const LONGEST: usize = 1_024;
 /// Names of fields that are looked for.
@@ -28,6 +32,8 @@ const NAMES: usize = 16;
 pub(crate) struct Rings {
     /// Slots of each ring; 0: nothing is kept.
     room: usize,
+    /// From one that is taken to the next, on average.
+    pace: Duration,
     requests: Ring,
     connections: Ring,
     flows: Ring,
@@ -40,6 +46,8 @@ struct Ring {
     next: usize,
     /// How many were taken in this step.
     taken: usize,
+    /// When the next one is due, once all slots have been used; what was not taken before may be caught up on.
+    due: Instant,
 }
 
 #[derive(Debug)]
@@ -62,8 +70,13 @@ pub(crate) type From = (ListenerKey, SocketAddr, SocketAddr);
 
 impl Ring {
     /// A slot to be written to, if this step may take one more.
-    fn slot(&mut self, room: usize, now: Instant, (listener, client, local): From) -> Option<&mut Slot> {
-        if room == 0 || self.taken == PER_STEP {
+    fn slot(
+        &mut self,
+        (room, pace): (usize, Duration),
+        now: Instant,
+        (listener, client, local): From,
+    ) -> Option<&mut Slot> {
+        if room == 0 || self.taken == PER_STEP || self.due > now {
             return None;
         }
         self.taken += 1;
@@ -71,8 +84,9 @@ impl Ring {
             self.slots.push(Slot { at: now, listener, client, local, text: Vec::new(), name: 0, flag: false });
             return self.slots.last_mut();
         }
+        self.due = self.due.max(now.before(ROUND)) + pace;
         let at = self.next;
-        self.next = (at + 1) % self.slots.len();
+        self.next = if at + 1 == self.slots.len() { 0 } else { at + 1 };
         let slot = &mut self.slots[at];
         (slot.at, slot.listener, slot.client, slot.local) = (now, listener, client, local);
         slot.text.clear();
@@ -97,13 +111,14 @@ impl Rings {
     /// From now on so many of each kind are kept; what is there stays only where that is the same.
     pub(crate) fn resize(&mut self, room: usize) {
         if self.room != room {
-            *self = Rings { room, ..Rings::default() };
+            let pace = ROUND / u32::try_from(room).unwrap_or(u32::MAX).max(1);
+            *self = Rings { room, pace, ..Rings::default() };
         }
     }
 
     /// A flow is routed.
     pub(crate) fn note_flow(&mut self, now: Instant, from: From) {
-        let _ = self.flows.slot(self.room, now, from);
+        let _ = self.flows.slot((self.room, self.pace), now, from);
     }
 
     /// A connection is routed.
@@ -112,7 +127,7 @@ impl Rings {
         if bytes > LONGEST || alpn.iter().any(|name| name.len() > usize::from(u8::MAX)) {
             return;
         }
-        let Some(slot) = self.connections.slot(self.room, now, from) else { return };
+        let Some(slot) = self.connections.slot((self.room, self.pace), now, from) else { return };
         slot.text.extend_from_slice(sni.unwrap_or_default().as_bytes());
         (slot.name, slot.flag) = (slot.text.len(), sni.is_some());
         for name in alpn {
@@ -127,7 +142,7 @@ impl Rings {
         if bytes > LONGEST {
             return;
         }
-        let Some(slot) = self.requests.slot(self.room, now, from) else { return };
+        let Some(slot) = self.requests.slot((self.room, self.pace), now, from) else { return };
         slot.flag = request.has_certificate;
         request.write(&mut slot.text);
         if slot.text.len() > 2 * LONGEST {
@@ -295,7 +310,12 @@ mod tests {
         (all, key)
     }
 
-    fn note(rings: &mut Rings, all: &SlotMap<ListenerKey, LiveListener>, key: ListenerKey, text: &str) {
+    fn note(
+        rings: &mut Rings,
+        (all, key): (&SlotMap<ListenerKey, LiveListener>, ListenerKey),
+        now: Instant,
+        text: &str,
+    ) {
         let limits = Limits { line: 1 << 16, head: 1 << 16, fields: 64 };
         Scan::default().find(text.as_bytes(), &limits).unwrap().unwrap();
         let mut heads = Heads::default();
@@ -313,7 +333,7 @@ mod tests {
         let table = &all[key].spec.http.as_ref().unwrap().table;
         let (authority, path) = (request.authority, request.path);
         let noted = Noted { table, wanted: &wanted, authority, path, has_certificate: false };
-        rings.note_request(Instant::ZERO, (key, client, client), &noted);
+        rings.note_request(now, (key, client, client), &noted);
     }
 
     fn heads(rings: &Rings, all: &SlotMap<ListenerKey, LiveListener>) -> Vec<String> {
@@ -328,10 +348,10 @@ mod tests {
     #[test]
     fn of_a_request_only_what_routes_match_by_is_kept_and_nothing_that_lets_anyone_in() {
         let (all, key) = listeners();
-        let mut rings = Rings::default();
+        let (mut rings, now) = (Rings::default(), Instant::ZERO);
         rings.resize(4);
         let text = "POST /a?x=1&page=2&token=s3&pa%67e=3 HTTP/1.1\r\nHost: A\r\nCookie: s3\r\nX-Beta: 1\r\nX-Other: s3\r\n\r\n";
-        note(&mut rings, &all, key, text);
+        note(&mut rings, (&all, key), now, text);
         let kept = "POST /a?page=2&pa%67e=3 HTTP/1.1\r\nHost: A\r\nx-beta: 1\r\n\r\n";
         assert_eq!(heads(&rings, &all), [kept]);
         for name in ["Authorization", "Proxy-Authorization", "Cookie", "X-Auth-Token", "X-API-Key", "client-secret"] {
@@ -345,11 +365,12 @@ mod tests {
         let (all, key) = listeners();
         let mut rings = Rings::default();
         rings.resize(6);
-        let mut number = 0;
+        let (mut number, mut now) = (0, Instant::ZERO);
         for _ in 0..5 {
+            now = now + ROUND;
             rings.begin();
             for _ in 0..10 {
-                note(&mut rings, &all, key, &format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
+                note(&mut rings, (&all, key), now, &format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
                 number += 1;
             }
         }
@@ -357,18 +378,30 @@ mod tests {
         assert_eq!(paths, ["43", "42", "41", "40", "33", "32"], "four of each step, the newest first");
         let places: Vec<_> = rings.requests.slots.iter().map(|slot| slot.text.as_ptr()).collect();
         rings.begin();
-        note(&mut rings, &all, key, "GET /50 HTTP/1.1\r\nHost: a\r\n\r\n");
+        note(&mut rings, (&all, key), now, "GET /50 HTTP/1.1\r\nHost: a\r\n\r\n");
         let after: Vec<_> = rings.requests.slots.iter().map(|slot| slot.text.as_ptr()).collect();
         assert_eq!(places, after, "what is written again lies where it lay");
         // What is too long is as if it had not been.
         let long = "x".repeat(2_000);
         rings.begin();
-        note(&mut rings, &all, key, &format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        note(&mut rings, &all, key, &format!("GET /51 HTTP/1.1\r\nHost: a\r\nX-Beta: {long}{long}\r\n\r\n"));
+        note(&mut rings, (&all, key), now, &format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        note(&mut rings, (&all, key), now, &format!("GET /51 HTTP/1.1\r\nHost: a\r\nX-Beta: {long}{long}\r\n\r\n"));
         assert!(heads(&rings, &all)[0].starts_with("GET /50 "));
+        // A second of steps takes as many as there are slots, spread over it, and what was left of the second before.
+        now = now + ROUND;
+        let mut taken = Vec::new();
+        for step in 0..1_000 {
+            let at = now + Duration::from_millis(step);
+            rings.begin();
+            for _ in 0..10 {
+                note(&mut rings, (&all, key), at, "GET /60 HTTP/1.1\r\nHost: a\r\n\r\n");
+            }
+            taken.extend((0..rings.requests.taken).map(|_| step));
+        }
+        assert!((6..=12).contains(&taken.len()) && taken.last() >= Some(&800), "{taken:?}");
         rings.resize(0);
         rings.begin();
-        note(&mut rings, &all, key, "GET /52 HTTP/1.1\r\nHost: a\r\n\r\n");
+        note(&mut rings, (&all, key), now, "GET /52 HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(heads(&rings, &all).is_empty());
     }
 
