@@ -16,7 +16,7 @@ use crate::limits::TABLE_BYTES;
 use crate::listener::{Front, ListenerKey, LiveListener};
 use crate::probes::ClusterProbe;
 use crate::relay::RelayId;
-use crate::seam::{Instant, Op, Outbox, SocketId, Wall};
+use crate::seam::{Gather, Instant, Op, Outbox, SocketId, Wall};
 use crate::seen::Rings;
 use crate::snapshot::Cluster;
 use crate::stats::{BackendMetric, Times, Values, WorkerMetric};
@@ -78,8 +78,22 @@ pub(crate) struct Tick<'a> {
 }
 
 impl Tick<'_> {
+    #[inline]
     pub(crate) fn ask(&mut self, op: Op) {
         self.out.ops.push(op);
+    }
+
+    /// Write to a stream, in one piece with what was asked for last where that lies right before it.
+    #[inline]
+    pub(crate) fn write(&mut self, socket: SocketId, bytes: Gather) {
+        if let Some(Op::Write { socket: last, bytes: before }) = self.out.ops.last_mut()
+            && *last == socket
+            && bytes.body.len == 0
+            && before.absorbs(bytes)
+        {
+            return;
+        }
+        self.ask(Op::Write { socket, bytes });
     }
 }
 

@@ -89,12 +89,13 @@ impl Upstream {
     }
 
     /// Write to the backend, behind what it did not take yet.
+    #[inline]
     pub(super) fn write(&mut self, tick: &mut Tick<'_>, bytes: Gather) {
         if self.rest.is_blocked() {
             self.rest.keep(bytes.head.of(&tick.out.bytes));
             self.rest.keep(bytes.body.of(tick.bytes));
         } else {
-            tick.ask(Op::Write { socket: self.socket, bytes });
+            tick.write(self.socket, bytes);
         }
     }
 

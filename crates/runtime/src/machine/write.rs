@@ -20,19 +20,6 @@ struct Pending {
     next: u32,
 }
 
-impl Pending {
-    /// What lies right behind it is written as one piece with it: one part costs the kernel less than two.
-    fn absorbs(&mut self, after: Gather) -> bool {
-        let head = &mut self.bytes.head;
-        let adjoins = self.bytes.body.len == 0 && head.len > 0 && after.head.start == head.start + head.len;
-        if adjoins {
-            head.len += after.head.len;
-            self.bytes.body = after.body;
-        }
-        adjoins
-    }
-}
-
 /// The writes of a tick, and what was not taken of them.
 #[derive(Default)]
 pub(super) struct Writer {
@@ -62,7 +49,7 @@ impl Io {
         let Writer { pending, queues, .. } = &mut self.writing;
         if let Some(queue) = queues.get_mut(entry.queue as usize) {
             let last = &mut pending[queue.last as usize];
-            if last.absorbs(bytes) {
+            if last.bytes.absorbs(bytes) {
                 return;
             }
             (last.next, queue.last) = (number, number);
