@@ -295,6 +295,7 @@ pub(super) fn status_line(status: u16, text: &str, out: &mut Vec<u8>) {
 }
 
 /// One field's line.
+#[inline]
 pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -303,6 +304,7 @@ pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// The begin of a list's line: what it has already.
+#[inline]
 fn list(out: &mut Vec<u8>, name: &str, before: &[&[u8]]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");

@@ -121,22 +121,25 @@ impl Connection {
             return connection;
         }
         for value in fields.known(Known::Connection) {
-            // Nearly all say one thing.
-            match value.contains(&b',') {
-                false => connection.note(value),
-                true => tokens(value).for_each(|option| connection.note(option)),
+            // Nearly all say one thing, which is known.
+            if !connection.note(value) {
+                tokens(value)
+                    .for_each(|option| connection.names_others |= !connection.note(option) && !option.is_empty());
             }
         }
         connection
     }
 
-    fn note(&mut self, option: &[u8]) {
-        match option {
-            option if option.eq_ignore_ascii_case(b"close") => self.close = true,
-            option if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
-            option if option.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-            option => self.names_others |= !option.is_empty() && Known::of(option).is_none(),
+    /// Whether it is an option that is known.
+    fn note(&mut self, option: &[u8]) -> bool {
+        match Known::of(option) {
+            Some(Known::KeepAlive) => self.keep_alive = true,
+            Some(Known::Upgrade) => self.upgrade = true,
+            Some(_) => {}
+            None if option.eq_ignore_ascii_case(b"close") => self.close = true,
+            None => return false,
         }
+        true
     }
 
     /// Whether a field that isn't known is named by one of the options. What a proxy goes by can't be taken away so.
@@ -210,6 +213,9 @@ impl Heads {
 
 /// What the fields say of the body (RFC 9112 6.1 to 6.3); none: nothing.
 pub(super) fn framing(fields: &Fields<'_>, version: Version) -> Result<Option<Length>, HeadError> {
+    if !fields.has(Known::ContentLength) && !fields.has(Known::TransferEncoding) {
+        return Ok(None);
+    }
     // Its one value; there may be none.
     let one = |known, error| {
         let mut values = fields.known(known);

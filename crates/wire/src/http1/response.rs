@@ -87,7 +87,11 @@ impl Heads {
             return None;
         }
         let len = self.quick_fields(bytes, line + 2, limits)?;
-        Some((Line { status, reason: str::from_utf8(reason).ok()?, version }, len))
+        let reason = match reason {
+            b"OK" => "OK",
+            reason => str::from_utf8(reason).ok()?,
+        };
+        Some((Line { status, reason, version }, len))
     }
 
     /// Parses a complete head's first line and fields, and notes where these lie.
