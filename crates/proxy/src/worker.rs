@@ -97,12 +97,13 @@ impl Worker {
         let timers_left = self.fire_timers(&mut tick);
         self.datagrams.settle_stash(&mut self.world);
         self.datagrams.run_sweeps(&mut self.world, &mut tick);
+        self.relays.run_sweeps(&mut self.world, &mut tick);
         if self.relays.is_stirred() || self.http.is_stirred() {
             // A place that a connection of one kind gave up may be what one of the other kind waits for.
             self.relays.stir();
             self.http.stir();
         }
-        self.relays.settle(&mut self.world, &mut tick);
+        self.relays.serve_queues(&mut self.world, &mut tick);
         self.http.settle(&mut self.world, &mut tick);
         self.settle_http(&mut tick);
         self.forget_clusters();

@@ -240,31 +240,42 @@ fn who_is_behind_one_that_waited_for_something_else_is_served_when_that_one_goes
     assert_eq!(next.expect("it is its turn").1, other.address.to_string());
 }
 
-#[test]
-fn a_further_try_goes_to_the_backend_of_the_client_s_cookie_though_new_clients_do_not() {
-    let old = |weight| Backend { weight, ..Backend::at(addr("10.0.0.1:80")) };
+const NOTHING: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+/// Backends of a cluster with cookies: the old one with this weight, and others.
+fn seats(weight: u32, others: &[&str]) -> Document {
+    let old = Backend { weight, ..Backend::at(addr("10.0.0.1:80")) };
+    let backends = [old].into_iter().chain(others.iter().map(|at| Backend::at(addr(at))));
     let sticky = Sticky { secret: "of sixteen bytes".into(), ..Sticky::default() };
-    let cluster = || Cluster { http: HttpKnobs { sticky: Some(sticky.clone()), ..HttpKnobs::default() }, ..narrow() };
-    let mut bench = Bench::new(document(vec![old(1)], cluster()), Listener::default());
+    let http = HttpKnobs { sticky: Some(sticky), ..HttpKnobs::default() };
+    document(backends.collect(), Cluster { http, ..narrow() })
+}
+
+/// A worker whose new clients go elsewhere, what those of the old backend's cookie ask, and a connection to that one
+/// that waits.
+fn seated() -> (Bench, Vec<u8>, SocketId) {
+    let mut bench = Bench::new(seats(1, &[]), Listener::default());
     let seat = opened(&bench.say(ASKS));
     bench.open(seat);
-    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
-    bench.hear(seat, answer);
+    bench.hear(seat, NOTHING);
     let head = String::from_utf8_lossy(&bench.out.bytes).into_owned();
     let cookie = head.split("kakei=").nth(1).and_then(|rest| rest.get(..32)).expect("a cookie").to_owned();
-    let asks = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: kakei={cookie}\r\n\r\n").into_bytes();
+    bench.publish(&seats(0, &["10.0.0.2:80"]), 2);
+    (bench, format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: kakei={cookie}\r\n\r\n").into_bytes(), seat)
+}
 
-    // New clients go elsewhere; those of the cookie go on, and its backend is busy.
-    bench.publish(&document(vec![old(0), Backend::at(addr("10.0.0.2:80"))], cluster()), 2);
+#[test]
+fn a_further_try_goes_to_the_backend_of_the_client_s_cookie_though_new_clients_do_not() {
+    let (mut bench, asks, seat) = seated();
     assert_eq!(connected(&bench.say(&asks)), None, "on the connection that waits");
     let other = bench.connect("192.0.2.8:1000");
     let (second, second_at) = connected(&bench.hear(other, &asks)).expect("a try");
     assert_eq!(second_at, "10.0.0.2:80", "the cookie's has no room");
     // Now it has, and the other one fails.
-    bench.hear(seat, answer);
+    bench.hear(seat, NOTHING);
     let ops = bench.step(refused(second), b"");
     assert_eq!((ends(&ops, seat), ends(&ops, other)), (vec!["write"], vec![]), "the cookie's again");
-    let ops = bench.hear(seat, answer);
+    let ops = bench.hear(seat, NOTHING);
     assert_eq!((record(&ops).reason, named(record(&ops))), (CloseReason::Completed, Some("10.0.0.1:80")));
 
     // Who finds no room there waits for nobody: others may never get past it.
@@ -272,7 +283,39 @@ fn a_further_try_goes_to_the_backend_of_the_client_s_cookie_though_new_clients_d
     let (second, _) = connected(&bench.hear(other, &asks)).expect("a try");
     let ops = bench.step(refused(second), b"");
     assert_eq!((record(&ops).reason, ends(&ops, other)), (CloseReason::ConnectFailed, vec!["write"]));
-    bench.publish(&document(vec![old(0)], cluster()), 3);
+    bench.publish(&seats(0, &[]), 3);
     let ops = bench.hear(other, &asks);
     assert_eq!((record(&ops).reason, ends(&ops, other)), (CloseReason::NoBackend, vec!["write"]));
+}
+
+#[test]
+fn who_has_the_cookie_of_a_backend_that_is_free_waits_behind_nobody_who_has_no_way_there() {
+    let (mut bench, asks, seat) = seated();
+    let (new, next) = (bench.connect("192.0.2.8:1000"), bench.connect("192.0.2.9:1000"));
+    let (busy, _) = connected(&bench.hear(new, ASKS)).expect("a new client goes elsewhere");
+    bench.open(busy);
+    assert_eq!(connected(&bench.hear(next, ASKS)), None, "and the next one waits for that");
+    assert_eq!(ends(&bench.say(&asks), seat), ["write"]);
+}
+
+#[test]
+fn who_waits_for_a_place_that_a_connection_has_gets_it_when_that_one_s_route_goes() {
+    let mut next = document(vec![Backend::at(addr("10.0.0.1:80"))], narrow());
+    let mut bench = Bench::new(next.clone(), Listener::default());
+    let raw = Listener { protocol: Protocol::Tcp, bind: vec![addr("0.0.0.0:81")], ..Listener::default() };
+    let route =
+        Route { listener: "raw".into(), cluster: Some("c".into()), on_change: OnChange::Close, ..Route::default() };
+    next.listeners.insert("raw".into(), raw);
+    next.routes.insert("t".into(), route);
+    let front = opened(&bench.publish(&next, 2));
+    bench.open(front);
+    let (peer, local) = (addr("192.0.2.8:1000"), addr("192.0.2.1:81"));
+    let ops = bench.step(vec![Event::Accepted(Accepted { front, arrival: Arrival(2), peer, local })], b"");
+    let (backend, _) = connected(&ops).expect("it has the place");
+    bench.open(backend);
+    assert_eq!(connected(&bench.say(ASKS)), None, "it waits for that");
+    next.routes.remove(&Name::new("t"));
+    let ops = bench.publish(&next, 3);
+    let next = connected(&ops).or_else(|| connected(&bench.step(Vec::new(), b"")));
+    assert!(next.is_some(), "its turn: {ops:?}");
 }

@@ -243,11 +243,16 @@ impl LiveCluster {
         self.members.iter().map(|(backend, _)| *backend)
     }
 
+    /// Whether it is one of those.
+    pub(crate) fn is_one(&self, backend: BackendKey) -> bool {
+        self.members().any(|member| member == backend)
+    }
+
     /// Whether a client that has been led to this backend before may go there again. That its weight is 0, or that it
     /// is a backup, keeps only others away.
     pub(crate) fn honours(&self, now: Instant, backend: BackendKey) -> bool {
         let is_there = |live: &LiveBackend| !live.removed && live.is_up(now);
-        self.backends.get(backend).is_some_and(is_there) || self.members().any(|member| member == backend)
+        self.backends.get(backend).is_some_and(is_there) || self.is_one(backend)
     }
 
     /// The configured backend of that name.

@@ -70,7 +70,6 @@ impl Http {
             // It may have been all that those behind it waited for.
             self.queues.stir();
         }
-        let exchange = &mut self.exchanges[id];
         exchange.note_checked(tick.now);
         exchange.lapse.whole = tick.now - exchange.began;
         let place = exchange.place();

@@ -33,8 +33,10 @@ impl Http {
     pub(super) fn place(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
         let Some(cluster) = self.exchanges[id].cluster else { return };
         match self.choose(world, tick.now, id) {
-            // Those that wait were here first.
-            Choice::Backend(_) if self.queues.is_waited_for(cluster) => {
+            // Those that wait were here first, but not for a backend that takes nobody but who has its cookie.
+            Choice::Backend(backend)
+                if self.queues.is_waited_for(cluster) && world.clusters[cluster].is_one(backend) =>
+            {
                 self.queues.stir();
                 self.enqueue(world, tick, id);
             }

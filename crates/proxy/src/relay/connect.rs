@@ -57,10 +57,7 @@ impl Relays {
             }
             Choice::Backend(backend) => self.connect(world, tick, id, backend),
             Choice::Full => self.enqueue(world, tick, id),
-            Choice::Exhausted => {
-                let failed = self.relays[id].opening.as_ref().and_then(|opening| opening.failed);
-                self.end(world, tick, id, failed.unwrap_or(CloseReason::ConnectFailed));
-            }
+            Choice::Exhausted => self.give_up(world, tick, id),
             Choice::Nobody => self.end(world, tick, id, CloseReason::NoBackend),
         }
     }
@@ -75,11 +72,17 @@ impl Relays {
                 relay.detail.queued += tick.now - relay.since;
                 self.connect(world, tick, id, backend);
             }
-            Choice::Exhausted => self.end(world, tick, id, CloseReason::ConnectFailed),
+            Choice::Exhausted => self.give_up(world, tick, id),
             Choice::Nobody if self.is_of_removed(world, id) => self.end(world, tick, id, CloseReason::NoBackend),
             Choice::Full | Choice::Nobody => return false,
         }
         true
+    }
+
+    /// All that could be tried have failed: that the last one did is why.
+    fn give_up(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) {
+        let failed = self.relays[id].opening.as_ref().and_then(|opening| opening.failed);
+        self.end(world, tick, id, failed.unwrap_or(CloseReason::ConnectFailed));
     }
 
     fn is_of_removed(&self, world: &World, id: RelayId) -> bool {

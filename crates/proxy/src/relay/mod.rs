@@ -25,7 +25,6 @@ use self::sweep::Sweep;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::seam::SocketId;
 use crate::waiting::Waiting;
-use crate::world::{Tick, World};
 
 /// The relays of a worker.
 #[derive(Debug, Default)]
@@ -68,11 +67,5 @@ impl Relays {
     /// Its stream to a backend, where one was asked for.
     pub(crate) fn backend_socket(&self, id: RelayId) -> Option<SocketId> {
         self.relays.get(id).map(|relay| relay.socket(Side::Backend))
-    }
-
-    /// What is to be done at the end of a step, after all that happened in it.
-    pub(crate) fn settle(&mut self, world: &mut World, tick: &mut Tick<'_>) {
-        self.run_sweeps(world, tick);
-        self.serve_queues(world, tick);
     }
 }

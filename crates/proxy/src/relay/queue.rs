@@ -55,7 +55,7 @@ impl Relays {
 
     /// Connect those that wait and for which there is room now, the longest waiting first; tell those for which there
     /// never will be.
-    pub(super) fn serve_queues(&mut self, world: &mut World, tick: &mut Tick<'_>) {
+    pub(crate) fn serve_queues(&mut self, world: &mut World, tick: &mut Tick<'_>) {
         for cluster in self.queues.take_stirred() {
             self.serve_queue(world, tick, cluster);
         }

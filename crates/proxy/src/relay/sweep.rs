@@ -61,7 +61,7 @@ impl Relays {
     }
 
     /// Visit some of the relays that are to be visited.
-    pub(super) fn run_sweeps(&mut self, world: &mut World, tick: &mut Tick<'_>) {
+    pub(crate) fn run_sweeps(&mut self, world: &mut World, tick: &mut Tick<'_>) {
         for _ in 0..SWEPT_PER_STEP {
             let Some(sweep) = self.sweeps.last_mut() else { return };
             let (change, until) = (sweep.change, sweep.until);
