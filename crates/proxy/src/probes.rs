@@ -269,8 +269,7 @@ impl Worker {
             self.world.arm_review(tick.now, key);
             self.leave_backend(tick, (key, backend), false);
             // Others may take its place.
-            self.relays.stir();
-            self.http.stir();
+            self.stir();
         }
     }
 }

@@ -63,8 +63,7 @@ impl Worker {
         if reshaped.resecured {
             self.http.retire_upstreams(&mut self.world, tick, key);
         }
-        self.relays.stir();
-        self.http.stir();
+        self.stir();
         self.configure_probes(tick, key);
         self.world.arm_review(tick.now, key);
         if let Some(cluster) = self.world.clusters.get_mut(key) {
@@ -159,8 +158,7 @@ impl Worker {
         let Some(&key) = self.world.cluster_names.get(&verdict.cluster) else { return };
         if let Some(backend) = self.world.clusters[key].handle_health(tick.now, verdict) {
             self.world.arm_review(tick.now, key);
-            self.relays.stir();
-            self.http.stir();
+            self.stir();
             if !verdict.up {
                 self.leave_backend(tick, (key, backend), false);
             }

@@ -32,8 +32,6 @@ const NAMES: usize = 16;
 pub(crate) struct Rings {
     /// Slots of each ring; 0: nothing is kept.
     room: usize,
-    /// From one that is taken to the next, on average.
-    pace: Duration,
     requests: Ring,
     connections: Ring,
     flows: Ring,
@@ -70,12 +68,7 @@ pub(crate) type From = (ListenerKey, SocketAddr, SocketAddr);
 
 impl Ring {
     /// A slot to be written to, if this step may take one more.
-    fn slot(
-        &mut self,
-        (room, pace): (usize, Duration),
-        now: Instant,
-        (listener, client, local): From,
-    ) -> Option<&mut Slot> {
+    fn slot(&mut self, room: usize, now: Instant, (listener, client, local): From) -> Option<&mut Slot> {
         if room == 0 || self.taken == PER_STEP || self.due > now {
             return None;
         }
@@ -84,7 +77,7 @@ impl Ring {
             self.slots.push(Slot { at: now, listener, client, local, text: Vec::new(), name: 0, flag: false });
             return self.slots.last_mut();
         }
-        self.due = self.due.max(now.before(ROUND)) + pace;
+        self.due = self.due.max(now.before(ROUND)) + ROUND / self.slots.len() as u32;
         let at = self.next;
         self.next = if at + 1 == self.slots.len() { 0 } else { at + 1 };
         let slot = &mut self.slots[at];
@@ -111,14 +104,13 @@ impl Rings {
     /// From now on so many of each kind are kept; what is there stays only where that is the same.
     pub(crate) fn resize(&mut self, room: usize) {
         if self.room != room {
-            let pace = ROUND / u32::try_from(room).unwrap_or(u32::MAX).max(1);
-            *self = Rings { room, pace, ..Rings::default() };
+            *self = Rings { room, ..Rings::default() };
         }
     }
 
     /// A flow is routed.
     pub(crate) fn note_flow(&mut self, now: Instant, from: From) {
-        let _ = self.flows.slot((self.room, self.pace), now, from);
+        let _ = self.flows.slot(self.room, now, from);
     }
 
     /// A connection is routed.
@@ -127,7 +119,7 @@ impl Rings {
         if bytes > LONGEST || alpn.iter().any(|name| name.len() > usize::from(u8::MAX)) {
             return;
         }
-        let Some(slot) = self.connections.slot((self.room, self.pace), now, from) else { return };
+        let Some(slot) = self.connections.slot(self.room, now, from) else { return };
         slot.text.extend_from_slice(sni.unwrap_or_default().as_bytes());
         (slot.name, slot.flag) = (slot.text.len(), sni.is_some());
         for name in alpn {
@@ -142,7 +134,7 @@ impl Rings {
         if bytes > LONGEST {
             return;
         }
-        let Some(slot) = self.requests.slot((self.room, self.pace), now, from) else { return };
+        let Some(slot) = self.requests.slot(self.room, now, from) else { return };
         slot.flag = request.has_certificate;
         request.write(&mut slot.text);
         if slot.text.len() > 2 * LONGEST {

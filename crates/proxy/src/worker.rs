@@ -100,8 +100,7 @@ impl Worker {
         self.relays.run_sweeps(&mut self.world, &mut tick);
         if self.relays.is_stirred() || self.http.is_stirred() {
             // A place that a connection of one kind gave up may be what one of the other kind waits for.
-            self.relays.stir();
-            self.http.stir();
+            self.stir();
         }
         self.relays.serve_queues(&mut self.world, &mut tick);
         self.http.settle(&mut self.world, &mut tick);
@@ -367,9 +366,14 @@ impl Worker {
             live.review = None;
             live.rebuild(tick.now);
             self.world.arm_review(tick.now, cluster);
-            self.relays.stir();
-            self.http.stir();
+            self.stir();
         }
+    }
+
+    /// There may be room for some who wait for a backend, over whichever protocol.
+    pub(crate) fn stir(&mut self) {
+        self.relays.stir();
+        self.http.stir();
     }
 
     /// A backend went down, or was removed: flows and connections obey their policy.

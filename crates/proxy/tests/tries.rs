@@ -14,6 +14,8 @@ use common::{Bench, addr, all_of, ends, opened};
 
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const BRINGS: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nhello";
+const NOTHING: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+const BOTH: [&str; 2] = ["10.0.0.1:80", "10.0.0.2:80"];
 
 /// These backends, all of the same knobs, behind a route. Records are written.
 fn document(backends: Vec<Backend>, cluster: Cluster) -> Document {
@@ -113,7 +115,7 @@ fn where_nobody_else_is_left_there_is_no_further_try_and_the_record_names_who_fa
 
 #[test]
 fn each_backend_is_tried_once_and_the_last_one_is_the_record_s() {
-    let mut bench = bench(&["10.0.0.1:80", "10.0.0.2:80"]);
+    let mut bench = bench(&BOTH);
     let (first, first_at) = connected(&bench.say(ASKS)).expect("a try");
     let (second, second_at) = connected(&bench.step(refused(first), b"")).expect("another one");
     assert_ne!(first_at, second_at);
@@ -158,10 +160,9 @@ fn a_body_that_is_too_long_went_to_its_backend_as_far_as_it_may_be() {
 #[test]
 fn a_connection_that_was_dead_already_is_the_record_s_backend_too() {
     let mut bench = bench(&["10.0.0.1:80"]);
-    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
     let first = opened(&bench.say(ASKS));
     bench.open(first);
-    bench.hear(first, answer);
+    bench.hear(first, NOTHING);
     assert_eq!(connected(&bench.say(ASKS)), None, "on the connection that waits");
     let (second, _) =
         connected(&bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"")).expect("a new one");
@@ -173,22 +174,19 @@ fn a_connection_that_was_dead_already_is_the_record_s_backend_too() {
 #[test]
 fn a_body_is_counted_by_each_backend_that_it_was_sent_to() {
     let put = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
-    let mut bench = bench(&["10.0.0.1:80", "10.0.0.2:80"]);
+    let mut bench = bench(&BOTH);
     let (first, _) = connected(&bench.say(put)).expect("a try");
     bench.open(first);
     let (second, second_at) =
         connected(&bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"")).expect("another one");
     bench.open(second);
-    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
-    let ops = bench.hear(second, answer);
+    let ops = bench.hear(second, NOTHING);
     let record = record(&ops);
     assert_eq!((record.request_bytes, named(record)), (5, Some(&second_at[..])));
     let (forwarded, mut rows) = counted(&mut bench);
     rows.sort_unstable();
     assert_eq!((forwarded, rows), (10, vec![[5, 0, 0], [5, 0, 1]]));
 }
-
-const BOTH: [&str; 2] = ["10.0.0.1:80", "10.0.0.2:80"];
 
 fn both() -> Document {
     document(BOTH.map(|at| Backend::at(addr(at))).to_vec(), narrow())
@@ -239,8 +237,6 @@ fn who_is_behind_one_that_waited_for_something_else_is_served_when_that_one_goes
     let next = connected(&ops).or_else(|| connected(&bench.step(Vec::new(), b"")));
     assert_eq!(next.expect("it is its turn").1, other.address.to_string());
 }
-
-const NOTHING: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 /// Backends of a cluster with cookies: the old one with this weight, and others.
 fn seats(weight: u32, others: &[&str]) -> Document {

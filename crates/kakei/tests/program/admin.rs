@@ -14,8 +14,7 @@ use rcgen::{CertificateParams, DnType, SanType};
 use rustls::ClientConfig;
 use serde_json::Value;
 
-use crate::harness::{Echo, Room, Running, answered, document, eventually, http, kakei};
-use crate::signals::own_address;
+use crate::harness::{Echo, Room, Running, answered, document, eventually, http, kakei, own_address};
 use crate::tls::{Authority, Made, Stream, connect};
 use crate::tls_clients::{client_config, revoked};
 

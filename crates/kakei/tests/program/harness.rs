@@ -129,7 +129,12 @@ impl Running {
 
     /// The first address of the listener `front`, from the ready line.
     pub(crate) fn front(&self) -> SocketAddr {
-        let (_, after) = self.ready.split_once("front on ").expect("the listener is named");
+        self.address("front")
+    }
+
+    /// The same of another listener.
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        let (_, after) = self.ready.split_once(&format!("{listener} on ")).expect("the listener is named");
         let end = after.find([',', ';', ' ']).unwrap();
         after[..end].parse().unwrap()
     }
@@ -298,6 +303,13 @@ impl Drop for Echo {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.thread.take().unwrap().join();
     }
+}
+
+/// A place where this run of the tests alone listens: a port that was bound and given back may be given to another test
+/// before it is bound again.
+pub(crate) fn own_address(port: u16) -> SocketAddr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    SocketAddr::from(([127, 64 | a, b, c], port))
 }
 
 /// A port that nobody else is given though nobody listens there: who connects is refused.

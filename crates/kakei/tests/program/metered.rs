@@ -55,17 +55,9 @@ fn assert_counted(proxy: &Running, expected: &str) {
         }
         thread::sleep(Duration::from_millis(20));
     }
-    let only = |of: &[String], not: &[&str]| {
-        of.iter().filter(|line| !not.contains(&line.as_str())).cloned().collect::<Vec<_>>().join("\n")
-    };
-    let missing: Vec<&&str> = expected.iter().filter(|line| !seen.contains(&(**line).to_owned())).collect();
-    panic!("more than expected:\n{}\nless:\n{missing:#?}", only(&seen, &expected));
-}
-
-/// Where a listener is.
-fn address(proxy: &Running, listener: &str) -> SocketAddr {
-    let (_, after) = proxy.ready.split_once(&format!("{listener} on ")).expect("it is named");
-    after[..after.find([',', ';', ' ']).unwrap()].parse().unwrap()
+    let more: Vec<&String> = seen.iter().filter(|line| !expected.contains(&line.as_str())).collect();
+    let less: Vec<&&str> = expected.iter().filter(|line| !seen.iter().any(|seen| seen == *line)).collect();
+    panic!("more than expected: {more:#?}\nless: {less:#?}");
 }
 
 fn head(room: &Room) -> String {
@@ -160,16 +152,16 @@ fn datagrams_are_counted_where_they_went_and_why_they_did_not() {
         cluster("f", deaf.local_addr().unwrap(), ""),
     ];
     let proxy = Running::start(&room, &text.concat());
-    let client = Client::new(address(&proxy, "front"));
+    let client = Client::new(proxy.address("front"));
     for _ in 0..3 {
         assert!(client.ask("ten bytes.").is_some());
     }
     client.send(&"x".repeat(101));
-    assert!(Client::new(address(&proxy, "narrow")).ask("x").is_some());
+    assert!(Client::new(proxy.address("narrow")).ask("x").is_some());
     for name in ["narrow", "nowhere", "empty", "lost"] {
-        assert!(Client::new(address(&proxy, name)).hears_nothing("yz"));
+        assert!(Client::new(proxy.address(name)).hears_nothing("yz"));
     }
-    assert!(Client::new(address(&proxy, "brief")).ask("x").is_some());
+    assert!(Client::new(proxy.address("brief")).ask("x").is_some());
     assert_counted(&proxy, DATAGRAMS);
 }
 
@@ -211,17 +203,17 @@ fn streams_are_counted_where_they_went_and_why_they_did_not() {
         cluster("d", closed.address, ""),
     ];
     let proxy = Running::start(&room, &text.concat());
-    let mut client = connect(address(&proxy, "front"));
+    let mut client = connect(proxy.address("front"));
     client.write_all(b"hello").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
     assert_eq!(answer, b"hello");
-    let _ = connect(address(&proxy, "dead")).read(&mut [0]);
-    let mut first = connect(address(&proxy, "narrow"));
+    let _ = connect(proxy.address("dead")).read(&mut [0]);
+    let mut first = connect(proxy.address("narrow"));
     first.write_all(b"x").unwrap();
     first.read_exact(&mut [0]).unwrap();
-    let _ = connect(address(&proxy, "narrow")).read(&mut [0]);
+    let _ = connect(proxy.address("narrow")).read(&mut [0]);
     assert_counted(&proxy, STREAMS);
     let bytes =
         ["read", "written"].map(|of| proxy.metrics().sum(&format!("kakei_machine_stream_{of}_bytes_total"), ""));
@@ -286,7 +278,7 @@ fn requests_are_counted_by_what_they_came_to() {
         authority.make(&["one.test"], |_| {}).put(&room, "one"),
     ];
     let proxy = Running::start(&room, &text.concat());
-    let (front, mut returned, begun) = (address(&proxy, "front"), 0, Instant::now());
+    let (front, mut returned, begun) = (proxy.address("front"), 0, Instant::now());
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let config = Arc::new(tls::config(&authority, &[version]));
         let mut stream = tls::connect(front, "one.test", &config).unwrap();

@@ -5,8 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Echo, Room, Running, document, eventually, kakei};
-use crate::signals::own_address;
+use crate::harness::{Client, Echo, Room, Running, document, eventually, kakei, own_address};
 
 fn generation(proxy: &Running) -> Value {
     proxy.json(&["status"])["generation"].clone()

@@ -1,17 +1,10 @@
 //! Signals: another document, the end, a rotated log.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Instant;
 
-use crate::harness::{Answer, Client, Echo, Room, Running, SOON, answered, document, eventually};
-
-/// A place where this run of the tests alone listens: a port that was bound and given back may be given to another test
-/// before it is bound again.
-pub(crate) fn own_address(port: u16) -> SocketAddr {
-    let [_, a, b, c] = std::process::id().to_be_bytes();
-    SocketAddr::from(([127, 64 | a, b, c], port))
-}
+use crate::harness::{Answer, Client, Echo, Room, Running, SOON, answered, document, eventually, own_address};
 
 #[test]
 fn hangup_applies_the_file_and_a_bad_file_changes_nothing() {
