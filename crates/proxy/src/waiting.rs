@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use slotmap::SecondaryMap;
 
 use crate::cluster::ClusterKey;
+use crate::limits::QUEUE_TRIES_PER_STEP;
+use crate::world::{Tick, World};
 
 /// How many that gave up may stand in an order beyond those that wait.
 const SLACK: usize = 64;
@@ -86,21 +88,15 @@ impl<Id: Copy + PartialEq> Waiting<Id> {
         }
     }
 
-    /// The one that waits longest, taken out of the order.
-    pub(crate) fn next(&mut self, cluster: ClusterKey, waits: impl Fn(Id) -> bool) -> Option<Id> {
-        let queue = self.queues.get_mut(cluster)?;
-        while let Some(id) = queue.ids.pop_front() {
-            if waits(id) {
-                return Some(id);
-            }
-        }
-        None
+    /// The first in the order, taken out of it; it may have given up.
+    fn pop(&mut self, cluster: ClusterKey) -> Option<Id> {
+        self.queues.get_mut(cluster)?.ids.pop_front()
     }
 
-    /// The one that `next` gave goes on waiting, as the first.
-    pub(crate) fn put_back(&mut self, cluster: ClusterKey, id: Id) {
+    /// These go on waiting, in this order and before all others.
+    fn put_back(&mut self, cluster: ClusterKey, ids: Vec<Id>) {
         if let Some(queue) = self.queues.get_mut(cluster) {
-            queue.ids.push_front(id);
+            ids.into_iter().rev().for_each(|id| queue.ids.push_front(id));
         }
     }
 
@@ -114,6 +110,55 @@ impl<Id: Copy + PartialEq> Waiting<Id> {
         match std::mem::take(&mut self.stirred) {
             true => self.queues.keys().collect(),
             false => Vec::new(),
+        }
+    }
+}
+
+/// What came of somebody's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It waits no longer.
+    Done,
+    /// It goes on waiting, for what those behind it need not have.
+    PassedOver,
+    /// It goes on waiting, and so does everybody behind it.
+    Blocked,
+}
+
+/// Where connections, or requests, wait.
+pub(crate) trait Queueing {
+    type Id: Copy + PartialEq;
+
+    fn queues(&mut self) -> &mut Waiting<Self::Id>;
+
+    /// Whether it didn't give up meanwhile.
+    fn waits(&self, id: Self::Id) -> bool;
+
+    /// Send one that waits where there is room now, or tell it that there never will be.
+    fn take_turn(&mut self, world: &mut World, tick: &mut Tick<'_>, id: Self::Id) -> Turn;
+
+    /// Give everybody their turn where there may be room, the longest waiting first.
+    fn serve_queues(&mut self, world: &mut World, tick: &mut Tick<'_>) {
+        for cluster in self.queues().take_stirred() {
+            self.serve_queue(world, tick, cluster);
+        }
+    }
+
+    fn serve_queue(&mut self, world: &mut World, tick: &mut Tick<'_>, cluster: ClusterKey) {
+        let (mut passed, mut served) = (Vec::new(), false);
+        let ends = (0..QUEUE_TRIES_PER_STEP).find_map(|_| {
+            let Some(id) = self.queues().pop(cluster) else { return Some(()) };
+            let turn = if self.waits(id) { self.take_turn(world, tick, id) } else { Turn::Done };
+            match turn {
+                Turn::Done => served = true,
+                Turn::PassedOver | Turn::Blocked => passed.push(id),
+            }
+            (turn == Turn::Blocked).then_some(())
+        });
+        self.queues().put_back(cluster, passed);
+        // Where nobody could be served, a further look without a change would find the same.
+        if ends.is_none() && served {
+            self.queues().stir();
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::seam::{
 };
 use crate::secure::Secure;
 use crate::stats::{DropReason, ListenerMetric, Stats, WorkerMetric};
+use crate::waiting::Queueing;
 use crate::world::{Due, Socket, Tick, World};
 
 /// Which worker of the process this is.

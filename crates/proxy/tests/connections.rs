@@ -220,6 +220,12 @@ impl Bench {
         views.expect("an answer")
     }
 
+    /// How far the connection of this client is.
+    fn phase(&mut self, client: &str) -> String {
+        let views = self.connections();
+        views.into_iter().find(|view| view.client == addr(client)).expect("a view").phase
+    }
+
     fn closes(&mut self, reason: CloseReason) -> u64 {
         self.stats().listeners[0].connection_closes.0[reason as usize]
     }
@@ -467,9 +473,7 @@ fn a_full_backend_lets_wait_in_order_and_room_serves_the_first() {
     let ops = bench.tell(Event::Broken { socket: first.client, by: BrokenBy::Peer });
     let (backend, _) = connected(&ops);
     bench.open(backend);
-    let views = bench.connections();
-    let phase = |client: &str| views.iter().find(|v| v.client == addr(client)).expect("a view").phase.clone();
-    assert_eq!((phase("198.51.100.2:4000").as_str(), phase("198.51.100.3:4000").as_str()), ("established", "queued"));
+    assert_eq!(["198.51.100.2:4000", "198.51.100.3:4000"].map(|at| bench.phase(at)), ["established", "queued"]);
     bench.pass(Duration::from_millis(5_100));
     assert_eq!(bench.last_reason(), Some(CloseReason::QueueTimeout));
     let detail = &bench.records.last().expect("a record").detail;
@@ -478,15 +482,18 @@ fn a_full_backend_lets_wait_in_order_and_room_serves_the_first() {
 }
 
 #[test]
-fn who_is_behind_one_that_waited_for_something_else_is_served_when_that_one_goes() {
+fn who_waits_for_something_else_holds_up_nobody_behind_it_and_keeps_its_place() {
     let knobs = TcpKnobs { connections_per_backend: 1, ..TcpKnobs::default() };
     let mut bench = Bench::new(&document(knobs, &["10.0.0.1:80", "10.0.0.2:80"]));
-    bench.join("198.51.100.1:4000");
-    let ops = bench.accept("198.51.100.2:4000");
-    let (ahead, backend) = (accepted(&ops).expect("it was let in").0, connected(&ops).0);
-    assert!(connects(&bench.fail(backend)).is_empty(), "it waits for the busy one");
-    assert!(connects(&bench.accept("198.51.100.3:4000")).is_empty(), "nobody overtakes who waits");
-    assert_eq!(connects(&bench.tell(Event::Broken { socket: ahead, by: BrokenBy::Peer })).len(), 1);
+    let busy = bench.join("198.51.100.1:4000");
+    let (failing, other_at) = connected(&bench.accept("198.51.100.2:4000"));
+    assert!(connects(&bench.fail(failing)).is_empty(), "it waits for the busy one");
+    let (_, at) = connected(&bench.accept("198.51.100.3:4000"));
+    assert_eq!(at, other_at, "what failed the other has room");
+    assert!(connects(&bench.accept("198.51.100.4:4000")).is_empty(), "now both are busy");
+    let (next, _) = connected(&bench.tell(Event::Broken { socket: busy.client, by: BrokenBy::Peer }));
+    bench.open(next);
+    assert_eq!(["198.51.100.2:4000", "198.51.100.4:4000"].map(|at| bench.phase(at)), ["established", "queued"]);
 }
 
 #[test]

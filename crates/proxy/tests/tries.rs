@@ -1,4 +1,5 @@
-//! A worker driven by hand, one fact a test: what is counted and written down of a request whose backend fails it.
+//! A worker driven by hand, one fact a test: what is counted and written down of a request whose backend fails it, and who
+//! waits for another one meanwhile.
 
 mod common;
 #[path = "common/counted.rs"]
@@ -225,17 +226,24 @@ fn who_waits_for_another_backend_that_is_taken_away_is_told_why_the_first_one_fa
 }
 
 #[test]
-fn who_is_behind_one_that_waited_for_something_else_is_served_when_that_one_goes() {
+fn who_waits_for_something_else_holds_up_nobody_behind_it_and_keeps_its_place() {
     let (mut bench, other) = half_busy();
-    let (ahead, behind) = (bench.connect("192.0.2.8:1000"), bench.connect("192.0.2.9:1000"));
+    let [ahead, behind, last] = ["192.0.2.8:1000", "192.0.2.9:1000", "192.0.2.10:1000"].map(|at| bench.connect(at));
     let (first, _) = connected(&bench.hear(ahead, ASKS)).expect("the one with room");
     bench.open(first);
     let ops = bench.step(vec![Event::Broken { socket: first, by: BrokenBy::Peer }], b"");
     assert_eq!(connected(&ops), None, "it waits for the busy one");
-    assert_eq!(connected(&bench.hear(behind, ASKS)), None, "nobody overtakes who waits");
-    let ops = bench.step(vec![Event::Eof { socket: ahead }], b"");
-    let next = connected(&ops).or_else(|| connected(&bench.step(Vec::new(), b"")));
-    assert_eq!(next.expect("it is its turn").1, other.address.to_string());
+    let (second, second_at) = connected(&bench.hear(behind, ASKS)).expect("it can't use this one");
+    assert_eq!(second_at, other.address.to_string());
+    bench.open(second);
+    assert_eq!(connected(&bench.hear(last, ASKS)), None, "now both are busy");
+    // Whatever of the busy one's gets free is for who came first.
+    let ops = bench.step(vec![Event::Broken { socket: bench.client, by: BrokenBy::Peer }], b"");
+    let (third, third_at) = connected(&ops).expect("a place");
+    assert_ne!(third_at, other.address.to_string());
+    bench.open(third);
+    let ops = bench.hear(third, NOTHING);
+    assert_eq!(ends(&ops, ahead), ["write"]);
 }
 
 /// Backends of a cluster with cookies: the old one with this weight, and others.

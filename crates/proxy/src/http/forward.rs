@@ -10,10 +10,11 @@ use super::session::Input;
 use super::upstream::{Upstream, UpstreamId};
 use crate::client;
 use crate::cluster::{BackendKey, ClusterKey};
-use crate::limits::{COPIED_CHUNK, QUEUE_TRIES_PER_STEP, REPLAY};
+use crate::limits::{COPIED_CHUNK, REPLAY};
 use crate::record::CloseReason;
 use crate::seam::{Gather, Instant, Op, Span};
 use crate::stats::{BackendMetric, ListenerMetric};
+use crate::waiting::{Queueing, Turn, Waiting};
 use crate::world::{Socket, Tick, World};
 
 /// What came of looking for a backend.
@@ -279,30 +280,22 @@ impl Http {
     pub(crate) fn is_waited_for(&self, cluster: ClusterKey) -> bool {
         self.queues.is_waited_for(cluster)
     }
+}
 
-    /// Send those that wait and for which there is room now, the longest waiting first; tell those for which there never
-    /// will be.
-    pub(super) fn serve_queues(&mut self, world: &mut World, tick: &mut Tick<'_>) {
-        for cluster in self.queues.take_stirred() {
-            self.serve_queue(world, tick, cluster);
-        }
+impl Queueing for Http {
+    type Id = ExchangeId;
+
+    fn queues(&mut self) -> &mut Waiting<ExchangeId> {
+        &mut self.queues
     }
 
-    fn serve_queue(&mut self, world: &mut World, tick: &mut Tick<'_>, cluster: ClusterKey) {
-        for _ in 0..QUEUE_TRIES_PER_STEP {
-            let exchanges = &self.exchanges;
-            let waits = |id: ExchangeId| exchanges.get(id).is_some_and(|other| other.phase == Phase::Queued);
-            let Some(id) = self.queues.next(cluster, waits) else { return };
-            if !self.place_waiting(world, tick, id, cluster) {
-                return self.queues.put_back(cluster, id);
-            }
-        }
-        self.queues.stir();
+    fn waits(&self, id: ExchangeId) -> bool {
+        self.exchanges.get(id).is_some_and(|exchange| exchange.phase == Phase::Queued)
     }
 
-    /// Send one that waits, or tell it that there will be nobody: false where it goes on waiting. A cluster all of whose
-    /// backends are down may have one again in time; one that was removed never will.
-    fn place_waiting(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, cluster: ClusterKey) -> bool {
+    /// A cluster all of whose backends are down may have one again in time; one that was removed never will.
+    fn take_turn(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) -> Turn {
+        let Some(cluster) = self.exchanges[id].cluster else { return Turn::Done };
         match self.choose(world, tick.now, id) {
             Choice::Backend(backend) => {
                 self.dequeue(world, id);
@@ -315,8 +308,10 @@ impl Http {
             Choice::Nobody if world.clusters[cluster].removed => {
                 self.refuse(world, tick, id, (503, CloseReason::NoBackend));
             }
-            Choice::Full | Choice::Nobody => return false,
+            // What it tried may have room for the others.
+            Choice::Full if !self.exchanges[id].tried.is_empty() => return Turn::PassedOver,
+            Choice::Full | Choice::Nobody => return Turn::Blocked,
         }
-        true
+        Turn::Done
     }
 }

@@ -61,7 +61,7 @@ use crate::cluster::{BackendKey, ClusterKey};
 use crate::joined::Joined;
 use crate::limits::{SPARE_BUFFER, SPARE_BUFFERS};
 use crate::seam::{Instant, RateUse};
-use crate::waiting::Waiting;
+use crate::waiting::{Queueing, Waiting};
 use crate::world::{Tick, World};
 
 /// Everything of a worker that speaks HTTP.

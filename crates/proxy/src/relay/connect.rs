@@ -12,6 +12,7 @@ use crate::record::CloseReason;
 use crate::seam::{Gather, Op, OpenError, SocketId, Span};
 use crate::snapshot::Asked;
 use crate::stats::BackendMetric;
+use crate::waiting::Turn;
 use crate::world::{Socket, Tick, World};
 
 /// What came of looking for a backend.
@@ -62,9 +63,9 @@ impl Relays {
         }
     }
 
-    /// The same for one that waits: false where it goes on waiting. A cluster all of whose backends are down may have
-    /// one again in time; one that was removed never will.
-    pub(super) fn place_waiting(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) -> bool {
+    /// The same for one that waits. A cluster all of whose backends are down may have one again in time; one that was
+    /// removed never will.
+    pub(super) fn place_waiting(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) -> Turn {
         match self.choose(world, id) {
             Choice::Backend(backend) => {
                 self.dequeue(world, id);
@@ -74,9 +75,11 @@ impl Relays {
             }
             Choice::Exhausted => self.give_up(world, tick, id),
             Choice::Nobody if self.is_of_removed(world, id) => self.end(world, tick, id, CloseReason::NoBackend),
-            Choice::Full | Choice::Nobody => return false,
+            // What it tried may have room for the others.
+            Choice::Full if !self.relays[id].tried().is_empty() => return Turn::PassedOver,
+            Choice::Full | Choice::Nobody => return Turn::Blocked,
         }
-        true
+        Turn::Done
     }
 
     /// All that could be tried have failed: that the last one did is why.
@@ -97,7 +100,7 @@ impl Relays {
         if !cluster.takes_work() {
             return Choice::Nobody;
         }
-        let tried = relay.opening.as_ref().map_or(&[][..], |opening| &opening.tried);
+        let tried = relay.tried();
         let most = knobs.connections_per_backend;
         let has_room = |connections: u32| most == 0 || connections < most;
         let chosen = cluster

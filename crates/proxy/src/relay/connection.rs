@@ -223,6 +223,11 @@ impl Relay {
         self.target.as_ref().is_some_and(|target| target.on_change != OnChange::Keep)
     }
 
+    /// Backends that it could not be connected to.
+    pub(crate) fn tried(&self) -> &[BackendKey] {
+        self.opening.as_ref().map_or(&[], |opening| &opening.tried)
+    }
+
     /// Bytes that wait in the worker.
     pub(crate) fn buffered(&self) -> usize {
         let rests = self.lanes.iter().map(|lane| lane.rest.len());

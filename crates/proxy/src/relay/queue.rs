@@ -3,9 +3,9 @@
 use super::connection::Phase;
 use super::{RelayId, Relays};
 use crate::cluster::ClusterKey;
-use crate::limits::QUEUE_TRIES_PER_STEP;
 use crate::record::CloseReason;
 use crate::stats::ListenerMetric;
+use crate::waiting::{Queueing, Turn, Waiting};
 use crate::world::{Tick, World};
 
 impl Relays {
@@ -52,24 +52,20 @@ impl Relays {
         let relays = &self.relays;
         self.queues.leave(cluster, id, |id| relays.get(id).is_some_and(|relay| relay.phase == Phase::Queued));
     }
+}
 
-    /// Connect those that wait and for which there is room now, the longest waiting first; tell those for which there
-    /// never will be.
-    pub(crate) fn serve_queues(&mut self, world: &mut World, tick: &mut Tick<'_>) {
-        for cluster in self.queues.take_stirred() {
-            self.serve_queue(world, tick, cluster);
-        }
+impl Queueing for Relays {
+    type Id = RelayId;
+
+    fn queues(&mut self) -> &mut Waiting<RelayId> {
+        &mut self.queues
     }
 
-    fn serve_queue(&mut self, world: &mut World, tick: &mut Tick<'_>, cluster: ClusterKey) {
-        for _ in 0..QUEUE_TRIES_PER_STEP {
-            let relays = &self.relays;
-            let waits = |id: RelayId| relays.get(id).is_some_and(|relay| relay.phase == Phase::Queued);
-            let Some(id) = self.queues.next(cluster, waits) else { return };
-            if !self.place_waiting(world, tick, id) {
-                return self.queues.put_back(cluster, id);
-            }
-        }
-        self.queues.stir();
+    fn waits(&self, id: RelayId) -> bool {
+        self.relays.get(id).is_some_and(|relay| relay.phase == Phase::Queued)
+    }
+
+    fn take_turn(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId) -> Turn {
+        self.place_waiting(world, tick, id)
     }
 }
