@@ -25,7 +25,7 @@ fn read(bytes: &[u8], step: usize, length: Length) -> Outcome {
                 Piece::Nothing => break,
                 Piece::End { at } => {
                     let mut trailers = Vec::new();
-                    body.write_trailers(&mut trailers);
+                    body.write_trailers(|_| true, &mut trailers);
                     return Some((content, Some(begin + at)));
                 }
             }

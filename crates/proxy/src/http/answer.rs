@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Http;
 use super::decide::Deciding;
 use super::exchange::{Exchange, ExchangeId, Phase, RequestId};
-use super::rewrite::{field, status_line, write_added, write_persistence};
+use super::rewrite::{field, render_path, status_line, write_added, write_persistence};
 use super::rule::{Rule, Template};
 use super::session::{SessionId, Stage};
 use super::strict;
@@ -181,13 +181,17 @@ impl Http {
         let exchange = &self.exchanges[id];
         let mut out = Vec::new();
         status_line(redirect.status, "", &mut out);
-        if !rule.extras().response.removes(b"date") {
+        let edits = &rule.extras().response;
+        if !edits.removes(b"date") {
             field(&mut out, "Date", self.date.at(tick.wall));
         }
-        out.extend_from_slice(b"Location: ");
-        let scheme = if self.sessions[exchange.session].secured.is_some() { "https" } else { "http" };
-        write_location((rule, redirect), (deciding, scheme), &mut out);
-        out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
+        if !edits.removes(b"location") {
+            out.extend_from_slice(b"Location: ");
+            let scheme = if self.sessions[exchange.session].secured.is_some() { "https" } else { "http" };
+            write_location((rule, redirect), (deciding, scheme), &mut out);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"Content-Length: 0\r\n");
         out.extend_from_slice(strict::told(exchange, &self.sessions[exchange.session]).unwrap_or_default());
         write_persistence(exchange, &mut out);
         write_added(exchange, &mut out);
@@ -201,15 +205,16 @@ impl Http {
         let exchange = &self.exchanges[id];
         let mut out = Vec::new();
         status_line(respond.status, "", &mut out);
-        for (name, value) in &respond.headers {
+        let edits = &exchange.extras().response;
+        for (name, value) in respond.headers.iter().filter(|(name, _)| !edits.removes(name.as_bytes())) {
             field(&mut out, name, value.as_bytes());
         }
-        let has = |wanted| respond.headers.keys().any(|name| name.eq_ignore_ascii_case(wanted));
-        if !has("date") && !exchange.rule.as_ref().is_some_and(|rule| rule.extras().response.removes(b"date")) {
+        let has = |wanted: &str| respond.headers.keys().any(|name| name.eq_ignore_ascii_case(wanted));
+        let lacks = |wanted: &str| !has(wanted) && !edits.removes(wanted.as_bytes());
+        if lacks("date") {
             field(&mut out, "Date", self.date.at(tick.wall));
         }
-        let has_type = has("content-type");
-        if !respond.body.is_empty() && !has_type {
+        if !respond.body.is_empty() && lacks("content-type") {
             field(&mut out, "Content-Type", b"text/plain; charset=utf-8");
         }
         if !matches!(respond.status, 204 | 304) {
@@ -318,7 +323,7 @@ pub(super) fn write_location(
         }
     }
     match &redirect.path {
-        Some(template) => rule.render(&Template::new(template), deciding.path, out),
+        Some(template) => render_path((rule, &Template::new(template)), deciding.path, out),
         // That of all a host has (`OPTIONS *`), or none, stands behind no host.
         None if !request.path.starts_with('/') => out.push(b'/'),
         None => out.extend_from_slice(request.path.as_bytes()),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kakei_config::ClientCertificateMode;
+use kakei_config::{ClientCertificateMode, Respond};
 use kakei_wire::http1::{Body, RequestHead, Version};
 use kakei_wire::message::{self, Known, Length, Trace};
 
@@ -11,6 +11,8 @@ use super::Http;
 use super::answer::Accepts;
 use super::exchange::{Exchange, ExchangeId, Framing, Traits};
 use super::guard::Asking;
+use super::rate;
+use super::rewrite::further;
 use super::rule::{Action, Goal, Rule};
 use super::session::{SessionId, Stage};
 use super::table::Wanted;
@@ -106,7 +108,9 @@ impl Http {
             return Err((413, CloseReason::TooLarge));
         }
         let path = match request.path {
-            "" | "*" => request.path.as_bytes().into(),
+            // A tunnel has none; what is asked of the whole server is asked of all that lies below its root.
+            "" => b""[..].into(),
+            "*" => b"/"[..].into(),
             path => message::normalise_path(path).map_err(bad)?,
         };
         if !self.is_directed(exchange.session, &head.host) {
@@ -209,11 +213,15 @@ impl Http {
         if !rule.is_open && !rule.spec.rate_limits.is_empty() {
             let client = self.sessions[exchange.session].arrived.client().ip();
             let whose = (rule, client, exchange.http.workers);
+            if rate::is_ambiguous(rule, &deciding.head.request.fields) {
+                return Err((400, CloseReason::BadRequest));
+            }
             let permits = self.rates.admit(world.hash, tick.now, whose, &deciding.head.request.fields);
             match permits {
                 Ok(permits) => self.exchanges[id].permits = permits,
                 Err(after) => {
-                    self.exchanges[id].retry_after = Some(after.as_secs().clamp(1, u32::MAX.into()) as u32);
+                    let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+                    self.exchanges[id].retry_after = Some(seconds.clamp(1, u32::MAX.into()) as u32);
                     return Err((429, CloseReason::RateLimited));
                 }
             }
@@ -278,6 +286,15 @@ impl Http {
         id: ExchangeId,
         (rule, led, deciding): (&Rule, usize, &Deciding<'_>),
     ) -> Result<(), Refused> {
+        match (further(&deciding.head.request), deciding.head.request.method) {
+            (Some(0), "TRACE") => return Err((405, CloseReason::NotAllowed)),
+            (Some(0), _) => {
+                self.respond(tick, id, &Respond { status: 204, ..Respond::default() });
+                self.conclude(world, tick, id, CloseReason::Answered);
+                return Ok(());
+            }
+            _ => {}
+        }
         let goal = Goal::Led(led);
         let cluster = rule.cluster(goal).and_then(|name| world.cluster_names.get(name));
         let cluster = *cluster.ok_or((503, CloseReason::NoBackend))?;
@@ -312,7 +329,7 @@ fn detail(head: &RequestHead<'_>) -> ExchangeDetail {
     let request = &head.request;
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     let named = |name: &str| request.fields.named(name.as_bytes()).next().map(text);
-    let mut target = request.path.to_owned();
+    let mut target = if request.method == "CONNECT" { request.authority } else { request.path }.to_owned();
     if let Some(query) = request.query {
         target.push('?');
         target.push_str(query);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::Accepts;
 use super::guard::Guard;
-use super::rule::{Goal, Rule};
+use super::rule::{Extras, Goal, NO_EXTRAS, Rule};
 use super::session::SessionId;
 use super::upstream::UpstreamId;
 use crate::cluster::{BackendKey, ClusterKey, LiveBackend};
@@ -153,6 +153,11 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    /// What few routes have, or have otherwise than the rest, of its own.
+    pub(super) fn extras(&self) -> &Extras {
+        self.rule.as_ref().map_or(&NO_EXTRAS, |rule| rule.extras())
+    }
+
     pub(super) fn new(session: SessionId, http: Arc<HttpListener>, now: Instant, traits: Traits) -> Self {
         Exchange {
             session,

@@ -39,6 +39,7 @@ impl Http {
     fn deadline_of(&self, world: &World, session: &Session) -> (Instant, Limit) {
         let listener = &world.listeners[session.arrived.listener].spec;
         let knobs = listener.http.as_ref().map(|http| &http.knobs);
+        let exchange = session.exchange.and_then(|id| self.exchanges.get(id));
         let own = knobs.map(|knobs| match session.stage {
             Stage::Introduction | Stage::Handshake => (session.since + listener.opening_timeout(), Limit::Introduction),
             Stage::Idle if session.requests == 0 => (session.since + knobs.head_timeout, Limit::KeepAlive),
@@ -50,7 +51,12 @@ impl Http {
             Stage::Body | Stage::Waiting if session.rest.is_blocked() => {
                 (session.moved + knobs.write_timeout, Limit::Write)
             }
-            Stage::Body if session.credit => (session.moved.max(session.since) + knobs.body_timeout, Limit::Body),
+            Stage::Body if session.credit => {
+                // A client that is answered already may wait with its body, or leave it out (RFC 9110 10.1.1).
+                let answered = exchange.filter(|exchange| exchange.phase == Phase::Responding);
+                let moved = answered.map_or(session.moved, |exchange| exchange.moved.max(session.moved));
+                (moved.max(session.since) + knobs.body_timeout, Limit::Body)
+            }
             Stage::Body | Stage::Waiting => (Instant::FAR, Limit::Body),
         });
         let mut first = own.unwrap_or((Instant::FAR, Limit::KeepAlive));
@@ -60,13 +66,13 @@ impl Http {
                 first = (at, limit);
             }
         };
-        if let Some(exchange) = session.exchange.and_then(|id| self.exchanges.get(id)) {
+        if let Some(exchange) = exchange {
             let (at, limit) = exchange_deadline(session, exchange);
             stands_under(at, limit);
             if let Some(at) = exchange.known_by() {
                 stands_under(at, Limit::Guard);
             }
-            if let Some(total) = exchange.rule.as_ref().and_then(|rule| rule.extras().timeouts.request) {
+            if let Some(total) = exchange.extras().timeouts.request {
                 stands_under(exchange.began + total, Limit::Request);
             }
         }

@@ -4,14 +4,14 @@
 
 use kakei_config::Name;
 use kakei_wire::http1::{Body, Connection, ResponseHead};
-use kakei_wire::message::{Field, Known, Length};
+use kakei_wire::message::{Field, Known, Length, is_of_forwarded, is_taken_for};
 
 use super::Http;
 use super::decide::{Deciding, Refused};
 use super::exchange::{ExchangeId, Framing, Phase};
 use super::guard::{Asking, UNAVAILABLE};
 use super::rewrite::{EARLY_DATA, ForwardedBy, field, write_certificate};
-use super::rule::{Goal, Rule};
+use super::rule::{Goal, NO_EXTRAS, Rule};
 use super::upstream::{Reading, UpstreamId};
 use crate::limits::PASSED_OVER;
 use crate::world::{Tick, World};
@@ -20,7 +20,7 @@ use crate::world::{Tick, World};
 const CONDITIONS: [&str; 6] =
     ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"];
 /// Fields by which a service hears what it is asked about: nobody but the proxy says these.
-const ABOUT: [&str; 2] = ["x-forwarded-method", "x-forwarded-uri"];
+const ABOUT: [&[u8]; 2] = [b"x-forwarded-method", b"x-forwarded-uri"];
 
 impl Http {
     /// Ask it.
@@ -58,7 +58,7 @@ impl Http {
         out.extend_from_slice(b"\r\n");
         by.write(deciding, out);
         let session = &self.sessions[exchange.session];
-        write_certificate(session, out);
+        write_certificate(session, &NO_EXTRAS.request, out);
         if exchange.is_early {
             out.extend_from_slice(EARLY_DATA);
         }
@@ -78,7 +78,9 @@ impl Http {
                 }
                 Some(known) if known.is_client_certificate() => by.is_believed && !is_proved,
                 Some(known) => !known.is_hop_by_hop(),
-                None => !is_one_of(&CONDITIONS) && !is_one_of(&ABOUT) && !Connection::names(fields, name),
+                None if Known::disguised(name).is_some() => false,
+                None if is_of_forwarded(name) => by.is_believed && !ABOUT.iter().any(|one| is_taken_for(name, one)),
+                None => !is_one_of(&CONDITIONS) && !Connection::names(fields, name),
             };
             is_wanted && may_go
         };

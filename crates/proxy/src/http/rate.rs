@@ -196,6 +196,12 @@ pub(super) fn values<'a>(limit: &RateLimit, fields: &Fields<'a>) -> impl Iterato
     name.into_iter().flat_map(move |name| fields.named(name))
 }
 
+/// Whether a field that says whose limit it is stands there more than once: which of its values a backend goes by nobody
+/// knows, and each of them would be somebody else.
+pub(super) fn is_ambiguous(rule: &Rule, fields: &Fields<'_>) -> bool {
+    rule.spec.rate_limits.iter().any(|limit| values(limit, fields).nth(1).is_some())
+}
+
 fn key<'a>(
     hash: Keyed,
     (rule, number, limit): (&Rule, usize, &RateLimit),

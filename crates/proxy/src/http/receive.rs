@@ -51,7 +51,10 @@ impl Http {
     /// Bytes of a client.
     pub(crate) fn handle_client_data(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, span: Span) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        session.moved = tick.now;
+        if session.stage != Stage::Idle {
+            // Empty lines are no sign of life, and a request begins a time of its own.
+            session.moved = tick.now;
+        }
         if session.input.is_empty() {
             let input = Input::lent(tick, span);
             return self.feed(world, tick, id, input);
@@ -259,7 +262,7 @@ impl Http {
         if exchange.request_framing == Framing::Chunked {
             let session = &self.sessions[exchange.session];
             let mut end = b"0\r\n".to_vec();
-            session.body.write_trailers(&mut end);
+            session.body.write_trailers(|name| !exchange.extras().request.removes(name), &mut end);
             end.extend_from_slice(b"\r\n");
             self.send(tick, id, &end);
         }

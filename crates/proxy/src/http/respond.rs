@@ -244,7 +244,8 @@ impl Http {
         if exchange.response_framing == Framing::Chunked {
             let mut end = b"0\r\n".to_vec();
             if let Some(upstream) = exchange.upstream {
-                self.upstreams[upstream].body.write_trailers(&mut end);
+                let edits = &exchange.extras().response;
+                self.upstreams[upstream].body.write_trailers(|name| !edits.removes(name), &mut end);
             }
             end.extend_from_slice(b"\r\n");
             let head = tick.out.put(&end);

@@ -4,13 +4,13 @@
 use std::io::Write;
 use std::net::IpAddr;
 
-use kakei_wire::http1::{Connection, ResponseHead};
-use kakei_wire::message::{DATE_LEN, Field, Fields, Known, Length, Trace, reason, trace};
+use kakei_wire::http1::{Connection, ResponseHead, Version};
+use kakei_wire::message::{DATE_LEN, Field, Fields, Known, Length, Request, Trace, is_of_forwarded, reason, trace};
 
 use super::Http;
 use super::decide::Deciding;
 use super::exchange::{Exchange, ExchangeId, Framing, RequestId};
-use super::rule::{Edits, NO_EXTRAS, Rule};
+use super::rule::{Edits, NO_EXTRAS, Rule, Template};
 use super::session::Session;
 use crate::world::World;
 
@@ -56,7 +56,14 @@ impl Http {
         let is_early = exchange.is_early;
         let edits = &rule.extras().request;
         let trace = trace(&request.fields);
-        copy_fields(&request.fields, edits, &deciding.head.connection, out, |known| match known {
+        // Nobody says of themselves what the proxy says, nor what may be taken for that.
+        let further = further(request);
+        let may_speak = |name: &[u8]| {
+            Known::disguised(name).is_none()
+                && (believed || !is_of_forwarded(name))
+                && (further.is_none() || !name.eq_ignore_ascii_case(MAX_FORWARDS))
+        };
+        copy_fields((&request.fields, edits), &deciding.head.connection, out, may_speak, |known| match known {
             Known::Host => keeps_host,
             // What is added to is written anew; what nobody adds to goes on from those who are believed.
             Known::Forwarded => believed && !knobs.forwarded,
@@ -73,7 +80,10 @@ impl Http {
             known if known.is_client_certificate() => believed && !is_proved,
             known => !known.is_hop_by_hop(),
         });
-        self.introduce_client(world, id, (&by, deciding), out);
+        self.introduce_client(world, id, (&by, edits, deciding), out);
+        if let Some(further) = further {
+            field(out, "Max-Forwards", further.saturating_sub(1).to_string().as_bytes());
+        }
         out.extend_from_slice(deciding.added);
         let exchange = &self.exchanges[id];
         rule.render(&edits.lines, deciding.path, out);
@@ -92,26 +102,26 @@ impl Http {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Who the client is, by what name it asked, and what the request is known by.
+    /// Who the client is, by what name it asked, and what the request is known by: but for what its route says otherwise.
     fn introduce_client(
         &mut self,
         world: &mut World,
         id: ExchangeId,
-        (by, deciding): (&ForwardedBy, &Deciding<'_>),
+        (by, edits, deciding): (&ForwardedBy, &Edits, &Deciding<'_>),
         out: &mut Vec<u8>,
     ) {
         let exchange = &mut self.exchanges[id];
         let knobs = &exchange.http.knobs;
         let before = by.before(deciding);
         if knobs.x_forwarded {
-            by.write_after(&before, deciding, out);
+            by.write_after(&before, (edits, deciding), out);
         }
-        if knobs.forwarded {
+        if knobs.forwarded && !edits.removes(b"forwarded") {
             list(out, "Forwarded", &before.forwarded);
             write_forwarded(out, by.client, (deciding.head.request.authority, by.scheme));
         }
-        write_certificate(&self.sessions[exchange.session], out);
-        if knobs.request_id {
+        write_certificate(&self.sessions[exchange.session], edits, out);
+        if knobs.request_id && !edits.removes(b"x-request-id") {
             let made = world.rng.u128(..);
             let given = before.request_id.map(|given| RequestId::Given(String::from_utf8_lossy(given).into_owned()));
             match before.request_id {
@@ -120,7 +130,7 @@ impl Http {
             }
             exchange.request_id = Some(given.unwrap_or(RequestId::Made(made)));
         }
-        if let Some(via) = &knobs.via {
+        if let Some(via) = knobs.via.as_ref().filter(|_| !edits.removes(b"via")) {
             let version = if exchange.traits.is_old { "1.0" } else { "1.1" };
             field(out, "Via", format!("{version} {via}").as_bytes());
         }
@@ -157,24 +167,31 @@ impl ForwardedBy {
 
     /// The fields that tell who the client is, by what name it asked, and how it came.
     pub(super) fn write(&self, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
-        self.write_after(&self.before(deciding), deciding, out);
+        self.write_after(&self.before(deciding), (&NO_EXTRAS.request, deciding), out);
     }
 
-    fn write_after(&self, before: &Before<'_>, deciding: &Deciding<'_>, out: &mut Vec<u8>) {
+    fn write_after(&self, before: &Before<'_>, (edits, deciding): (&Edits, &Deciding<'_>), out: &mut Vec<u8>) {
         let authority = deciding.head.request.authority;
-        list(out, "X-Forwarded-For", &before.x_forwarded_for);
-        put_address(out, self.client);
-        out.extend_from_slice(b"\r\n");
-        field(out, "X-Forwarded-Proto", before.proto.unwrap_or(self.scheme.as_bytes()));
-        if let Some(host) = before.host.or((!authority.is_empty()).then_some(authority.as_bytes())) {
+        if !edits.removes(b"x-forwarded-for") {
+            list(out, "X-Forwarded-For", &before.x_forwarded_for);
+            put_address(out, self.client);
+            out.extend_from_slice(b"\r\n");
+        }
+        if !edits.removes(b"x-forwarded-proto") {
+            field(out, "X-Forwarded-Proto", before.proto.unwrap_or(self.scheme.as_bytes()));
+        }
+        let host = before.host.or((!authority.is_empty()).then_some(authority.as_bytes()));
+        if let Some(host) = host.filter(|_| !edits.removes(b"x-forwarded-host")) {
             field(out, "X-Forwarded-Host", host);
         }
-        out.extend_from_slice(b"X-Forwarded-Port: ");
-        match before.port {
-            Some(port) => out.extend_from_slice(port),
-            None => put_number(out, self.port),
+        if !edits.removes(b"x-forwarded-port") {
+            out.extend_from_slice(b"X-Forwarded-Port: ");
+            match before.port {
+                Some(port) => out.extend_from_slice(port),
+                None => put_number(out, self.port),
+            }
+            out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -193,15 +210,16 @@ impl<'a> Before<'a> {
     }
 }
 
-/// Whose certificate the client showed.
-pub(super) fn write_certificate(session: &Session, out: &mut Vec<u8>) {
+/// Whose certificate the client showed, but for what is edited.
+pub(super) fn write_certificate(session: &Session, edits: &Edits, out: &mut Vec<u8>) {
     let Some(shown) = session.shown() else { return };
     let parts = [
         ("X-Client-Cert-Subject", &shown.subject),
         ("X-Client-Cert-San", &shown.names),
         ("X-Client-Cert-Fingerprint", &shown.fingerprint),
     ];
-    for (name, value) in parts.into_iter().filter(|(_, value)| !value.is_empty()) {
+    let goes = |(name, value): &(&str, &String)| !value.is_empty() && !edits.removes(name.as_bytes());
+    for (name, value) in parts.into_iter().filter(goes) {
         field(out, name, value.as_bytes());
     }
 }
@@ -211,19 +229,33 @@ pub(super) fn write_target(rule: &Rule, deciding: &Deciding<'_>, out: &mut Vec<u
     let request = &deciding.head.request;
     match &rule.extras().path {
         _ if request.method == "CONNECT" => return out.extend_from_slice(request.authority.as_bytes()),
-        Some(template) if deciding.path.first() == Some(&b'/') => {
-            let begin = out.len();
-            rule.render(template, deciding.path, out);
-            // What a template makes of a path without a rest may be nothing.
-            if out.get(begin) != Some(&b'/') {
-                out.insert(begin, b'/');
-            }
-        }
+        Some(template) if request.path.starts_with('/') => render_path((rule, template), deciding.path, out),
         _ => out.extend_from_slice(request.path.as_bytes()),
     }
     if let Some(query) = request.query {
         out.push(b'?');
         out.extend_from_slice(query.as_bytes());
+    }
+}
+
+const MAX_FORWARDS: &[u8] = b"max-forwards";
+
+/// How often the request may go on, where its client asks how far it gets (RFC 9110 7.6.2).
+pub(super) fn further(request: &Request<'_>) -> Option<u32> {
+    if !matches!(request.method, "OPTIONS" | "TRACE") {
+        return None;
+    }
+    let says = str::from_utf8(request.fields.named(MAX_FORWARDS).next()?).ok()?;
+    says.parse().ok().filter(|_| says.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The path that a route makes of one.
+pub(super) fn render_path((rule, template): (&Rule, &Template), path: &[u8], out: &mut Vec<u8>) {
+    let begin = out.len();
+    rule.render(template, path, out);
+    // What a template makes of a path without a rest may be nothing.
+    if out.get(begin) != Some(&b'/') {
+        out.insert(begin, b'/');
     }
 }
 
@@ -236,14 +268,22 @@ pub(super) fn write_response(
 ) {
     let response = &head.response;
     status_line(response.status, response.reason, out);
-    let edits = &exchange.rule.as_ref().map_or(&NO_EXTRAS, |rule| rule.extras()).response;
-    let has_length = !matches!(response.status, 100..=199 | 204);
+    let edits = &exchange.extras().response;
+    // RFC 9110 9.3.6: what follows is a tunnel's.
+    let opens = exchange.traits.is_connect && (200..300).contains(&response.status);
+    let has_length = !opens && !matches!(response.status, 100..=199 | 204);
     let strict = strict.filter(|_| response.status == 101 || response.status >= 200);
-    copy_fields(&response.fields, edits, &head.connection, out, |known| match known {
-        Known::ContentLength => has_length,
-        Known::StrictTransportSecurity => strict.is_none(),
-        known => !known.is_hop_by_hop(),
-    });
+    copy_fields(
+        (&response.fields, edits),
+        &head.connection,
+        out,
+        |_| true,
+        |known| match known {
+            Known::ContentLength => has_length,
+            Known::StrictTransportSecurity => strict.is_none(),
+            known => !known.is_hop_by_hop(),
+        },
+    );
     write_added(exchange, out);
     out.extend_from_slice(extra);
     out.extend_from_slice(strict.unwrap_or_default());
@@ -251,8 +291,9 @@ pub(super) fn write_response(
     if response.status >= 200 && response.fields.first(Known::Date).is_none() && !edits.removes(b"date") {
         field(out, "Date", date);
     }
-    if let Some(via) = &exchange.http.knobs.via {
-        field(out, "Via", format!("1.1 {via}").as_bytes());
+    if let Some(via) = exchange.http.knobs.via.as_ref().filter(|_| !edits.removes(b"via")) {
+        let version = if head.version == Version::Http10 { "1.0" } else { "1.1" };
+        field(out, "Via", format!("{version} {via}").as_bytes());
     }
     if response.length == Length::Unknown && exchange.response_framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -384,12 +425,12 @@ fn hexadecimal(number: u128) -> [u8; 32] {
     })
 }
 
-/// Copy the fields that stay: neighbours in one piece.
+/// Copy the fields that stay, by their name or by which one they are: neighbours in one piece.
 fn copy_fields(
-    fields: &Fields<'_>,
-    edits: &Edits,
+    (fields, edits): (&Fields<'_>, &Edits),
     connection: &Connection,
     out: &mut Vec<u8>,
+    may_stay: impl Fn(&[u8]) -> bool,
     stays: impl Fn(Known) -> bool,
 ) {
     let edited = !edits.is_empty();
@@ -398,7 +439,7 @@ fn copy_fields(
         let named = || connection.names_others && Connection::names(fields, fields.name(field));
         let stays = match field.known {
             Some(known) => stays(known),
-            None => !named(),
+            None => !named() && may_stay(fields.name(field)),
         };
         if stays && !(edited && edits.removes(fields.name(field))) {
             run = Some((run.map_or(field, |(first, _)| first), field));

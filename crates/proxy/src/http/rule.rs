@@ -10,11 +10,10 @@ use kakei_config::{
     ClientCertificateMode, FieldEdits, Name, OnChange, PathMatch, Redirect, Respond, Retry, Route, RouteTimeouts,
     TlsRedirect,
 };
-use kakei_wire::message::{encode_path, is_safe};
-use regex_automata::meta::Regex;
+use kakei_wire::message::{encode_path, is_safe, is_taken_for};
 
 use super::credentials::Users;
-use super::pattern;
+use super::pattern::Pattern;
 use super::strict::Strict;
 use crate::snapshot::Target;
 
@@ -75,7 +74,7 @@ pub(crate) struct Extras {
     pub(super) users: Option<Users>,
     /// The cluster of the service that says who may pass.
     pub(super) service: Option<Name>,
-    regex: Option<Regex>,
+    regex: Option<Pattern>,
 }
 
 /// Those of a route that asks for none of it.
@@ -180,13 +179,9 @@ impl Rule {
                 Part::Rest => encode_path(path.get(prefix..).unwrap_or_default(), out),
                 Part::Capture(number) => {
                     let Some(regex) = &self.extras().regex else { continue };
-                    let captures = captures.get_or_insert_with(|| {
-                        let mut captures = regex.create_captures();
-                        regex.captures(path, &mut captures);
-                        captures
-                    });
-                    if let Some(span) = captures.get_group(*number) {
-                        encode_path(&path[span.range()], out);
+                    let captures = captures.get_or_insert_with(|| regex.captures(path));
+                    if let Some(Some(group)) = captures.get(*number) {
+                        encode_path(&path[group.clone()], out);
                     }
                 }
             }
@@ -280,7 +275,7 @@ impl Extras {
     /// None: the route has nothing of them.
     fn of(spec: &Route) -> Option<Box<Self>> {
         let regex = match &spec.path {
-            PathMatch::Regex(text) => pattern::compile(text),
+            PathMatch::Regex(text) => Pattern::compile(text),
             _ => None,
         };
         let Route { request, response, .. } = spec;
@@ -344,9 +339,9 @@ impl Edits {
         Edits { removed, lines }
     }
 
-    /// Whether a field of this name goes.
+    /// Whether a field of this name goes, or of one that may be taken for it.
     pub(crate) fn removes(&self, name: &[u8]) -> bool {
-        self.removed.iter().any(|removed| name.eq_ignore_ascii_case(removed))
+        self.removed.iter().any(|removed| is_taken_for(name, removed))
     }
 
     /// Whether nothing is changed.
@@ -523,7 +518,7 @@ mod tests {
         let rule = Rule::compile(None, Route { path, response, ..Route::default() });
         assert!(rule.extras().response.lines.has_places() && !rule.extras().request.lines.has_places());
         let edits = &rule.extras().response;
-        assert!(edits.removes(b"X-A") && edits.removes(b"Server") && !edits.removes(b"x-b"));
+        assert!(edits.removes(b"X-A") && edits.removes(b"x_a") && edits.removes(b"Server") && !edits.removes(b"x-b"));
         let render = |path: &[u8]| {
             let mut out = Vec::new();
             rule.render(&rule.extras().response.lines, path, &mut out);

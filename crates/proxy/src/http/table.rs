@@ -15,10 +15,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use kakei_config::{Name, PathMatch, Route, ServerName, Sorted, ValueMatch};
 use kakei_wire::message::Fields;
-use regex_automata::meta::Regex;
 use smallvec::SmallVec;
 
-use super::pattern;
+use super::pattern::Pattern;
 use super::rule::Rule;
 use crate::limits::MANY_ROUTES;
 use crate::seen::Asks;
@@ -81,7 +80,7 @@ pub(super) struct Paths {
 #[derive(Clone, Debug)]
 struct Matched {
     text: String,
-    regex: Regex,
+    regex: Pattern,
     list: List,
 }
 
@@ -258,7 +257,7 @@ impl Paths {
             Ok(at) => at,
             Err(at) => {
                 // Validation has compiled it once.
-                let Some(regex) = pattern::compile(text) else { return };
+                let Some(regex) = Pattern::compile(text) else { return };
                 all.insert(at, Matched { text: text.to_owned(), regex, list: List::new() });
                 at
             }
@@ -415,7 +414,7 @@ impl Rule {
                 let rest = wanted.path.strip_prefix(prefix.as_bytes());
                 rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
             }
-            PathMatch::Regex(text) => pattern::compile(text).is_some_and(|regex| regex.is_match(wanted.path)),
+            PathMatch::Regex(text) => Pattern::compile(text).is_some_and(|regex| regex.is_match(wanted.path)),
         };
         if !path {
             return Some(Mismatch::Path);

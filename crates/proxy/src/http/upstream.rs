@@ -216,10 +216,14 @@ impl Http {
         let Some(upstream) = self.upstreams.get_mut(id) else { return };
         upstream.rest = Unsent::blocked(rest.of(tick.bytes));
         let Some(exchange) = upstream.exchange else { return };
-        let exchange = &self.exchanges[exchange];
+        let exchange = &mut self.exchanges[exchange];
+        // The time in which it must take more begins.
+        exchange.moved = tick.now;
+        let session = exchange.session;
         if !exchange.request_ended {
-            self.sessions[exchange.session].set_credit(tick, false);
+            self.sessions[session].set_credit(tick, false);
         }
+        self.arm_session(session);
     }
 
     /// The backend takes bytes again.

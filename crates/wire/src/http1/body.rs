@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::chunked::{BodyError, Chunked, Found, MAX_TRAILER_FIELDS};
-use crate::message::{Known, Length};
+use crate::message::{Known, Length, is_of_forwarded, is_taken_for};
 
 /// A body that is being read. Written down, it is read on at the same byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,9 +91,10 @@ impl Body {
         }
     }
 
-    /// Writes its trailers, as far as they may go on: nothing that frames, routes or authenticates a message (RFC 9110
-    /// 6.5.1), no line that isn't a field.
-    pub fn write_trailers(&self, out: &mut Vec<u8>) {
+    /// Writes its trailers, as far as they may go on: no line that isn't a field, nothing that frames, routes, modifies or
+    /// authenticates a message or says how it is to be read (RFC 9110 6.5.1), nor what may be taken for it; and of the
+    /// rest what `stays`.
+    pub fn write_trailers(&self, stays: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
         let Body::Chunked(chunked) = self else { return };
         let trailers = chunked.trailers();
         if trailers.is_empty() {
@@ -104,12 +105,44 @@ impl Body {
         let mut slots = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
         let Ok(httparse::Status::Complete((_, headers))) = httparse::parse_headers(&block, &mut slots) else { return };
         for header in headers {
-            if Known::of(header.name.as_bytes()).is_none() && !header.name.eq_ignore_ascii_case("set-cookie") {
-                out.extend_from_slice(header.name.as_bytes());
+            let name = header.name.as_bytes();
+            if may_trail(name) && stays(name) {
+                out.extend_from_slice(name);
                 out.extend_from_slice(b": ");
                 out.extend_from_slice(header.value);
                 out.extend_from_slice(b"\r\n");
             }
         }
     }
+}
+
+/// Fields that mean something only where they stand before what they are about.
+const BEFORE_A_BODY: [&str; 22] = [
+    "age",
+    "cache-control",
+    "content-encoding",
+    "content-language",
+    "content-location",
+    "content-range",
+    "content-type",
+    "expires",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "max-forwards",
+    "pragma",
+    "proxy-authenticate",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "vary",
+    "www-authenticate",
+];
+
+fn may_trail(name: &[u8]) -> bool {
+    let is_known = Known::of(name).or_else(|| Known::disguised(name)).is_some();
+    !is_known && !is_of_forwarded(name) && !BEFORE_A_BODY.iter().any(|one| is_taken_for(name, one.as_bytes()))
 }

@@ -136,11 +136,14 @@ impl Heads {
     }
 }
 
+/// What is wrong with a version: that it is another one, if what stands in its place is one at all.
 fn version_fault(bytes: &[u8]) -> HeadError {
     let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    match version {
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+    let mut words = line.split(|byte| *byte == b' ').skip(2);
+    match (words.next(), words.next()) {
+        (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
             HeadError::Version
         }
         _ => HeadError::FirstLine,
@@ -183,7 +186,13 @@ fn read_target<'a>(method: &str, target: &'a str, mark: usize) -> Result<Target<
     };
     let before = mark - (target.len() - rest.len());
     let (path, query) = (&rest[..before], rest.get(before + 1..));
-    Ok(Target { authority, path: if path.is_empty() { "/" } else { path }, query })
+    let path = match (path, query) {
+        // What is asked of a whole host by its name (RFC 9112 3.2.4).
+        ("", None) if method == "OPTIONS" => "*",
+        ("", _) => "/",
+        _ => path,
+    };
+    Ok(Target { authority, path, query })
 }
 
 fn strip_scheme(target: &str) -> Option<&str> {

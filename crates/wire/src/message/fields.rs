@@ -169,12 +169,15 @@ known! {
 /// A name as it is written in small letters, and which one it is.
 type Spelling = (&'static [u8], Known);
 
+/// No name is this long.
+const LONGEST: usize = 32;
+
 /// As many names as there are of one length.
 const OF_A_LENGTH: usize = 4;
 
 /// The names above by their length: most names of a message have another one, and are looked at no further.
-static BY_LENGTH: [[Option<Spelling>; OF_A_LENGTH]; 32] = {
-    let (mut table, mut at) = ([[None; OF_A_LENGTH]; 32], 0);
+static BY_LENGTH: [[Option<Spelling>; OF_A_LENGTH]; LONGEST] = {
+    let (mut table, mut at) = ([[None; OF_A_LENGTH]; LONGEST], 0);
     while at < Known::ALL.len() {
         let (name, mut place) = (Known::ALL[at].name().as_bytes(), 0);
         while table[name.len()][place].is_some() {
@@ -197,6 +200,17 @@ impl Known {
             }
         }
         None
+    }
+
+    /// Which one a name with `_` is to programs that read `-` there, as those do that put fields into variables of an
+    /// environment (RFC 3875 4.1.18).
+    pub fn disguised(name: &[u8]) -> Option<Known> {
+        let mut plain = [0; LONGEST];
+        let plain = plain.get_mut(..name.len()).filter(|_| name.contains(&b'_'))?;
+        for (plain, byte) in plain.iter_mut().zip(name) {
+            *plain = if *byte == b'_' { b'-' } else { *byte };
+        }
+        Known::of(plain)
     }
 
     /// Whether it says who vouched for whom in TLS: RFC 9440, and what this proxy says itself.
@@ -225,6 +239,19 @@ impl Known {
                 | Known::Http2Settings
         )
     }
+}
+
+/// Whether a name may be taken for this one, which is written in small letters: in any case, and with `_` for `-`.
+pub fn is_taken_for(name: &[u8], small: &[u8]) -> bool {
+    let is_like = |(byte, small): (&u8, &u8)| byte.eq_ignore_ascii_case(small) || (*byte == b'_' && *small == b'-');
+    name.len() == small.len() && name.iter().zip(small).all(is_like)
+}
+
+/// Whether a name is one of those by which proxies tell of a client, as it is or as it may be taken for one: all of
+/// `X-Forwarded-…`.
+pub fn is_of_forwarded(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"x-forwarded-";
+    name.get(..PREFIX.len()).is_some_and(|begin| is_taken_for(begin, PREFIX))
 }
 
 /// Whether a name is this one, which is as long and written in small letters, in any case. Eight bytes at a time, or four.
@@ -273,5 +300,32 @@ mod tests {
         }
         assert_eq!(Known::of(b""), None);
         assert_eq!(Known::of(&[b'x'; 300]), None);
+    }
+
+    #[test]
+    fn a_name_with_underscores_is_known_by_what_it_may_be_taken_for() {
+        for &known in Known::ALL {
+            let with = |name: &str| name.replace('-', "_").into_bytes();
+            let disguised = Some(known).filter(|known| known.name().contains('-'));
+            assert_eq!(Known::disguised(&with(known.name())), disguised);
+            assert_eq!(Known::disguised(&with(&known.name().to_ascii_uppercase())), disguised);
+            assert_eq!(Known::disguised(known.name().as_bytes()), None, "it is no disguise");
+        }
+        assert_eq!(Known::disguised(b"X-Forwarded_For"), Some(Known::XForwardedFor));
+        for name in [&b""[..], b"_", b"x_custom", b"x__forwarded_for", b"_host", &[b'_'; 31], &[b'_'; 32], &[b'_'; 300]]
+        {
+            assert_eq!(Known::disguised(name), None, "{}", name.escape_ascii());
+        }
+        for (name, is_taken) in
+            [(&b"X-User"[..], true), (b"x_uSER", true), (b"x.user", false), (b"x-users", false), (b"-_user", false)]
+        {
+            assert_eq!(is_taken_for(name, b"x-user"), is_taken);
+        }
+        assert!(!is_taken_for(b"x-user", b"x_user") && is_taken_for(b"X_User", b"x_user"));
+        assert!(
+            is_of_forwarded(b"X_Forwarded-Prefix")
+                && is_of_forwarded(b"x-forwarded-")
+                && !is_of_forwarded(b"x-forwarded")
+        );
     }
 }

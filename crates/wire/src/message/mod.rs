@@ -11,7 +11,7 @@ mod trace;
 pub use self::authority::{Authority, WrongAuthority};
 pub use self::basic::Basic;
 pub use self::date::{DATE_LEN, civil, date};
-pub use self::fields::{Field, Fields, Known};
+pub use self::fields::{Field, Fields, Known, is_of_forwarded, is_taken_for};
 pub use self::path::{WrongPath, encode as encode_path, normalise as normalise_path};
 pub use self::trace::{Trace, trace};
 
