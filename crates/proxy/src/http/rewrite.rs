@@ -56,14 +56,13 @@ impl Http {
         let is_early = exchange.is_early;
         let edits = &rule.extras().request;
         let trace = trace(&request.fields);
-        // Nobody says of themselves what the proxy says, nor what may be taken for that.
         let further = further(request);
-        let may_speak = |name: &[u8]| {
-            Known::disguised(name).is_none()
-                && (believed || !is_of_forwarded(name))
-                && (further.is_none() || !name.eq_ignore_ascii_case(MAX_FORWARDS))
+        // What may be taken for what the proxy says is no more said by a client than that.
+        let may_say = |name: &[u8]| {
+            let is_own = further.is_some() && name.eq_ignore_ascii_case(MAX_FORWARDS);
+            Known::disguised(name).is_none() && (believed || !is_of_forwarded(name)) && !is_own
         };
-        copy_fields((&request.fields, edits), &deciding.head.connection, out, may_speak, |known| match known {
+        copy_fields((&request.fields, edits), &deciding.head.connection, out, may_say, |known| match known {
             Known::Host => keeps_host,
             // What is added to is written anew; what nobody adds to goes on from those who are believed.
             Known::Forwarded => believed && !knobs.forwarded,
@@ -81,9 +80,6 @@ impl Http {
             known => !known.is_hop_by_hop(),
         });
         self.introduce_client(world, id, (&by, edits, deciding), out);
-        if let Some(further) = further {
-            field(out, "Max-Forwards", further.saturating_sub(1).to_string().as_bytes());
-        }
         out.extend_from_slice(deciding.added);
         let exchange = &self.exchanges[id];
         rule.render(&edits.lines, deciding.path, out);
@@ -93,11 +89,11 @@ impl Http {
         if exchange.request_framing == Framing::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
+        if let Some(further) = further {
+            field(out, "Max-Forwards", further.saturating_sub(1).to_string().as_bytes());
+        }
         if exchange.traits.upgrades {
-            out.extend_from_slice(b"Connection: Upgrade\r\n");
-            for protocol in request.fields.known(Known::Upgrade) {
-                field(out, "Upgrade", protocol);
-            }
+            write_upgrade(&request.fields, out);
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -299,14 +295,19 @@ pub(super) fn write_response(
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     if response.status == 101 {
-        out.extend_from_slice(b"Connection: Upgrade\r\n");
-        for protocol in response.fields.known(Known::Upgrade) {
-            field(out, "Upgrade", protocol);
-        }
+        write_upgrade(&response.fields, out);
     } else if response.status >= 200 {
         write_persistence(exchange, out);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// What the connection is to become.
+fn write_upgrade(fields: &Fields<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Connection: Upgrade\r\n");
+    for protocol in fields.known(Known::Upgrade) {
+        field(out, "Upgrade", protocol);
+    }
 }
 
 /// The fields that a request's route adds to its response.

@@ -70,7 +70,7 @@ impl Claims {
             SHOWN[self.shown].0.iter().for_each(|value| out.push_str(&format!("Authorization: {value}\r\n")));
         }
         if self.spoofs {
-            out.push_str("X-Who: root\r\nX-Forwarded-Uri: /root\r\nx-forwarded-method: ROOT\r\nX-Who: root\r\n");
+            out.push_str("X-Who: root\r\nX_Forwarded-Uri: /root\r\nx-forwarded-method: ROOT\r\nX_Who: root\r\n");
         }
         out
     }
@@ -196,7 +196,7 @@ pub(super) fn has_second(document: &Document) -> bool {
 /// A request behind a guard came to its backend: what it must carry, and what not.
 pub(super) fn judge(head: &Head, id: u64) -> Result<(), String> {
     let Some(place) = head.field("x-place") else { return Ok(()) };
-    let said: Vec<&str> = head.fields.iter().filter(|(name, _)| name == WHO).map(|(_, who)| who.as_str()).collect();
+    let said: Vec<&str> = head.taken_for(WHO).collect();
     let wanted = format!("who-{id}");
     match place {
         "locked" => Ok(()),
@@ -208,7 +208,7 @@ pub(super) fn judge(head: &Head, id: u64) -> Result<(), String> {
 /// What a service is asked must be asked so.
 pub(super) fn judge_question(head: &Head, id: u64) -> Result<(), String> {
     let one = |name: &str| {
-        let mut all = head.fields.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let mut all = head.taken_for(name);
         all.next().filter(|_| all.next().is_none()).ok_or_else(|| format!("a question without one {name}: {head:?}"))
     };
     if head.line != format!("GET {GATE} HTTP/1.1") || one("host")? != "a.test" {

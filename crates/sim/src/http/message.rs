@@ -42,6 +42,11 @@ impl Head {
         first
     }
 
+    /// The values of all fields that a program may take for this one that reads `_` as `-`.
+    pub(super) fn taken_for(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.fields.iter().filter(move |(known, _)| known.replace('_', "-") == name).map(|(_, value)| value.as_str())
+    }
+
     pub(super) fn is_chunked(&self) -> bool {
         self.field("transfer-encoding") == Some("chunked")
     }
