@@ -201,7 +201,7 @@ impl Routes {
     /// Whether a route leads where that one did.
     pub(crate) fn leads_to(&self, target: &Target) -> bool {
         let known = target.route.as_ref().and_then(|name| self.known.get(name));
-        known.is_some_and(|known| *known.target == *target)
+        known.is_some_and(|known| known.target.is_as(target))
     }
 }
 

@@ -136,6 +136,13 @@ pub struct Target {
     pub on_change: OnChange,
 }
 
+impl Target {
+    /// Whether it is the same place by the same route, whatever a change of that does.
+    pub(crate) fn is_as(&self, other: &Target) -> bool {
+        (&self.route, &self.cluster) == (&other.route, &other.cluster)
+    }
+}
+
 /// A cluster, ready to be balanced over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
@@ -214,7 +221,7 @@ impl Listener {
 
     /// Whether a route of this listener, or its default, still leads where that one did.
     pub(crate) fn leads_to(&self, target: &Target) -> bool {
-        self.default.as_deref() == Some(target)
+        self.default.as_deref().is_some_and(|default| default.is_as(target))
             || self.routes.leads_to(target)
             || self.http.as_ref().is_some_and(|http| http.table.leads_to(target))
     }

@@ -303,6 +303,24 @@ fn who_has_the_cookie_of_a_backend_that_is_free_waits_behind_nobody_who_has_no_w
 }
 
 #[test]
+fn what_a_change_of_its_route_does_to_a_request_is_no_such_change() {
+    let document = |on_change, leads_to: &str| {
+        let mut document = document(vec![Backend::at(addr("10.0.0.1:80"))], Cluster::default());
+        document.clusters.insert("other".into(), document.clusters[&Name::new("c")].clone());
+        let route = document.routes.get_mut(&Name::new("r")).expect("a route");
+        (route.on_change, route.cluster) = (on_change, Some(leads_to.into()));
+        document
+    };
+    let mut bench = Bench::new(document(OnChange::Close, "c"), Listener::default());
+    bench.say(ASKS);
+    let ops = bench.publish(&document(OnChange::Keep, "c"), 2);
+    assert_eq!(bench.ends(&ops), [""; 0]);
+    // It goes on with what it began with.
+    let ops = bench.publish(&document(OnChange::Keep, "other"), 3);
+    assert_eq!(record(&ops).reason, CloseReason::RouteChanged);
+}
+
+#[test]
 fn who_waits_for_a_place_that_a_connection_has_gets_it_when_that_one_s_route_goes() {
     let mut next = document(vec![Backend::at(addr("10.0.0.1:80"))], narrow());
     let mut bench = Bench::new(next.clone(), Listener::default());

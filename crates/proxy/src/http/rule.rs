@@ -265,9 +265,7 @@ impl Rule {
 
     /// Whether it leads where that target does.
     pub(crate) fn leads_to(&self, target: &Target) -> bool {
-        self.route == target.route
-            && self.spec.on_change == target.on_change
-            && self.clusters().any(|cluster| *cluster == target.cluster)
+        self.route == target.route && self.clusters().any(|cluster| *cluster == target.cluster)
     }
 }
 
