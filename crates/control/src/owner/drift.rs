@@ -6,6 +6,7 @@ use kakei_config::{Change as Difference, Document};
 use tracing::error;
 
 use super::Owner;
+use super::publish::place;
 use crate::system::System;
 
 impl<S: System> Owner<S> {
@@ -21,7 +22,8 @@ impl<S: System> Owner<S> {
     /// Which of these differences take back what was changed at run time since a whole document was applied last.
     pub(super) fn drift(&self, differences: &[Difference]) -> Vec<String> {
         // Held in memory it would keep the old one of every object that was changed since.
-        let Some(applied) = self.unwritten.clone().or_else(|| self.store.applied()) else { return Vec::new() };
+        let Some(mut applied) = self.unwritten.clone().or_else(|| self.store.applied()) else { return Vec::new() };
+        place(&self.view.document.admin, &mut applied.admin);
         let since = kakei_config::diff(&applied, &self.view.document);
         let changed: BTreeSet<_> = since.iter().map(|change| (change.kind(), change.name())).collect();
         let lost = differences.iter().filter(|change| changed.contains(&(change.kind(), change.name())));

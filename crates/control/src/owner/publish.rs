@@ -186,6 +186,7 @@ impl<S: System> Owner<S> {
 
     /// The document that a change means, checked.
     fn meant(&mut self, what: What) -> Result<Checked, Refusal> {
+        let is_back = matches!(what, What::Rollback(_) | What::TakenBack(_));
         let mut document = match what {
             What::Document(document) => *document,
             What::Edits(edits) => {
@@ -204,6 +205,9 @@ impl<S: System> Owner<S> {
             }
             What::TakenBack(before) => Document::clone(&before),
         };
+        if is_back {
+            place(&self.view.document.admin, &mut document.admin);
+        }
         inherit(&self.view.document.admin, &mut document.admin);
         self.checked.next(document).map_err(Refusal::Invalid)
     }
@@ -359,6 +363,12 @@ pub(super) fn inherit(running: &Admin, next: &mut Admin) {
     next.socket = next.socket.take().or_else(|| running.socket.clone());
     next.metrics = next.metrics.or(running.metrics);
     next.state = next.state.take().or_else(|| running.state.clone());
+}
+
+/// Have where this process is in the place of where another one was: that is no part of what it ran.
+pub(super) fn place(running: &Admin, kept: &mut Admin) {
+    kept.socket.clone_from(&running.socket);
+    kept.state.clone_from(&running.state);
 }
 
 /// The keys that differ and are fixed while the process lives.

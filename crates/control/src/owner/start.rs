@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::cuts::Untold;
-use super::publish::{Keep, inherit};
+use super::publish::{Keep, inherit, place};
 use super::{Counts, Owner, expiry};
 use crate::access_log::LogWriter;
 use crate::api;
@@ -45,7 +45,8 @@ pub struct Options {
     pub origin: &'static str,
     /// Seeds everything random, and keys the balancers' hashes.
     pub seed: u64,
-    /// It shall do what the state directory holds, and the document says no more than its `[admin]` keys.
+    /// It shall do what the state directory holds; of the document only `socket`, `metrics` and `state` of `[admin]` count,
+    /// where they are given, and are this process's own.
     pub last: bool,
 }
 
@@ -184,7 +185,7 @@ pub(super) fn begin<S: System>(options: Options, mut system: S) -> Result<(Owner
     let found = store.load()?;
     found.skipped.iter().for_each(|skipped| warn!("left out of the state: {skipped}"));
     let checked = match last {
-        true => kept(&found, document.admin)?,
+        true => kept(&found, &document.admin)?,
         false => Checked::of_valid(document),
     };
     let document = checked.document();
@@ -193,7 +194,7 @@ pub(super) fn begin<S: System>(options: Options, mut system: S) -> Result<(Owner
         WorkerCount::Auto => std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16),
     };
     let (pin, state) = (document.workers.pin, document.admin.state.clone());
-    let first = First::of(checked, origin, (&mut store, system.now()), found)?;
+    let first = First::of(checked, (origin, last), (&mut store, system.now()), found)?;
     let config = EngineConfig { workers, pin, seed, records: RECORDS };
     let mut engine = system.start(config).map_err(|error| StartError::Engine(error.to_string()))?;
     let log = LogWriter::start(engine.records()).map_err(StartError::Thread)?;
@@ -233,13 +234,15 @@ pub(super) fn begin<S: System>(options: Options, mut system: S) -> Result<(Owner
     Ok((owner, first))
 }
 
-/// What ran last, with these keys of its `[admin]` section.
-fn kept(found: &Found, mut admin: Admin) -> Result<Checked, StartError> {
-    let directory = admin.state.clone().unwrap_or_default();
-    let nothing = move || StartError::NothingKept(directory.clone());
-    let (entry, document) = found.last.clone().ok_or_else(&nothing)?;
-    inherit(&document.admin, &mut admin);
-    Checked::of_objects(Document { admin, ..document }).map_err(|errors| {
+/// What ran last; where the side doors are is said by who starts it, as far as that is said.
+fn kept(found: &Found, given: &Admin) -> Result<Checked, StartError> {
+    let nothing = || StartError::NothingKept(given.state.clone().unwrap_or_default());
+    let (entry, mut document) = found.last.clone().ok_or_else(nothing)?;
+    let mut own = given.clone();
+    inherit(&document.admin, &mut own);
+    let Admin { socket, metrics, state, .. } = own;
+    document.admin = Admin { socket, metrics, state, ..document.admin };
+    Checked::of_objects(document).map_err(|errors| {
         warn!("the document of generation {} is not valid: {errors}", entry.generation.0);
         nothing()
     })
@@ -281,7 +284,7 @@ impl First {
     /// never confirmed in its time gives way to what ran before it.
     fn of(
         checked: Checked,
-        origin: &'static str,
+        (origin, is_last): (&'static str, bool),
         (store, now): (&mut Store, SystemTime),
         found: Found,
     ) -> Result<Self, StoreError> {
@@ -291,12 +294,15 @@ impl First {
         let doors = checked.document().admin.clone();
         let fresh = First { checked, generation, asked, from: Origin::Asked, entries, last: None, doors };
         let Some((entry, last)) = found.last else { return Ok(fresh) };
-        if *fresh.checked.document() != last {
-            return Ok(First { last: Some(last), ..fresh });
-        }
         let fresh = First { last: Some(last), ..fresh };
+        if !is_last && !fresh.is_what_ran() {
+            return Ok(fresh);
+        }
         let before = match before.filter(|_| entry.confirm_by.is_some()) {
-            Some(before) => store.document(before)?.and_then(|before| Checked::of_objects(before).ok()),
+            Some(before) => store.document(before)?.and_then(|mut before| {
+                place(&fresh.doors, &mut before.admin);
+                Checked::of_objects(before).ok()
+            }),
             None => None,
         };
         let left = entry.confirm_by.unwrap_or_default().saturating_sub(wall::unix_seconds(now));
@@ -313,6 +319,14 @@ impl First {
                 Ok(First { generation: entry.generation, from: Origin::Kept(Some(waits)), ..fresh })
             }
         }
+    }
+
+    /// Whether the operator's document is what ran last. That was found in its state directory, by whatever path.
+    fn is_what_ran(&self) -> bool {
+        let document = self.checked.document();
+        let mut last = self.last.clone();
+        last.iter_mut().for_each(|last| last.admin.state.clone_from(&document.admin.state));
+        last.as_ref() == Some(document)
     }
 }
 

@@ -11,7 +11,7 @@ use kakei_runtime::step::Step;
 use super::start::begin;
 use super::*;
 use crate::edit::Edit;
-use crate::handle::{Change, Handle};
+use crate::handle::{Change, Confirm, Handle};
 use crate::system::Real;
 
 /// A worker that panics at its n-th publication, once in its process.
@@ -63,9 +63,13 @@ fn play<T>(panics_at: u64, scene: impl AsyncFnOnce(Handle) -> T) -> T {
 }
 
 fn play_by<T>(plan: Plan, scene: impl AsyncFnOnce(Handle) -> T) -> T {
+    let options = Options { document: document("127.0.0.1:9"), origin: "start", seed: 1, last: false };
+    play_from(options, plan, scene)
+}
+
+fn play_from<T>(options: Options, plan: Plan, scene: impl AsyncFnOnce(Handle) -> T) -> T {
     let plan = Arc::new(plan);
     let make = move |role: Role| Fragile { worker: Worker::new(role), index: role.index, plan: Arc::clone(&plan) };
-    let options = Options { document: document("127.0.0.1:9"), origin: "start", seed: 1, last: false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (mut owner, first) = begin(options, Real::of(make)).unwrap();
@@ -199,4 +203,65 @@ fn nobody_holds_what_was_replaced() {
         let held = [route.strong_count(), cluster.strong_count(), listener.strong_count()];
         assert!(tokio::time::timeout(Duration::from_secs(5), all_let_go).await.is_ok(), "held: {held:?}");
     });
+}
+
+/// The document with these `[admin]` keys.
+fn document_of(backend: &str, admin: &str) -> kakei_config::Document {
+    let mut with = document(backend);
+    with.admin = kakei_config::parse_toml(&format!("[admin]\n{admin}")).unwrap().admin;
+    with
+}
+
+#[test]
+fn what_ran_last_goes_on_as_it_was_wherever_the_process_is() {
+    let directory = std::env::temp_dir().join(format!("kakei-owner-last-{}", std::process::id()));
+    let (state, audit) = (directory.join("state"), directory.join("audit.log"));
+    std::fs::create_dir_all(&directory).unwrap();
+    let admin = format!(
+        "state = {state:?}\nsocket = \"/a.sock\"\naudit_log = {audit:?}\nwatch_files = \"9s\"\npeers = {{ read_only = [\"uid:7\"] }}"
+    );
+    let options = |document, last| Options { document, origin: "start", seed: 1, last };
+    let change = |backend: &str, within: u64| {
+        let confirm = Confirm { within: Duration::from_secs(within), errors: None, unhealthy: None };
+        Change { confirm: Some(confirm), ..Change::to(document_of(backend, &admin), "test") }
+    };
+    play_from(options(document_of("127.0.0.1:9", &admin), false), Plan::default(), async |handle| {
+        assert!(handle.change(change("127.0.0.1:10", 3600)).await.unwrap().applied);
+    });
+    // Elsewhere, with the directory written in another way.
+    let given = format!("state = \"{}/../state\"\nsocket = \"/b.sock\"", state.display());
+    let own = kakei_config::parse_toml(&format!("[admin]\n{given}")).unwrap();
+    play_from(options(own.clone(), true), Plan::default(), async |handle| {
+        let view = handle.view();
+        assert_eq!((view.generation(), view.history.entries().count()), (Generation(2), 2));
+        let ran = document_of("127.0.0.1:10", &admin).admin;
+        let (socket, kept) = (own.admin.socket.clone(), own.admin.state.clone());
+        assert_eq!(view.document.admin, kakei_config::Admin { socket, state: kept, ..ran });
+        let other = handle.change(Change::to(document("127.0.0.1:11"), "test")).await;
+        assert!(matches!(other, Err(Refusal::Unconfirmed { generation: 2, .. })), "it still waits: {other:?}");
+        let back = handle.change(Change::new(crate::handle::What::Rollback(None), "test")).await.unwrap();
+        let is_of_it = |line: &String| line.starts_with("cluster c: ");
+        assert!(back.changes.iter().all(is_of_it), "where the process is doesn't change: {:?}", back.changes);
+        assert!(handle.change(change("127.0.0.1:10", 1)).await.is_err(), "the socket is another process's");
+        let mut next = change("127.0.0.1:10", 1);
+        let mut with = Document::clone(&handle.view().document);
+        with.clusters = document("127.0.0.1:10").clusters;
+        next.what = crate::handle::What::Document(Box::new(with));
+        assert!(handle.change(next).await.unwrap().applied);
+    });
+    // What was not confirmed goes, wherever that is.
+    std::thread::sleep(Duration::from_millis(1200));
+    play_from(
+        options(document_of("127.0.0.1:9", &format!("state = {state:?}")), true),
+        Plan::default(),
+        async |handle| {
+            let view = handle.view();
+            assert_eq!(
+                (view.generation(), &view.document.clusters),
+                (Generation(5), &document("127.0.0.1:9").clusters)
+            );
+            assert_eq!(view.document.admin.watch_files, Some(Duration::from_secs(9)));
+        },
+    );
+    std::fs::remove_dir_all(directory).unwrap();
 }
