@@ -120,7 +120,20 @@ pub enum Refusal {
     Stopped,
 }
 
+/// Of so many errors of a document it is said in words what they are.
+const TOLD: usize = 5;
+
 impl Refusal {
+    /// The same, and what is wrong with a document: for whoever gets no list of that.
+    pub fn in_words(&self) -> String {
+        let Refusal::Invalid(errors) = self else { return self.to_string() };
+        let said: Vec<&str> = errors.iter().take(TOLD).map(|error| error.message.as_str()).collect();
+        match errors.count() - said.len() {
+            0 => format!("{self}: {}", said.join("; ")),
+            more => format!("{self}: {}; and {more} more", said.join("; ")),
+        }
+    }
+
     /// The HTTP status that says it.
     pub fn status(&self) -> u16 {
         match self {

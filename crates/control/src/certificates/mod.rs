@@ -51,6 +51,8 @@ pub enum Purpose<'a> {
     Edits(&'a BTreeSet<(Kind, Name)>),
     /// A change of the whole document: every file is looked at.
     Change,
+    /// Going back to what ran: no file is looked at whose contents are in use already. One that expired is only said: it ran.
+    Back,
     /// The start: one that expired is better than none at all, and only said.
     Start,
 }
@@ -99,6 +101,8 @@ struct Looked {
 struct Others {
     trusted: BTreeMap<Option<Pem>, Trusted>,
     revoked: BTreeMap<Pem, Lists>,
+    /// Whether what is known already isn't read again.
+    is_kept: bool,
     renewed: Vec<String>,
     warnings: Vec<String>,
     faults: Vec<Fault>,
@@ -112,7 +116,10 @@ impl Others {
         let before = known.trusted.get(ca);
         let read = match self.trusted.get(ca) {
             Some(read) => Ok(read.clone()),
-            None => Trusted::read(ca.as_ref(), before),
+            None => match before.filter(|_| self.is_kept) {
+                Some(before) => Ok(before.clone()),
+                None => Trusted::read(ca.as_ref(), before),
+            },
         };
         match read {
             Ok(read) => {
@@ -132,7 +139,10 @@ impl Others {
         let before = known.revoked.get(named);
         let read = match self.revoked.get(named) {
             Some(read) => Ok(read.clone()),
-            None => Lists::read(named, before),
+            None => match before.filter(|_| self.is_kept) {
+                Some(before) => Ok(before.clone()),
+                None => Lists::read(named, before),
+            },
         };
         match read {
             Ok(read) => {
@@ -219,7 +229,7 @@ impl Certificates {
             }
         }
         next.specs = Specs::of(document);
-        let others = self.load_others(document, &looked);
+        let others = self.load_others(document, &looked, purpose);
         faults.extend(others.faults);
         loaded.renewed.extend(others.renewed);
         loaded.warnings.extend(others.warnings);
@@ -260,7 +270,9 @@ impl Certificates {
             };
             let is_same = before.is_some_and(|before| Arc::ptr_eq(before, &made));
             match (read::out_of_time(&made, now).filter(|_| !is_same), purpose) {
-                (Some(fault), Purpose::Start) => warnings.push(format!("certificate {name} {}", fault.message)),
+                (Some(fault), Purpose::Start | Purpose::Back) => {
+                    warnings.push(format!("certificate {name} {}", fault.message))
+                }
                 (Some(fault), _) => faults.push(fault),
                 (None, _) => {}
             }
@@ -274,8 +286,8 @@ impl Certificates {
     }
 
     /// Those who may vouch for the backends of clusters and for clients of listeners, and who of these counts no longer.
-    fn load_others(&self, document: &Document, looked: &Looked) -> Others {
-        let mut others = Others::default();
+    fn load_others(&self, document: &Document, looked: &Looked, purpose: Purpose<'_>) -> Others {
+        let mut others = Others { is_kept: purpose == Purpose::Back, ..Others::default() };
         let clusters =
             looked.clusters.iter().filter_map(|name| Some((name, document.clusters.get(name)?.tls.as_ref()?)));
         for (name, ClusterTls { ca, verify, .. }) in clusters {
@@ -467,7 +479,7 @@ impl Looked {
     /// What is other than it was in `known`, and what a change is about.
     fn of(known: &Specs, document: &Document, purpose: Purpose<'_>) -> Self {
         let Specs { certificates, listeners, clusters, admin } = known;
-        let is_all = !matches!(purpose, Purpose::Edits(_));
+        let is_all = matches!(purpose, Purpose::Change | Purpose::Start);
         let is_secured = |cluster: &Cluster| cluster.tls.is_some();
         let mut looked = Looked {
             certificates: names(certificates, &document.certificates, is_all, |_| true),

@@ -35,6 +35,8 @@ pub(super) struct Pending {
     counted: Answers,
     /// Why it is to be taken back, where that was found out and could not be done so far.
     given_up: Option<String>,
+    /// Why not, as it was said last.
+    said: Option<String>,
 }
 
 impl Pending {
@@ -42,7 +44,7 @@ impl Pending {
         let now = Instant::now();
         let watched = confirm.errors.is_some() || confirm.unhealthy.is_some();
         let (until, look) = (now + confirm.within, now + if watched { LOOK } else { confirm.within });
-        Pending { entry, confirm, before, until, look, counted, given_up: None }
+        Pending { entry, confirm, before, until, look, counted, given_up: None, said: None }
     }
 }
 
@@ -158,18 +160,30 @@ impl<S: System> Owner<S> {
 
     async fn take_back(&mut self, generation: Generation, why: &str) {
         let Some(pending) = self.pending.take() else { return };
-        warn!("generation {} is taken back: {why}", generation.0);
+        if pending.said.is_none() {
+            warn!("generation {} is taken back: {why}", generation.0);
+        }
         let mut change = Change::new(What::TakenBack(Arc::clone(&pending.before)), "rollback");
         change.asked.message = Some(format!("generation {} is taken back: {why}", generation.0));
-        match self.change(change).await {
+        let record = self.record(&change);
+        let outcome = self.change(change).await;
+        let said = outcome.as_ref().err().map(Refusal::in_words);
+        // What keeps being refused is said once.
+        let is_new = said.is_none() || said != pending.said;
+        if is_new {
+            self.write_down(record, &outcome);
+        }
+        match outcome {
             Ok(_) | Err(Refusal::Unacknowledged { .. }) => {}
             // Nothing changes any more in this process. It stands in the state that the time is over: the next start sees it.
             Err(Refusal::Draining) => warn!("generation {} can't be taken back while the proxy drains", generation.0),
-            Err(refusal) => {
-                error!("generation {} can't be taken back yet, it will be tried again: {refusal}", generation.0);
+            Err(_) => {
+                if let Some(reason) = said.as_ref().filter(|_| is_new) {
+                    error!("generation {} can't be taken back yet, it will be tried again: {reason}", generation.0);
+                }
                 let again = Instant::now() + LOOK;
                 let given_up = Some(why.to_owned());
-                self.pending = Some(Pending { until: again, look: again, given_up, ..pending });
+                self.pending = Some(Pending { until: again, look: again, given_up, said, ..pending });
             }
         }
     }

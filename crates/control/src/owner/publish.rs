@@ -54,15 +54,10 @@ impl Planned {
 }
 
 impl<S: System> Owner<S> {
-    /// Carry a change out, whatever it brings, and write down what came of it.
+    /// Carry a change out, whatever it brings.
     pub(super) async fn change(&mut self, change: Change) -> Result<Outcome, Refusal> {
-        let record = self.record(&change);
-        let outcome = match self.plan(&change) {
-            Ok(planned) => self.carry_out(change, planned, &Proven::default()).await,
-            Err(refusal) => Err(refusal),
-        };
-        self.write_down(record, &outcome);
-        outcome
+        let planned = self.plan(&change)?;
+        self.carry_out(change, planned, &Proven::default()).await
     }
 
     /// The audit line of a change, before anything came of it. One that is only asked about changes nothing, and has none.
@@ -81,7 +76,7 @@ impl<S: System> Owner<S> {
                 Record { reason: Some(refusal.to_string()), ..published }
             }
             Err(Refusal::Abandoned) => Record { outcome: Came::Abandoned, ..record },
-            Err(refusal) => record.refused(refusal),
+            Err(refusal) => record.refused(refusal.in_words()),
         });
         line.into_iter().for_each(|line| self.doors.audit.write(&line));
     }
@@ -109,7 +104,11 @@ impl<S: System> Owner<S> {
             return Err(Refusal::NeedsRestart(fixed));
         }
         let diff = kakei_config::diff(&self.view.document, document);
-        let loaded = self.load(document, edited.as_ref().map_or(Purpose::Change, Purpose::Edits))?;
+        let purpose = match &change.what {
+            What::Rollback(_) | What::TakenBack(_) => Purpose::Back,
+            _ => edited.as_ref().map_or(Purpose::Change, Purpose::Edits),
+        };
+        let loaded = self.load(document, purpose)?;
         let mut outcome = Outcome { generation: running, applied: false, ..Outcome::default() };
         outcome.changes = diff.iter().flat_map(kakei_config::Change::lines).collect();
         outcome.changes.extend(loaded.renewed);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kakei_config::Name;
+use kakei_config::{Kind, Name};
 use kakei_proxy::snapshot::Generation;
 use kakei_proxy::worker::Worker;
 use tokio::sync::mpsc;
@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use super::super::start::begin;
 use super::super::{Options, Owner};
 use super::*;
+use crate::edit::Edit;
 use crate::events;
-use crate::handle::Handle;
+use crate::handle::{Confirm, Handle};
 use crate::system::Real;
 
 /// A directory with the files of a certificate.
@@ -172,5 +173,56 @@ fn a_rollback_passes_by_what_files_brought() {
         let outcome = handle.change(Change::new(What::Rollback(None), "rollback")).await.unwrap();
         assert!(outcome.applied, "{outcome:?}");
         assert_eq!(handle.view().document.admin.watch_files, first.admin.watch_files);
+    });
+}
+
+/// This change, taken back after a second.
+fn for_a_second(what: What) -> Change {
+    let confirm = Confirm { within: Duration::from_secs(1), errors: None, unhealthy: None };
+    Change { confirm: Some(confirm), ..Change::new(what, "test") }
+}
+
+#[test]
+fn going_back_reads_only_what_is_not_in_use() {
+    let room = Room::new("back");
+    ["a", "b", "ca"].iter().for_each(|name| room.renew(name));
+    let mut document = room.document("");
+    let ca = format!("[clusters.c]\nbackends = [\"127.0.0.1:9\"]\ntls = {{ ca = {:?} }}\n", room.path("ca.pem"));
+    document.clusters = kakei_config::parse_toml(&ca).unwrap().clusters;
+    play(document, async |handle| {
+        let (a, b) = (fingerprint(&handle, "a"), fingerprint(&handle, "b"));
+        let slow = |time: &str| Edit::Set {
+            kind: Kind::Cluster,
+            name: "c".into(),
+            value: serde_json::json!({ "slow_start": time }),
+        };
+        let change = for_a_second(What::Edits(vec![slow("7s")]));
+        assert!(handle.change(change).await.unwrap().applied);
+        ["a.pem", "b.key", "ca.pem"].iter().for_each(|name| room.write(name, "nonsense"));
+        reach(&handle, 3).await;
+        assert!(handle.change(Change::new(What::Rollback(Some(Generation(2))), "test")).await.unwrap().applied);
+        assert_eq!((fingerprint(&handle, "a"), fingerprint(&handle, "b")), (a, b));
+        let whole = Change::to(kakei_config::Document::clone(&handle.view().document), "test");
+        assert!(matches!(handle.change(whole).await, Err(Refusal::Invalid(_))), "a whole document reads them");
+    });
+}
+
+#[test]
+fn what_keeps_it_from_being_taken_back_is_said_once_and_in_words() {
+    let room = Room::new("back-broken");
+    ["a", "b"].iter().for_each(|name| room.renew(name));
+    let audit = room.path("audit.log");
+    play(room.document(&format!("audit_log = {audit:?}")), async |handle| {
+        let remove = Edit::Remove { kind: Kind::Certificate, name: "a".into() };
+        assert!(handle.change(for_a_second(What::Edits(vec![remove]))).await.unwrap().applied);
+        room.write("a.pem", "nonsense");
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        let lines = std::fs::read_to_string(&audit).unwrap();
+        let refused: Vec<&str> = lines.lines().filter(|line| line.contains("\"refused\"")).collect();
+        assert!(refused.len() == 1 && refused[0].contains("certificate `a`: `chain`: it holds no"), "{refused:?}");
+        // Mended, it is done; until then it could have been confirmed.
+        room.renew("a");
+        reach(&handle, 3).await;
+        assert!(matches!(handle.confirm(None, Asked::default()).await, Err(Refusal::NothingToConfirm(_))));
     });
 }
