@@ -1,7 +1,7 @@
 //! `kakei plan`, `apply`, `confirm`, `rollback`, `diff`, and the verbs of single objects: transactions, asked of the
 //! running proxy.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use kakei::config;
 use kakei::control::wall;
@@ -17,10 +17,10 @@ use crate::say::{self, Failure};
 
 /// Those that hold a backend and are listed.
 const HOLDERS: usize = 100;
-/// How often steps are made anew because others changed what they follow from, and how that is told.
-const TRIES: u32 = 10;
-/// How long the others are left alone, and each time longer.
-const PAUSE: Duration = Duration::from_millis(20);
+/// For how long steps are made anew because others changed what they follow from.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the others are left alone at most: first, and each time twice as long up to the last.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 const PRECONDITION_FAILED: u16 = 412;
 
 pub(super) fn plan(file: &Plan) -> Result<(), Failure> {
@@ -208,27 +208,44 @@ pub(super) fn outcome_of_change(
     steps: impl Fn(&Value) -> Result<Vec<Value>, Failure>,
 ) -> Result<Value, Failure> {
     let client = Client::of(&ask.door)?;
-    let mut tries = 1;
-    loop {
+    insist(PATIENCE, || {
         let (generation, document) = client.document()?;
         if let Some(expected) = terms.if_generation.filter(|expected| *expected != generation) {
             return Err(Failure::refused(format!("generation {generation} runs, not {expected}")));
         }
         let steps = steps(&document)?;
         if steps.is_empty() {
-            return Ok(json!({"generation": generation, "applied": false, "changes": []}));
+            return Ok(Some(json!({"generation": generation, "applied": false, "changes": []})));
         }
         let body = Value::Array(steps).to_string();
         let mut request = Request::new("POST", under(terms, "/v1/changes"));
         request.body = Some(("application/json", body.as_bytes()));
         request.if_match = Some(generation);
-        if terms.if_generation.is_some() || tries == TRIES {
-            return client.json(&request);
+        match terms.if_generation {
+            Some(_) => client.json(&request).map(Some),
+            None => client.unless(PRECONDITION_FAILED, &request),
         }
-        if let Some(outcome) = client.unless(PRECONDITION_FAILED, &request)? {
-            return Ok(outcome);
+    })
+}
+
+/// Try until something comes of it. Those who try at one time don't do so in step.
+fn insist<T>(patience: Duration, mut attempt: impl FnMut() -> Result<Option<T>, Failure>) -> Result<T, Failure> {
+    let begun = Instant::now();
+    let [mut pause, longest] = PAUSES;
+    let mut tries = 1;
+    loop {
+        if let Some(done) = attempt()? {
+            return Ok(done);
         }
-        std::thread::sleep(PAUSE * tries);
+        if begun.elapsed() >= patience {
+            let seconds = begun.elapsed().as_secs();
+            return Err(Failure::refused(format!(
+                "others keep being faster: what runs was another generation each time that this was asked for, {tries} \
+                 times in {seconds} s; nothing was changed, try again"
+            )));
+        }
+        std::thread::sleep(pause.mul_f64(0.5 + (kakei::random_seed() >> 11) as f64 / (1u64 << 54) as f64));
+        pause = longest.min(pause * 2);
         tries += 1;
     }
 }
@@ -284,4 +301,21 @@ pub(super) fn told(outcome: &Value) -> String {
         text.push_str(&format!("taken back in {} s, unless `kakei confirm` comes\n", until.saturating_sub(now)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_slower_goes_on_for_a_time_and_says_that_others_are_faster() {
+        let mut left = 12;
+        let done = insist(PATIENCE, || {
+            left -= 1;
+            Ok((left == 0).then_some("done"))
+        });
+        assert_eq!(done.ok(), Some("done"));
+        let never = insist(Duration::from_millis(50), || Ok(None::<()>)).unwrap_err();
+        assert!(never.code == 1 && never.text().contains("others keep being faster"), "{}", never.text());
+    }
 }
