@@ -76,7 +76,7 @@ pub enum Refusal {
     NothingToConfirm(String),
     /// Another change waits to be confirmed.
     #[error(
-        "generation {generation} waits to be confirmed for {seconds} s more: confirm it or roll it back first; nothing was changed"
+        "generation {generation} waits to be confirmed for {seconds} s more: confirm it, or roll it back for good, first; nothing was changed"
     )]
     Unconfirmed {
         /// Which generation.

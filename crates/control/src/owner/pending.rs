@@ -74,10 +74,11 @@ pub(super) async fn due(pending: Option<&Pending>) {
 }
 
 impl<S: System> Owner<S> {
-    /// While a change waits to be confirmed, none builds on it; going back ends the wait.
+    /// While a change waits to be confirmed, none builds on it; going back ends the wait, for good: going back for a time
+    /// only would end by what nobody confirmed.
     pub(super) fn mind_pending(&mut self, change: &Change) -> Result<(), Refusal> {
         let Some(pending) = &self.pending else { return Ok(()) };
-        if change.dry_run || matches!(change.what, What::Rollback(_)) {
+        if change.dry_run || (matches!(change.what, What::Rollback(_)) && change.confirm.is_none()) {
             return Ok(());
         }
         let seconds = pending.until.saturating_duration_since(Instant::now()).as_secs();

@@ -11,7 +11,7 @@ use kakei_runtime::step::Step;
 use super::start::begin;
 use super::*;
 use crate::edit::Edit;
-use crate::handle::{Change, Confirm, Handle};
+use crate::handle::{Change, Confirm, Handle, What as Asks};
 use crate::system::Real;
 
 /// A worker that panics at its n-th publication, once in its process.
@@ -239,14 +239,14 @@ fn what_ran_last_goes_on_as_it_was_wherever_the_process_is() {
         assert_eq!(view.document.admin, kakei_config::Admin { socket, state: kept, ..ran });
         let other = handle.change(Change::to(document("127.0.0.1:11"), "test")).await;
         assert!(matches!(other, Err(Refusal::Unconfirmed { generation: 2, .. })), "it still waits: {other:?}");
-        let back = handle.change(Change::new(crate::handle::What::Rollback(None), "test")).await.unwrap();
+        let back = handle.change(Change::new(Asks::Rollback(None), "test")).await.unwrap();
         let is_of_it = |line: &String| line.starts_with("cluster c: ");
         assert!(back.changes.iter().all(is_of_it), "where the process is doesn't change: {:?}", back.changes);
         assert!(handle.change(change("127.0.0.1:10", 1)).await.is_err(), "the socket is another process's");
         let mut next = change("127.0.0.1:10", 1);
         let mut with = Document::clone(&handle.view().document);
         with.clusters = document("127.0.0.1:10").clusters;
-        next.what = crate::handle::What::Document(Box::new(with));
+        next.what = Asks::Document(Box::new(with));
         assert!(handle.change(next).await.unwrap().applied);
     });
     // What was not confirmed goes, wherever that is.
@@ -264,4 +264,21 @@ fn what_ran_last_goes_on_as_it_was_wherever_the_process_is() {
         },
     );
     std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn nothing_is_gone_back_to_that_nobody_confirmed() {
+    play(0, async |handle| {
+        let confirm = Confirm { within: Duration::from_secs(3600), errors: None, unhealthy: None };
+        let waits = |change: Change| Change { confirm: Some(confirm), ..change };
+        let back = || Change::new(Asks::Rollback(None), "test");
+        assert!(handle.change(waits(Change::to(document("127.0.0.1:10"), "test"))).await.unwrap().applied);
+        let for_a_time = handle.change(waits(back())).await;
+        assert!(matches!(for_a_time, Err(Refusal::Unconfirmed { generation: 2, .. })), "{for_a_time:?}");
+        let asked = handle.change(Change { dry_run: true, ..waits(back()) }).await.unwrap();
+        assert!(!asked.applied && !asked.changes.is_empty(), "{asked:?}");
+        assert!(handle.change(back()).await.unwrap().applied);
+        // Where nothing waits it may be for a time.
+        assert!(handle.change(waits(Change::new(Asks::Rollback(Some(Generation(2))), "test"))).await.unwrap().applied);
+    });
 }

@@ -101,12 +101,12 @@ impl Model {
     }
 
     /// What must come of a wish, if nothing comes between.
-    pub(crate) fn expected(&self, wish: &Wish, terms: (Option<&[u64]>, bool)) -> Expected {
-        let (expected, dry_run) = terms;
+    pub(crate) fn expected(&self, wish: &Wish, terms: (Option<&[u64]>, bool, bool)) -> Expected {
+        let (expected, dry_run, for_a_time) = terms;
         if expected.is_some_and(|expected| !expected.contains(&self.newest())) {
             return Expected::Refusal(&["generation-mismatch"]);
         }
-        if self.pending.is_some() && !dry_run && !matches!(wish, Wish::Back(_)) {
+        if self.pending.is_some() && !dry_run && (for_a_time || !matches!(wish, Wish::Back(_))) {
             return Expected::Refusal(&["unconfirmed"]);
         }
         let next = match self.result(wish) {

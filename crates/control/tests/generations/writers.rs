@@ -90,7 +90,7 @@ impl Run {
                 .filter(|_| rng.bool())
                 .or(Some(vec![seen.saturating_sub(1)])),
         };
-        let must = model.expected(&wish, (expected.as_deref(), dry_run));
+        let must = model.expected(&wish, (expected.as_deref(), dry_run, confirm.is_some()));
         let faults = model.faults(&wish);
         let what = wish.what();
         let number = model.ask(wish.clone(), confirm.map(|confirm| confirm.within.as_millis() as u64), self.now());
