@@ -1,12 +1,13 @@
 //! Changes that have to be confirmed, and are taken back by themselves otherwise: when their time is over, when too many
 //! requests fail, or when too many backends are down.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kakei_config::{Backend, Document};
+use kakei_config::{Backend, Document, Name};
 use kakei_proxy::snapshot::Generation;
-use kakei_proxy::stats::ListenerMetric;
+use kakei_proxy::stats::{ListenerMetric, ListenerStats};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
@@ -48,9 +49,12 @@ impl Pending {
     }
 }
 
-/// Requests that were answered.
-#[derive(Clone, Copy, Debug, Default)]
-struct Answers {
+/// Requests that were answered, by listener: one that goes takes its own counts with it, and no others'.
+#[derive(Clone, Debug, Default)]
+struct Answers(BTreeMap<Name, Count>);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
     all: u64,
     /// With a status of 500 or more.
     failed: u64,
@@ -58,10 +62,24 @@ struct Answers {
 
 impl Answers {
     fn of(sums: &Sums) -> Self {
-        let sum = |metric| sums.listeners.values().map(|listener| listener.values[metric]).sum::<u64>();
-        let failed = sum(ListenerMetric::Responses5xx);
-        let others = [ListenerMetric::Responses2xx, ListenerMetric::Responses3xx, ListenerMetric::Responses4xx];
-        Answers { all: failed + others.into_iter().map(sum).sum::<u64>(), failed }
+        let count = |(name, listener): (&Name, &ListenerStats)| {
+            let failed = listener.values[ListenerMetric::Responses5xx];
+            let others = [ListenerMetric::Responses2xx, ListenerMetric::Responses3xx, ListenerMetric::Responses4xx];
+            let all = others.into_iter().map(|metric| listener.values[metric]).sum::<u64>() + failed;
+            (name.clone(), Count { all, failed })
+        };
+        Answers(sums.listeners.iter().map(count).collect())
+    }
+
+    /// Those that came since then. A worker that was lost took its counts with it.
+    fn since(&self, then: &Answers) -> Count {
+        let mut since = Count::default();
+        for (name, now) in &self.0 {
+            let then = then.0.get(name).copied().unwrap_or_default();
+            since.all += now.all.saturating_sub(then.all);
+            since.failed += now.failed.saturating_sub(then.failed);
+        }
+        since
     }
 }
 
@@ -129,11 +147,11 @@ impl<S: System> Owner<S> {
         let Some(pending) = &mut self.pending else { return };
         pending.look = now + LOOK;
         let given_up = pending.given_up.take();
-        let (generation, confirm, counted) = (pending.entry.generation, pending.confirm, pending.counted);
+        let (generation, confirm, counted) = (pending.entry.generation, pending.confirm, pending.counted.clone());
         let why = match now >= pending.until {
             _ if given_up.is_some() => given_up,
             true => Some(format!("it was not confirmed within {} s", confirm.within.as_secs())),
-            false => self.too_unhealthy(confirm).or(self.too_many_errors(confirm, counted).await),
+            false => self.too_unhealthy(confirm).or(self.too_many_errors(confirm, &counted).await),
         };
         if let Some(why) = why {
             self.take_back(generation, &why).await;
@@ -151,11 +169,9 @@ impl<S: System> Owner<S> {
         (all > 0 && down * 100 > most * all).then(|| format!("{down} of {all} checked backends are down"))
     }
 
-    async fn too_many_errors(&mut self, confirm: Confirm, counted: Answers) -> Option<String> {
+    async fn too_many_errors(&mut self, confirm: Confirm, counted: &Answers) -> Option<String> {
         let most = u64::from(confirm.errors?);
-        let now = Answers::of(&self.counters().await.sums);
-        // A worker that was lost took its counts with it.
-        let (all, failed) = (now.all.saturating_sub(counted.all), now.failed.saturating_sub(counted.failed));
+        let Count { all, failed } = Answers::of(&self.counters().await.sums).since(counted);
         (all >= REQUESTS && failed * 100 > most * all).then(|| format!("{failed} of {all} requests failed"))
     }
 
@@ -187,5 +203,22 @@ impl<S: System> Owner<S> {
                 self.pending = Some(Pending { until: again, look: again, given_up, said, ..pending });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_goes_takes_only_its_own_counts_along() {
+        let of = |counts: &[(&str, u64, u64)]| {
+            let count = |&(name, all, failed): &(&str, u64, u64)| (Name::new(name), Count { all, failed });
+            Answers(counts.iter().map(count).collect())
+        };
+        let then = of(&[("gone", 10_000, 5_000), ("stays", 100, 1), ("lost", 50, 50)]);
+        // One is new, one was counted by a worker that was lost.
+        let now = of(&[("stays", 130, 26), ("new", 10, 5), ("lost", 3, 0)]);
+        assert_eq!(now.since(&then), Count { all: 40, failed: 30 });
     }
 }
