@@ -126,7 +126,7 @@ pub struct Event {
     pub what: What,
 }
 
-/// The newest events. Written by the owner, read by whoever listens; a slow reader holds nobody up.
+/// The newest events. Written by the owner and its doors, read by whoever listens; a slow reader holds nobody up.
 #[derive(Clone, Debug)]
 pub struct Events {
     kept: Arc<Mutex<VecDeque<Arc<Event>>>>,
@@ -143,15 +143,12 @@ impl Default for Events {
 impl Events {
     /// Something happened.
     pub(crate) fn say(&self, what: What) {
-        let id = *self.newest.borrow() + 1;
-        let event = Arc::new(Event { id, at: wall::rfc3339(SystemTime::now()), what });
-        {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == EVENTS_KEPT {
-                kept.pop_front();
-            }
-            kept.push_back(event);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = kept.back().map_or(0, |newest| newest.id) + 1;
+        if kept.len() == EVENTS_KEPT {
+            kept.pop_front();
         }
+        kept.push_back(Arc::new(Event { id, at: wall::rfc3339(SystemTime::now()), what }));
         self.newest.send_replace(id);
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use kakei_config::{Document, Kind, Name};
@@ -12,9 +13,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::audit::Audit;
+use crate::audit::{Audit, Record};
 use crate::edit::Edit;
-use crate::events::Events;
+use crate::events::{self, Events};
 use crate::explain::{self, Explanation, Question};
 use crate::history::Entry;
 use crate::refusal::Refusal;
@@ -201,6 +202,8 @@ pub struct Handle {
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) events: Events,
     pub(crate) audit: Audit,
+    /// How many changes were refused.
+    pub(crate) refused: Arc<AtomicU64>,
 }
 
 impl Handle {
@@ -212,6 +215,14 @@ impl Handle {
     /// What happens, as it happens.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// A change that was asked for can't be one, so that the owner never hears of it: it is written down, told and counted as
+    /// any other that is refused.
+    pub fn refused(&self, asked: &Asked, reason: &str) {
+        self.audit.write(&Record::of(asked, self.view().generation()).refused(reason));
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.events.say(events::What::Refused { asked: asked.to_string(), reason: reason.to_owned() });
     }
 
     /// Carry out a transaction. Dropping the future does not undo it; while it waits for backends that it brings, and

@@ -34,6 +34,14 @@ impl Failure {
         Failure { code: 2, message: Message::Drawn(text) }
     }
 
+    /// In one line.
+    pub(crate) fn sentence(&self) -> String {
+        match &self.message {
+            Message::Sentence(sentence) => sentence.clone(),
+            Message::Drawn(text) => text.lines().next().unwrap_or_default().to_owned(),
+        }
+    }
+
     pub(crate) fn text(&self) -> String {
         match &self.message {
             Message::Sentence(sentence) => format!("error: {sentence}\n"),

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
+use kakei::config::Document;
+use kakei::control::handle::Asked;
 use kakei::control::{Change, Control, Handle, Refusal, View, wait};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -14,6 +16,9 @@ use tracing::{error, info, warn};
 
 use crate::commands::{AdminGiven, Source};
 use crate::say::{self, Failure};
+
+/// Where changes come from that a signal asks for.
+const HANGUP: &str = "sighup";
 
 /// The signals that are caught.
 pub(crate) struct Signals(signal_hook::iterator::Signals);
@@ -139,8 +144,7 @@ impl Supervisor {
     /// Apply the file again, after whoever does so already. It may wait for its backends; signals don't wait for it.
     fn reload(&mut self) {
         let Some(file) = self.file.clone() else {
-            warn!("SIGHUP: there is no file to apply again");
-            return;
+            return self.handle.refused(&hung_up(), "there is no file to apply again");
         };
         let Reload { thread: before, queued } = &mut self.reload;
         if queued.swap(true, Ordering::Relaxed) {
@@ -169,11 +173,10 @@ fn apply_again(handle: &Handle, file: &Path, admin: &AdminGiven) {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         notify(&[NotifyState::Reloading, now]);
     }
-    let document = Source::read(file).and_then(|source| source.document());
-    match document {
+    match read_again(file) {
         Ok(mut document) => {
             admin.overlay(&mut document);
-            match wait(handle.change(Change::to(document, "sighup"))) {
+            match wait(handle.change(Change::to(document, HANGUP))) {
                 Ok(outcome) if outcome.applied => info!("generation {} runs", outcome.generation.0),
                 Ok(outcome) => info!("nothing to change: generation {} runs", outcome.generation.0),
                 Err(refusal) => {
@@ -184,9 +187,25 @@ fn apply_again(handle: &Handle, file: &Path, admin: &AdminGiven) {
                 }
             }
         }
-        Err(failure) => error!("{} was not applied:\n{}", file.display(), failure.text()),
+        Err((reason, drawn)) => {
+            handle.refused(&hung_up(), &reason);
+            error!("{} was not applied:\n{drawn}", file.display());
+        }
     }
     notify(&[NotifyState::Ready]);
+}
+
+/// The document in a file; or what is wrong with it in a sentence that anybody may read, and as it is drawn.
+fn read_again(file: &Path) -> Result<Document, (String, String)> {
+    let source = Source::read(file).map_err(|failure| (failure.sentence(), failure.text()))?;
+    source.parse().map_err(|errors| {
+        let drawn = source.drawn(&errors).text();
+        (format!("{}: {}", source.name, Refusal::Invalid(errors)), drawn)
+    })
+}
+
+fn hung_up() -> Asked {
+    Asked { origin: HANGUP, ..Asked::default() }
 }
 
 fn ready_line(view: &View) -> String {

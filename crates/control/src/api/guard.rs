@@ -14,7 +14,7 @@ use super::operations::Operation;
 use super::problem::{Detail, Problem};
 use super::terms;
 use crate::access::{Peer, Role};
-use crate::audit::{Audit, Came, Record};
+use crate::audit::{Came, Record};
 use crate::handle::{Asked, Handle};
 use crate::view::View;
 
@@ -33,7 +33,7 @@ async fn guard(needs: Role, handle: Handle, peer: Option<Peer>, mut request: Req
     let attempt = (needs == Role::ReadWrite).then(|| Arc::new(Attempt::of(&handle, &peer, &request)));
     if peer.role() < Some(needs) {
         let problem = forbidden(&peer, needs);
-        attempt.iter().for_each(|attempt| attempt.refused(problem.detail()));
+        attempt.iter().for_each(|attempt| attempt.forbidden(problem.detail()));
         return problem.into_response();
     }
     if let Some(attempt) = &attempt {
@@ -42,9 +42,10 @@ async fn guard(needs: Role, handle: Handle, peer: Option<Peer>, mut request: Req
     let response = next.run(request).await;
     peer.guest.serve(false);
     if let Some(attempt) = attempt {
-        // Where the owner has heard of it, the line is its own.
+        // Where the owner has heard of it, what is said of it is its own.
         match response.extensions().get() {
             Some(Detail { is_cut: true, .. }) => {}
+            Some(Detail { text, .. }) if response.status() == StatusCode::FORBIDDEN => attempt.forbidden(text),
             Some(Detail { text, .. }) => attempt.refused(text),
             None => attempt.refused(response.status().as_str()),
         }
@@ -58,9 +59,10 @@ pub(super) fn forbidden(peer: &Peer, needs: Role) -> Problem {
 
 /// A change that is asked for, as long as the owner has not heard of it: then its audit line is the owner's.
 pub(super) struct Attempt {
-    audit: Audit,
     handle: Handle,
     asked: Asked,
+    /// Whether it is no change, but only asked what one would be.
+    is_question: bool,
     is_told: AtomicBool,
 }
 
@@ -70,7 +72,8 @@ impl Attempt {
             message: terms::message_of(request.uri()),
             ..asked(peer, request.method().as_str(), request.uri())
         };
-        Attempt { audit: handle.audit.clone(), handle: handle.clone(), asked, is_told: AtomicBool::new(false) }
+        let is_question = terms::is_question(request.uri());
+        Attempt { handle: handle.clone(), asked, is_question, is_told: AtomicBool::new(false) }
     }
 
     /// It is the owner's from now on, by whom it is asked for.
@@ -79,24 +82,31 @@ impl Attempt {
     }
 
     fn refused(&self, reason: &str) {
-        self.tell(|record| record.refused(reason));
+        if !self.is_told.swap(true, Ordering::Relaxed) && !self.is_question {
+            self.handle.refused(&self.asked, reason);
+        }
     }
 
-    fn tell(&self, came: impl FnOnce(Record) -> Record) {
-        if !self.is_told.swap(true, Ordering::Relaxed) {
-            let running = View::generation(&self.handle.view());
-            self.audit.write(&came(Record::of(&self.asked, running)));
+    /// For want of a role: a question has its line, too.
+    fn forbidden(&self, reason: &str) {
+        if self.is_question {
+            self.hand_over();
+            self.handle.audit.write(&self.record().refused(reason));
         }
+        self.refused(reason);
+    }
+
+    fn record(&self) -> Record {
+        Record::of(&self.asked, View::generation(&self.handle.view()))
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.tell(|record| Record {
-            outcome: Came::Abandoned,
-            reason: Some("it was broken off before it was whole".to_owned()),
-            ..record
-        });
+        if !self.is_told.swap(true, Ordering::Relaxed) && !self.is_question {
+            let reason = Some("it was broken off before it was whole".to_owned());
+            self.handle.audit.write(&Record { outcome: Came::Abandoned, reason, ..self.record() });
+        }
     }
 }
 

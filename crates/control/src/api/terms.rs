@@ -65,17 +65,35 @@ pub(super) fn message_of(uri: &Uri) -> Option<String> {
     message.filter(|message| is_message(message))
 }
 
+/// What of the query says whether anything is to be done.
+#[derive(Debug, Default, Deserialize)]
+struct DryRun {
+    dry_run: Option<String>,
+}
+
+/// Whether it is only asked what a change would be, as far as that can be read.
+pub(super) fn is_question(uri: &Uri) -> bool {
+    let asked = Query::<DryRun>::try_from_uri(uri).map(|Query(DryRun { dry_run })| dry_run);
+    asked.is_ok_and(|dry_run| is_yes(dry_run.as_deref()) == Ok(true))
+}
+
+/// What a switch in a query says; or what it says that is neither yes nor no.
+fn is_yes(said: Option<&str>) -> Result<bool, &str> {
+    match said {
+        None | Some("0" | "false") => Ok(false),
+        Some("" | "1" | "true") => Ok(true),
+        Some(other) => Err(other),
+    }
+}
+
 fn is_message(text: &str) -> bool {
     text.len() <= MESSAGE && !text.contains(char::is_control)
 }
 
 impl TermsQuery {
     fn dry_run(&self) -> Result<bool, Problem> {
-        match self.dry_run.as_deref() {
-            None | Some("0" | "false") => Ok(false),
-            Some("" | "1" | "true") => Ok(true),
-            Some(other) => Err(Problem::bad_request(format!("dry_run is 1 or 0, not {other:?}"))),
-        }
+        is_yes(self.dry_run.as_deref())
+            .map_err(|other| Problem::bad_request(format!("dry_run is 1 or 0, not {other:?}")))
     }
 
     fn confirm(&self) -> Result<Option<Confirm>, Problem> {

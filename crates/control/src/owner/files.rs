@@ -12,7 +12,6 @@ use super::prepare::Proven;
 use super::{Owner, joined};
 use crate::audit::Record;
 use crate::certificates::{Changed, Object, Purpose, Seen};
-use crate::events::What as Happened;
 use crate::handle::{Asked, Change, What};
 use crate::refusal::Refusal;
 use crate::system::System;
@@ -126,7 +125,7 @@ impl<S: System> Owner<S> {
         let said = outcome.as_ref().err().map(words);
         // What keeps being refused is said once.
         if said.is_none() || self.files.refused != said {
-            self.write_down(record, &outcome);
+            self.write_line(record, &outcome);
         }
         match outcome {
             Ok(_) | Err(Refusal::Unacknowledged { .. }) => {
@@ -173,11 +172,10 @@ impl<S: System> Owner<S> {
         right
     }
 
-    fn refuse_files(&mut self, asked: &Asked, refusal: &Refusal) {
+    fn refuse_files(&self, asked: &Asked, refusal: &Refusal) {
         let reason = words(refusal);
         warn!("{asked}; what it holds now is not gone by: {reason}");
-        self.counts.refused += 1;
-        self.events.say(Happened::Refused { asked: asked.to_string(), reason });
+        self.note_refusal(asked, reason);
     }
 }
 

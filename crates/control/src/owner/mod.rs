@@ -16,6 +16,7 @@ mod touches;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kakei_config::{Checked, Document, Name, Resolved};
@@ -111,7 +112,8 @@ struct Drain {
 #[derive(Default)]
 struct Counts {
     changes: u64,
-    refused: u64,
+    /// The doors count here, too.
+    refused: Arc<AtomicU64>,
 }
 
 impl<S: System> Owner<S> {
@@ -175,6 +177,9 @@ impl<S: System> Owner<S> {
                     Ok(confirmed) => record.done(Came::Confirmed, *confirmed, Vec::new()),
                     Err(refusal) => record.refused(refusal),
                 });
+                if let Err(refusal) = &outcome {
+                    self.note_refusal(&asked, refusal.to_string());
+                }
                 let _ = reply.send(outcome);
             }
             Request::Kept(generation, reply) => {
@@ -202,9 +207,10 @@ impl<S: System> Owner<S> {
         ControlFlow::Continue(())
     }
 
-    fn note_refusal(&mut self, asked: &Asked, refusal: &Refusal) {
-        self.counts.refused += 1;
-        self.events.say(What::Refused { asked: asked.to_string(), reason: refusal.to_string() });
+    /// Tell and count a change that was refused: each that has an audit line for it.
+    fn note_refusal(&self, asked: &Asked, reason: String) {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        self.events.say(What::Refused { asked: asked.to_string(), reason });
     }
 
     /// What the engine tells unasked, and late answers, which nobody waits for.
@@ -320,7 +326,7 @@ impl<S: System> Owner<S> {
         let counter = |name, help, value| (Metric { name, help, kind: MetricKind::Counter }, value);
         let mut values = vec![
             counter("kakei_changes", "Generations published.", self.counts.changes),
-            counter("kakei_changes_refused", "Changes that were refused.", self.counts.refused),
+            counter("kakei_changes_refused", "Changes that were refused.", self.counts.refused.load(Ordering::Relaxed)),
             counter(
                 "kakei_audit_log_lost",
                 "Audit lines that could not be written to their file.",

@@ -182,13 +182,13 @@ impl<S: System> Owner<S> {
         }
         let mut change = Change::new(What::TakenBack(Arc::clone(&pending.before)), "rollback");
         change.asked.message = Some(format!("generation {} is taken back: {why}", generation.0));
-        let record = self.record(&change);
+        let (asked, record) = (change.asked.clone(), self.record(&change));
         let outcome = self.change(change).await;
         let said = outcome.as_ref().err().map(Refusal::in_words);
         // What keeps being refused is said once.
         let is_new = said.is_none() || said != pending.said;
         if is_new {
-            self.write_down(record, &outcome);
+            self.write_down(&asked, record, &outcome);
         }
         match outcome {
             Ok(_) | Err(Refusal::Unacknowledged { .. }) => {}

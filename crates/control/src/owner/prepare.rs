@@ -201,10 +201,7 @@ impl<S: System> Owner<S> {
                 }
             },
         };
-        self.write_down(record, &outcome);
-        if let Err(refusal) = &outcome {
-            self.note_refusal(&asked, refusal);
-        }
+        self.write_down(&asked, record, &outcome);
         // A client that no longer waits for its answer is no reason not to have done the work.
         let _ = answer.send(outcome);
     }
@@ -264,9 +261,8 @@ impl<S: System> Owner<S> {
             }
             Standing::Waits | Standing::Failed => self.not_ready(&waits),
         };
-        self.note_refusal(&waits.change.asked, &refusal);
         let outcome = Err(refusal);
-        self.write_down(self.record(&waits.change), &outcome);
+        self.write_down(&waits.change.asked, self.record(&waits.change), &outcome);
         let _ = waits.answer.send(outcome);
     }
 

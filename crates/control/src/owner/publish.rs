@@ -17,7 +17,7 @@ use crate::audit::{Came, Record};
 use crate::certificates::{Certificates, Loaded, Purpose};
 use crate::edit::Edit;
 use crate::events::What as Happened;
-use crate::handle::{Change, Outcome, What};
+use crate::handle::{Asked, Change, Outcome, What};
 use crate::history::{self, Entry};
 use crate::refusal::Refusal;
 use crate::system::{System, Workers};
@@ -65,8 +65,16 @@ impl<S: System> Owner<S> {
         (!change.dry_run).then(|| Record::of(&change.asked, self.view.generation()))
     }
 
+    /// Write down what came of a change, and tell of it where it was refused.
+    pub(super) fn write_down(&self, asked: &Asked, record: Option<Record>, outcome: &Result<Outcome, Refusal>) {
+        if let (Some(_), Err(refusal)) = (&record, outcome) {
+            self.note_refusal(asked, refusal.to_string());
+        }
+        self.write_line(record, outcome);
+    }
+
     /// Write down what came of a change.
-    pub(super) fn write_down(&self, record: Option<Record>, outcome: &Result<Outcome, Refusal>) {
+    pub(super) fn write_line(&self, record: Option<Record>, outcome: &Result<Outcome, Refusal>) {
         let generation = self.view.generation();
         let line = record.map(|record| match outcome {
             Ok(done) if done.applied => record.done(Came::Applied, generation, done.changes.clone()),

@@ -338,6 +338,7 @@ impl<S: System> Owner<S> {
             view: self.watchers.subscribe(),
             events: self.events.clone(),
             audit: self.doors.audit.clone(),
+            refused: Arc::clone(&self.counts.refused),
         }
     }
 

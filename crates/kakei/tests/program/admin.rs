@@ -213,9 +213,10 @@ fn every_change_has_its_audit_line_whatever_came_of_it() {
     assert!(scene.by("ann", &["backend", "weight", "c", "a", "9", "--dry-run"]).status.success());
     assert!(!scene.by("ann", &["backend", "remove", "c", "x"]).status.success());
     assert!(scene.running.ask(&["rollback", "1", "--confirm-within", "1m"]).status.success());
-    assert!(scene.running.ask(&["confirm"]).status.success());
-    assert!(!scene.running.ask(&["confirm"]).status.success());
-    assert_eq!(scene.running.http("PUT", "/v1/config", &[], "{\"listener\":1}").status, 422);
+    assert_eq!([(); 2].map(|()| scene.running.ask(&["confirm"]).status.success()), [true, false]);
+    let put = |path| scene.running.http("PUT", path, &[], "{\"listener\":1}").status;
+    assert_eq!((put("/v1/config"), put("/v1/config?dry_run=1")), (422, 422));
+    assert_eq!(scene.running.metrics().sum("kakei_changes_refused_total", ""), 5, "each once, and no question");
     let mut cut = UnixStream::connect(&scene.running.socket).unwrap();
     cut.write_all(b"PUT /v1/config HTTP/1.1\r\nHost: k\r\nContent-Length: 100\r\n\r\n{").unwrap();
     drop(cut);

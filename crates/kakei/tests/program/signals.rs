@@ -1,7 +1,8 @@
 //! Signals: another document, the end, a rotated log.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use crate::harness::{Answer, Client, Echo, Room, Running, SOON, answered, document, eventually, own_address};
@@ -17,6 +18,22 @@ fn hangup_applies_the_file_and_a_bad_file_changes_nothing() {
     proxy.signal("HUP");
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!((generation(), Client::new(front).ask("x").as_deref()), (1, Some("a")));
+    let refused = |count| {
+        let counted = || proxy.metrics().sum("kakei_changes_refused_total", "") == count;
+        eventually("it is counted", || counted().then_some(()));
+    };
+    refused(1);
+    std::fs::remove_file(room.path("k.toml")).unwrap();
+    proxy.signal("HUP");
+    refused(2);
+    let mut events = UnixStream::connect(&proxy.socket).unwrap();
+    events.write_all(b"GET /v1/events HTTP/1.1\r\nHost: k\r\nLast-Event-ID: 0\r\n\r\n").unwrap();
+    let told = BufReader::new(events).lines().map_while(Result::ok).filter(|line| line.starts_with("data: "));
+    let told: Vec<String> = told.take(2).collect();
+    let parts = [("sighup", "k.toml: the document has "), ("sighup", "k.toml can't be read: ")];
+    for (line, (asked, reason)) in told.iter().zip(parts) {
+        assert!(line.contains("\"event\":\"refused\"") && line.contains(asked) && line.contains(reason), "{line}");
+    }
     room.write("k.toml", &document(&room, &[&b], ""));
     proxy.signal("HUP");
     eventually("the good file runs", || (generation() == 2).then_some(()));
@@ -38,6 +55,10 @@ fn a_bad_file_is_drawn_in_the_log() {
     proxy.signal("TERM");
     let (status, stderr) = proxy.end();
     assert!(status.success());
+    assert!(
+        stderr.contains("audit: sighup: refused, generation 1 runs: ") && stderr.contains("k.toml: the document has "),
+        "{stderr}"
+    );
     assert!(stderr.contains("was not applied") && stderr.contains("did you mean `udp`?"), "{stderr}");
 }
 
