@@ -23,6 +23,8 @@ use crate::history::{Entry, GENERATIONS_KEPT};
 const DIFFERENCES: usize = 4096;
 /// And not before the differences are longer than that, in bytes.
 const SMALL: usize = 64 << 10;
+/// The number that no generation has: none could come behind it.
+const NEVER: u64 = u64::MAX;
 /// The file of the whole document that was applied last.
 const APPLIED: &str = "applied.json";
 
@@ -60,6 +62,9 @@ pub enum StoreError {
         /// What it said.
         error: io::Error,
     },
+    /// No generation can come behind the last one.
+    #[error("no generation can come behind {0}, the largest number that there is")]
+    Full(PathBuf),
     /// Another process has it open.
     #[error("the state directory {0} is in use by a running process; stop that, or choose another with --state")]
     InUse(PathBuf),
@@ -106,7 +111,7 @@ impl Store {
 
     /// The number that the next generation may have: above all that have a file, readable or not.
     pub fn next(&self) -> Generation {
-        Generation(self.files.last().map_or(0, |newest| *newest) + 1)
+        Generation(self.files.last().map_or(0, |newest| *newest).saturating_add(1))
     }
 
     /// Read back what is kept. Each object of a document is one that can be; whether they go together isn't looked at.
@@ -148,6 +153,10 @@ impl Store {
             if number > until {
                 break;
             }
+            if number == NEVER {
+                skip("no generation has this number, since none could come behind it; remove the file");
+                continue;
+            }
             self.files.insert(number);
             let before = standing.as_ref().filter(|(before, _)| *before + 1 == number).map(|(_, document)| document);
             match self.read_one(number, before) {
@@ -181,9 +190,12 @@ impl Store {
     /// nothing is different.
     ///
     /// # Errors
-    /// When the file can't be written.
+    /// When the file can't be written, or no number is left.
     pub fn commit(&mut self, entry: &Entry, changes: &[Change], document: &Document) -> Result<(), StoreError> {
         let number = entry.generation.0;
+        if number == NEVER {
+            return Err(StoreError::Full(self.medium.path(&file::name(number - 1))));
+        }
         let differs = self.base.filter(|base| {
             let most = base.whole.max(SMALL);
             base.newest + 1 == number && base.differences < most && base.count < DIFFERENCES

@@ -296,3 +296,25 @@ fn what_was_applied_last_is_written_anew_where_a_file_has_one_name_only() {
     assert_eq!(store.applied(), Some(document(1)));
     assert_eq!(store.load().unwrap().last, Some((entry(1), document(1))));
 }
+
+#[test]
+fn a_number_behind_which_none_can_come_is_no_generations() {
+    let directory = room("largest");
+    let mut store = Store::open(&directory).unwrap();
+    fill(&mut store, 1..=2);
+    drop(store);
+    let stray = |number: u64| directory.join("generations").join(file::name(number));
+    std::fs::write(stray(u64::MAX), "stray").unwrap();
+    let mut store = Store::open(&directory).unwrap();
+    let found = store.load().unwrap();
+    assert_eq!((found.last.map(|(entry, _)| entry), store.next()), (Some(entry(2)), Generation(3)));
+    assert!(found.skipped.len() == 1 && found.skipped[0].contains("remove the file"), "{:?}", found.skipped);
+    drop(store);
+    // What is there for every number below stays, and nothing takes its place.
+    std::fs::write(stray(u64::MAX - 1), "stray").unwrap();
+    let mut store = Store::open(&directory).unwrap();
+    store.load().unwrap();
+    let full = store.commit(&entry(store.next().0), &[], &document(3)).unwrap_err();
+    assert!(full.to_string().contains("no generation can come behind") && store.next().0 == u64::MAX, "{full}");
+    std::fs::remove_dir_all(directory).unwrap();
+}
