@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use kakei_config::{Change as Difference, Document};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::Owner;
 use super::publish::place;
+use crate::store::StoreError;
 use crate::system::System;
 
 impl<S: System> Owner<S> {
@@ -19,14 +20,22 @@ impl<S: System> Owner<S> {
         Some(error.to_string())
     }
 
+    /// Say once, at the start, that this can't be told.
+    pub(super) fn mind_applied(&self) {
+        if let Err(error) = self.store.check_applied() {
+            warn!("{error}; what was changed at run time can't be told until a whole document is applied");
+        }
+    }
+
     /// Which of these differences take back what was changed at run time since a whole document was applied last.
-    pub(super) fn drift(&self, differences: &[Difference]) -> Vec<String> {
+    pub(super) fn drift(&self, differences: &[Difference]) -> Result<Vec<String>, StoreError> {
         // Held in memory it would keep the old one of every object that was changed since.
-        let Some(mut applied) = self.unwritten.clone().or_else(|| self.store.applied()) else { return Vec::new() };
+        let applied = self.unwritten.clone().map_or_else(|| self.store.applied(), |applied| Ok(Some(applied)))?;
+        let Some(mut applied) = applied else { return Ok(Vec::new()) };
         place(&self.view.document.admin, &mut applied.admin);
         let since = kakei_config::diff(&applied, &self.view.document);
         let changed: BTreeSet<_> = since.iter().map(|change| (change.kind(), change.name())).collect();
         let lost = differences.iter().filter(|change| changed.contains(&(change.kind(), change.name())));
-        lost.flat_map(Difference::lines).collect()
+        Ok(lost.flat_map(Difference::lines).collect())
     }
 }

@@ -121,7 +121,12 @@ impl<S: System> Owner<S> {
         outcome.changes = diff.iter().flat_map(kakei_config::Change::lines).collect();
         outcome.changes.extend(loaded.renewed);
         outcome.warnings = loaded.warnings;
-        outcome.drift = if is_whole { self.drift(&diff) } else { Vec::new() };
+        if is_whole {
+            match self.drift(&diff) {
+                Ok(drift) => outcome.drift = drift,
+                Err(error) => outcome.warnings.push(format!("{error}; what was changed at run time can't be told")),
+            }
+        }
         Ok(Planned { checked, diff, certificates: loaded.certificates, outcome, is_whole })
     }
 

@@ -377,11 +377,12 @@ impl<S: System> Owner<S> {
             // What went wrong was logged.
             Origin::Asked => drop(self.apply_whole()),
             Origin::Kept(Some(waits)) => {
+                self.mind_applied();
                 let (entry, left, before) = *waits;
                 info!("generation {} waits to be confirmed for {} s more", entry.generation.0, left.as_secs());
                 self.resume_confirmation(entry, left, before);
             }
-            Origin::Kept(None) | Origin::TakenBack => {}
+            Origin::Kept(None) | Origin::TakenBack => self.mind_applied(),
         }
         info!("generation {} runs on {} worker(s)", self.view.generation().0, self.view.workers);
         Ok(())

@@ -282,3 +282,26 @@ fn nothing_is_gone_back_to_that_nobody_confirmed() {
         assert!(handle.change(waits(Change::new(Asks::Rollback(Some(Generation(2))), "test"))).await.unwrap().applied);
     });
 }
+
+#[test]
+fn a_plan_says_where_it_cannot_tell_what_was_changed_beside_the_document() {
+    let directory = std::env::temp_dir().join(format!("kakei-owner-applied-{}", std::process::id()));
+    let first = document_of("127.0.0.1:9", &format!("state = {directory:?}"));
+    let options = |last| Options { document: first.clone(), origin: "start", seed: 1, last };
+    let warnings = async |handle: &Handle| {
+        let plan = Change { dry_run: true, ..Change::to(document("127.0.0.1:10"), "test") };
+        handle.change(plan).await.unwrap().warnings
+    };
+    play_from(options(false), Plan::default(), async |handle| assert!(warnings(&handle).await.is_empty()));
+    // It is another name of the generation's file, which stays what it is.
+    let applied = directory.join("generations/applied.json");
+    std::fs::remove_file(&applied).unwrap();
+    std::fs::write(&applied, "nonsense").unwrap();
+    play_from(options(true), Plan::default(), async |handle| {
+        let said = warnings(&handle).await;
+        assert!(said.len() == 1 && said[0].ends_with("what was changed at run time can't be told"), "{said:?}");
+        assert!(handle.change(Change::to(document("127.0.0.1:10"), "test")).await.unwrap().applied);
+        assert!(warnings(&handle).await.is_empty(), "a whole document was applied since");
+    });
+    std::fs::remove_dir_all(directory).unwrap();
+}

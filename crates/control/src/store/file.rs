@@ -68,6 +68,11 @@ impl<'a> Written<'a> {
         Ok(Written { entry, is_whole: whole, objects })
     }
 
+    /// The lines of the objects.
+    pub(super) fn objects(&self) -> &'a str {
+        self.objects
+    }
+
     /// The document, made of the one before.
     pub(super) fn onto(&self, before: Document) -> Result<Document, String> {
         read(self.objects, if self.is_whole { Document::default() } else { before })
@@ -158,16 +163,27 @@ fn parts<'a>(mut lines: impl Iterator<Item = Line<'a>>) -> impl Iterator<Item = 
 
 /// A document with the objects of these lines in the place of its own; or what is wrong with them.
 pub(super) fn read(lines: &str, mut document: Document) -> Result<Document, String> {
+    each(lines, |Object { kind, name, value }| {
+        kakei_config::put(kind, &name, value.as_ref(), &mut document).map_err(|error| error.to_string())
+    })?;
+    Ok(document)
+}
+
+/// Whether these lines can be read, one after the other; or what is wrong with them.
+pub(super) fn check(lines: &str) -> Result<(), String> {
+    each(lines, |_| Ok(()))
+}
+
+fn each(lines: &str, mut take: impl FnMut(Object<Name, Node>) -> Result<(), String>) -> Result<(), String> {
     let all = lines.strip_suffix('\n').ok_or("it is damaged: its end is missing")?;
     let (objects, tail) = all.rsplit_once('\n').unwrap_or(("", all));
     let Tail { objects: count } = serde_json::from_str(tail).map_err(damaged)?;
     let mut found = 0;
     for line in objects.lines() {
-        let Object::<Name, Node> { kind, name, value } = serde_json::from_str(line).map_err(damaged)?;
-        kakei_config::put(kind, &name, value.as_ref(), &mut document).map_err(|error| error.to_string())?;
+        take(serde_json::from_str(line).map_err(damaged)?)?;
         found += 1;
     }
-    if found == count { Ok(document) } else { Err(format!("it is damaged: {found} of {count} objects are there")) }
+    if found == count { Ok(()) } else { Err(format!("it is damaged: {found} of {count} objects are there")) }
 }
 
 fn damaged(error: serde_json::Error) -> String {

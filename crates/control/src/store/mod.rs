@@ -264,14 +264,31 @@ impl Store {
         written.map_err(|error| self.failed("written", APPLIED, error))
     }
 
-    /// The whole document that was applied last; none where that isn't known.
-    pub fn applied(&self) -> Option<Document> {
-        let text = self.medium.read(APPLIED).ok()?;
-        let applied = match Written::parse(&text) {
-            Ok(whole) => whole.onto(Document::default()),
-            Err(_) => file::read(&text, Document::default()),
+    /// The whole document that was applied last; none where there was none.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn applied(&self) -> Result<Option<Document>, StoreError> {
+        self.of_applied(|objects| file::read(objects, Document::default()))
+    }
+
+    /// Whether that can be read, without having it in memory.
+    ///
+    /// # Errors
+    /// When it can't be.
+    pub fn check_applied(&self) -> Result<(), StoreError> {
+        self.of_applied(file::check).map(drop)
+    }
+
+    fn of_applied<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, StoreError> {
+        let failed = |error| self.failed("read", APPLIED, error);
+        let text = match self.medium.read(APPLIED) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(failed)?,
         };
-        applied.ok()
+        // It may be another name of a generation's.
+        let objects = Written::parse(&text).map_or(&*text, |whole| whole.objects());
+        read(objects).map(Some).map_err(|why| failed(io::Error::new(io::ErrorKind::InvalidData, why)))
     }
 
     /// Forget the oldest, where more are kept than are promised.

@@ -196,7 +196,7 @@ fn a_second_process_is_kept_out() {
 fn what_was_applied_last_stays_whatever_becomes_of_its_generation() {
     let directory = room("applied");
     let mut store = Store::open(&directory).unwrap();
-    assert_eq!(store.applied(), None);
+    assert_eq!(store.applied().unwrap(), None);
     fill(&mut store, 1..=1);
     store.keep_applied(&document(1)).unwrap();
     let inode = |name: &str| {
@@ -205,11 +205,11 @@ fn what_was_applied_last_stays_whatever_becomes_of_its_generation() {
     };
     assert_eq!(inode(APPLIED), inode(&file::name(1)), "it is written once");
     store.amend(&Entry { message: None, ..entry(1) }).unwrap();
-    assert_eq!(store.applied(), Some(document(1)));
+    assert_eq!(store.applied().unwrap(), Some(document(1)));
     // One that is written as what differs is no document of its own.
     fill(&mut store, 2..=2);
     store.keep_applied(&document(2)).unwrap();
-    assert_eq!(store.applied(), Some(document(2)));
+    assert_eq!(store.applied().unwrap(), Some(document(2)));
     // A name that was left behind by a crash stands for a generation that is still there.
     let generations = directory.join("generations");
     std::fs::hard_link(generations.join(file::name(1)), generations.join(format!("{APPLIED}.new"))).unwrap();
@@ -220,12 +220,12 @@ fn what_was_applied_last_stays_whatever_becomes_of_its_generation() {
     let mut store = Store::open(&directory).unwrap();
     assert_eq!(store.load().unwrap().last, Some((entry(3), document(3))));
     assert_eq!(store.document(Generation(1)).unwrap(), Some(document(1)));
-    assert_eq!(store.applied(), Some(document(3)));
+    assert_eq!(store.applied().unwrap(), Some(document(3)));
     // And the one of which it is the whole: it is forgotten, and this is not.
     fill(&mut store, 4..=4);
     store.keep_applied(&document(4)).unwrap();
     store.discard(Generation(4)).unwrap();
-    assert_eq!((store.document(Generation(4)).unwrap(), store.applied()), (None, Some(document(4))));
+    assert_eq!((store.document(Generation(4)).unwrap(), store.applied().unwrap()), (None, Some(document(4))));
     std::fs::remove_dir_all(directory).unwrap();
 }
 
@@ -237,12 +237,12 @@ fn a_leftover_link_of_a_whole_one_is_no_hindrance() {
     let generations = directory.join("generations");
     std::fs::write(generations.join(format!("{APPLIED}.new")), "torn").unwrap();
     store.keep_applied(&document(1)).unwrap();
-    assert_eq!(store.applied(), Some(document(1)));
+    assert_eq!(store.applied().unwrap(), Some(document(1)));
     assert_eq!(files(&directory), [file::name(1), APPLIED.to_owned()]);
     // As it was written before it could be a generation's file.
     let lines: String = file::lines(&document(2)).collect();
     std::fs::write(generations.join(APPLIED), lines).unwrap();
-    assert_eq!(store.applied(), Some(document(2)));
+    assert_eq!(store.applied().unwrap(), Some(document(2)));
     std::fs::remove_dir_all(directory).unwrap();
 }
 
@@ -293,7 +293,7 @@ fn what_was_applied_last_is_written_anew_where_a_file_has_one_name_only() {
     let mut store = Store::on(Unlinked::default());
     fill(&mut store, 1..=1);
     store.keep_applied(&document(1)).unwrap();
-    assert_eq!(store.applied(), Some(document(1)));
+    assert_eq!(store.applied().unwrap(), Some(document(1)));
     assert_eq!(store.load().unwrap().last, Some((entry(1), document(1))));
 }
 
@@ -316,5 +316,23 @@ fn a_number_behind_which_none_can_come_is_no_generations() {
     store.load().unwrap();
     let full = store.commit(&entry(store.next().0), &[], &document(3)).unwrap_err();
     assert!(full.to_string().contains("no generation can come behind") && store.next().0 == u64::MAX, "{full}");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_damaged_document_that_was_applied_last_is_told_from_none() {
+    let directory = room("applied-damaged");
+    let mut store = Store::open(&directory).unwrap();
+    assert!(store.check_applied().is_ok() && store.applied().unwrap().is_none());
+    fill(&mut store, 1..=2);
+    store.keep_applied(&document(2)).unwrap();
+    assert!(store.check_applied().is_ok());
+    let path = directory.join("generations").join(APPLIED);
+    let whole = std::fs::read_to_string(&path).unwrap();
+    for damaged in ["", "{}", &whole[..whole.len() / 2], &whole.replacen("\"kind\"", "\"kin\"", 1)] {
+        std::fs::write(&path, damaged).unwrap();
+        let said = store.applied().unwrap_err().to_string();
+        assert!(said.contains("applied.json can't be read: ") && store.check_applied().is_err(), "{said}");
+    }
     std::fs::remove_dir_all(directory).unwrap();
 }
