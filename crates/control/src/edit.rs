@@ -1,7 +1,11 @@
 //! Changes of one object, as the next whole document: an edit is a transaction like any other. Publishes nothing.
 
+use std::fmt;
+
 use kakei_config::{Backend, BackendAddress, Cluster, Document, Kind, Name, Node};
 use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::refusal::Refusal;
@@ -146,8 +150,8 @@ fn named(kind: Kind) -> Result<Kind, Refusal> {
 }
 
 /// A backend as it is added: its address alone, or an object.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
 pub(crate) enum NewBackend {
     Address(BackendAddress),
     Whole(WholeBackend),
@@ -162,6 +166,31 @@ pub(crate) struct WholeBackend {
     weight: Option<u32>,
     #[serde(default)]
     backup: bool,
+}
+
+impl<'de> Deserialize<'de> for NewBackend {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AddressOrWhole)
+    }
+}
+
+/// Tells the one from the other by its kind, so that an error is about what is there.
+struct AddressOrWhole;
+
+impl<'de> Visitor<'de> for AddressOrWhole {
+    type Value = NewBackend;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a backend: its address, as \"10.0.0.1:53\", or an object {address, name?, weight?, backup?}")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<NewBackend, E> {
+        text.parse().map(NewBackend::Address).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NewBackend, A::Error> {
+        WholeBackend::deserialize(MapAccessDeserializer::new(map)).map(NewBackend::Whole)
+    }
 }
 
 impl From<NewBackend> for Backend {
@@ -250,6 +279,23 @@ mod tests {
         assert_eq!(weighed.clusters[&Name::new("c")].backends, [backend("a", 0), backend("b", 2)]);
         let removed = edited(&added, Edit::RemoveBackend { cluster: "c".into(), backend: "b".into() }).unwrap();
         assert_eq!(removed, document());
+    }
+
+    #[test]
+    fn a_backend_that_is_none_is_told_what_it_should_be() {
+        for (wrong, part) in [
+            (json!(7), "expected a backend: its address, as \"10.0.0.1:53\", or an object {address, "),
+            (json!({"addr": "10.0.0.1:53"}), "unknown field `addr`, expected one of `name`, `address`, "),
+            (json!({"name": "a"}), "missing field `address`"),
+            (json!({"address": "10.0.0.1:53", "weight": "many"}), "invalid type: string \"many\", expected u32"),
+        ] {
+            let alone = serde_json::from_value::<NewBackend>(wrong.clone()).unwrap_err().to_string();
+            let step = json!([{"change": "add_backend", "cluster": "c", "backend": wrong}]);
+            let among = serde_json::from_value::<Vec<Edit>>(step).unwrap_err().to_string();
+            assert!(alone.contains(part) && among.contains(part), "{alone}; {among}");
+        }
+        let address = "nonsense".parse::<BackendAddress>().unwrap_err().to_string();
+        assert_eq!(serde_json::from_value::<NewBackend>(json!("nonsense")).unwrap_err().to_string(), address);
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Terms {
     }
 }
 
-/// RFC 9110 section 13.1.1: `*`, or entity tags, of which a weak one never matches.
+/// RFC 9110 section 13.1.1: `*`, or entity tags, of which a weak one never matches. One of them at least is a generation's.
 fn if_match(headers: &HeaderMap) -> Result<Option<Vec<Generation>>, Problem> {
     let mut generations = Vec::new();
     let mut any = headers.get(header::IF_MATCH).is_none();
@@ -187,6 +187,12 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Vec<Generation>>, Problem> {
             any |= tag == "*";
             generations.extend(tag.strip_prefix('"').and_then(|t| t.strip_suffix('"')?.parse().ok()).map(Generation));
         }
+    }
+    if !any && generations.is_empty() {
+        // It could match nothing, whatever runs.
+        return Err(Problem::bad_request(
+            "If-Match is a generation in quotes, as \"7\", and not a weak one (W/\"7\"); or *",
+        ));
     }
     Ok((!any).then_some(generations))
 }

@@ -125,6 +125,8 @@ fn bad_requests_are_problem_documents_and_change_nothing() {
         ("POST", "/v1/clusters/c/backends", &["Content-Type: application/json"], "{\"address\": \"a\"}", 422),
         ("PATCH", "/v1/clusters/c/backends/a", &["Content-Type: application/json"], "{\"weight\": 9999}", 422),
         ("PUT", "/v1/config", &[TOML], &text.replace("count = 2", "count = 3"), 409),
+        ("DELETE", "/v1/clusters/c/backends/a", &["If-Match: W/\"1\""], "", 400),
+        ("DELETE", "/v1/clusters/c/backends/a", &["If-Match: \"x\", 1"], "", 400),
     ];
     for (method, path, headers, body, status) in cases {
         let answer = proxy.http(method, path, headers, body);
