@@ -154,12 +154,13 @@ impl<S: System> Owner<S> {
         outcome.generation = self.store.next();
         let changes = history::told(outcome.changes.clone());
         let entry = change.asked.entry(outcome.generation, changes.clone(), change.confirm, self.system.now());
-        let before = Arc::clone(&self.view.document);
+        let (before, shown) = (Arc::clone(&self.view.document), self.view.certificates.clone());
         let keep = Keep { entry: &entry, changes: &diff };
         self.doubted = proven.doubted();
         let published = self.publish(checked, outcome.generation, certificates, Some(keep));
         self.doubted.clear();
         published?;
+        self.mind_expiry_of_new(&shown);
         self.await_confirmation(&entry, change.confirm, before).await;
         outcome.confirm_by = entry.confirm_by;
         let asked = change.asked.to_string();

@@ -1,6 +1,7 @@
 //! Files that change under a running proxy: real files, a real engine, no clients.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use kakei_config::{Kind, Name};
 use kakei_proxy::snapshot::Generation;
@@ -14,6 +15,7 @@ use crate::edit::Edit;
 use crate::events;
 use crate::handle::{Confirm, Handle};
 use crate::system::Real;
+use crate::wall;
 
 /// A directory with the files of a certificate.
 struct Room(PathBuf);
@@ -224,5 +226,31 @@ fn what_keeps_it_from_being_taken_back_is_said_once_and_in_words() {
         room.renew("a");
         reach(&handle, 3).await;
         assert!(matches!(handle.confirm(None, Asked::default()).await, Err(Refusal::NothingToConfirm(_))));
+    });
+}
+
+#[test]
+fn a_certificate_that_comes_and_expires_soon_is_said_at_once() {
+    let room = Room::new("expiry");
+    ["a", "b"].iter().for_each(|name| room.renew(name));
+    play(room.document(""), async |handle| {
+        let mut parameters = rcgen::CertificateParams::new(vec!["c.test".to_owned()]).unwrap();
+        let tomorrow = wall::rfc3339(SystemTime::now() + Duration::from_secs(24 * 3600));
+        let part = |range: std::ops::Range<usize>| tomorrow.get(range).unwrap().parse::<u8>().unwrap();
+        parameters.not_after = rcgen::date_time_ymd(tomorrow[..4].parse().unwrap(), part(5..7), part(8..10));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = parameters.self_signed(&key).unwrap();
+        let value = serde_json::json!({ "chain": made.pem(), "key": key.serialize_pem() });
+        let add = Edit::Add { kind: Kind::Certificate, name: "c".into(), value };
+        assert!(handle.change(Change::edit(add, "test")).await.unwrap().applied);
+        let is_it = |event: &events::Event| match &event.what {
+            events::What::CertificateExpires { certificate, .. } => Some(certificate.clone()),
+            _ => None,
+        };
+        let told = || handle.events().after(0).iter().filter_map(|event| is_it(event)).collect::<Vec<_>>();
+        assert_eq!(told(), [Name::new("c")], "the others have time");
+        let slow = Edit::Remove { kind: Kind::Certificate, name: "a".into() };
+        assert!(handle.change(Change::edit(slow, "test")).await.unwrap().applied);
+        assert_eq!(told().len(), 1, "and once");
     });
 }
