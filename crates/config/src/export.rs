@@ -1,6 +1,6 @@
 //! The document written down: canonical text that reads back as the same document. One tree serves both syntaxes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -163,18 +163,31 @@ fn hosts(cluster: &Cluster) -> impl Iterator<Item = &Arc<str>> {
 }
 
 fn resolve_in(cluster: &Cluster, answers: &Answers) -> Cluster {
-    let mut taken = BTreeSet::new();
+    let owners = owners(cluster, answers);
     let mut tls = cluster.tls.clone();
     let mut backends = Vec::new();
     for backend in &cluster.backends {
-        let found = resolve(backend, answers).into_iter().filter(|one| taken.insert(one.address.clone()));
+        let found = resolve(backend, answers).into_iter();
         let at = backends.len();
-        backends.extend(found);
+        backends.extend(found.filter(|one| owners.get(&one.address).is_none_or(|(_, name)| **name == backend.name)));
         if let (Some(tls), BackendAddress::Host(host, _)) = (&mut tls, &backend.address) {
             tls.hosts.extend(backends[at..].iter().map(|one: &Backend| (one.name.clone(), Arc::clone(host))));
         }
     }
     Cluster { backends, tls, ..cluster.clone() }
+}
+
+/// Whose each address is, wherever they stand in the list: what is written by its address comes before what a host name
+/// resolves to, and of several host names the backend whose own name comes first.
+fn owners<'a>(cluster: &'a Cluster, answers: &Answers) -> BTreeMap<BackendAddress, (bool, &'a Name)> {
+    let mut owners = BTreeMap::new();
+    for backend in &cluster.backends {
+        let claim = (matches!(backend.address, BackendAddress::Host(..)), &backend.name);
+        for one in resolve(backend, answers) {
+            owners.entry(one.address).and_modify(|first| *first = claim.min(*first)).or_insert(claim);
+        }
+    }
+    owners
 }
 
 fn resolve(backend: &Backend, answers: &Answers) -> Vec<Backend> {
@@ -192,6 +205,30 @@ fn resolve(backend: &Backend, answers: &Answers) -> Vec<Backend> {
 mod tests {
     use super::*;
     use crate::model::ClusterTls;
+
+    #[test]
+    fn whose_an_address_is_does_not_depend_on_the_order() {
+        let host = |name: &str, weight| {
+            let of = Backend::at(BackendAddress::Host(name.into(), 80));
+            Backend { weight, ..of }
+        };
+        let plain = Backend { weight: 0, ..Backend::at(SocketAddr::from(([10, 0, 0, 1], 80))) };
+        let mut backends = vec![host("b.test", 2), plain, host("a.test", 3)];
+        let addresses = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let answers: Answers = [
+            ("a.test".into(), addresses(&["10.0.0.1", "10.0.0.2"])),
+            ("b.test".into(), addresses(&["10.0.0.1", "10.0.0.2", "10.0.0.3"])),
+        ]
+        .into_iter()
+        .collect();
+        for _ in 0..2 {
+            let resolved = resolve_in(&Cluster { backends: backends.clone(), ..Cluster::default() }, &answers);
+            let mut found: Vec<_> = resolved.backends.iter().map(|b| (b.name.as_str(), b.weight)).collect();
+            found.sort_unstable();
+            assert_eq!(found, [("10.0.0.1:80", 0), ("a.test:80@10.0.0.2", 3), ("b.test:80@10.0.0.3", 2)]);
+            backends.reverse();
+        }
+    }
 
     #[test]
     fn a_host_is_as_many_backends_as_it_has_addresses() {
