@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::diagnostics::{Collector, Diagnostic, quoted};
 use crate::model::{BackendAddress, Cluster, Document, Health, Limits, Name, OnChange, Protocol, Ready, Route};
 use crate::schema::{self, Step, listed};
-use crate::tree::{Node, Value};
+use crate::tree::{Entry, Node, Value};
 
 /// Reports what the objects of the document do to each other, at their places in the tree; without one they have none, and
 /// each was read wholly.
 pub(crate) fn document(document: &Document, root: Option<&Node>, problems: &mut Collector) {
-    let mut check = Check { document, root, problems };
+    let mut check = Check { document, root, unspoken: unspoken(root), problems };
     check.admin();
     check.listeners();
     check.binds();
@@ -34,7 +34,18 @@ pub(crate) fn document(document: &Document, root: Option<&Node>, problems: &mut 
 struct Check<'a, 'p> {
     document: &'a Document,
     root: Option<&'a Node>,
+    /// Listeners of which nobody knows what they speak.
+    unspoken: BTreeSet<&'a str>,
     problems: &'p mut Collector,
+}
+
+/// Listeners whose `protocol` is missing or couldn't be read, which was reported where it stands.
+fn unspoken(root: Option<&Node>) -> BTreeSet<&str> {
+    let listeners = match root.and_then(|root| root.value.get("listeners")).map(|node| &node.value) {
+        Some(Value::Table(entries)) => &entries[..],
+        _ => &[],
+    };
+    listeners.iter().filter(|entry| !schema::speaks(&entry.node)).map(Entry::name).collect()
 }
 
 /// An item of an object's list.
@@ -45,6 +56,12 @@ struct Spot<'a> {
 }
 
 impl<'a> Check<'a, '_> {
+    /// What a listener speaks; none where that isn't known: what depends on it is not checked then.
+    fn spoken(&self, listener: &Name) -> Option<Protocol> {
+        let known = self.document.listeners.get(listener).filter(|_| !self.unspoken.contains(listener.as_str()));
+        known.map(|listener| listener.protocol)
+    }
+
     fn listeners(&mut self) {
         let document = self.document;
         for (name, listener) in &document.listeners {
@@ -65,7 +82,7 @@ impl<'a> Check<'a, '_> {
                 self.exists("cluster", cluster, &way("cluster"));
             }
             self.http_clusters(name, route);
-            self.acts(name, route, document.listeners.get(&route.listener).map(|listener| listener.protocol));
+            self.acts(name, route, self.spoken(&route.listener));
         }
     }
 
@@ -98,9 +115,11 @@ impl<'a> Check<'a, '_> {
 
     fn binds(&mut self) {
         let listeners = self.document.listeners.iter();
-        let bound = listeners.flat_map(|(name, listener)| {
+        let spoken = listeners.filter_map(|(name, listener)| Some((name, listener, self.spoken(name)?)));
+        let spoken: Vec<_> = spoken.collect();
+        let bound = spoken.into_iter().flat_map(|(name, listener, protocol)| {
             // HTTP comes over TCP: the two can't share an address.
-            let protocol = if listener.protocol == Protocol::Http { Protocol::Tcp } else { listener.protocol };
+            let protocol = if protocol == Protocol::Http { Protocol::Tcp } else { protocol };
             listener.bind.iter().enumerate().map(move |(n, address)| ((protocol, *address), Spot { name, n }))
         });
         self.unique("listeners", "bind", bound, |(_, address), name, other| match other {
@@ -128,9 +147,10 @@ impl<'a> Check<'a, '_> {
                 ("source_network", limits.source_network != fresh.source_network),
                 ("refuse", limits.refuse != fresh.refuse),
             ];
-            let (wrong, theirs, right): (&[_], _, _) = match listener.protocol {
-                Protocol::Udp => (&tcp, "TCP", "flows"),
-                Protocol::Tcp | Protocol::Http => (&udp, "UDP", "connections"),
+            let (wrong, theirs, right): (&[_], _, _) = match self.spoken(name) {
+                Some(Protocol::Udp) => (&tcp, "TCP", "flows"),
+                Some(Protocol::Tcp | Protocol::Http) => (&udp, "UDP", "connections"),
+                None => continue,
             };
             for (key, _) in wrong.iter().filter(|(_, given)| *given) {
                 let message = format!("listener `{name}`: `{key}` limits {theirs}, which it doesn't speak");
@@ -139,8 +159,8 @@ impl<'a> Check<'a, '_> {
             }
         }
         for (name, route) in &document.routes {
-            let Some(listener) = document.listeners.get(&route.listener) else { continue };
-            self.route_of(name, route, listener.protocol);
+            let Some(protocol) = self.spoken(&route.listener) else { continue };
+            self.route_of(name, route, protocol);
         }
         self.http_listeners();
         self.unix_sockets();
@@ -185,7 +205,7 @@ impl<'a> Check<'a, '_> {
         let of_listeners =
             document.listeners.iter().filter_map(|(name, listener)| Some((name, listener.cluster.as_ref()?)));
         let of_routes = document.routes.values().filter_map(|route| Some((&route.listener, route.cluster.as_ref()?)));
-        let is_udp = |name: &Name| document.listeners.get(name).is_some_and(|l| l.protocol == Protocol::Udp);
+        let is_udp = |name: &Name| self.spoken(name) == Some(Protocol::Udp);
         let udp: BTreeMap<&Name, &Name> = of_listeners
             .chain(of_routes)
             .filter(|(name, _)| is_udp(name))
@@ -211,9 +231,7 @@ impl<'a> Check<'a, '_> {
 
     /// No two routes of a listener match exactly the same.
     fn matches(&mut self) {
-        let is_http = |route: &Route| {
-            self.document.listeners.get(&route.listener).is_some_and(|of| of.protocol == Protocol::Http)
-        };
+        let is_http = |route: &Route| self.spoken(&route.listener).is_none_or(|protocol| protocol == Protocol::Http);
         let routes = self.document.routes.iter().filter(|(_, route)| !is_http(route));
         let matched = routes.flat_map(|(name, route)| {
             let (sni, alpn, source) = (each(&route.sni), each(&route.alpn), each(&route.source));
@@ -242,7 +260,7 @@ impl<'a> Check<'a, '_> {
                 let parts =
                     [sni.map(ToString::to_string), alpn.map(ToString::to_string), source.map(ToString::to_string)];
                 let what: Vec<String> = parts.into_iter().flatten().map(|part| format!("`{part}`")).collect();
-                let what = what.join(" with ");
+                let what = if what.is_empty() { "everything".into() } else { what.join(" with ") };
                 match other {
                     None => format!("route `{name}`: {what} stands twice"),
                     Some(other) => {

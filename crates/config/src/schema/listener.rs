@@ -13,9 +13,16 @@ use super::values::{Flag, LONGEST, Reference, Size, Time, UNLIMITED, Whole, Word
 use super::{Boxed, ListOf, Maybe, Section, Sparse, Table, field, independent};
 use crate::bounds::MAX_DATAGRAM_BYTES;
 use crate::model::{InboundProxyProtocol, Limits, Listener, Protocol, Refuse, Route, SourceNetwork};
+use crate::tree::{Node, Value};
 
 const PROTOCOL: Words<Protocol> =
     Words { of: &[("udp", Protocol::Udp), ("tcp", Protocol::Tcp), ("http", Protocol::Http)], later: &[] };
+
+/// Whether a listener says what it speaks.
+pub(crate) fn speaks(listener: &Node) -> bool {
+    let said = listener.value.get("protocol").map(|node| &node.value);
+    PROTOCOL.of.iter().any(|(word, _)| matches!(said, Some(Value::Text(text)) if text == word))
+}
 
 pub(super) const LISTENER: Section<Listener> = Section {
     blank: Listener::default,

@@ -22,6 +22,7 @@ mod tls;
 
 pub(crate) use at::{At, Step, pointer, subject};
 pub(crate) use http::{ACTIONS, patterns_bytes};
+pub(crate) use listener::speaks;
 pub use reference::reference;
 pub use sections::json_schema;
 pub(crate) use sections::{Object, document, write_document};

@@ -29,8 +29,10 @@ impl<'a> Check<'a, '_> {
     /// What only HTTP has, on a listener that doesn't speak it.
     pub(super) fn http_listeners(&mut self) {
         let document = self.document;
-        let others = document.listeners.iter().filter(|(_, listener)| listener.protocol != Protocol::Http);
-        for (name, _) in others.filter(|(_, listener)| listener.http != HttpListener::default()) {
+        for (name, _) in document.listeners.iter().filter(|(_, listener)| listener.http != HttpListener::default()) {
+            if self.spoken(name).is_none_or(|protocol| protocol == Protocol::Http) {
+                continue;
+            }
             let way = [Step::Key("listeners"), Step::Key(name.as_str()), Step::Key("http")];
             self.report(format!("listener `{name}`: `http` is for HTTP, which it doesn't speak"), &way);
         }

@@ -22,7 +22,8 @@ impl Check<'_, '_> {
             way.extend_from_slice(rest);
             way
         };
-        if listener.protocol == Protocol::Udp {
+        let protocol = self.spoken(name);
+        if protocol == Some(Protocol::Udp) {
             let message = format!("listener `{name}`: `tls` is for TCP and HTTP; it speaks UDP");
             self.report(message, &way(&[]));
         }
@@ -32,7 +33,7 @@ impl Check<'_, '_> {
         if let Some(default) = &tls.default {
             self.exists("certificate", default, &way(&[Step::Key("default")]));
         }
-        if listener.protocol == Protocol::Http {
+        if protocol == Some(Protocol::Http) {
             for (n, _) in tls.alpn.iter().enumerate().filter(|(_, protocol)| *protocol != "http/1.1") {
                 let message = format!("listener `{name}`: HTTP is spoken as `http/1.1` only");
                 self.report(message, &way(&[Step::Key("alpn"), Step::Item(n)]));
@@ -45,8 +46,8 @@ impl Check<'_, '_> {
         if listener.redirect_to_tls.is_none() {
             return;
         }
-        let (message, help) = match (listener.protocol, &listener.tls, &listener.cluster) {
-            (Protocol::Udp | Protocol::Tcp, ..) => (
+        let (message, help) = match (self.spoken(name), &listener.tls, &listener.cluster) {
+            (Some(Protocol::Udp | Protocol::Tcp), ..) => (
                 format!("listener `{name}`: `redirect_to_tls` is for HTTP, which it doesn't speak"),
                 "give it `protocol = \"http\"`, or leave it out",
             ),
