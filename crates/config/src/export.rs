@@ -14,7 +14,8 @@ use crate::tree::Node;
 impl Document {
     /// The document as a tree. Everything that holds is written out, defaults included, so that it means the same to a
     /// later version; options that are off by being left out stay left out, and so do those sections of HTTP that are
-    /// as if nothing was said, since most objects have nothing to do with them.
+    /// as if nothing was said, since most objects have nothing to do with them. What is as another option has it where it
+    /// is left out is left out too, so that it goes on to follow that one.
     pub fn to_tree(&self) -> Node {
         schema::write_document(self)
     }

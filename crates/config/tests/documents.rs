@@ -156,6 +156,27 @@ fn a_smaller_head_bounds_the_request_line_too() {
 }
 
 #[test]
+fn what_follows_from_another_option_is_written_only_where_it_does_not() {
+    let text = |line: &str, timeout: &str, most: &str| {
+        format!(
+            "[listeners.x]\nprotocol = \"http\"\nbind = [\"[::1]:0\"]\nhttp = {{ max_head = \"4KiB\"{line} }}\n\
+            [clusters.c.health]\ntcp = {{}}\ninterval = \"1s\"{timeout}\npassive = {{ eject = \"10m\"{most} }}\n"
+        )
+    };
+    let written = |text: &str| {
+        let tree = parse_toml(text).unwrap().to_json_value();
+        assert_eq!(parse_json(&tree.to_string()).unwrap(), parse_toml(text).unwrap());
+        let (health, http) = (&tree["clusters"]["c"]["health"], &tree["listeners"]["x"]["http"]);
+        [&http["max_request_line"], &health["timeout"], &health["passive"]["eject_max"]].map(|value| value.is_string())
+    };
+    assert_eq!(written(&text("", "", "")), [false; 3]);
+    let same = text(", max_request_line = \"4KiB\"", "\ntimeout = \"500ms\"", ", eject_max = \"10m\"");
+    assert_eq!(written(&same), [false; 3]);
+    let other = text(", max_request_line = \"2KiB\"", "\ntimeout = \"400ms\"", ", eject_max = \"20m\"");
+    assert_eq!(written(&other), [true; 3]);
+}
+
+#[test]
 fn routes_that_differ_in_anything_may_stand_beside_each_other() {
     let parts = [
         "path = \"/\"",

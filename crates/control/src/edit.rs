@@ -334,6 +334,12 @@ mod tests {
         assert_eq!((cluster.udp.requests, cluster.backends.len()), (2, 1), "what isn't named stays");
         let set_back = edited(&set_once, set(json!({"slow_start": null, "udp": {"requests": null}}))).unwrap();
         assert_eq!(set_back, replaced);
+        let follow = edited(&set_back, set(json!({"health": {"tcp": {}, "interval": "1s"}}))).unwrap();
+        for (interval, timeout) in [("300ms", 150), ("10s", 2_000)] {
+            let followed = edited(&follow, set(json!({"health": {"interval": interval}}))).unwrap();
+            let health = followed.clusters[&Name::new("d")].health.as_ref().unwrap();
+            assert_eq!(health.timeout.as_millis(), timeout, "left out, it follows `interval`");
+        }
         let removed = edited(&set_back, Edit::Remove { kind: Kind::Cluster, name: "d".into() }).unwrap();
         assert_eq!(removed, document());
         let wrong = edited(&document(), put("e", json!({"backend": []}), false));

@@ -21,7 +21,7 @@ pub(super) const HEALTH: Section<Health> = Section {
         field!(passive: Maybe(Table(&PASSIVE)), "count what goes wrong with live traffic: ICMP errors, connections that can't be opened, responses"),
         field!(interval: Time { min: Duration::from_millis(10), max: LONGEST }, "time between two probes of one backend"),
         field!(timeout: Time { min: Duration::from_millis(1), max: LONGEST },
-            "time in which a probe must be answered, shorter than `interval`; left out with an `interval` of 2s or less: half of it"),
+            "time in which a probe must be answered, shorter than `interval`; left out with an `interval` of 2s or less: half of it", else usual_timeout),
         field!(rise: TIMES, "probes in a row that bring a backend up"),
         field!(fall: TIMES, "probes in a row that take a backend down"),
         field!(fail_open: Flag, "whether all backends are used when all are down"),
@@ -43,9 +43,15 @@ fn settle(health: &mut Health, at: &At<'_>, problems: &mut Collector) {
             let pointer = format!("{}/timeout", at.pointer());
             problems.report(crate::diagnostics::Diagnostic::new(message, pointer, Some(given.span.clone())));
         }
-    } else if health.timeout >= health.interval {
-        health.timeout = health.interval / 2;
+    } else {
+        health.timeout = usual_timeout(health);
     }
+}
+
+/// What `timeout` is where it is left out.
+fn usual_timeout(health: &Health) -> Duration {
+    let usual = Health::default().timeout;
+    if usual < health.interval { usual } else { health.interval / 2 }
 }
 
 pub(super) const UDP: Section<UdpCheck> = Section {
@@ -128,6 +134,7 @@ const fn send_in<T: Sends, const TEXT: bool>(doc: &'static str) -> Field<T> {
             let says_nothing = T::OPTIONAL && check.sent().is_empty();
             (chosen == form(TEXT) && !says_nothing).then_some(Value::text(text))
         },
+        follows: |_| false,
     }
 }
 
@@ -156,6 +163,11 @@ pub(super) const TCP: Section<TcpCheck> = Section {
     },
 };
 
+/// What `eject_max` is where it is left out.
+fn longest_eject(check: &PassiveCheck) -> Duration {
+    PassiveCheck::default().eject_max.max(check.eject)
+}
+
 pub(super) const PASSIVE: Section<PassiveCheck> = Section {
     blank: PassiveCheck::default,
     fields: &[
@@ -163,7 +175,7 @@ pub(super) const PASSIVE: Section<PassiveCheck> = Section {
         field!(eject: Time { min: Duration::from_millis(1), max: LONGEST },
             "how long it stays ejected the first time; each further time in a row twice as long"),
         field!(eject_max: Time { min: Duration::from_millis(1), max: LONGEST },
-            "how long at most; left out with a longer `eject`: that"),
+            "how long at most; left out with a longer `eject`: that", else longest_eject),
         field!(status: Sparse(ListOf { of: Statuses, filled: false }), "HTTP: statuses of responses that count as failures"),
         field!(latency: Maybe(Time { min: Duration::from_millis(1), max: LONGEST }),
             "HTTP: a response that begins later than this counts as a failure; left out: however late"),
@@ -171,7 +183,7 @@ pub(super) const PASSIVE: Section<PassiveCheck> = Section {
     later: &[],
     finish: |check, at, problems| {
         if at.node.value.get("eject_max").is_none() {
-            check.eject_max = check.eject_max.max(check.eject);
+            check.eject_max = longest_eject(check);
         } else if check.eject_max < check.eject {
             let (most, first) = (write_duration(check.eject_max), write_duration(check.eject));
             at.report_key(

@@ -69,6 +69,8 @@ pub(crate) struct Field<T: 'static> {
     /// Reads it into the target; false when it couldn't.
     pub(crate) read: fn(&mut T, &At<'_>, &mut Collector) -> bool,
     pub(crate) write: fn(&T) -> Option<Value>,
+    /// Whether it is what other options make of it where it is left out, and so stays left out.
+    pub(crate) follows: fn(&T) -> bool,
 }
 
 /// A table with known keys.
@@ -82,15 +84,19 @@ pub(crate) struct Section<T: 'static> {
     pub(crate) finish: fn(&mut T, &At<'_>, &mut Collector),
 }
 
-/// One line of a section's table: the key (the model's field of that name), its codec, its meaning.
+/// One line of a section's table: the key (the model's field of that name), its codec, its meaning; what other options
+/// make of it where it is left out.
 macro_rules! field {
     ($key:ident: $codec:expr, $doc:literal) => {
-        $crate::schema::field!($key: $codec, $doc, required: false)
+        $crate::schema::field!($key: $codec, $doc, required: false, follows: |_| false)
     };
     ($key:ident: $codec:expr, $doc:literal, required) => {
-        $crate::schema::field!($key: $codec, $doc, required: true)
+        $crate::schema::field!($key: $codec, $doc, required: true, follows: |_| false)
     };
-    ($key:ident: $codec:expr, $doc:literal, required: $required:literal) => {
+    ($key:ident: $codec:expr, $doc:literal, else $usual:expr) => {
+        $crate::schema::field!($key: $codec, $doc, required: false, follows: |source| source.$key == $usual(source))
+    };
+    ($key:ident: $codec:expr, $doc:literal, required: $required:literal, follows: $follows:expr) => {
         $crate::schema::Field {
             key: stringify!($key),
             required: $required,
@@ -106,6 +112,7 @@ macro_rules! field {
                 None => false,
             },
             write: |source| $crate::schema::Codec::write(&$codec, &source.$key),
+            follows: $follows,
         }
     };
 }
@@ -160,7 +167,7 @@ impl<T> Section<T> {
     pub(crate) fn entries(&self, source: &T) -> Value {
         let written = |field: &Field<T>| (field.write)(source).map(|value| Entry::new(field.key, value));
         let mut entries = Vec::with_capacity(self.fields.len());
-        entries.extend(self.fields.iter().filter_map(written));
+        entries.extend(self.fields.iter().filter(|field| !(field.follows)(source)).filter_map(written));
         Value::Table(entries)
     }
 

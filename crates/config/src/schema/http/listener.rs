@@ -21,7 +21,7 @@ pub(in crate::schema) const HTTP_LISTENER: Section<HttpListener> = Section {
         field!(write_timeout: WAIT, "time in which a client must take something of what is written to it"),
         field!(keep_alive: WAIT, "time that a connection may wait for its next request"),
         field!(keep_alive_requests: UNLIMITED, "requests of one connection"),
-        field!(max_request_line: LENGTH, "the longest request line; longer ones are answered by 414; left out with a smaller `max_head`: that"),
+        field!(max_request_line: LENGTH, "the longest request line; longer ones are answered by 414; left out with a smaller `max_head`: that", else usual_line),
         field!(max_head: LENGTH, "the longest head, request line and fields together; longer ones are answered by 431"),
         field!(max_fields: Whole { min: 1_u32, max: 10_000, zero: None }, "the most fields of a head; more are answered by 431"),
         field!(max_body: Volume, "the longest body of a request; longer ones are answered by 413"),
@@ -41,12 +41,17 @@ pub(in crate::schema) const HTTP_LISTENER: Section<HttpListener> = Section {
 
 fn settle(http: &mut HttpListener, at: &At<'_>, problems: &mut Collector) {
     if at.node.value.get("max_request_line").is_none() {
-        http.max_request_line = http.max_request_line.min(http.max_head);
+        http.max_request_line = usual_line(http);
     } else if http.max_request_line > http.max_head {
         let (line, head) = (http.max_request_line, http.max_head);
         let message = format!("{}: `max_request_line` ({line}B) is larger than `max_head` ({head}B)", at.subject());
         at.report_key(message, problems);
     }
+}
+
+/// What `max_request_line` is where it is left out.
+fn usual_line(http: &HttpListener) -> u32 {
+    HttpListener::default().max_request_line.min(http.max_head)
 }
 
 pub(in crate::schema) const ERRORS: Section<ErrorBodies> = Section {
