@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostics::{Collector, Diagnostics};
 use crate::model::{Backend, Cluster, Document, Name};
 use crate::objects::Objects;
-use crate::schema::Object;
+use crate::schema::{At, Object};
 use crate::tree::{Entry, Node, Value};
 
 /// The kind of an object.
@@ -219,6 +219,27 @@ pub fn put(kind: Kind, name: &Name, value: Option<&Node>, document: &mut Documen
         Kind::Certificate => put_in(&mut document.certificates, (kind, name), value)?,
     }
     Ok(())
+}
+
+/// Whether every option that a part of an object names is one, be it to set it or to take it out.
+///
+/// # Errors
+/// Where one isn't; the pointers begin at the object.
+pub fn check_keys(kind: Kind, part: &Node) -> Result<(), Diagnostics> {
+    fn keys<T: Object>(part: &Node, problems: &mut Collector) {
+        T::section().keys(&At::root(part), problems);
+    }
+    let mut problems = Collector::default();
+    match kind {
+        Kind::Admin => keys::<crate::model::Admin>(part, &mut problems),
+        Kind::Workers => keys::<crate::model::Workers>(part, &mut problems),
+        Kind::AccessLog => keys::<crate::model::AccessLog>(part, &mut problems),
+        Kind::Listener => keys::<crate::model::Listener>(part, &mut problems),
+        Kind::Route => keys::<crate::model::Route>(part, &mut problems),
+        Kind::Cluster => keys::<Cluster>(part, &mut problems),
+        Kind::Certificate => keys::<crate::model::Certificate>(part, &mut problems),
+    }
+    problems.finish(None).map_or(Ok(()), Err)
 }
 
 fn objects<T: Diffed>(kind: Kind, a: &Objects<T>, b: &Objects<T>, changes: &mut Vec<Change>) {

@@ -26,7 +26,7 @@ mod validate;
 pub use bounds::{MAX_DIAGNOSTICS, MAX_DOCUMENT_BYTES};
 pub use checked::Checked;
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Position, Related};
-pub use diff::{ApplyError, BackendChange, Change, Edit, FieldChange, Kind, amend, apply, diff, put};
+pub use diff::{ApplyError, BackendChange, Change, Edit, FieldChange, Kind, amend, apply, check_keys, diff, put};
 pub use export::{Answers, Resolved};
 pub use faults::{Fault, Written};
 pub use model::*;

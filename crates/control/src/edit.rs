@@ -105,6 +105,9 @@ impl Edit {
                 let Some(node) = document.object(named(kind)?, &name) else {
                     return Err(Refusal::Unknown { kind: kind.word(), name });
                 };
+                // What is taken out isn't read again.
+                kakei_config::check_keys(kind, &read(&value)?)
+                    .map_err(|errors| Refusal::Invalid(errors.under(&[kind.key(), name.as_str()])))?;
                 let mut object = node.value.to_json();
                 merge(&mut object, value);
                 put(document, (kind, name), &object)?;
@@ -213,9 +216,12 @@ fn new_backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Backend, D:
     NewBackend::deserialize(deserializer).map(Backend::from)
 }
 
+fn read(value: &serde_json::Value) -> Result<Node, Refusal> {
+    Node::deserialize(value).map_err(|error| Refusal::BadRequest(error.to_string()))
+}
+
 fn put(document: &mut Document, (kind, name): (Kind, Name), value: &serde_json::Value) -> Result<(), Refusal> {
-    let value = Node::deserialize(value).map_err(|error| Refusal::BadRequest(error.to_string()))?;
-    kakei_config::put(kind, &name, Some(&value), document).map_err(|error| match error {
+    kakei_config::put(kind, &name, Some(&read(value)?), document).map_err(|error| match error {
         kakei_config::ApplyError::Invalid { diagnostics, .. } => {
             Refusal::Invalid(diagnostics.under(&[kind.key(), name.as_str()]))
         }
@@ -334,6 +340,14 @@ mod tests {
         assert_eq!((cluster.udp.requests, cluster.backends.len()), (2, 1), "what isn't named stays");
         let set_back = edited(&set_once, set(json!({"slow_start": null, "udp": {"requests": null}}))).unwrap();
         assert_eq!(set_back, replaced);
+        for (value, place) in [(json!({"helth": null}), "helth"), (json!({"health": {"tls": null}}), "health/tls")] {
+            let wrong = edited(&set_back, set(value));
+            let Err(Refusal::Invalid(errors)) = wrong else { panic!("an unknown key: {wrong:?}") };
+            let error = errors.iter().next().unwrap();
+            assert_eq!(error.place.pointer, format!("/clusters/d/{place}"));
+            assert!(error.help.is_some());
+        }
+        assert_eq!(edited(&set_back, set(json!({"health": null, "udp": {"requests": null}}))).unwrap(), set_back);
         let follow = edited(&set_back, set(json!({"health": {"tcp": {}, "interval": "1s"}}))).unwrap();
         for (interval, timeout) in [("300ms", 150), ("10s", 2_000)] {
             let followed = edited(&follow, set(json!({"health": {"interval": interval}}))).unwrap();

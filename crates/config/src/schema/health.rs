@@ -122,6 +122,7 @@ const fn send_in<T: Sends, const TEXT: bool>(doc: &'static str) -> Field<T> {
         },
         shape: || super::shape::of("string"),
         has_key: |_| false,
+        keys: |_, _| {},
         read: |check, at, problems| match read_bytes(form(TEXT), at, problems) {
             Some(bytes) => {
                 *check.payload() = bytes;

@@ -50,6 +50,9 @@ pub(crate) trait Codec {
         false
     }
 
+    /// Reports keys in the value that aren't known, also of what is only to be taken out.
+    fn keys(&self, _: &At<'_>, _: &mut Collector) {}
+
     /// Reads a value; when it can't be one, reports why and gives none.
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<Self::Of>;
 
@@ -66,6 +69,7 @@ pub(crate) struct Field<T: 'static> {
     pub(crate) describe: fn() -> String,
     pub(crate) shape: fn() -> Shape,
     pub(crate) has_key: fn(&str) -> bool,
+    pub(crate) keys: fn(&At<'_>, &mut Collector),
     /// Reads it into the target; false when it couldn't.
     pub(crate) read: fn(&mut T, &At<'_>, &mut Collector) -> bool,
     pub(crate) write: fn(&T) -> Option<Value>,
@@ -104,6 +108,7 @@ macro_rules! field {
             describe: || $crate::schema::Codec::describe(&$codec),
             shape: || $crate::schema::Codec::shape(&$codec),
             has_key: |key| $crate::schema::Codec::has_key(&$codec, key),
+            keys: |at, problems| $crate::schema::Codec::keys(&$codec, at, problems),
             read: |target, at, problems| match $crate::schema::Codec::read(&$codec, at, problems) {
                 Some(value) => {
                     target.$key = value;
@@ -150,6 +155,17 @@ impl<T> Section<T> {
             (self.finish)(&mut target, at, problems);
         }
         (target, complete)
+    }
+
+    /// Reports the keys of a table that aren't known, whatever they are set to.
+    pub(crate) fn keys(&self, at: &At<'_>, problems: &mut Collector) {
+        let Value::Table(entries) = &at.node.value else { return };
+        for entry in entries {
+            match self.fields.iter().find(|field| field.key == entry.name()) {
+                Some(field) => (field.keys)(&at.entry(entry), problems),
+                None => drop(self.unknown(entry, at, problems)),
+            }
+        }
     }
 
     /// What may be written, as a JSON Schema.
@@ -215,6 +231,10 @@ impl<T> Codec for Table<T> {
         self.0.fields.iter().any(|field| field.key == key)
     }
 
+    fn keys(&self, at: &At<'_>, problems: &mut Collector) {
+        self.0.keys(at, problems);
+    }
+
     fn read(&self, at: &At<'_>, problems: &mut Collector) -> Option<T> {
         let (value, complete) = self.0.fill(at, problems);
         complete.then_some(value)
@@ -238,6 +258,10 @@ macro_rules! written_as_inner {
 
         fn has_key(&self, key: &str) -> bool {
             self.0.has_key(key)
+        }
+
+        fn keys(&self, at: &At<'_>, problems: &mut Collector) {
+            self.0.keys(at, problems);
         }
     };
 }
