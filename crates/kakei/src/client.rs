@@ -276,7 +276,8 @@ fn problem(status: u16, text: &str) -> Failure {
     for error in errors {
         let place = error["pointer"].as_str().unwrap_or_default();
         let message = error["message"].as_str().unwrap_or_default();
-        writeln!(drawn, "  {place}: {message}").expect("writing to a string never fails");
+        let help = error["help"].as_str().map(|help| format!(" ({help})")).unwrap_or_default();
+        writeln!(drawn, "  {place}: {message}{help}").expect("writing to a string never fails");
     }
     Failure::drawn(drawn)
 }
@@ -344,6 +345,8 @@ mod tests {
         assert_eq!(problem(409, r#"{"detail":"it is so"}"#).text(), "error: it is so\n");
         let drawn = problem(422, r#"{"detail":"1 error","errors":[{"pointer":"/a","message":"wrong"}]}"#);
         assert_eq!((drawn.code, drawn.text().as_str()), (2, "error: 1 error\n  /a: wrong\n"));
+        let errors = r#"{"detail":"1 error","errors":[{"pointer":"/a","message":"wrong","help":"did you mean `b`?"}]}"#;
+        assert_eq!(problem(422, errors).text(), "error: 1 error\n  /a: wrong (did you mean `b`?)\n");
         assert_eq!(problem(500, "oops").text(), "error: the proxy refused with status 500\n");
     }
 }
