@@ -80,8 +80,9 @@ impl<'a> Check<'a, '_> {
             || !route.query.is_empty()
             || !route.source.is_empty();
         if !asks && (route.cluster.is_some() || !route.split.is_empty()) && self.asks_nothing(name) {
-            let action = if route.cluster.is_some() { "cluster" } else { "split" };
-            let message = format!("route `{name}` matches everything, and has no more than a `{action}`");
+            let message = format!(
+                "route `{name}` matches everything: it has no `host`, `path`, `method`, `headers`, `query` or `source`"
+            );
             let help = "where everything goes is the listener's own `cluster`; where it needs more than that, write `path = \"/\"`";
             self.report(message, &way("")[..2]).help(help);
         }
