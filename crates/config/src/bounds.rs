@@ -21,6 +21,9 @@ pub(crate) const MAX_PROBE_BYTES: usize = 1_400;
 /// The longest payload of a datagram over IPv4, in bytes.
 pub(crate) const MAX_DATAGRAM_BYTES: u32 = 65_507;
 
+/// The most fields of a request's head that a listener can be told to take: so many are read of any.
+pub const MAX_FIELDS: u32 = 256;
+
 /// The most workers.
 pub(crate) const MAX_WORKERS: u16 = 1_024;
 

@@ -23,7 +23,7 @@ pub mod template;
 mod tree;
 mod validate;
 
-pub use bounds::{MAX_DIAGNOSTICS, MAX_DOCUMENT_BYTES};
+pub use bounds::{MAX_DIAGNOSTICS, MAX_DOCUMENT_BYTES, MAX_FIELDS};
 pub use checked::Checked;
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Position, Related};
 pub use diff::{ApplyError, BackendChange, Change, Edit, FieldChange, Kind, amend, apply, check_keys, diff, put};

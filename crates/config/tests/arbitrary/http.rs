@@ -69,7 +69,7 @@ pub(super) fn strict() -> impl Strategy<Value = Strict> {
 
 pub(super) fn listener() -> impl Strategy<Value = HttpListener> {
     let times = (time(1), time(1), time(1), time(1));
-    let sizes = (any::<u32>(), 256u32..=1 << 20, 256u32..=1 << 20, 1u32..=10_000, 0u64..=1 << 50);
+    let sizes = (any::<u32>(), 256u32..=1 << 20, 256u32..=1 << 20, 1..=kakei_config::MAX_FIELDS, 0u64..=1 << 50);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), option::of(field()));
     (times, sizes, flags, vec(network(), 0..3), errors()).prop_map(|(times, sizes, flags, trusted, errors)| {
         HttpListener {

@@ -14,6 +14,11 @@ use kakei_proxy::limits::MANY_ROUTES;
 
 use super::guards;
 
+const _: () = assert!(
+    kakei_config::MAX_FIELDS as usize == kakei_wire::http1::MAX_FIELDS,
+    "a listener can be told to take as many fields as are read, and no more"
+);
+
 /// The port of the listener that is always there, and of the one that comes and goes.
 pub(super) const WEB: u16 = 80;
 pub(super) const ASIDE: u16 = 81;

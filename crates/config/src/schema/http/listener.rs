@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::strict::HSTS;
 use super::text::{ANYTHING, TOKEN};
+use crate::bounds::MAX_FIELDS;
 use crate::diagnostics::Collector;
 use crate::model::{ErrorBodies, HttpListener};
 use crate::schema::network::Network;
@@ -23,7 +24,7 @@ pub(in crate::schema) const HTTP_LISTENER: Section<HttpListener> = Section {
         field!(keep_alive_requests: UNLIMITED, "requests of one connection"),
         field!(max_request_line: LENGTH, "the longest request line; longer ones are answered by 414; left out with a smaller `max_head`: that", else usual_line),
         field!(max_head: LENGTH, "the longest head, request line and fields together; longer ones are answered by 431"),
-        field!(max_fields: Whole { min: 1_u32, max: 10_000, zero: None }, "the most fields of a head; more are answered by 431"),
+        field!(max_fields: Whole { min: 1_u32, max: MAX_FIELDS, zero: None }, "the most fields of a head; more are answered by 431"),
         field!(max_body: Volume, "the longest body of a request; longer ones are answered by 413"),
         field!(trusted: ListOf { of: Network, filled: false },
             "networks whose `Forwarded`, `X-Forwarded-*` and `X-Request-Id` are believed and added to; from everybody else they are dropped"),
