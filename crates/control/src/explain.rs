@@ -138,6 +138,7 @@ pub fn document(document: &Document, question: &Question) -> Explanation {
 
 /// Explain by what runs.
 pub fn live(view: &View, sums: Option<&Sums>, question: &Question) -> Explanation {
+    let question = &Question { client: canonical(question.client), ..question.clone() };
     let mut answer = Explanation {
         local: question.local,
         client: question.client,
@@ -168,6 +169,14 @@ pub fn live(view: &View, sums: Option<&Sums>, question: &Question) -> Explanatio
         Err(verdict) => answer.verdict = verdict,
     }
     answer
+}
+
+/// An IPv4 client is one also where it comes by IPv6, as it is for workers.
+fn canonical(client: SocketAddr) -> SocketAddr {
+    match client.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), client.port()),
+        IpAddr::V6(_) => client,
+    }
 }
 
 impl Explanation {
@@ -334,4 +343,31 @@ fn candidates(view: &View, sums: Option<&Sums>, cluster: &Cluster) -> Vec<Candid
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_comes_by_ipv6_with_an_ipv4_address_is_that() {
+        let text = "[listeners.web]\nprotocol = \"http\"\nbind = [\"[::1]:80\"]\n\
+            [routes.d]\nlistener = \"web\"\npath = \"/\"\ndeny = [\"9.9.9.0/24\"]\nrespond = {}\n\
+            [routes.s]\nlistener = \"web\"\npath = \"/\"\nsource = [\"8.8.8.8\"]\nrespond = {}\n";
+        let asked = kakei_config::parse_toml(text).unwrap();
+        let explained = |client: &str| {
+            let client = SocketAddr::new(client.parse().unwrap(), 0);
+            let url = Some("http://a.test/".to_owned());
+            let (local, listener, sni, alpn, method) = (None, None, None, None, None);
+            let protocol = Protocol::Http;
+            let headers = Vec::new();
+            document(&asked, &Question { protocol, local, listener, client, sni, alpn, url, method, headers })
+        };
+        for client in ["9.9.9.9", "::ffff:9.9.9.9"] {
+            let answer = explained(client);
+            assert_eq!((answer.dropped, answer.client.ip().to_string().as_str()), (Some("denied"), "9.9.9.9"));
+        }
+        assert_eq!(explained("::ffff:8.8.8.8").route, Some("s".into()));
+        assert_eq!(explained("2001:db8::1").client.ip().to_string(), "2001:db8::1");
+    }
 }
