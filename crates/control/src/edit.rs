@@ -229,18 +229,31 @@ fn put(document: &mut Document, (kind, name): (Kind, Name), value: &serde_json::
     })
 }
 
-/// RFC 7396: tables are merged, null takes out, everything else takes the place of what was there.
+/// RFC 7396: tables are merged, null takes out, everything else takes the place of what was there. Only, where there is no
+/// table to take something out of, none is made.
 fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
     use serde_json::Value as Json;
-    let (Json::Object(target), Json::Object(patch)) = (&mut *target, &patch) else {
+    let Json::Object(patch) = patch else {
         *target = patch;
         return;
     };
+    if !target.is_object() {
+        *target = Json::Object(serde_json::Map::new());
+    }
+    let Json::Object(target) = target else { return };
     for (key, value) in patch {
         match value {
-            Json::Null => drop(target.remove(key)),
-            value => merge(target.entry(key).or_insert(Json::Null), value.clone()),
+            Json::Null => drop(target.remove(&key)),
+            value if !target.contains_key(&key) && only_takes_out(&value) => {}
+            value => merge(target.entry(key).or_insert(Json::Null), value),
         }
+    }
+}
+
+fn only_takes_out(patch: &serde_json::Value) -> bool {
+    match patch {
+        serde_json::Value::Object(patch) => !patch.is_empty() && patch.values().all(only_takes_out),
+        patch => patch.is_null(),
     }
 }
 
@@ -348,6 +361,10 @@ mod tests {
             assert!(error.help.is_some());
         }
         assert_eq!(edited(&set_back, set(json!({"health": null, "udp": {"requests": null}}))).unwrap(), set_back);
+        let nothing = json!({"health": {"tcp": {"port": null}}, "tls": null});
+        assert_eq!(edited(&set_back, set(nothing)).unwrap(), set_back, "no table is made to take something out of");
+        let some = edited(&set_back, set(json!({"health": {"tcp": {"port": null, "tls": true}}}))).unwrap();
+        assert_eq!(some.clusters[&Name::new("d")].health.as_ref().unwrap().tcp.as_ref().unwrap().tls, Some(true));
         let follow = edited(&set_back, set(json!({"health": {"tcp": {}, "interval": "1s"}}))).unwrap();
         for (interval, timeout) in [("300ms", 150), ("10s", 2_000)] {
             let followed = edited(&follow, set(json!({"health": {"interval": interval}}))).unwrap();
