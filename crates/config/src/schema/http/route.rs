@@ -168,7 +168,7 @@ pub(in crate::schema) const RETRY: Section<Retry> = Section {
         field!(attempts: Whole { min: 0_u32, max: 10, zero: Some("none") }, "further tries of a request"),
         field!(on: ListOf { of: RetryCondition, filled: false },
             "after what: the backend can't be connected to, broke the connection before its response began, didn't answer in time, or answered with this status"),
-        field!(budget: Whole { min: 1_u32, max: 100, zero: None }, "further tries in a hundred requests of the route; a few are always allowed"),
+        field!(budget: Whole { min: 1_u32, max: 100, zero: None }, "further tries that a hundred requests of the route earn its cluster, all of whose routes share them; a few are always allowed"),
     ],
     later: &[],
     finish: independent,
