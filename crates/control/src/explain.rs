@@ -349,25 +349,36 @@ fn candidates(view: &View, sums: Option<&Sums>, cluster: &Cluster) -> Vec<Candid
 mod tests {
     use super::*;
 
+    fn explained(asked: &Document, client: &str, (method, url): (&str, &str)) -> Explanation {
+        let client = SocketAddr::new(client.parse().unwrap(), 0);
+        let (method, url) = (Some(method.to_owned()), Some(url.to_owned()));
+        let (local, listener, sni, alpn, headers) = (None, None, None, None, Vec::new());
+        let protocol = Protocol::Http;
+        document(asked, &Question { protocol, local, listener, client, sni, alpn, url, method, headers })
+    }
+
     #[test]
     fn a_client_that_comes_by_ipv6_with_an_ipv4_address_is_that() {
         let text = "[listeners.web]\nprotocol = \"http\"\nbind = [\"[::1]:80\"]\n\
             [routes.d]\nlistener = \"web\"\npath = \"/\"\ndeny = [\"9.9.9.0/24\"]\nrespond = {}\n\
             [routes.s]\nlistener = \"web\"\npath = \"/\"\nsource = [\"8.8.8.8\"]\nrespond = {}\n";
         let asked = kakei_config::parse_toml(text).unwrap();
-        let explained = |client: &str| {
-            let client = SocketAddr::new(client.parse().unwrap(), 0);
-            let url = Some("http://a.test/".to_owned());
-            let (local, listener, sni, alpn, method) = (None, None, None, None, None);
-            let protocol = Protocol::Http;
-            let headers = Vec::new();
-            document(&asked, &Question { protocol, local, listener, client, sni, alpn, url, method, headers })
-        };
         for client in ["9.9.9.9", "::ffff:9.9.9.9"] {
-            let answer = explained(client);
+            let answer = explained(&asked, client, ("GET", "http://a.test/"));
             assert_eq!((answer.dropped, answer.client.ip().to_string().as_str()), (Some("denied"), "9.9.9.9"));
         }
-        assert_eq!(explained("::ffff:8.8.8.8").route, Some("s".into()));
-        assert_eq!(explained("2001:db8::1").client.ip().to_string(), "2001:db8::1");
+        assert_eq!(explained(&asked, "::ffff:8.8.8.8", ("GET", "http://a.test/")).route, Some("s".into()));
+        let other = explained(&asked, "2001:db8::1", ("GET", "http://a.test/"));
+        assert_eq!(other.client.ip().to_string(), "2001:db8::1");
+    }
+
+    #[test]
+    fn what_all_of_the_server_is_asked_takes_the_route_of_its_root() {
+        let text = "[listeners.web]\nprotocol = \"http\"\nbind = [\"[::1]:80\"]\n\
+            [routes.root]\nlistener = \"web\"\npath = { exact = \"/\" }\nrespond = {}\n";
+        let asked = kakei_config::parse_toml(text).unwrap();
+        let answer = explained(&asked, "192.0.2.1", ("OPTIONS", "*"));
+        assert_eq!((answer.route, answer.verdict.as_str()), (Some("root".into()), "by route root: answered by 200"));
+        assert_eq!(explained(&asked, "192.0.2.1", ("GET", "*")).dropped, Some("bad_request"));
     }
 }

@@ -103,7 +103,9 @@ impl HttpListener {
             authority => Authority::parse(authority).map_err(|_| bad)?.host,
         };
         let path = match request.path {
-            "" | "*" => request.path.as_bytes().into(),
+            "" => b""[..].into(),
+            // What all of the server is asked is matched as its root.
+            "*" => b"/"[..].into(),
             path => normalise_path(path).map_err(|_| bad)?,
         };
         let (fields, query, method) = (request.fields, request.query, request.method);
@@ -156,7 +158,10 @@ fn target(rule: &Rule, (deciding, scheme): (&Deciding<'_>, &str)) -> Option<Stri
 fn write(imagined: &Imagined<'_>) -> Result<Vec<u8>, Refused> {
     let after = imagined.url.split_once("://").map_or(imagined.url, |(_, after)| after);
     let after = after.split('#').next().unwrap_or_default();
-    let (authority, target) = after.split_at(after.find(['/', '?']).unwrap_or(after.len()));
+    let (authority, target) = match after {
+        "*" => ("", after),
+        after => after.split_at(after.find(['/', '?']).unwrap_or(after.len())),
+    };
     let target = match target {
         _ if imagined.method == "CONNECT" => authority.to_owned(),
         "" => "/".to_owned(),
