@@ -8,9 +8,10 @@ use kakei_config::{Limits, Name, SourceNetwork};
 
 use crate::hash::Keyed;
 use crate::seam::{BindKey, Instant};
-use crate::snapshot::{Listener, Rule};
+use crate::snapshot::{Listener, Rule, Snapshot};
 use crate::stats::{
-    Closes, DropReason, Drops, ListenerMetric, ListenerStats, Refusal, Refusals, Sample, Series, Times, Values,
+    Closes, DropReason, Drops, ListenerMetric, ListenerStats, MetricKind, Refusal, Refusals, Sample, Series, Times,
+    Values,
 };
 
 slotmap::new_key_type! {
@@ -48,6 +49,28 @@ impl LiveListener {
             times: RouteTimes::new(hash),
             admission: Admission::new(hash),
         }
+    }
+
+    /// Whether a generation has it.
+    pub(crate) fn is_in(&self, snapshot: &Snapshot) -> bool {
+        snapshot.listener(&self.spec.name).is_some_and(|spec| spec.is_same(&self.spec))
+    }
+
+    /// When what came to it ends at the latest, where nobody is let in from now on.
+    pub(crate) fn drains_until(&self, now: Instant) -> Instant {
+        self.removed.unwrap_or(now + self.spec.drain_timeout)
+    }
+
+    /// Go on counting where another one of its name stopped, that nothing lives on.
+    pub(crate) fn succeed(&mut self, gone: &LiveListener) {
+        for metric in ListenerMetric::ALL.into_iter().filter(|metric| metric.metric().kind == MetricKind::Counter) {
+            self.values[metric] += gone.values[metric];
+        }
+        self.drops.add(&gone.drops);
+        self.closes.add(&gone.closes);
+        self.connection_closes.add(&gone.connection_closes);
+        self.exchange_closes.add(&gone.exchange_closes);
+        self.refusals.add(&gone.refusals);
     }
 
     /// Count client datagrams that came in.
@@ -172,7 +195,7 @@ impl RouteTimes {
 }
 
 /// A front socket: where clients of a listener arrive.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Front {
     pub(crate) bind: BindKey,
     /// The port it has; the configured one until it is open.
@@ -182,6 +205,13 @@ pub(crate) struct Front {
     pub(crate) draining: Option<Instant>,
     /// Flows whose replies leave by it.
     pub(crate) flows: u32,
+}
+
+impl Front {
+    /// Whether who dialled that arrived at it.
+    pub(crate) fn covers(&self, local: SocketAddr) -> bool {
+        covers((self.bind.address.ip(), self.port), local)
+    }
 }
 
 /// One protocol's bounds, as admission sees them. 0: unlimited, but for `live`.

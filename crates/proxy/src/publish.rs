@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use crate::cluster::{ClusterKey, LiveCluster, Reshaped};
 use crate::datagram::Datagrams;
-use crate::http::Http;
 use crate::listener::{Front, ListenerKey, LiveListener};
-use crate::relay::Relays;
-use crate::seam::{BackendHealth, BindKey, Op, SocketId};
-use crate::snapshot::Snapshot;
+use crate::seam::{BackendHealth, BindKey, Instant, Op, SocketId, Transport};
+use crate::snapshot::{Listener, Snapshot};
 use crate::stats::WorkerMetric;
 use crate::worker::{Drain, Worker};
 use crate::world::{Due, Socket, Tick, World};
@@ -76,14 +74,32 @@ impl Worker {
     }
 
     fn publish_listeners(&mut self, tick: &mut Tick<'_>, snapshot: &Snapshot) {
+        let is_gone = |live: &LiveListener| live.removed.is_none() && !live.is_in(snapshot);
+        let listeners = self.world.listeners.iter();
+        let removed: Vec<ListenerKey> = listeners.filter(|(_, live)| is_gone(live)).map(|(key, _)| key).collect();
+        let wanted = self.turn_listeners(snapshot);
+        for key in removed.iter().copied() {
+            let live = &mut self.world.listeners[key];
+            let until = tick.now + live.spec.drain_timeout;
+            live.removed = Some(until);
+            self.world.timers.arm(until, Due::Listener(key));
+            self.sweep_listener(key, until);
+        }
+        if self.drain != Drain::No {
+            return;
+        }
+        self.turn_fronts(tick, wanted);
+        removed.into_iter().for_each(|key| self.world.settle_listener(key));
+    }
+
+    /// Listeners are what the generation says. Gives those that its addresses belong to.
+    fn turn_listeners(&mut self, snapshot: &Snapshot) -> BTreeMap<BindKey, ListenerKey> {
         let world = &mut self.world;
-        let gone = |live: &LiveListener| live.removed.is_none() && snapshot.listener(&live.spec.name).is_none();
-        let removed: Vec<ListenerKey> =
-            world.listeners.iter().filter(|(_, live)| gone(live)).map(|(key, _)| key).collect();
-        let names: BTreeMap<_, _> = world.listeners.iter().map(|(key, live)| (live.spec.name.clone(), key)).collect();
+        let identity = |spec: &Listener| (spec.name.clone(), spec.protocol);
+        let known: BTreeMap<_, _> = world.listeners.iter().map(|(key, live)| (identity(&live.spec), key)).collect();
         let mut wanted: BTreeMap<BindKey, ListenerKey> = BTreeMap::new();
         for (_, spec) in snapshot.listeners.iter_shared() {
-            let key = match names.get(&spec.name) {
+            let key = match known.get(&identity(spec)) {
                 Some(&key) => {
                     let live = &mut world.listeners[key];
                     if !Arc::ptr_eq(&live.spec, spec) {
@@ -99,35 +115,25 @@ impl Worker {
             };
             wanted.extend(spec.binds.iter().map(|bind| (*bind, key)));
         }
-        for key in removed.iter().copied() {
-            let live = &mut world.listeners[key];
-            let until = tick.now + live.spec.drain_timeout;
-            live.removed = Some(until);
-            world.timers.arm(until, Due::Listener(key));
-        }
-        if self.drain != Drain::No {
-            return;
-        }
-        Self::turn_fronts((world, &mut self.relays, &mut self.http), tick, wanted);
-        removed.into_iter().for_each(|key| world.settle_listener(key));
+        wanted
     }
 
     /// Fronts that stay go to the listener that has their address now, others drain, new ones are listened on.
-    fn turn_fronts(
-        (world, relays, http): (&mut World, &mut Relays, &mut Http),
-        tick: &mut Tick<'_>,
-        mut wanted: BTreeMap<BindKey, ListenerKey>,
-    ) {
-        let fronts: Vec<(SocketId, BindKey)> = world.fronts().map(|(socket, front)| (socket, front.bind)).collect();
-        for (socket, bind) in fronts {
-            match wanted.remove(&bind) {
-                Some(listener) => {
-                    if let Some(front) = world.front_mut(socket) {
-                        front.listener = listener;
-                        front.draining = None;
-                    }
-                }
-                None => drain_front((world, relays, http), tick, socket, None),
+    fn turn_fronts(&mut self, tick: &mut Tick<'_>, mut wanted: BTreeMap<BindKey, ListenerKey>) {
+        let world = &mut self.world;
+        let fronts: Vec<(SocketId, Front)> = world.fronts().map(|(socket, front)| (socket, *front)).collect();
+        for (socket, front) in fronts {
+            let next = wanted.remove(&front.bind);
+            let left = &world.listeners[front.listener];
+            let until = tick.now + left.spec.drain_timeout;
+            // What came to one that is gone by it drains already.
+            if next != Some(front.listener) && front.bind.transport == Transport::Tcp && left.removed.is_none() {
+                self.relays.sweep_front(&front, until);
+                self.http.sweep_front(&front, until);
+            }
+            match (next, world.front_mut(socket)) {
+                (Some(listener), Some(front)) => (front.listener, front.draining) = (listener, None),
+                _ => drain_front(world, tick, socket, until),
             }
         }
         for (bind, listener) in wanted {
@@ -142,15 +148,25 @@ impl Worker {
         if self.drain == Drain::No {
             self.drain = Drain::Underway;
         }
-        let fronts: Vec<SocketId> = self.world.fronts().map(|(socket, _)| socket).collect();
-        for socket in fronts {
-            drain_front((&mut self.world, &mut self.relays, &mut self.http), tick, socket, within);
+        let listeners = self.world.listeners.iter();
+        let until = |live: &LiveListener| tick.now + within.unwrap_or(live.spec.drain_timeout);
+        let ends: BTreeMap<ListenerKey, Instant> = listeners.map(|(key, live)| (key, until(live))).collect();
+        let fronts: Vec<(SocketId, ListenerKey)> =
+            self.world.fronts().map(|(socket, front)| (socket, front.listener)).collect();
+        for (socket, listener) in fronts {
+            drain_front(&mut self.world, tick, socket, ends[&listener]);
         }
-        if let Some(within) = within {
-            self.relays.sweep_all(tick.now + within);
-            self.http.sweep_all(tick.now + within);
-        }
+        // All of them, whatever front they came by and whether it is still there.
+        ends.into_iter().for_each(|(listener, until)| self.sweep_listener(listener, until));
         self.stop_probes(tick);
+    }
+
+    /// Nobody is let in to a listener any more: what came to it may go on until then.
+    fn sweep_listener(&mut self, listener: ListenerKey, until: Instant) {
+        if self.world.listeners.get(listener).is_some_and(|live| live.admission.live > 0) {
+            self.relays.sweep_listener(listener, until);
+            self.http.sweep_listener(listener, until);
+        }
     }
 
     /// Take over what the probing worker found.
@@ -166,23 +182,12 @@ impl Worker {
     }
 }
 
-/// A front admits no flow any more and its flows end in time. One that drains already isn't given more time.
-fn drain_front(
-    (world, relays, http): (&mut World, &mut Relays, &mut Http),
-    tick: &mut Tick<'_>,
-    socket: SocketId,
-    within: Option<Duration>,
-) {
-    let Some(front) = world.front_mut(socket) else { return };
-    let listener = front.listener;
-    let within = within.unwrap_or(world.listeners[listener].spec.drain_timeout);
-    let until = tick.now + within;
+/// A front admits nothing any more, and its flows end by then. One that drains already isn't given more time.
+fn drain_front(world: &mut World, tick: &mut Tick<'_>, socket: SocketId, until: Instant) {
     let Some(front) = world.front_mut(socket) else { return };
     if front.draining.is_none_or(|already| until < already) {
         front.draining = Some(until);
         world.timers.arm(until, Due::Front(socket));
-        relays.sweep_front(world, socket, until);
-        http.sweep_front(world, socket, until);
     }
     world.settle_front(tick, socket);
 }

@@ -130,6 +130,7 @@ fn save_listener(now: Instant, listener: &LiveListener) -> ListenerState {
         name: listener.spec.name.clone(),
         removed: listener.removed.map(|until| RemovedState {
             left: until - now,
+            protocol: listener.spec.protocol,
             max_datagram_size: listener.spec.max_datagram_size,
             trusted: listener.spec.trusted.clone(),
             preread_timeout: listener.spec.preread_timeout,

@@ -78,6 +78,8 @@ struct Timed {
 pub struct Listener {
     /// Its identity.
     pub name: Name,
+    /// What it speaks. Under the same name what speaks something else is another listener.
+    pub protocol: Protocol,
     /// Where it is bound.
     pub binds: Vec<BindKey>,
     /// One worker's share of its limits.
@@ -190,6 +192,7 @@ impl Listener {
     pub(crate) fn remnant(name: Name, state: RemovedState) -> Self {
         Listener {
             name,
+            protocol: state.protocol,
             binds: Vec::new(),
             limits: Limits::default(),
             max_datagram_size: state.max_datagram_size,
@@ -212,6 +215,11 @@ impl Listener {
     /// Whether a route asks for what only a ClientHello says, and nobody else reads it.
     pub fn reads_hello(&self) -> bool {
         self.tls.is_none() && (self.routes.reads_hello() || self.reads_hello)
+    }
+
+    /// Whether it is the same one as that, though other things may be asked of it.
+    pub(crate) fn is_same(&self, other: &Listener) -> bool {
+        (&self.name, self.protocol) == (&other.name, other.protocol)
     }
 
     /// How long what comes before a connection is routed may take, all of it together.
@@ -509,6 +517,7 @@ fn compile_listener(
     let to = |cluster| Arc::new(Target { route: None, cluster, on_change: OnChange::Keep });
     Listener {
         name: name.clone(),
+        protocol: listener.protocol,
         binds: listener.bind.iter().map(|&address| BindKey { transport, address }).collect(),
         limits: share(listener.limits, shared.workers),
         max_datagram_size: listener.max_datagram_size,

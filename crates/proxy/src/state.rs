@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use kakei_config::{HttpListener, Name, OnChange, StreamProxyProtocol, TcpKnobs, UdpKnobs};
+use kakei_config::{HttpListener, Name, OnChange, Protocol, StreamProxyProtocol, TcpKnobs, UdpKnobs};
 use serde::{Deserialize, Serialize};
 
 use crate::arrival::Counted;
@@ -23,7 +23,7 @@ use crate::unsent::Unsent;
 use crate::worker::Drain;
 
 /// The version of [`WorkerState`]'s schema.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// Everything alive in a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,6 +96,7 @@ pub(crate) struct ListenerState {
 pub(crate) struct RemovedState {
     /// Time left.
     pub(crate) left: Duration,
+    pub(crate) protocol: Protocol,
     pub(crate) max_datagram_size: u32,
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) preread_timeout: Duration,

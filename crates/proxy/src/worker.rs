@@ -297,6 +297,7 @@ impl Worker {
     /// with it and nothing comes behind it. What it stands on was changed for all by then.
     fn write_down(&mut self, tick: &mut Tick<'_>) {
         for ticket in std::mem::take(&mut self.asked) {
+            self.relays.finish_sweeps(&mut self.world, tick);
             self.http.finish_sweeps(&mut self.world, tick);
             let reply = Reply::State(Box::new(self.state(tick.now)));
             tick.ask(Op::Reply { ticket, reply });
@@ -349,11 +350,8 @@ impl Worker {
     /// A copy of the counters.
     pub(crate) fn stats(&self, now: Instant) -> Stats {
         let world = &self.world;
-        let mut listeners: Vec<_> = world
-            .listeners
-            .iter()
-            .map(|(key, listener)| listener.stats(listener.removed.is_some() || world.is_draining(key)))
-            .collect();
+        let mut listeners: Vec<_> =
+            world.listeners.iter().map(|(key, listener)| listener.stats(world.is_draining(key, listener))).collect();
         listeners.sort_by(|a, b| a.listener.cmp(&b.listener));
         let mut clusters: Vec<_> =
             world.clusters.values().filter(|c| c.candidate.is_none()).map(|c| c.stats(now)).collect();

@@ -186,9 +186,17 @@ impl World {
         })
     }
 
-    /// Whether a listener has a front that drains.
-    pub(crate) fn is_draining(&self, key: ListenerKey) -> bool {
-        self.fronts().any(|(_, front)| front.listener == key && front.draining.is_some())
+    /// Whether a listener lets in nobody any more, at some front or under its name.
+    pub(crate) fn is_draining(&self, key: ListenerKey, listener: &LiveListener) -> bool {
+        match listener.removed {
+            Some(_) => self.namesake(&listener.spec.name).is_none(),
+            None => self.fronts().any(|(_, front)| front.listener == key && front.draining.is_some()),
+        }
+    }
+
+    /// The listener that has a name now.
+    fn namesake(&self, name: &Name) -> Option<ListenerKey> {
+        self.listeners.iter().find(|(_, live)| live.removed.is_none() && live.spec.name == *name).map(|(key, _)| key)
     }
 
     /// Nothing will ever be due again.
@@ -228,8 +236,13 @@ impl World {
     /// Forget a removed listener that nothing lives on.
     pub(crate) fn settle_listener(&mut self, key: ListenerKey) {
         let Some(listener) = self.listeners.get(key) else { return };
-        if listener.removed.is_some() && listener.admission.live == 0 && !self.has_front(key) {
-            self.listeners.remove(key);
+        if listener.removed.is_some()
+            && listener.admission.live == 0
+            && !self.has_front(key)
+            && let Some(gone) = self.listeners.remove(key)
+            && let Some(heir) = self.namesake(&gone.spec.name)
+        {
+            self.listeners[heir].succeed(&gone);
         }
     }
 

@@ -9,9 +9,9 @@ use super::session::{Session, SessionId, Stage};
 use crate::change::{Change, Drain};
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::limits::SWEPT_PER_STEP;
-use crate::listener::{ListenerKey, covers};
+use crate::listener::{Front, ListenerKey};
 use crate::record::CloseReason;
-use crate::seam::{Instant, SocketId};
+use crate::seam::Instant;
 use crate::world::{Socket, Tick, World};
 
 /// Sessions still to be visited.
@@ -59,18 +59,16 @@ impl Http {
         });
     }
 
-    /// Nobody is let in at a front any more: what came by it may go on until then.
-    pub(crate) fn sweep_front(&mut self, world: &World, front: SocketId, until: Instant) {
-        let Some((_, front)) = world.fronts().find(|(id, _)| *id == front) else { return };
-        let (listener, at) = (front.listener, (front.bind.address.ip(), front.port));
+    /// A front is its listener's no more: what came to that by it may go on until then.
+    pub(crate) fn sweep_front(&mut self, front: &Front, until: Instant) {
         self.sweep(Change::Drained, until, |session, _| {
-            session.arrived.listener == listener && covers(at, session.arrived.local)
+            session.arrived.listener == front.listener && front.covers(session.arrived.local)
         });
     }
 
-    /// Everything must be over by then.
-    pub(crate) fn sweep_all(&mut self, until: Instant) {
-        self.sweep(Change::Drained, until, |_, _| true);
+    /// Nobody is let in to a listener any more: what came to it may go on until then.
+    pub(crate) fn sweep_listener(&mut self, listener: ListenerKey, until: Instant) {
+        self.sweep(Change::Drained, until, |session, _| session.arrived.listener == listener);
     }
 
     fn sweep(&mut self, change: Change, until: Instant, affected: impl Fn(&Session, Option<&Exchange>) -> bool) {
@@ -168,7 +166,7 @@ impl Http {
                 let lets_in = world.fronts().any(|(_, front)| {
                     front.listener == session.arrived.listener
                         && front.draining.is_none()
-                        && covers((front.bind.address.ip(), front.port), session.arrived.local)
+                        && front.covers(session.arrived.local)
                 });
                 (!lets_in).then_some(CloseReason::Drain)
             }

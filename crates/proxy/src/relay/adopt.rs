@@ -2,6 +2,7 @@
 
 use super::Relays;
 use super::connection::{Phase, Relay, Side};
+use crate::change::Change;
 use crate::joined::Joined;
 use crate::seam::{Gather, Op, Span};
 use crate::unsent::Unsent;
@@ -12,6 +13,7 @@ impl Relays {
     /// client's first, is told by bytes.
     pub(crate) fn adopt(&mut self, world: &mut World, tick: &mut Tick<'_>, joined: Joined, says_end: [bool; 2]) {
         let Joined { arrived, client, backend, place, .. } = joined;
+        let arrived_by = arrived.listener;
         let mut relay = Relay::new(arrived.at, arrived.listener, (arrived.peer, arrived.local));
         relay.set_socket(Side::Client, client);
         relay.set_socket(Side::Backend, backend);
@@ -41,6 +43,11 @@ impl Relays {
         self.pass_on(world, tick, id, Side::Client, (joined.to_backend, joined.from_client));
         self.pass_on(world, tick, id, Side::Backend, (joined.to_client, joined.from_backend));
         self.arm(world, id);
+        // Who is visited for a drain may become this in the middle of it.
+        if joined.drain.is_none() && self.still_holds(world, tick, id, Change::Drained).is_some() {
+            let until = world.listeners[arrived_by].drains_until(tick.now);
+            self.sweep_one(id, (Change::Drained, until));
+        }
     }
 
     /// What was read from `from` and not passed on goes to the other stream, behind what that did not take yet.

@@ -113,8 +113,7 @@ impl Relays {
         let undrained: Vec<RelayId> =
             self.relays.iter().filter(|(_, relay)| relay.drain.is_none()).map(|(id, _)| id).collect();
         for id in undrained {
-            let spec = &world.listeners[self.relays[id].listener].spec;
-            let until = now + spec.drain_timeout;
+            let until = world.listeners[self.relays[id].listener].drains_until(now);
             self.sweep_one(id, (Change::Drained, until));
         }
     }

@@ -8,9 +8,9 @@ use super::{RelayId, Relays};
 use crate::change::{Change, Drain};
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::limits::SWEPT_PER_STEP;
-use crate::listener::{ListenerKey, covers};
+use crate::listener::{Front, ListenerKey};
 use crate::record::CloseReason;
-use crate::seam::{Instant, SocketId};
+use crate::seam::Instant;
 use crate::world::{Tick, World};
 
 /// Relays still to be visited.
@@ -41,18 +41,14 @@ impl Relays {
         }
     }
 
-    /// Nobody is let in at a front any more: what came by it may go on until then.
-    pub(crate) fn sweep_front(&mut self, world: &World, front: SocketId, until: Instant) {
-        let Some((_, front)) = world.fronts().find(|(id, _)| *id == front) else { return };
-        let (listener, bind, port) = (front.listener, front.bind, front.port);
-        self.sweep(Change::Drained, until, |relay| {
-            relay.listener == listener && covers((bind.address.ip(), port), relay.local)
-        });
+    /// A front is its listener's no more: what came to that by it may go on until then.
+    pub(crate) fn sweep_front(&mut self, front: &Front, until: Instant) {
+        self.sweep(Change::Drained, until, |relay| relay.listener == front.listener && front.covers(relay.local));
     }
 
-    /// Everything must be over by then.
-    pub(crate) fn sweep_all(&mut self, until: Instant) {
-        self.sweep(Change::Drained, until, |_| true);
+    /// Nobody is let in to a listener any more: what came to it may go on until then.
+    pub(crate) fn sweep_listener(&mut self, listener: ListenerKey, until: Instant) {
+        self.sweep(Change::Drained, until, |relay| relay.listener == listener);
     }
 
     /// Visit one relay.
@@ -69,6 +65,13 @@ impl Relays {
                 Some(id) => self.visit(world, tick, id, (change, until)),
                 None => drop(self.sweeps.pop()),
             }
+        }
+    }
+
+    /// Visit all that are to be visited.
+    pub(crate) fn finish_sweeps(&mut self, world: &mut World, tick: &mut Tick<'_>) {
+        while !self.sweeps.is_empty() {
+            self.run_sweeps(world, tick);
         }
     }
 
@@ -127,8 +130,7 @@ impl Relays {
             }
             Change::Drained => {
                 let lets_in = world.fronts().any(|(_, front)| {
-                    let at = (front.bind.address.ip(), front.port);
-                    front.listener == relay.listener && front.draining.is_none() && covers(at, relay.local)
+                    front.listener == relay.listener && front.draining.is_none() && front.covers(relay.local)
                 });
                 (!lets_in).then_some(CloseReason::Drain)
             }

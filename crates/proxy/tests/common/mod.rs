@@ -13,7 +13,7 @@ pub(crate) struct Bench {
     pub(crate) out: Outbox,
     pub(crate) now: Instant,
     pub(crate) wake: Option<Instant>,
-    front: SocketId,
+    pub(crate) front: SocketId,
     pub(crate) client: SocketId,
 }
 
@@ -30,12 +30,18 @@ impl Bench {
     pub(crate) fn new(mut document: Document, listener: Listener) -> Self {
         let listener = Listener { protocol: Protocol::Http, bind: vec![addr("0.0.0.0:80")], ..listener };
         document.listeners = [("web".into(), listener)].into();
+        let mut bench = Bench::of(&document);
+        bench.client = bench.connect("192.0.2.7:1000");
+        bench
+    }
+
+    /// A worker that runs this document, which has one listener.
+    pub(crate) fn of(document: &Document) -> Self {
         let (worker, out) = (Worker::new(Role { index: 0, seed: 1 }), Outbox::default());
         let (now, none) = (Instant::from_nanos(1_000_000_000_000), SocketId::default());
         let mut bench = Bench { worker, out, now, wake: None, front: none, client: none };
-        bench.front = opened(&bench.publish(&document, 1));
+        bench.front = opened(&bench.publish(document, 1));
         bench.step(vec![Event::Opened { socket: bench.front, local: addr("0.0.0.0:80") }], b"");
-        bench.client = bench.connect("192.0.2.7:1000");
         bench
     }
 
