@@ -11,7 +11,7 @@ use crate::seam::{BackendHealth, BindKey, Instant, Op, SocketId, Transport};
 use crate::snapshot::{Listener, Snapshot};
 use crate::stats::WorkerMetric;
 use crate::worker::{Drain, Worker};
-use crate::world::{Due, Socket, Tick, World};
+use crate::world::{Due, Socket, Tick};
 
 impl Worker {
     /// Go over to a generation. Clusters first: a route never points at one that isn't there yet.
@@ -133,7 +133,7 @@ impl Worker {
             }
             match (next, world.front_mut(socket)) {
                 (Some(listener), Some(front)) => (front.listener, front.draining) = (listener, None),
-                _ => drain_front(world, tick, socket, until),
+                _ => world.drain_front(socket, until),
             }
         }
         for (bind, listener) in wanted {
@@ -154,7 +154,7 @@ impl Worker {
         let fronts: Vec<(SocketId, ListenerKey)> =
             self.world.fronts().map(|(socket, front)| (socket, front.listener)).collect();
         for (socket, listener) in fronts {
-            drain_front(&mut self.world, tick, socket, ends[&listener]);
+            self.world.drain_front(socket, ends[&listener]);
         }
         // All of them, whatever front they came by and whether it is still there.
         ends.into_iter().for_each(|(listener, until)| self.sweep_listener(listener, until));
@@ -180,14 +180,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// A front admits nothing any more, and its flows end by then. One that drains already isn't given more time.
-fn drain_front(world: &mut World, tick: &mut Tick<'_>, socket: SocketId, until: Instant) {
-    let Some(front) = world.front_mut(socket) else { return };
-    if front.draining.is_none_or(|already| until < already) {
-        front.draining = Some(until);
-        world.timers.arm(until, Due::Front(socket));
-    }
-    world.settle_front(tick, socket);
 }

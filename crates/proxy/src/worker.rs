@@ -107,6 +107,7 @@ impl Worker {
         self.http.settle(&mut self.world, &mut tick);
         self.settle_http(&mut tick);
         self.forget_clusters();
+        self.world.settle_fronts(&mut tick);
         self.world.tell_cuts(&mut tick);
         self.settle_drain(&mut tick);
         self.write_down(&mut tick);

@@ -112,6 +112,8 @@ pub(crate) struct World {
     pub(crate) sockets: SlotMap<SocketId, Socket>,
     /// The few of them that are fronts, so that nobody looks for them among those of flows.
     fronts: Vec<SocketId>,
+    /// Those that are given up at the end of the step: who connects in it is still refused and counted.
+    leaving: Vec<SocketId>,
     pub(crate) timers: Timers<Due>,
     pub(crate) rng: fastrand::Rng,
     pub(crate) hash: Keyed,
@@ -140,6 +142,7 @@ impl World {
             running: Objects::default(),
             sockets: SlotMap::with_capacity_and_key(TABLE_BYTES / size_of::<Socket>()),
             fronts: Vec::new(),
+            leaving: Vec::new(),
             timers: Timers::new(),
             hash: Keyed::new(&mut rng),
             rng,
@@ -220,6 +223,21 @@ impl World {
         if self.forget(socket).is_some() {
             tick.ask(Op::Close { socket });
         }
+    }
+
+    /// Admit nothing more at a front, and have its flows end by then. One that drains already isn't given more time.
+    pub(crate) fn drain_front(&mut self, socket: SocketId, until: Instant) {
+        let Some(front) = self.front_mut(socket) else { return };
+        if front.draining.is_none_or(|already| until < already) {
+            front.draining = Some(until);
+            self.timers.arm(until, Due::Front(socket));
+        }
+        self.leaving.push(socket);
+    }
+
+    /// Close the front sockets that drain and have nothing that lives on them.
+    pub(crate) fn settle_fronts(&mut self, tick: &mut Tick<'_>) {
+        std::mem::take(&mut self.leaving).into_iter().for_each(|socket| self.settle_front(tick, socket));
     }
 
     /// Close a front socket that drains, once nothing lives on it; then its listener, once it has no front and no flow.

@@ -139,8 +139,10 @@ pub struct Engine {
     /// Every bind whose sockets are open: those of the snapshot, and those that some worker still drains.
     groups: HashMap<BindKey, Arc<Group>>,
     current: Option<Arc<Snapshot>>,
-    /// Some group is not in the snapshot.
+    /// Some group is not wanted any more.
     leaving: bool,
+    /// The workers were told to drain: no bind is wanted any more.
+    ending: bool,
     wake: Arc<Wake>,
     gate: Arc<Gate>,
     records: Option<RecordReader>,
@@ -172,6 +174,7 @@ impl Engine {
             groups: HashMap::new(),
             current: None,
             leaving: false,
+            ending: false,
             wake: Arc::clone(&wake),
             gate,
             records: Some(reader),
@@ -276,6 +279,9 @@ impl Engine {
         if hand.outstanding >= OUTSTANDING {
             return Err(CommandError::Busy(worker));
         }
+        if let Command::Drain { .. } = command {
+            (self.ending, self.leaving) = (true, true);
+        }
         hand.order(Order { ticket, command, sockets: Vec::new() });
         Ok(())
     }
@@ -343,14 +349,16 @@ impl Engine {
         }
     }
 
-    /// Close the sockets of binds that the snapshot no longer has and every worker gave up. Until then they are kept:
-    /// a bind that comes back while its flows drain keeps its sockets, and what waits in their queues.
+    /// Close the sockets of binds that the snapshot no longer has and every worker gave up; of all that they gave up,
+    /// once they drain. Until then they are kept: a bind that comes back while its flows drain keeps its sockets, and
+    /// what waits in their queues, and a group that loses one has the flows of the others go astray.
     fn release(&mut self) {
         if !self.leaving {
             return;
         }
-        let Engine { groups, current, .. } = self;
-        let wanted: Vec<BindKey> = current.iter().flat_map(|snapshot| snapshot.binds()).collect();
+        let Engine { groups, current, ending, .. } = self;
+        let wanted = current.iter().filter(|_| !*ending).flat_map(|snapshot| snapshot.binds());
+        let wanted: Vec<BindKey> = wanted.collect();
         let held = |group: &Arc<Group>| {
             Arc::strong_count(group) > 1 || group.sockets.iter().any(|socket| Arc::strong_count(socket) > 1)
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Room, Running, SOON, eventually, kakei};
+use crate::harness::{Client, Echo, Room, Running, SOON, eventually, kakei};
 
 /// A backend that says its name, and what it was told when the client has ended.
 fn backend(name: &'static str) -> SocketAddr {
@@ -267,4 +267,58 @@ fn who_is_refused_in_silence_hears_nothing_and_is_counted() {
         third.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         third.read(&mut [0; 2]).is_ok_and(|length| length > 0).then_some(())
     });
+}
+
+#[test]
+fn a_process_that_is_told_to_stop_refuses_at_once_who_connects_and_lets_go_on_who_is_there() {
+    let room = Room::new("streams-stop");
+    let echo = Echo::start("u");
+    let more = format!(
+        "[listeners.web]\nprotocol = \"http\"\nbind = [\"127.0.0.2:0\"]\ncluster = \"c\"\n\
+         [listeners.names]\nprotocol = \"udp\"\nbind = [\"127.0.0.3:0\"]\ncluster = \"u\"\ndrain_timeout = \"3s\"\n\
+         [clusters.u]\nbackends = [\"{}\"]\n",
+        echo.address
+    );
+    let text = document(&room, &[("a", backend("a"))], &more).replace("\"2s\"", "\"3s\"");
+    let proxy = Running::start(&room, &text);
+    let fronts = [proxy.front(), proxy.address("web")];
+    let mut client = connect(fronts[0]);
+    hear(&mut client, "a:");
+    // Of both workers.
+    let flows: Vec<Client> = (0..16).map(|_| Client::new(proxy.address("names"))).collect();
+    assert!(flows.iter().all(|flow| flow.ask("1").is_some()));
+    proxy.signal("TERM");
+    for front in fronts {
+        let refused = || TcpStream::connect(front).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+        eventually("nobody listens any more", || refused().then_some(()));
+    }
+    let next = TcpListener::bind(fronts[0]).expect("who comes next may listen there already");
+    client.write_all(b"on").unwrap();
+    hear(&mut client, "on");
+    assert!(flows.iter().all(|flow| flow.ask("2").is_some()), "their sockets stay");
+    assert_eq!(proxy.http("GET", "/readyz", &[], "").status, 503);
+    drop(next);
+    let (status, log) = proxy.end();
+    assert!(status.success(), "{log}");
+}
+
+#[test]
+fn a_listener_by_another_name_at_its_address_drains_and_holds_up_no_stop() {
+    let room = Room::new("streams-renamed");
+    let text = document(&room, &[("a", backend("a"))], "");
+    let proxy = Running::start(&room, &text);
+    let mut client = connect(proxy.front());
+    hear(&mut client, "a:");
+    room.write("k.toml", &text.replace("listeners.front", "listeners.renamed"));
+    proxy.done(&["apply", room.path("k.toml").to_str().unwrap()]);
+    let report = proxy.json(&["drain", "listener/front", "--status"]);
+    assert_eq!((&report["state"], &report["held"]["connections"]), (&"draining".into(), &1.into()), "{report}");
+    assert!(report["until"].is_string(), "{report}");
+    client.write_all(b"on").unwrap();
+    hear(&mut client, "on");
+    hear(&mut connect(proxy.front()), "a:");
+    proxy.signal("TERM");
+    let (status, log) = proxy.end();
+    assert!(status.success(), "{log}");
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0, "it ended in order");
 }

@@ -321,7 +321,8 @@ pub enum Op {
         /// The socket.
         socket: SocketId,
     },
-    /// Give up the prepared front socket of a bind that the configuration no longer has. Comes after its `Close`.
+    /// Give up the prepared front socket of a bind that the configuration no longer has, or of any where the worker
+    /// drains. Comes after its `Close`.
     Unbind {
         /// Which one.
         bind: BindKey,

@@ -119,6 +119,8 @@ pub(crate) struct Machine<W, F> {
     desk: Desk,
     /// The snapshot published last.
     current: Option<Arc<Snapshot>>,
+    /// The worker was told to drain: no bind is wanted any more.
+    ending: bool,
     restarts: Restarts,
 }
 
@@ -149,7 +151,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             succession: None,
         };
         let worker = make(role);
-        Ok(Machine { worker, make, role, io, desk, current: None, restarts: Restarts::default() })
+        Ok(Machine { worker, make, role, io, desk, current: None, ending: false, restarts: Restarts::default() })
     }
 
     /// Run until told to stop. Ends early only where epoll itself fails.
@@ -178,7 +180,8 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             match catch_unwind(AssertUnwindSafe(|| self.worker.step(clock::now(), inbox, &mut out))) {
                 Ok(next) => {
                     wake = next;
-                    self.io.carry_out(&mut out, &mut self.desk, self.current.as_deref());
+                    let wanted = self.current.as_deref().filter(|_| !self.ending);
+                    self.io.carry_out(&mut out, &mut self.desk, wanted);
                 }
                 Err(panic) => {
                     out.clear();
@@ -235,12 +238,13 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
                 self.current = Some(Arc::clone(snapshot));
                 published = true;
             }
+            self.ending |= matches!(order.command, Command::Drain { .. });
             events.push(Event::Command { ticket: order.ticket, command: order.command });
         }
         if !std::mem::take(&mut self.restarts.publish) {
             return;
         }
-        self.io.retain_wanted(self.current.as_deref());
+        self.io.retain_wanted(self.current.as_deref().filter(|_| !self.ending));
         if let Some(snapshot) = &self.current
             && !published
         {

@@ -107,7 +107,7 @@ impl Io {
     }
 
     /// The worker is done with a bind. It stays prepared where the snapshot that the worker runs, or will run next,
-    /// has it: then it was added again in the meantime.
+    /// has it: then it was added again in the meantime. None is given where the worker drains.
     pub(super) fn unbind(&mut self, bind: BindKey, current: Option<&Snapshot>) {
         if !wanted(current, bind) {
             self.fronts.remove(&bind);
