@@ -8,7 +8,7 @@ use kakei_runtime::engine::EngineEvent;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::Owner;
+use super::{Drain, Owner};
 use crate::system::{System, Workers};
 
 impl<S: System> Owner<S> {
@@ -57,6 +57,21 @@ impl<S: System> Owner<S> {
     pub(super) async fn wait_acknowledged(&mut self, within: Duration) {
         let until = Instant::now() + within;
         while !self.view.acknowledged {
+            let Ok(event) = timeout_at(until, self.engine.event()).await else { return };
+            self.on_event(event);
+        }
+    }
+
+    /// Have every worker end what is alive and write it down, and wait until all have, or the time is over.
+    pub(super) async fn end_all(&mut self, within: Duration) {
+        if self.drain.get_or_insert_with(|| Drain::of(&self.view)).left.is_empty() {
+            return;
+        }
+        for worker in 0..self.view.workers {
+            self.tell(worker, Command::Drain { within: Some(Duration::ZERO) });
+        }
+        let until = Instant::now() + within;
+        while self.drain.as_ref().is_some_and(|drain| !drain.left.is_empty()) {
             let Ok(event) = timeout_at(until, self.engine.event()).await else { return };
             self.on_event(event);
         }

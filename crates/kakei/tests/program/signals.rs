@@ -98,10 +98,12 @@ fn the_end_waits_for_live_flows_and_admits_no_new_one() {
 }
 
 #[test]
-fn interrupted_twice_it_stops_at_once() {
+fn interrupted_twice_it_stops_at_once_and_writes_down_what_it_cut() {
     let room = Room::new("now");
     let echo = Echo::start("a");
-    let text = document(&room, &[&echo], "").replace("drain_timeout = \"2s\"", "drain_timeout = \"1h\"");
+    let log = room.path("access.log");
+    let more = format!("[access_log]\nto = {log:?}\n");
+    let text = document(&room, &[&echo], &more).replace("drain_timeout = \"2s\"", "drain_timeout = \"1h\"");
     let proxy = Running::start(&room, &text);
     let client = Client::new(proxy.front());
     assert!(client.ask("1").is_some());
@@ -109,8 +111,11 @@ fn interrupted_twice_it_stops_at_once() {
     eventually("it drains", || (proxy.http("GET", "/readyz", &[], "").status == 503).then_some(()));
     assert!(client.ask("2").is_some());
     proxy.signal("INT");
+    let told = Instant::now();
     let (status, _) = proxy.end();
-    assert!(status.success());
+    assert!(status.success() && told.elapsed() < SOON);
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert!(lines.lines().count() == 1 && lines.contains("\"reason\":\"drain\""), "{lines}");
 }
 
 #[test]
