@@ -5,9 +5,9 @@
 mod fields;
 mod format;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,8 +20,12 @@ use kakei_runtime::clock;
 use kakei_runtime::records::RecordReader;
 use tracing::warn;
 
+use crate::opened;
+
 pub use self::format::Line;
 
+/// The permissions of a file that is made, but for what the process's mask takes away.
+const MODE: u32 = 0o666;
 /// Records formatted before they are written in one go.
 const BATCH: usize = 1024;
 /// How long a message to the thread may wait while no record comes.
@@ -58,14 +62,14 @@ impl Sink {
             None => Sink::Nowhere,
             Some("stdout") => Sink::Stdout,
             Some("stderr") => Sink::Stderr,
-            Some(path) => Sink::File { path: path.into(), file: append(Path::new(path))? },
+            Some(path) => Sink::File { path: path.into(), file: opened::to_append_beside(path.as_ref(), MODE)? },
         })
     }
 
     /// Open the file of the same name again: after a rotation that is a new one.
     fn reopen(&mut self) -> io::Result<()> {
         if let Sink::File { path, file } = self {
-            *file = append(path)?;
+            *file = opened::to_append_beside(path, MODE)?;
         }
         Ok(())
     }
@@ -81,10 +85,6 @@ impl Sink {
             Sink::File { file, .. } => file.write_all(lines),
         }
     }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
 }
 
 /// What the thread is told.

@@ -1,9 +1,8 @@
 //! A line for every change that was asked for, whatever came of it: who, from where, what, why, which generation ran before
 //! and after. It stands in the log, and in a file of its own where there is one. Decides nothing.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -12,8 +11,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 
 use crate::handle::Asked;
-use crate::history;
-use crate::wall;
+use crate::{history, opened, wall};
 
 /// What came of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -171,7 +169,7 @@ pub(crate) enum Prepared {
 }
 
 fn open(path: &str) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    opened::to_append(path.as_ref(), 0o600)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod health;
 pub mod history;
 pub mod metrics;
 pub mod names;
+mod opened;
 mod owner;
 pub mod refusal;
 pub mod serve;

@@ -1,10 +1,12 @@
 //! Files in PEM: their bytes, and what tells whether they changed. Parses nothing.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
 use kakei_config::Pem;
+
+use crate::opened;
 
 /// The longest file.
 const LONGEST: u64 = 1 << 20;
@@ -48,7 +50,7 @@ pub(super) fn read(pem: &Pem) -> Result<Vec<u8>, String> {
         Pem::File(path) => path,
     };
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
+    let read = opened::to_read(path.as_ref()).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
     match read {
         Err(error) => Err(format!("{path} can't be read: {error}")),
         Ok(_) if bytes.len() as u64 > LONGEST => Err(format!("{path} is longer than {LONGEST} bytes")),
