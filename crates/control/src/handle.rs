@@ -277,7 +277,7 @@ impl Handle {
         self.ask(|reply| Request::Drain(within, reply)).await
     }
 
-    /// End what is alive, in half a second at most, then every worker, and write what is left of the access log.
+    /// End every worker now and write what is left of the access log.
     pub async fn stop(&self) -> Result<(), Refusal> {
         self.ask(Request::Stop).await
     }

@@ -8,7 +8,7 @@ use kakei_runtime::engine::EngineEvent;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::{Drain, Owner};
+use super::Owner;
 use crate::system::{System, Workers};
 
 impl<S: System> Owner<S> {
@@ -62,16 +62,16 @@ impl<S: System> Owner<S> {
         }
     }
 
-    /// Have every worker end what is alive and write it down, and wait until all have, or the time is over.
-    pub(super) async fn end_all(&mut self, within: Duration) {
-        if self.drain.get_or_insert_with(|| Drain::of(&self.view)).left.is_empty() {
-            return;
-        }
-        for worker in 0..self.view.workers {
-            self.tell(worker, Command::Drain { within: Some(Duration::ZERO) });
+    /// Where the workers drain, have them end what is alive and write it down, and wait until all have, or the time is
+    /// over.
+    pub(super) async fn cut_drain_short(&mut self, within: Duration) {
+        let goes_on = |drain: &Option<super::Drain>| drain.as_ref().is_some_and(|drain| !drain.left.is_empty());
+        if goes_on(&self.drain) {
+            let workers = 0..self.view.workers;
+            workers.for_each(|worker| self.tell(worker, Command::Drain { within: Some(Duration::ZERO) }));
         }
         let until = Instant::now() + within;
-        while self.drain.as_ref().is_some_and(|drain| !drain.left.is_empty()) {
+        while goes_on(&self.drain) {
             let Ok(event) = timeout_at(until, self.engine.event()).await else { return };
             self.on_event(event);
         }

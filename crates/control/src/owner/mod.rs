@@ -47,7 +47,7 @@ use crate::view::View;
 
 /// Time in which the workers must answer a question.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
-/// Time in which the workers may end what is alive and write it down, before they are stopped.
+/// Time in which workers that drain may end what is alive and write it down, before they are stopped.
 const LAST_TIME: Duration = Duration::from_millis(500);
 
 /// See the module's words.
@@ -108,14 +108,6 @@ struct Drain {
     left: BTreeSet<u16>,
     /// Who waits for its end.
     waiters: Vec<oneshot::Sender<()>>,
-}
-
-impl Drain {
-    /// Of all workers that there are.
-    fn of(view: &View) -> Self {
-        let left = (0..view.workers).filter(|worker| !view.stopped.contains(worker)).collect();
-        Drain { left, waiters: Vec::new() }
-    }
 }
 
 /// What the control side itself counts.
@@ -398,7 +390,10 @@ impl<S: System> Owner<S> {
     }
 
     fn start_drain(&mut self, within: Option<Duration>, reply: oneshot::Sender<()>) {
-        let drain = self.drain.get_or_insert_with(|| Drain::of(&self.view));
+        let drain = self.drain.get_or_insert_with(|| Drain {
+            left: (0..self.view.workers).filter(|worker| !self.view.stopped.contains(worker)).collect(),
+            waiters: Vec::new(),
+        });
         if drain.left.is_empty() {
             let _ = reply.send(());
             return;
@@ -432,7 +427,7 @@ impl<S: System> Owner<S> {
     }
 
     async fn finish(mut self, told: Option<oneshot::Sender<()>>) {
-        self.end_all(LAST_TIME).await;
+        self.cut_drain_short(LAST_TIME).await;
         self.tell_cuts();
         self.engine.stop();
         self.log.finish();
