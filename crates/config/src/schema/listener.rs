@@ -120,7 +120,7 @@ pub(super) const ROUTE: Section<Route> = Section {
         field!(early_data: Flag,
             "whether GET, HEAD, OPTIONS and TRACE without a body may come as TLS 1.3 early data (0-RTT), which somebody else may send again; others wait for the handshake"),
         field!(errors: Sparse(Table(&ERRORS)), "the bodies of answers that the proxy makes; what is left out is the listener's"),
-        field!(on_change: AfterChange, "TCP and HTTP: what becomes of connections that came by it when it is changed or removed"),
+        field!(on_change: AfterChange, "TCP and HTTP: what becomes of connections that came by it when it is removed or leads elsewhere"),
     ],
     later: &[],
     finish: settle,

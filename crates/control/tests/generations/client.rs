@@ -79,7 +79,7 @@ pub(crate) struct Answer {
     pub(crate) closes: bool,
 }
 
-/// A datagram on its way: when it was sent, and what it met when it arrived.
+/// A datagram on its way: when it was sent, or arrived, and what it met then.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     at: u64,
@@ -209,14 +209,15 @@ impl Client {
         }
     }
 
-    pub(crate) fn datagram_arrived(&mut self, bytes: &[u8], at: At) {
+    pub(crate) fn datagram_arrived(&mut self, now: u64, bytes: &[u8], at: At) {
         let number: u64 = String::from_utf8_lossy(bytes).parse().unwrap_or(0);
         let alive = |of: Option<At>| of.filter(|of| of.life == at.life);
         self.opened = Some(alive(self.opened).unwrap_or(at));
         let since = alive(self.since);
         let backend = self.backend.filter(|_| since.is_some());
         if let Some(sent) = self.waiting.get_mut(&number) {
-            sent.arrived = Some(Met { at, since: since.or(self.opened), backend });
+            // It may have waited in front of a worker: the time in which it is to be answered begins.
+            (sent.at, sent.arrived) = (now, Some(Met { at, since: since.or(self.opened), backend }));
         }
     }
 

@@ -248,7 +248,7 @@ impl Machine {
             let (mine, others): (Vec<_>, Vec<_>) = waits.into_iter().partition(|(at, ..)| at == bind);
             self.datagrams = others.into();
             for (_, peer, bytes) in mine {
-                outside.datagram_arrived(peer, &bytes, self.at);
+                outside.datagram_arrived(now, peer, &bytes, self.at);
                 let (local, bytes) = (bind.address.ip(), put(&bytes));
                 events.push(Event::Datagram(Datagram { socket: front, peer, local, segment: 0, bytes }));
             }

@@ -149,9 +149,9 @@ impl Outside {
         }
     }
 
-    pub(crate) fn datagram_arrived(&mut self, peer: SocketAddr, bytes: &[u8], at: At) {
+    pub(crate) fn datagram_arrived(&mut self, now: u64, peer: SocketAddr, bytes: &[u8], at: At) {
         if let Some(client) = self.by_address(peer) {
-            client.datagram_arrived(bytes, at);
+            client.datagram_arrived(now, bytes, at);
         }
     }
 }
