@@ -349,10 +349,20 @@ fn candidates(view: &View, sums: Option<&Sums>, cluster: &Cluster) -> Vec<Candid
 mod tests {
     use super::*;
 
-    fn explained(asked: &Document, client: &str, (method, url): (&str, &str)) -> Explanation {
+    fn explained(asked: &Document, client: &str, request: (&str, &str)) -> Explanation {
+        with_fields(asked, client, request, &[])
+    }
+
+    fn with_fields(
+        asked: &Document,
+        client: &str,
+        (method, url): (&str, &str),
+        fields: &[(&str, &str)],
+    ) -> Explanation {
+        let headers = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let client = SocketAddr::new(client.parse().unwrap(), 0);
         let (method, url) = (Some(method.to_owned()), Some(url.to_owned()));
-        let (local, listener, sni, alpn, headers) = (None, None, None, None, Vec::new());
+        let (local, listener, sni, alpn) = (None, None, None, None);
         let protocol = Protocol::Http;
         document(asked, &Question { protocol, local, listener, client, sni, alpn, url, method, headers })
     }
@@ -370,6 +380,17 @@ mod tests {
         assert_eq!(explained(&asked, "::ffff:8.8.8.8", ("GET", "http://a.test/")).route, Some("s".into()));
         let other = explained(&asked, "2001:db8::1", ("GET", "http://a.test/"));
         assert_eq!(other.client.ip().to_string(), "2001:db8::1");
+    }
+
+    #[test]
+    fn a_request_that_says_twice_whose_limit_it_is_is_none() {
+        let text = "[listeners.web]\nprotocol = \"http\"\nbind = [\"[::1]:80\"]\n\
+            [routes.r]\nlistener = \"web\"\npath = \"/\"\nrespond = {}\n\
+            rate_limits = [{ by = { header = \"x-key\" }, requests = 2, per = \"1s\" }]\n";
+        let asked = kakei_config::parse_toml(text).unwrap();
+        let explained = |fields: &[_]| with_fields(&asked, "192.0.2.1", ("GET", "http://a.test/"), fields).dropped;
+        assert_eq!(explained(&[("x-key", "a"), ("x-other", "a")]), None);
+        assert_eq!(explained(&[("x-key", "a"), ("X-Key", "a")]), Some("bad_request"));
     }
 
     #[test]

@@ -38,7 +38,19 @@ fn written(bench: &Bench, ops: &[Op], to: SocketId) -> String {
 impl Bench {
     /// The client asks this: the stream to a backend, and what goes there.
     fn ask(&mut self, request: &str) -> (SocketId, String) {
-        let backend = opened(&self.say(request.as_bytes()));
+        let ops = self.say(request.as_bytes());
+        self.reach(&ops)
+    }
+
+    /// A service lets it pass: the same.
+    fn pass(&mut self, service: SocketId) -> (SocketId, String) {
+        let passes = b"HTTP/1.1 204 No Content\r\n\r\n";
+        let ops = self.step(vec![Event::Data { socket: service, bytes: all_of(passes) }], passes);
+        self.reach(&ops)
+    }
+
+    fn reach(&mut self, ops: &[Op]) -> (SocketId, String) {
+        let backend = opened(ops);
         let ops = self.step(vec![Event::Opened { socket: backend, local: addr("10.9.9.9:9") }], b"");
         let text = written(self, &ops, backend);
         (backend, text)
@@ -73,6 +85,18 @@ impl Bench {
             }
         }
         None
+    }
+}
+
+/// A service that says who may pass, and these fields of a client.
+fn vouched(copy: &[&str]) -> ForwardAuth {
+    ForwardAuth {
+        cluster: "auth".into(),
+        path: "/".into(),
+        headers: Vec::new(),
+        copy: copy.iter().map(|name| (*name).into()).collect(),
+        user: None,
+        timeout: Duration::from_secs(1),
     }
 }
 
@@ -111,25 +135,13 @@ fn nobody_says_in_another_spelling_what_only_the_proxy_says() {
 
 #[test]
 fn what_only_a_service_says_of_a_client_is_said_by_no_spelling_and_no_trailer() {
-    let forward = ForwardAuth {
-        cluster: "auth".into(),
-        path: "/".into(),
-        headers: Vec::new(),
-        copy: vec!["x-user".into()],
-        user: None,
-        timeout: Duration::from_secs(1),
-    };
-    let auth = Auth { forward: Some(forward.into()), ..Auth::default() };
+    let auth = Auth { forward: Some(vouched(&["x-user"]).into()), ..Auth::default() };
     let mut bench = bench(Route { auth, ..Route::default() }, HttpListener::default());
     let request = "POST / HTTP/1.1\r\nHost: a\r\nX_User: evil\r\nX-User: evil\r\nTransfer-Encoding: chunked\r\n\r\n\
         2\r\nhi\r\n0\r\nX-User: evil\r\nx_user: evil\r\nX-Fine: yes\r\nX_Forwarded_For: evil\r\nAuthorization: evil\r\n\
         Content-Type: evil\r\nRange: evil\r\n\r\n";
     let (service, _) = bench.ask(request);
-    let passes = b"HTTP/1.1 204 No Content\r\n\r\n";
-    let ops = bench.step(vec![Event::Data { socket: service, bytes: all_of(passes) }], passes);
-    let backend = opened(&ops);
-    let ops = bench.step(vec![Event::Opened { socket: backend, local: addr("10.9.9.9:9") }], b"");
-    let mut text = written(&bench, &ops, backend);
+    let (backend, mut text) = bench.pass(service);
     let ops = bench.step(Vec::new(), b"");
     text += &written(&bench, &ops, backend);
     assert!(text.ends_with("0\r\nX-Fine: yes\r\n\r\n"), "{text}");
@@ -218,6 +230,19 @@ fn what_is_asked_of_the_whole_server_passes_what_guards_its_root() {
             bench(route, HttpListener::default()).ask(&format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert!(head.starts_with(&format!("OPTIONS {sent} HTTP/1.1\r\n")), "{target}: {head}");
     }
+}
+
+#[test]
+fn what_is_asked_of_the_whole_server_is_the_same_behind_a_guard() {
+    let request = || RequestEdits { set: fields(&[("x-path", "{path}")]), ..RequestEdits::default() };
+    let route = |auth| Route { path: PathMatch::Prefix("/".into()), request: request(), auth, ..Route::default() };
+    let asks = "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (_, plain) = bench(route(Auth::default()), HttpListener::default()).ask(asks);
+    let auth = Auth { forward: Some(vouched(&[]).into()), ..Auth::default() };
+    let mut bench = bench(route(auth), HttpListener::default());
+    let (service, _) = bench.ask(asks);
+    let (_, guarded) = bench.pass(service);
+    assert_eq!([&plain, &guarded].map(|head| lines(head, &["x-path"])), [["x-path: /"]; 2]);
 }
 
 #[test]

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use kakei_config::FieldEdits;
 use kakei_wire::http1::{Heads, RequestHead, Scan};
-use kakei_wire::message::{Authority, Fields, normalise_path};
+use kakei_wire::message::{Authority, Fields};
 
 use super::answer::write_location;
-use super::decide::{Deciding, Refused};
-use super::rate::values;
+use super::decide::{Deciding, Refused, normalised};
+use super::rate::{is_ambiguous, values};
 use super::receive::{limits, refusal};
 use super::rewrite::write_target;
 use super::rule::{Action, Rule};
@@ -102,12 +102,7 @@ impl HttpListener {
             "" => "".into(),
             authority => Authority::parse(authority).map_err(|_| bad)?.host,
         };
-        let path = match request.path {
-            "" => b""[..].into(),
-            // What all of the server is asked is matched as its root.
-            "*" => b"/"[..].into(),
-            path => normalise_path(path).map_err(|_| bad)?,
-        };
+        let path = normalised(head)?;
         let (fields, query, method) = (request.fields, request.query, request.method);
         let wanted = Wanted { client, host: &host, path: &path, method, fields, query };
         let found = self.table.find(&wanted).cloned();
@@ -124,7 +119,7 @@ impl HttpListener {
             None => Some((404, CloseReason::NoRoute)),
             Some(rule) if !rule.admits(client) => Some((403, CloseReason::Denied)),
             Some(rule) if method == "CONNECT" && !rule.spec.connect => Some((405, CloseReason::NotAllowed)),
-            Some(rule) if rule.lacks_host(&host) => Some(bad),
+            Some(rule) if is_ambiguous(rule, &fields) || rule.lacks_host(&host) => Some(bad),
             Some(_) => None,
         };
         let deciding = (&Deciding { head, host: &host, path: &path, added: &[] }, scheme);
@@ -279,8 +274,9 @@ mod tests {
             let client = client.parse().unwrap();
             http.decide(&Imagined { client, method: "GET", url: "http://a/", fields }).metered
         };
-        let found = metered("198.51.100.7", &[key("a"), key(" b ")]).unwrap();
-        assert_eq!(found.values, [vec![b"a".to_vec(), b"b".to_vec()], vec![], vec![]]);
+        let found = metered("198.51.100.7", &[key(" b ")]).unwrap();
+        assert_eq!(found.values, [vec![b"b".to_vec()], vec![], vec![]]);
+        assert!(metered("198.51.100.7", &[key("a"), key("b")]).is_none(), "nor who says twice who it is");
         assert_eq!((found.client, found.workers), ("198.51.100.7".parse().unwrap(), 3));
         assert!(metered("192.0.2.7", &[]).is_none(), "who may not pass counts nowhere");
         let client = "192.0.2.7".parse().unwrap();

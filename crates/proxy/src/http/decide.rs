@@ -1,6 +1,7 @@
 //! What becomes of a request: its route, who may pass, how many, and then its route's action. In that order; none of it
 //! waits for anything, but where a route asks who the client is.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use kakei_config::{ClientCertificateMode, Respond};
@@ -97,7 +98,6 @@ impl Http {
         id: ExchangeId,
         head: &RequestHead<'_>,
     ) -> Result<(), Refused> {
-        let bad = |_| (400, CloseReason::BadRequest);
         let request = &head.request;
         let exchange = &self.exchanges[id];
         let most = exchange.http.knobs.max_body;
@@ -107,12 +107,7 @@ impl Http {
         {
             return Err((413, CloseReason::TooLarge));
         }
-        let path = match request.path {
-            // A tunnel has none; what is asked of the whole server is asked of all that lies below its root.
-            "" => b""[..].into(),
-            "*" => b"/"[..].into(),
-            path => message::normalise_path(path).map_err(bad)?,
-        };
+        let path = normalised(head)?;
         if !self.is_directed(exchange.session, &head.host) {
             return Err((421, CloseReason::Misdirected));
         }
@@ -321,6 +316,16 @@ impl Http {
         if let Some(rule) = &exchange.rule {
             live.retries.earn(rule.extras().retry_budget);
         }
+    }
+}
+
+/// The path that a request is routed by. A tunnel has none; what is asked of the whole server is asked of all that lies
+/// below its root.
+pub(super) fn normalised<'a>(head: &RequestHead<'a>) -> Result<Cow<'a, [u8]>, Refused> {
+    match head.request.path {
+        "" => Ok(Cow::Borrowed(b"")),
+        "*" => Ok(Cow::Borrowed(b"/")),
+        path => message::normalise_path(path).map_err(|_| (400, CloseReason::BadRequest)),
     }
 }
 

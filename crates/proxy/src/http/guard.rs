@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kakei_wire::http1::RequestHead;
-use kakei_wire::message::{Basic, Known as Field, normalise_path};
+use kakei_wire::message::{Basic, Known as Field};
 
 use super::Http;
 use super::credentials::Known;
-use super::decide::{Deciding, Refused};
+use super::decide::{Deciding, Refused, normalised};
 use super::exchange::{Exchange, ExchangeId, Phase};
 use super::receive::limits;
 use super::rule::Rule;
@@ -280,11 +280,11 @@ impl Http {
         let mut heads = std::mem::take(&mut self.heads);
         let done = match heads.request(&head, &limits) {
             Ok(read) => match normalised(&read) {
-                Some(path) => {
+                Ok(path) => {
                     let deciding = Deciding { head: &read, host: &read.host, path: &path, added: &added };
                     then(self, world, tick, id, (&rule, &deciding))
                 }
-                None => Err((400, CloseReason::BadRequest)),
+                Err(refused) => Err(refused),
             },
             // It was read before, under the same limits.
             Err(_) => Err((400, CloseReason::BadRequest)),
@@ -298,14 +298,6 @@ impl Http {
         if self.sessions.get(session).is_some_and(|session| session.stage == Stage::Body && !session.input.is_empty()) {
             self.resume.push(session);
         }
-    }
-}
-
-/// The path that a request is routed by.
-fn normalised<'a>(head: &RequestHead<'a>) -> Option<std::borrow::Cow<'a, [u8]>> {
-    match head.request.path {
-        "" | "*" => Some(head.request.path.as_bytes().into()),
-        path => normalise_path(path).ok(),
     }
 }
 

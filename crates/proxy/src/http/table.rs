@@ -7,6 +7,7 @@
 //! exactly the same are refused when the document is validated. A lookup costs what the host and the path have in
 //! labels and segments, whatever the number of routes; only regular expressions of one host are tried one by one.
 
+use std::cell::LazyCell;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,7 +18,7 @@ use kakei_config::{Name, PathMatch, Route, ServerName, Sorted, ValueMatch};
 use kakei_wire::message::Fields;
 use smallvec::SmallVec;
 
-use super::pattern::Pattern;
+use super::pattern::{Pattern, readable};
 use super::rule::Rule;
 use crate::limits::MANY_ROUTES;
 use crate::seen::Asks;
@@ -219,7 +220,8 @@ impl Paths {
             return None;
         }
         let exact = self.exact.get(wanted.path).into_iter().flatten();
-        let regex = self.matched().iter().filter(|matched| matched.regex.is_match(wanted.path));
+        let text = LazyCell::new(|| readable(wanted.path));
+        let regex = self.matched().iter().filter(|matched| matched.regex.is_match(&text));
         let regex = regex.flat_map(|matched| &matched.list);
         let prefix = self.prefixes(wanted.path).flatten();
         let any = self.any.iter();
@@ -414,7 +416,9 @@ impl Rule {
                 let rest = wanted.path.strip_prefix(prefix.as_bytes());
                 rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
             }
-            PathMatch::Regex(text) => Pattern::compile(text).is_some_and(|regex| regex.is_match(wanted.path)),
+            PathMatch::Regex(text) => {
+                Pattern::compile(text).is_some_and(|regex| regex.is_match(&readable(wanted.path)))
+            }
         };
         if !path {
             return Some(Mismatch::Path);

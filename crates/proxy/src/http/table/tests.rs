@@ -56,11 +56,9 @@ fn rank<'a>(route: &'a Route, wanted: &Wanted<'_>) -> Option<Rank<'a>> {
             (path == prefix || path.starts_with(&format!("{prefix}/"))).then_some((1, prefix.len(), Reverse("")))?
         }
         // Of equally long ones, the first in the alphabet.
-        PathMatch::Regex(text) => Pattern::compile(text).unwrap().is_match(path.as_bytes()).then_some((
-            2,
-            text.len(),
-            Reverse(text.as_str()),
-        ))?,
+        PathMatch::Regex(text) => {
+            Pattern::compile(text).unwrap().is_match(path).then_some((2, text.len(), Reverse(text.as_str())))?
+        }
     };
     let method = route.method.is_empty() || route.method.iter().any(|method| method == wanted.method);
     let field = |name: &String| wanted.fields.named(name.as_bytes()).any(|value| value == b"1");
