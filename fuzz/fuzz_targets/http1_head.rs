@@ -2,7 +2,7 @@
 #![no_main]
 
 use kakei_wire::http1::{Heads, Limits, Scan, glance};
-use kakei_wire::message::{Authority, normalise_path};
+use kakei_wire::message::{Authority, encode_path, is_ambiguous_path, normalise_path};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { line: 512, head: 2_048, fields: 32 };
@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(!request.method.is_empty() && request.fields.len() <= LIMITS.fields);
         assert!(request.authority.is_empty() || Authority::parse(request.authority).is_ok());
         if request.path.starts_with('/') {
-            let _ = normalise_path(request.path);
+            check_path(request.path);
         }
         for field in request.fields.iter() {
             let line = request.fields.lines(field, field);
@@ -52,3 +52,13 @@ fuzz_target!(|data: &[u8]| {
         assert!((100..=999).contains(&head.response.status));
     }
 });
+
+/// A path that everybody reads alike stays one when it is written in its one spelling.
+fn check_path(path: &str) {
+    let Ok(normal) = normalise_path(path) else { return };
+    let mut written = Vec::new();
+    encode_path(&normal, &mut written);
+    let written = String::from_utf8(written).expect("ASCII");
+    assert_eq!(normalise_path(&written).expect("a path"), normal);
+    assert!(is_ambiguous_path(path) || !is_ambiguous_path(&written));
+}

@@ -352,3 +352,31 @@ fn empty_lines_keep_no_connection_open() {
         assert!(bench.now - answered < Duration::from_secs(2), "it goes on");
     }
 }
+
+#[test]
+fn a_path_that_programs_read_differently_goes_on_as_the_listener_says() {
+    let guarded =
+        || Route { auth: Auth { forward: Some(Box::new(vouched(&[]))), ..Auth::default() }, ..Route::default() };
+    let http = |ambiguous_paths| HttpListener { ambiguous_paths, ..HttpListener::default() };
+    let get = |path: &str| format!("GET {path}?q=//.. HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (pass, normalise, refuse) = (AmbiguousPaths::Pass, AmbiguousPaths::Normalise, AmbiguousPaths::Refuse);
+    for (mode, path, sent) in [
+        (pass, "/a/..%2fb", Some("/a/..%2fb")),
+        (normalise, "/a/..%2fb", Some("/b")),
+        (normalise, "//ab%20c/", Some("/ab%20c/")),
+        (normalise, "/a%2Bb", Some("/a%2Bb")),
+        (normalise, "/a/..;/b", None),
+        (refuse, "/a/..%2fb", None),
+        (refuse, "/a%2Bb", Some("/a%2Bb")),
+    ] {
+        let mut bench = bench(guarded(), http(mode));
+        let Some(sent) = sent else {
+            assert!(bench.told(&get(path)).starts_with("HTTP/1.1 400 "), "{mode:?} {path}");
+            continue;
+        };
+        let (service, asked) = bench.ask(&get(path));
+        assert_eq!(lines(&asked, &["x-forwarded-uri"]), [format!("x-forwarded-uri: {}?q=//..", sent.to_lowercase())]);
+        let (_, request) = bench.pass(service);
+        assert!(request.starts_with(&format!("GET {sent}?q=//.. HTTP/1.1\r\n")), "{mode:?} {path}: {request}");
+    }
+}

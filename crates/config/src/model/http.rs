@@ -31,6 +31,8 @@ pub struct HttpListener {
     pub max_fields: u32,
     /// The longest body of a request, in bytes; longer ones are answered by 413. 0: unlimited.
     pub max_body: u64,
+    /// What becomes of a request whose path programs read differently.
+    pub ambiguous_paths: AmbiguousPaths,
     /// Networks whose `Forwarded`, `X-Forwarded-*` and `X-Request-Id` are believed and added to; from everybody else
     /// these fields are dropped.
     pub trusted: Vec<IpNet>,
@@ -60,6 +62,7 @@ impl Default for HttpListener {
             max_head: 32 << 10,
             max_fields: 100,
             max_body: 0,
+            ambiguous_paths: AmbiguousPaths::Pass,
             trusted: Vec::new(),
             x_forwarded: true,
             forwarded: false,
@@ -69,6 +72,20 @@ impl Default for HttpListener {
             errors: ErrorBodies::default(),
         }
     }
+}
+
+/// What becomes of a request whose path programs read differently: with `.` or `..`, empty segments, backslashes, or
+/// escapes of these. It is always routed by the most lenient reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AmbiguousPaths {
+    /// It goes on as the client wrote it.
+    #[default]
+    Pass,
+    /// It goes on as it was matched.
+    Normalise,
+    /// It is answered by 400.
+    Refuse,
 }
 
 /// That clients come by TLS from now on, and by nothing else (RFC 6797).

@@ -71,8 +71,9 @@ pub(super) fn listener() -> impl Strategy<Value = HttpListener> {
     let times = (time(1), time(1), time(1), time(1));
     let sizes = (any::<u32>(), 256u32..=1 << 20, 256u32..=1 << 20, 1..=kakei_config::MAX_FIELDS, 0u64..=1 << 50);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), option::of(field()));
-    (times, sizes, flags, vec(network(), 0..3), errors()).prop_map(|(times, sizes, flags, trusted, errors)| {
-        HttpListener {
+    let ambiguous = select(vec![AmbiguousPaths::Pass, AmbiguousPaths::Normalise, AmbiguousPaths::Refuse]);
+    (times, sizes, flags, (ambiguous, vec(network(), 0..3)), errors()).prop_map(
+        |(times, sizes, flags, (ambiguous_paths, trusted), errors)| HttpListener {
             head_timeout: times.0,
             body_timeout: times.1,
             write_timeout: times.2,
@@ -82,6 +83,7 @@ pub(super) fn listener() -> impl Strategy<Value = HttpListener> {
             max_head: sizes.2,
             max_fields: sizes.3,
             max_body: sizes.4,
+            ambiguous_paths,
             trusted,
             x_forwarded: flags.0,
             forwarded: flags.1,
@@ -89,8 +91,8 @@ pub(super) fn listener() -> impl Strategy<Value = HttpListener> {
             via: flags.3,
             hsts: None,
             errors,
-        }
-    })
+        },
+    )
 }
 
 pub(super) fn knobs() -> impl Strategy<Value = HttpKnobs> {

@@ -326,7 +326,7 @@ pub(super) fn write_location(
         Some(template) => render_path((rule, &Template::new(template)), deciding.path, out),
         // That of all a host has (`OPTIONS *`), or none, stands behind no host.
         None if !request.path.starts_with('/') => out.push(b'/'),
-        None => out.extend_from_slice(request.path.as_bytes()),
+        None => out.extend_from_slice(deciding.sent),
     }
     let query = redirect.query.as_deref().or(request.query).filter(|query| !query.is_empty());
     if let Some(query) = query {

@@ -9,7 +9,7 @@ use kakei_wire::http1::{Heads, RequestHead, Scan};
 use kakei_wire::message::{Authority, Fields};
 
 use super::answer::write_location;
-use super::decide::{Deciding, Refused, normalised};
+use super::decide::{Deciding, Path, Refused};
 use super::rate::{is_ambiguous, values};
 use super::receive::{limits, refusal};
 use super::rewrite::write_target;
@@ -102,7 +102,7 @@ impl HttpListener {
             "" => "".into(),
             authority => Authority::parse(authority).map_err(|_| bad)?.host,
         };
-        let path = normalised(head)?;
+        let Path { normal: path, sent } = Path::of(head, self.knobs.ambiguous_paths)?;
         let (fields, query, method) = (request.fields, request.query, request.method);
         let wanted = Wanted { client, host: &host, path: &path, method, fields, query };
         let found = self.table.find(&wanted).cloned();
@@ -122,7 +122,7 @@ impl HttpListener {
             Some(rule) if is_ambiguous(rule, &fields) || rule.lacks_host(&host) => Some(bad),
             Some(_) => None,
         };
-        let deciding = (&Deciding { head, host: &host, path: &path, added: &[] }, scheme);
+        let deciding = (&Deciding { head, host: &host, path: &path, sent: &sent, added: &[] }, scheme);
         let target = rule.as_ref().and_then(|rule| target(rule, deciding));
         let edits = rule.as_ref().filter(|_| considers).map(|rule| rule.edits(&path)).unwrap_or_default();
         let limited = rule.as_ref().filter(|_| considers && refused.is_none());

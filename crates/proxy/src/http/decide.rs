@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use kakei_config::{ClientCertificateMode, Respond};
+use kakei_config::{AmbiguousPaths, ClientCertificateMode, Respond};
 use kakei_wire::http1::{Body, RequestHead, Version};
 use kakei_wire::message::{self, Known, Length, Trace};
 
@@ -35,6 +35,8 @@ pub(super) struct Deciding<'a> {
     pub(super) host: &'a str,
     /// Normalised.
     pub(super) path: &'a [u8],
+    /// The path that goes on where no route says otherwise.
+    pub(super) sent: &'a [u8],
     /// Fields that go into it, as lines: what a service says of its client.
     pub(super) added: &'a [u8],
 }
@@ -107,11 +109,11 @@ impl Http {
         {
             return Err((413, CloseReason::TooLarge));
         }
-        let path = normalised(head)?;
+        let path = Path::of(head, exchange.http.knobs.ambiguous_paths)?;
         if !self.is_directed(exchange.session, &head.host) {
             return Err((421, CloseReason::Misdirected));
         }
-        let deciding = Deciding { head, host: &head.host, path: &path, added: &[] };
+        let deciding = Deciding { head, host: &head.host, path: &path.normal, sent: &path.sent, added: &[] };
         let client = self.sessions[exchange.session].arrived.client().ip();
         let wanted = Wanted {
             client,
@@ -135,7 +137,7 @@ impl Http {
         let rule = rule.ok_or((404, CloseReason::NoRoute))?;
         let exchange = &mut self.exchanges[id];
         exchange.rule = Some(Arc::clone(&rule));
-        exchange.path = rule.extras().response.lines.has_places().then(|| Box::from(&*path));
+        exchange.path = rule.extras().response.lines.has_places().then(|| Box::from(&*path.normal));
         if self.comes_too_early(world, tick, id, (&rule, head)) {
             return Ok(());
         }
@@ -319,13 +321,35 @@ impl Http {
     }
 }
 
-/// The path that a request is routed by. A tunnel has none; what is asked of the whole server is asked of all that lies
-/// below its root.
-pub(super) fn normalised<'a>(head: &RequestHead<'a>) -> Result<Cow<'a, [u8]>, Refused> {
-    match head.request.path {
-        "" => Ok(Cow::Borrowed(b"")),
-        "*" => Ok(Cow::Borrowed(b"/")),
-        path => message::normalise_path(path).map_err(|_| (400, CloseReason::BadRequest)),
+/// A request's path.
+pub(super) struct Path<'a> {
+    /// By which it is routed. A tunnel has none; what is asked of the whole server is asked of all that lies below its root.
+    pub(super) normal: Cow<'a, [u8]>,
+    /// That goes on.
+    pub(super) sent: Cow<'a, [u8]>,
+}
+
+impl<'a> Path<'a> {
+    pub(super) fn of(head: &RequestHead<'a>, ambiguous: AmbiguousPaths) -> Result<Self, Refused> {
+        let bad = (400, CloseReason::BadRequest);
+        let path = head.request.path;
+        let sent = Cow::Borrowed(path.as_bytes());
+        let normal = match path {
+            "" => Cow::Borrowed(&b""[..]),
+            "*" => Cow::Borrowed(&b"/"[..]),
+            path => message::normalise_path(path).map_err(|_| bad)?,
+        };
+        let is_settled = matches!(normal, Cow::Borrowed(_)) || ambiguous == AmbiguousPaths::Pass;
+        if is_settled || !message::is_ambiguous_path(path) {
+            return Ok(Path { normal, sent });
+        }
+        let mut written = Vec::with_capacity(normal.len());
+        message::encode_path(&normal, &mut written);
+        let settled = std::str::from_utf8(&written).is_ok_and(|written| !message::is_ambiguous_path(written));
+        if ambiguous == AmbiguousPaths::Refuse || !settled {
+            return Err(bad);
+        }
+        Ok(Path { normal, sent: Cow::Owned(written) })
     }
 }
 

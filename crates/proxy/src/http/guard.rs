@@ -11,7 +11,7 @@ use kakei_wire::message::{Basic, Known as Field};
 
 use super::Http;
 use super::credentials::Known;
-use super::decide::{Deciding, Refused, normalised};
+use super::decide::{Deciding, Path, Refused};
 use super::exchange::{Exchange, ExchangeId, Phase};
 use super::receive::limits;
 use super::rule::Rule;
@@ -277,11 +277,13 @@ impl Http {
         let (Some(held), Some(rule)) = (exchange.guard.as_mut(), exchange.rule.clone()) else { return };
         let (head, added) = (std::mem::take(&mut held.0.head), std::mem::take(&mut held.0.lines));
         let limits = limits(&exchange.http);
+        let ambiguous = exchange.http.knobs.ambiguous_paths;
         let mut heads = std::mem::take(&mut self.heads);
         let done = match heads.request(&head, &limits) {
-            Ok(read) => match normalised(&read) {
+            Ok(read) => match Path::of(&read, ambiguous) {
                 Ok(path) => {
-                    let deciding = Deciding { head: &read, host: &read.host, path: &path, added: &added };
+                    let (path, sent) = (&path.normal, &path.sent);
+                    let deciding = Deciding { head: &read, host: &read.host, path, sent, added: &added };
                     then(self, world, tick, id, (&rule, &deciding))
                 }
                 Err(refused) => Err(refused),

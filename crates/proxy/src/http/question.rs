@@ -50,7 +50,7 @@ impl Http {
         field(out, "Host", request.authority.as_bytes());
         field(out, "X-Forwarded-Method", request.method.as_bytes());
         out.extend_from_slice(b"X-Forwarded-Uri: ");
-        out.extend_from_slice(if request.path.is_empty() { request.authority } else { request.path }.as_bytes());
+        out.extend_from_slice(if request.path.is_empty() { request.authority.as_bytes() } else { deciding.sent });
         if let Some(query) = request.query {
             out.push(b'?');
             out.extend_from_slice(query.as_bytes());

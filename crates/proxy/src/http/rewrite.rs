@@ -226,7 +226,7 @@ pub(super) fn write_target(rule: &Rule, deciding: &Deciding<'_>, out: &mut Vec<u
     match &rule.extras().path {
         _ if request.method == "CONNECT" => return out.extend_from_slice(request.authority.as_bytes()),
         Some(template) if request.path.starts_with('/') => render_path((rule, template), deciding.path, out),
-        _ => out.extend_from_slice(request.path.as_bytes()),
+        _ => out.extend_from_slice(deciding.sent),
     }
     if let Some(query) = request.query {
         out.push(b'?');

@@ -12,7 +12,9 @@ pub use self::authority::{Authority, WrongAuthority};
 pub use self::basic::Basic;
 pub use self::date::{DATE_LEN, civil, date};
 pub use self::fields::{Field, Fields, Known, is_of_forwarded, is_taken_for};
-pub use self::path::{WrongPath, encode as encode_path, normalise as normalise_path};
+pub use self::path::{
+    WrongPath, encode as encode_path, is_ambiguous as is_ambiguous_path, normalise as normalise_path,
+};
 pub use self::trace::{Trace, trace};
 
 /// What is known of a body before it comes.

@@ -57,6 +57,24 @@ pub fn normalise(path: &str) -> Result<Cow<'_, [u8]>, WrongPath> {
     Ok(Cow::Owned(out))
 }
 
+/// Whether programs differ in what segments a path has: an empty one that isn't the last, `.` or `..` (also with
+/// parameters behind them, `..;x`, which some programs take away before they carry it out), a backslash, or an escaped
+/// slash, backslash or dot in such a place. What is spelt otherwise within a segment (`%20`) is one path for all.
+///
+/// Takes what [`normalise`] takes.
+pub fn is_ambiguous(path: &str) -> bool {
+    let mut segments = path.as_bytes().split(|byte| *byte == b'/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let Ok(decoded) = decode(segment) else { return true };
+        let name = decoded.split(|byte| *byte == b';').next().unwrap_or_default();
+        let is_gap = decoded.is_empty() && segments.peek().is_some();
+        if is_gap || matches!(name, b"." | b"..") || decoded.contains(&b'/') {
+            return true;
+        }
+    }
+    false
+}
+
 /// A byte that is spelt otherwise, wherever it stands.
 const NEVER: u8 = 128;
 /// One that is spelt otherwise behind a slash. The bit that follows the slash's: of a slash's class, doubled.
@@ -162,6 +180,36 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_programs_read_differently_is_ambiguous() {
+        for path in [
+            "//a",
+            "/a//b",
+            "/a//",
+            "/a/../b",
+            "/a/..",
+            "/./a",
+            "/.",
+            "/a/%2e%2e/b",
+            "/a/.%2E",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a\\b",
+            "/a%5Cb",
+            "/..;/a",
+            "/a/..;x=1/b",
+            "/.;/a",
+            "/a/%2e%2e%3bx/b",
+        ] {
+            assert!(is_ambiguous(path), "{path}");
+        }
+        for path in
+            ["/", "/a", "/a/", "/a%20b", "/%61", "/.well-known/x", "/a..b/c.", "/...", "/a;x=..", "/%252e%252e/a"]
+        {
+            assert!(!is_ambiguous(path), "{path}");
+        }
+    }
+
+    #[test]
     fn what_is_no_path_is_refused() {
         for path in ["", "a", "/%", "/%4", "/%zz", "/a%00", "*"] {
             assert!(normalise(path).is_err(), "{path}");
@@ -177,6 +225,21 @@ mod tests {
             match normalise(&path) {
                 Ok(normal) => prop_assert!(is_plain(path.as_bytes()) == is_left(normal) || hidden, "{path:?}"),
                 Err(_) => prop_assert!(!is_plain(path.as_bytes())),
+            }
+        }
+
+        /// What is plain is one path for everybody, and what is not ambiguous has the same segments once it is normalised.
+        #[test]
+        fn what_is_not_ambiguous_keeps_its_segments(path in "/[a.;%2ef5c/\\\\]{0,16}") {
+            let Ok(normal) = normalise(&path) else { return Ok(()) };
+            let segments = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'/').count();
+            let same = segments(&normal) == segments(path.as_bytes());
+            let dots = normal.split(|byte| *byte == b'/').any(|segment| segment.starts_with(b".;") || segment.starts_with(b"..;"));
+            if !is_ambiguous(&path) {
+                prop_assert!(same && !dots, "{path:?}");
+                let mut written = Vec::new();
+                encode(&normal, &mut written);
+                prop_assert!(!is_ambiguous(std::str::from_utf8(&written).expect("ASCII")), "{path:?}");
             }
         }
 

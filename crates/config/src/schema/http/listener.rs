@@ -6,13 +6,18 @@ use super::strict::HSTS;
 use super::text::{ANYTHING, TOKEN};
 use crate::bounds::MAX_FIELDS;
 use crate::diagnostics::Collector;
-use crate::model::{ErrorBodies, HttpListener};
+use crate::model::{AmbiguousPaths, ErrorBodies, HttpListener};
 use crate::schema::network::Network;
-use crate::schema::values::{Flag, LONGEST, Size, Time, UNLIMITED, Volume, Whole};
+use crate::schema::values::{Flag, LONGEST, Size, Time, UNLIMITED, Volume, Whole, Words};
 use crate::schema::{At, ListOf, Maybe, Section, Sparse, Table, field, independent};
 
 const WAIT: Time = Time { min: Duration::from_millis(1), max: LONGEST };
 const LENGTH: Size = Size { min: 256, max: 1 << 20 };
+
+const AMBIGUOUS_PATHS: Words<AmbiguousPaths> = Words {
+    of: &[("pass", AmbiguousPaths::Pass), ("normalise", AmbiguousPaths::Normalise), ("refuse", AmbiguousPaths::Refuse)],
+    later: &[],
+};
 
 pub(in crate::schema) const HTTP_LISTENER: Section<HttpListener> = Section {
     blank: HttpListener::default,
@@ -26,6 +31,8 @@ pub(in crate::schema) const HTTP_LISTENER: Section<HttpListener> = Section {
         field!(max_head: LENGTH, "the longest head, request line and fields together; longer ones are answered by 431"),
         field!(max_fields: Whole { min: 1_u32, max: MAX_FIELDS, zero: None }, "the most fields of a head; more are answered by 431"),
         field!(max_body: Volume, "the longest body of a request; longer ones are answered by 413"),
+        field!(ambiguous_paths: AMBIGUOUS_PATHS,
+            "what becomes of a request whose path programs read differently (`.` and `..`, also with parameters behind them, empty segments, backslashes, escapes of these): it goes on as it came, goes on as it was matched, or is answered by 400; where no spelling would settle it (`..;x`), `normalise` refuses it too"),
         field!(trusted: ListOf { of: Network, filled: false },
             "networks whose `Forwarded`, `X-Forwarded-*` and `X-Request-Id` are believed and added to; from everybody else they are dropped"),
         field!(x_forwarded: Flag, "whether `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` are sent to backends"),
