@@ -36,6 +36,8 @@ mod signals;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
+mod spliced;
+#[cfg(test)]
 mod sticky;
 #[cfg(test)]
 mod streams;

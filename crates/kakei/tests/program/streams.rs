@@ -31,7 +31,7 @@ fn backend(name: &'static str) -> SocketAddr {
     address
 }
 
-fn document(room: &Room, backends: &[(&str, SocketAddr)], more: &str) -> String {
+pub(crate) fn document(room: &Room, backends: &[(&str, SocketAddr)], more: &str) -> String {
     let socket = room.path("k.sock");
     let list: Vec<String> =
         backends.iter().map(|(name, at)| format!("{{ name = \"{name}\", address = \"{at}\" }}")).collect();
@@ -43,7 +43,7 @@ fn document(room: &Room, backends: &[(&str, SocketAddr)], more: &str) -> String 
     )
 }
 
-fn connect(front: SocketAddr) -> TcpStream {
+pub(crate) fn connect(front: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(front).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream
@@ -244,6 +244,30 @@ fn for_want_of_descriptors_clients_wait_unharmed_and_are_served_as_others_leave(
     });
     assert_eq!(served, 80);
     assert!(proxy.metrics().sum("kakei_accept_failures_total", "") > 0, "there were enough for all");
+}
+
+#[test]
+fn flows_leave_descriptors_to_streams() {
+    let room = Room::new("streams-flows");
+    let echo = Echo::start("u");
+    let more = format!(
+        "[listeners.datagrams]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"u\"\n\
+         [clusters.u]\nbackends = [\"{}\"]\n",
+        echo.address
+    );
+    let text = document(&room, &[("a", backend("a"))], &more).replace("count = 2", "count = 1");
+    let file = room.write("k.toml", &text);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 120 && exec \"$0\" run -c \"$1\""]).arg(kakei().get_program()).arg(file);
+    let proxy = Running::from(&room, command);
+    let front = proxy.address("datagrams");
+    let flood: Vec<Client> = (0..150).map(|_| Client::new(front)).collect();
+    eventually("flows have all that they may", || {
+        flood.iter().for_each(|client| client.send("flood"));
+        (proxy.metrics().sum("kakei_dropped_datagrams_total", "reason=\"no_socket\"") > 0).then_some(())
+    });
+    let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(proxy.front())).collect();
+    clients.iter_mut().for_each(|client| hear(client, "a:"));
 }
 
 #[test]

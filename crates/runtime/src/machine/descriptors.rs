@@ -19,6 +19,8 @@ pub(super) struct Descriptors {
     limit: u64,
     /// No more than so many are promised: how many others have is known by and by only.
     promised: u64,
+    /// What sockets of flows leave to streams, where there are any: by their number alone flows would take all.
+    streams: u64,
     /// How many the process has open beside what its machines count, as far as was seen.
     others: u64,
     /// This machine's part of what is counted.
@@ -32,13 +34,23 @@ impl Descriptors {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         let reserve = RESERVE.min(limit / 4);
         let (limit, promised) = (limit - reserve, limit - reserve - reserve / 4);
-        Descriptors { limit, promised, others, open: 0, owed: 0 }
+        Descriptors { limit, promised, streams: 0, others, open: 0, owed: 0 }
+    }
+
+    /// Clients of streams are let in from now on.
+    pub(super) fn expect_streams(&mut self) {
+        self.streams = self.limit - self.promised + self.limit / 8;
     }
 
     /// Whether one with this number is not needed more by the rest of the process: the kernel gives the lowest free
     /// number, so a high one says that few are left.
     pub(super) fn spare(&self, number: i32) -> bool {
         u64::try_from(number).is_ok_and(|number| number < self.limit)
+    }
+
+    /// The same of one for datagrams.
+    pub(super) fn spare_for_datagrams(&self, number: i32) -> bool {
+        u64::try_from(number).is_ok_and(|number| number < self.limit - self.streams)
     }
 
     /// Promise one for a client and one for its backend. False where there aren't two.

@@ -36,6 +36,8 @@ pub(super) struct Ready {
     pub(super) writable: bool,
     /// The peer sends nothing more.
     pub(super) ended: bool,
+    /// Urgent data came.
+    pub(super) urgent: bool,
 }
 
 pub(super) struct Epoll {
@@ -87,6 +89,7 @@ impl Epoll {
                 readable: ended || flags.contains(EventFlags::IN),
                 writable: flags.contains(EventFlags::OUT),
                 ended,
+                urgent: flags.contains(EventFlags::PRI),
             }
         })
     }
@@ -100,6 +103,6 @@ fn flags(interest: Interest) -> EventFlags {
     match interest {
         Interest::Read => EventFlags::ET | EventFlags::IN,
         Interest::Unread => EventFlags::IN,
-        Interest::Both => EventFlags::ET | EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP,
+        Interest::Both => EventFlags::ET | EventFlags::IN | EventFlags::PRI | EventFlags::OUT | EventFlags::RDHUP,
     }
 }

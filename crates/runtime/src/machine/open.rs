@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kakei_proxy::seam::{BindKey, Endpoint, Event, OpenError, Remote, SocketId};
+use kakei_proxy::seam::{BindKey, Endpoint, Event, OpenError, Remote, SocketId, Transport};
 use kakei_proxy::snapshot::Snapshot;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
@@ -35,6 +35,9 @@ impl Io {
             return self.failed(socket, OpenError::Other);
         };
         let local = front.local;
+        if bind.transport == Transport::Tcp {
+            self.descriptors.expect_streams();
+        }
         self.register(socket, Kind::Front(front));
         self.opened(socket, local);
     }
@@ -170,10 +173,12 @@ impl Io {
 
     /// The socket, unless the process needs its descriptor more.
     fn spare(&self, kind: Kind) -> io::Result<Kind> {
-        match self.descriptors.spare(kind.fd().as_raw_fd()) {
-            true => Ok(kind),
-            false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
-        }
+        let number = kind.fd().as_raw_fd();
+        let is_spare = match kind {
+            Kind::Connected { .. } | Kind::Shared { .. } => self.descriptors.spare_for_datagrams(number),
+            Kind::Front(_) | Kind::Stream(_) => self.descriptors.spare(number),
+        };
+        if is_spare { Ok(kind) } else { Err(io::Error::from_raw_os_error(libc::EMFILE)) }
     }
 
     pub(super) fn failed(&mut self, socket: SocketId, error: OpenError) {

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use kakei_proxy::seam::{BrokenBy, Event, SocketId};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use super::receive::Turn;
@@ -14,12 +15,13 @@ use super::{Io, errors};
 
 /// What a pipe asks for as its size. The system may grant less.
 const WANTED: usize = 1 << 20;
-/// What is asked to be moved at once.
-const MOVE: usize = 1 << 20;
+/// The most bytes in a pipe. By its places alone it could hold eight times as much.
+const MOST: usize = 1 << 20;
 /// Bytes that one turn moves.
 const BUDGET: u64 = 2 << 20;
 /// Pipes that are kept for the next who needs one.
 const SPARE: usize = 64;
+const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
 /// A kernel pipe.
 #[derive(Debug)]
@@ -52,6 +54,11 @@ impl Pipe {
         let _ = fcntl_setpipe_size(&write, WANTED);
         Ok(Pipe { read, write })
     }
+
+    /// Take bytes out of a stream: how many, 0 at its end.
+    fn fill(&self, source: &OwnedFd, most: usize) -> Result<usize, Errno> {
+        splice(source, None, &self.write, None, most, FLAGS)
+    }
 }
 
 impl Io {
@@ -59,7 +66,7 @@ impl Io {
         self.flush_stream(to, heads);
         let is_taker = self.sockets.stream_mut(to).is_some_and(|to| !to.blocked && !to.refuses);
         let Some(source) = self.sockets.stream_mut(from).filter(|_| is_taker) else { return };
-        if source.phase != Phase::Open || source.lane.is_some() {
+        if source.phase != Phase::Open || source.lane.is_some() || source.must_be_read() {
             return;
         }
         source.lane = Some(Lane::new(to));
@@ -122,7 +129,7 @@ impl Io {
             }
             Stop::Target(by) => {
                 self.leave_lane(from);
-                self.tell_broken(to, by);
+                self.refused(to, by);
             }
             Stop::Empty if ended => {
                 self.leave_lane(from);
@@ -145,10 +152,12 @@ impl Io {
         let (Some(source), Some(target)) = (sockets.stream(from), sockets.stream(lane.to)) else {
             return (0, Stop::Impossible);
         };
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         let mut moved = 0;
         while moved < BUDGET {
             let may_read = source.credit && source.readable && !lane.ended && !lane.leaving;
+            if lane.held == 0 && may_read && source.must_be_read() {
+                return (moved, Stop::Impossible);
+            }
             if lane.held == 0 && !may_read {
                 return (moved, Stop::Empty);
             }
@@ -156,32 +165,43 @@ impl Io {
                 lane.pipe = pipes.pop().or_else(|| Pipe::new().ok());
             }
             let Some(pipe) = &lane.pipe else { return (moved, Stop::Impossible) };
-            if may_read {
+            let mut stop = None;
+            if may_read && !source.must_be_read() && lane.held < MOST {
                 stats.splice_calls += 1;
-                match splice(&source.fd, None, &pipe.write, None, MOVE, flags) {
-                    Ok(0) => lane.ended = true,
+                match pipe.fill(&source.fd, MOST - lane.held) {
+                    Ok(0) if is_over(&source.fd) => lane.ended = true,
+                    Ok(0) if lane.held == 0 => return (moved, Stop::Impossible),
                     Ok(bytes) => lane.held += bytes,
                     // The source is empty, or the pipe is full: which, is seen once the pipe is empty.
                     Err(Errno::AGAIN) if lane.held == 0 => return (moved, Stop::Empty),
                     Err(Errno::AGAIN | Errno::INTR) => {}
                     Err(Errno::INVAL) if lane.held == 0 => return (moved, Stop::Impossible),
-                    Err(error) if lane.held == 0 => return (moved, Stop::Source(errors::broken(&error.into()))),
-                    Err(_) => {}
+                    // The system says so only once, and calls it an end from then on.
+                    Err(error) => stop = Some(Stop::Source(errors::broken(&error.into()))),
                 }
             }
             if lane.held > 0 {
                 stats.splice_calls += 1;
-                match splice(&pipe.read, None, &target.fd, None, lane.held, flags) {
+                match splice(&pipe.read, None, &target.fd, None, lane.held, FLAGS) {
                     Ok(bytes) => {
                         lane.held -= bytes.min(lane.held);
                         moved += bytes as u64;
                     }
-                    Err(Errno::AGAIN) => return (moved, Stop::Full),
                     Err(Errno::INTR) => {}
-                    Err(error) => return (moved, Stop::Target(errors::broken(&error.into()))),
+                    Err(Errno::AGAIN) => stop = stop.or(Some(Stop::Full)),
+                    Err(error) => stop = stop.or(Some(Stop::Target(errors::broken(&error.into())))),
                 }
+            }
+            if let Some(stop) = stop {
+                return (moved, stop);
             }
         }
         (moved, Stop::Budget)
     }
+}
+
+/// Whether nothing more is to be read from a stream that said so to a splice, which takes urgent data for an end.
+fn is_over(stream: &OwnedFd) -> bool {
+    let mut byte = [0];
+    !matches!(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((1.., _)))
 }

@@ -23,6 +23,8 @@ pub(super) struct Stream {
     pub(super) ended: bool,
     /// The peer refuses what is written.
     pub(super) refuses: bool,
+    /// It has sent urgent data (RFC 9293 3.8.5): reads end in front of it, and splices find nothing behind it.
+    pub(super) urgent: bool,
     /// The worker was told that it is dead.
     pub(super) dead: bool,
     /// The worker holds what it did not take.
@@ -71,11 +73,17 @@ impl Stream {
     pub(super) fn note(&mut self, ready: &Ready) -> (bool, bool) {
         self.readable |= ready.readable;
         self.ended |= ready.ended;
+        self.urgent |= ready.urgent;
         if self.phase == Phase::Connecting {
             return (false, true);
         }
         let is_awaited = self.blocked || self.source.is_some();
         (ready.readable && (self.credit || ready.error), ready.writable && is_awaited)
+    }
+
+    /// Whether its bytes have to be read, and can't go through a pipe.
+    pub(super) fn must_be_read(&self) -> bool {
+        self.urgent || self.refuses
     }
 
     /// Where the bytes in its pipe go, if there are any.
@@ -92,6 +100,7 @@ impl Stream {
             readable: false,
             ended: false,
             refuses: false,
+            urgent: false,
             dead: false,
             blocked: false,
             owes: false,

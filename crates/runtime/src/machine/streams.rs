@@ -166,8 +166,13 @@ impl Io {
     /// Read once.
     pub(super) fn stream_turn(&mut self, socket: SocketId, events: &mut Vec<Event>) -> Turn {
         let Some(stream) = self.sockets.stream_mut(socket) else { return Turn::Drained };
-        if stream.phase != Phase::Open {
-            return Turn::Drained;
+        match stream.phase {
+            Phase::Connecting => return Turn::Drained,
+            Phase::Open => {}
+            Phase::Told => {
+                self.look_for_death(socket);
+                return Turn::Drained;
+            }
         }
         if stream.lane.is_some() {
             return self.pipe_turn(socket);
@@ -195,7 +200,7 @@ impl Io {
             Ok(bytes) => {
                 self.stats.stream_bytes_read += u64::from(bytes.len);
                 events.push(Event::Data { socket, bytes });
-                let is_drained = (bytes.len as usize) < STREAM_READ && !stream.ended;
+                let is_drained = (bytes.len as usize) < STREAM_READ && !stream.ended && !stream.urgent;
                 stream.readable = !is_drained;
                 if is_drained { Turn::Drained } else { Turn::More }
             }
@@ -214,10 +219,10 @@ impl Io {
         }
     }
 
-    /// A stream without credit was reported broken: whether it is, or has only ended.
+    /// A stream that is not read, or has nothing more to be read, was reported broken: whether it is, or has only ended.
     fn look_for_death(&mut self, socket: SocketId) {
         let Some(stream) = self.sockets.stream_mut(socket) else { return };
-        if !stream.ended {
+        if !stream.ended || stream.dead {
             return;
         }
         if let Ok(Some(error)) | Err(error) = SockRef::from(&stream.fd).take_error() {

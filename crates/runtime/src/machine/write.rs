@@ -4,10 +4,11 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd};
 
-use kakei_proxy::seam::{Event, Gather, SocketId, Span};
+use kakei_proxy::seam::{BrokenBy, Event, Gather, SocketId, Span};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::sockets::{Kind, NONE, Queue};
+use super::stream::Phase;
 use super::{Io, errors};
 
 /// Parts of one call: as many as the system takes at most is far more.
@@ -138,13 +139,17 @@ impl Io {
             return;
         }
         self.writing.rests.truncate(start as usize);
-        // What the peer sent before it went may still be there.
-        let told_by_reading = stream.credit && stream.lane.is_none() && !stream.refuses;
+        self.refused(socket, errors::broken(error));
+    }
+
+    /// The peer takes nothing more. What it sent before it went may still be there, and is read first.
+    pub(super) fn refused(&mut self, socket: SocketId, by: BrokenBy) {
+        let Some(stream) = self.sockets.stream_mut(socket) else { return };
         (stream.refuses, stream.ended, stream.readable) = (true, true, true);
-        if told_by_reading {
+        if stream.credit && stream.phase == Phase::Open {
             self.sockets.list(socket);
         } else {
-            self.tell_broken(socket, errors::broken(error));
+            self.tell_broken(socket, by);
         }
     }
 
