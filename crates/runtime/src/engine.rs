@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use kakei_proxy::seam::{BindKey, Command, Notice, Reply, Ticket};
+use kakei_proxy::seam::{BindKey, Command, Notice, Reply, Ticket, Transport};
 use kakei_proxy::snapshot::{Generation, Snapshot};
 use kakei_proxy::worker::{Role, Worker};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -65,6 +65,9 @@ pub enum CommandError {
     /// Its thread has ended.
     #[error("worker {0} has stopped")]
     Stopped(u16),
+    /// An address of what was to be published could not be had.
+    #[error("{0}")]
+    Bind(#[from] BindError),
 }
 
 /// What the workers say.
@@ -111,10 +114,13 @@ pub enum EngineEvent {
     },
 }
 
-/// Front sockets that are bound and wait for their snapshot. Dropped, it closes those that are new.
+/// Front sockets that are bound and wait for their snapshot. Dropped, it closes those that are new, and nothing that
+/// runs has noticed: nobody listens on them yet, and what would take datagrams from a socket of ours is not bound yet.
 #[derive(Debug)]
 pub struct Prepared {
     groups: Vec<Arc<Group>>,
+    /// Those that would.
+    late: Vec<BindKey>,
 }
 
 impl Prepared {
@@ -227,21 +233,32 @@ impl Engine {
     /// [`Engine::publish`].
     pub fn prepare(&mut self, binds: &[BindKey]) -> Result<Prepared, BindError> {
         self.release();
-        let mut groups: Vec<Arc<Group>> = Vec::new();
+        let mut prepared = Prepared { groups: Vec::new(), late: Vec::new() };
         for &bind in binds {
-            if groups.iter().any(|group| group.bind == bind) {
+            if prepared.groups.iter().any(|group| group.bind == bind) || prepared.late.contains(&bind) {
                 continue;
             }
-            let group = match self.groups.get(&bind) {
-                Some(group) => Arc::clone(group),
-                None => {
-                    let ours = self.groups.values().chain(&groups).any(|group| overlap(group.local, bind.address));
-                    Arc::new(front::bind(bind, self.hands.len(), ours)?)
-                }
-            };
-            groups.push(group);
+            let held = self.groups.get(&bind);
+            let is_ours = self.groups.values().chain(&prepared.groups).any(|group| overlap(group, bind));
+            match held {
+                Some(group) => prepared.groups.push(Arc::clone(group)),
+                None if is_ours && bind.transport == Transport::Udp => prepared.late.push(bind),
+                None => prepared.groups.push(Arc::new(front::bind(bind, self.hands.len(), is_ours)?)),
+            }
         }
-        Ok(Prepared { groups })
+        Ok(prepared)
+    }
+
+    /// The last that can be refused of what was prepared.
+    fn finish(&self, prepared: &mut Prepared) -> Result<(), BindError> {
+        for bind in std::mem::take(&mut prepared.late) {
+            prepared.groups.push(Arc::new(front::bind(bind, self.hands.len(), true)?));
+        }
+        prepared
+            .groups
+            .iter()
+            .filter(|group| !self.groups.contains_key(&group.bind))
+            .try_for_each(|group| group.listen())
     }
 
     /// The address that a bind really has, its port taken where 0 was asked for; none where it is not bound.
@@ -250,13 +267,20 @@ impl Engine {
     }
 
     /// Hand the snapshot to every worker that lives, with the sockets that it does not have yet. Each answers
-    /// `ticket` with [`Reply::Published`]. Where a worker is busy nothing was done.
-    pub fn publish(&mut self, ticket: Ticket, snapshot: Arc<Snapshot>, prepared: Prepared) -> Result<(), CommandError> {
+    /// `ticket` with [`Reply::Published`]. Where a worker is busy, or an address can't be had after all, nothing was
+    /// done.
+    pub fn publish(
+        &mut self,
+        ticket: Ticket,
+        snapshot: Arc<Snapshot>,
+        mut prepared: Prepared,
+    ) -> Result<(), CommandError> {
         for (index, hand) in (0u16..).zip(&self.hands) {
             if hand.alive() && hand.outstanding >= OUTSTANDING {
                 return Err(CommandError::Busy(index));
             }
         }
+        self.finish(&mut prepared)?;
         for (index, hand) in self.hands.iter_mut().enumerate().filter(|(_, hand)| hand.alive()) {
             // Those that it has already are the very same ones. It may have given one up since, so all are sent.
             let sockets = prepared.groups.iter().filter_map(|group| Some((group.bind, group.sockets.get(index)?)));
@@ -423,9 +447,11 @@ impl Hand {
 }
 
 /// Whether two sockets could meet: the same port, and one address covers the other.
-fn overlap(held: SocketAddr, asked: SocketAddr) -> bool {
+fn overlap(group: &Group, bind: BindKey) -> bool {
+    let (held, asked) = (group.local, bind.address);
     let covers = held.ip() == asked.ip() || held.ip().is_unspecified() || asked.ip().is_unspecified();
-    held.port() == asked.port() && held.is_ipv4() == asked.is_ipv4() && covers
+    let is_same = held.port() == asked.port() && held.is_ipv4() == asked.is_ipv4();
+    group.bind.transport == bind.transport && is_same && covers
 }
 
 /// Run this thread on the `n`-th core that it may use, counted round. A wish: where it is refused, it runs anywhere.

@@ -54,6 +54,15 @@ pub(crate) struct Group {
     pub(crate) sockets: Vec<Arc<FrontSocket>>,
 }
 
+impl Group {
+    /// Let clients connect. Only once all are bound: who listens first would take what is meant for all.
+    pub(crate) fn listen(&self) -> Result<(), BindError> {
+        let streams = self.sockets.iter().filter(|socket| socket.transport == Transport::Tcp);
+        let failed = |error| BindError { bind: self.bind, reason: reason(&error) };
+        streams.map(|socket| socket.socket.listen(BACKLOG)).try_for_each(|listened| listened.map_err(failed))
+    }
+}
+
 /// Why an address could not be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BindReason {
@@ -107,10 +116,6 @@ pub(crate) fn bind(bind: BindKey, workers: usize, shared: bool) -> Result<Group,
         sockets.push(socket(bind.transport, local, true).map_err(failed)?);
     }
     let transport = bind.transport;
-    if transport == Transport::Tcp {
-        // Only now: who listens first would take what is meant for all.
-        sockets.iter().try_for_each(|socket| socket.listen(BACKLOG)).map_err(failed)?;
-    }
     let sockets =
         sockets.into_iter().map(|socket| FrontSocket { socket, local, transport, dropped: AtomicU32::new(0) });
     Ok(Group { bind, local, sockets: sockets.map(Arc::new).collect() })
@@ -193,6 +198,23 @@ mod tests {
         assert_eq!(error.to_string(), format!("{}: address in use", theirs.local));
         drop(theirs);
         bind(same, 2, false).unwrap();
+    }
+
+    #[test]
+    fn clients_connect_only_once_all_may() {
+        let tcp = |address: SocketAddr| BindKey { transport: Transport::Tcp, address };
+        let wide = bind(tcp("0.0.0.0:0".parse().unwrap()), 2, false).unwrap();
+        wide.listen().unwrap();
+        let place = SocketAddr::from(([127, 0, 0, 1], wide.local.port()));
+        let narrow = bind(tcp(place), 2, true).unwrap();
+        let is_taken_by = |group: &Group| {
+            let _client = std::net::TcpStream::connect(place).unwrap();
+            group.sockets.iter().any(|socket| socket.socket.accept().is_ok())
+        };
+        assert!(!is_taken_by(&narrow));
+        assert!(is_taken_by(&wide));
+        narrow.listen().unwrap();
+        assert!(is_taken_by(&narrow));
     }
 
     #[test]

@@ -508,6 +508,28 @@ fn a_refused_publish_did_nothing() {
 }
 
 #[test]
+fn what_is_only_prepared_takes_nothing_from_what_runs() {
+    let (client, backend) = (peer("127.0.0.1:0"), peer("127.0.0.1:0"));
+    let (mut house, front) = house(2, "0.0.0.0:0", backend.local_addr().unwrap());
+    let place = SocketAddr::from(([127, 0, 0, 1], front.port()));
+    let narrow = key(&place.to_string());
+    let prepared = house.engine.prepare(&[key("0.0.0.0:0"), narrow]).unwrap();
+    let mut buffer = [0; 64];
+    let mut ask = |client: &UdpSocket| {
+        client.send_to(b"x", place).unwrap();
+        let (_, from) = backend.recv_from(&mut buffer).unwrap();
+        backend.send_to(b"y", from).unwrap();
+        assert_eq!(client.recv_from(&mut buffer).unwrap().1, place);
+    };
+    ask(&client);
+    drop(prepared);
+    ask(&client);
+    house.publish(&[key("0.0.0.0:0"), narrow]);
+    assert_eq!(house.engine.local_addr(narrow), Some(place));
+    ask(&peer("127.0.0.1:0"));
+}
+
+#[test]
 fn verdicts_reach_the_caller_of_a_batch() {
     let socket = peer("127.0.0.1:0");
     let mut batch = SendBatch::new();

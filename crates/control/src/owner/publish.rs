@@ -8,6 +8,7 @@ use std::time::Duration;
 use kakei_config::{Admin, Checked, Diagnostics, Document, Kind, Name};
 use kakei_proxy::seam::{BindKey, Command, Reply};
 use kakei_proxy::snapshot::{Generation, Snapshot};
+use kakei_runtime::engine::CommandError;
 use tracing::error;
 
 use super::prepare::Proven;
@@ -256,11 +257,15 @@ impl<S: System> Owner<S> {
         if let Some(Keep { entry, changes }) = &keep {
             self.store.commit(entry, changes, &document).map_err(|error| Refusal::State(error.to_string()))?;
         }
-        // The last that can be refused: room in the workers' mailboxes.
+        // The last that can be refused: room in the workers' mailboxes, and addresses that would take something away from
+        // others as soon as they are bound.
         let ticket = self.ticket();
         if let Err(error) = self.engine.publish(ticket, Arc::clone(&snapshot), prepared) {
             self.forget(generation, keep.is_some());
-            return Err(Refusal::Busy(error.to_string()));
+            return Err(match error {
+                CommandError::Bind(error) => Refusal::Bind(error.to_string()),
+                error => Refusal::Busy(error.to_string()),
+            });
         }
         log.into_iter().for_each(|log| self.log.retarget(log));
         let locals = binds.into_iter().filter_map(|bind| Some((bind, self.engine.local_addr(bind)?)));
