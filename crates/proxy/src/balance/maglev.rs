@@ -1,5 +1,6 @@
 //! Maglev hashing: a table of slots, filled once for a set of members, looked up by the affinity hash. O(1) to pick;
-//! the table is rebuilt only when the members change.
+//! the table is filled anew only when the members change, and only once somebody is to be picked: a change of very many
+//! clusters, or their checks that fail together, fill none.
 //!
 //! Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer" (NSDI 2016), section 3.4: every
 //! member has its own permutation of the slots and takes turns in claiming the next slot of it that is still free.
@@ -19,13 +20,13 @@ const FREE: u16 = u16::MAX;
 #[derive(Clone)]
 pub(super) struct Maglev {
     members: Vec<Member>,
-    /// The index of each slot's member; empty where there is no member.
+    /// The index of each slot's member; empty where there is no member, or nobody has been picked yet.
     slots: Vec<u16>,
 }
 
 impl Maglev {
     pub(super) fn new(members: &[Member]) -> Self {
-        Maglev { members: members.to_vec(), slots: fill(members) }
+        Maglev { members: members.to_vec(), slots: Vec::new() }
     }
 
     pub(super) fn rebuild(&mut self, members: &[Member]) {
@@ -34,12 +35,14 @@ impl Maglev {
         }
     }
 
-    pub(super) fn pick(&self, affinity: u64) -> Option<usize> {
-        self.slots.get((affinity % SLOTS as u64) as usize).map(|&member| usize::from(member))
+    pub(super) fn pick(&mut self, affinity: u64) -> Option<usize> {
+        self.slots().get((affinity % SLOTS as u64) as usize).map(|&member| usize::from(member))
     }
 
-    #[cfg(test)]
-    pub(super) fn slots(&self) -> &[u16] {
+    pub(super) fn slots(&mut self) -> &[u16] {
+        if self.slots.is_empty() {
+            self.slots = fill(&self.members);
+        }
         &self.slots
     }
 }
@@ -82,8 +85,13 @@ fn fill(members: &[Member]) -> Vec<u16> {
     ranked.sort_unstable_by_key(|(_, member)| member.identity);
     let mut walks: Vec<Walk> = ranked.iter().map(|&(at, member)| Walk::new(at, member)).collect();
     let mut slots = vec![FREE; SLOTS];
-    for turn in turns(ranked.iter().map(|(_, member)| member.weight())).into_iter().take(SLOTS) {
-        walks[usize::from(turn as u16)].claim(&mut slots);
+    let weights: Vec<u64> = ranked.iter().map(|(_, member)| member.weight()).collect();
+    if weights.iter().all(|weight| *weight == weights[0]) {
+        // As `turns` would have it, without sorting.
+        (0..SLOTS).for_each(|turn| walks[turn % weights.len()].claim(&mut slots));
+    } else {
+        let turns = turns(&weights).into_iter().take(SLOTS);
+        turns.for_each(|turn| walks[usize::from(turn as u16)].claim(&mut slots));
     }
     slots
 }
@@ -91,13 +99,13 @@ fn fill(members: &[Member]) -> Vec<u16> {
 /// Every turn until the table is full, in order: when it is, in the upper 48 bits, and whose, in the lower 16.
 /// A member of weight w has a turn every 1 / w, the first at half of that, so that its slots are its exact share,
 /// rounded. Turns of one moment go by rank.
-fn turns(weights: impl Iterator<Item = u64> + Clone) -> Vec<u64> {
-    let total: u64 = weights.clone().sum();
+fn turns(weights: &[u64]) -> Vec<u64> {
+    let total: u64 = weights.iter().sum();
     // The unit of time is a power of two, so that it seldom changes when the total does; the table is full at about 2^46.
     let unit = 1u128 << (30 + total.ilog2());
     let full = unit * SLOTS as u128 / u128::from(total);
-    let mut turns = Vec::with_capacity(SLOTS + 2 * weights.clone().count());
-    for (rank, weight) in weights.enumerate() {
+    let mut turns = Vec::with_capacity(SLOTS + 2 * weights.len());
+    for (rank, &weight) in weights.iter().enumerate() {
         let every = unit / u128::from(weight);
         let at_most = SLOTS as u128 * u128::from(weight) / u128::from(total) + 2;
         // A share of less than half a slot has its turn early enough to get one.
@@ -107,4 +115,30 @@ fn turns(weights: impl Iterator<Item = u64> + Clone) -> Vec<u64> {
     }
     turns.sort_unstable();
     turns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_one_weight_take_turns() {
+        for (count, weight) in [(1, 1), (2, 256), (3, 100), (7, 1), (1_000, 65_536), (5_000, 3)] {
+            let ranks = turns(&vec![weight; count]).into_iter().take(SLOTS).map(|turn| usize::from(turn as u16));
+            assert!(ranks.eq((0..SLOTS).map(|turn| turn % count)), "{count} of {weight}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_filled_before_somebody_is_picked() {
+        let member = |identity| Member { identity, weight: 256 };
+        let mut maglev = Maglev::new(&[member(1)]);
+        maglev.rebuild(&[member(1), member(2)]);
+        assert!(maglev.slots.is_empty());
+        assert!(maglev.pick(7).is_some() && maglev.slots.len() == SLOTS);
+        maglev.rebuild(&[member(1), member(2)]);
+        assert_eq!(maglev.slots.len(), SLOTS, "the same members keep their table");
+        maglev.rebuild(&[]);
+        assert_eq!(maglev.pick(7), None);
+    }
 }

@@ -230,7 +230,7 @@ proptest! {
 
     #[test]
     fn maglev_slots_are_exact_shares(weights in prop::collection::vec(1u32..5_000, 1..200)) {
-        let maglev = Maglev::new(&members(&weights));
+        let mut maglev = Maglev::new(&members(&weights));
         let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
         for (member, &weight) in weights.iter().enumerate() {
             let slots = maglev.slots().iter().filter(|&&slot| usize::from(slot) == member).count();
@@ -257,7 +257,7 @@ proptest! {
 
 /// Slots that went from one member to another though both are in both sets, as a share of the table.
 fn disrupted(before: &[Member], after: &[Member]) -> f64 {
-    let (old, new) = (Maglev::new(before), Maglev::new(after));
+    let (mut old, mut new) = (Maglev::new(before), Maglev::new(after));
     let both = |old: &Member, new: &Member| after.contains(old) && before.contains(new);
     let moved = old.slots().iter().zip(new.slots()).filter(|&(&old, &new)| {
         let (old, new) = (before[usize::from(old)], after[usize::from(new)]);
