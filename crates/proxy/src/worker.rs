@@ -109,9 +109,13 @@ impl Worker {
         self.forget_clusters();
         self.world.settle_fronts(&mut tick);
         self.world.tell_cuts(&mut tick);
-        self.settle_drain(&mut tick);
+        let is_over = self.settle_drain(&mut tick);
         self.write_down(&mut tick);
         self.secure.seal(&mut self.world, &mut tick);
+        if is_over {
+            // Not before: whoever was shaking hands has its deadline taken back with its end.
+            self.world.rest();
+        }
         let is_behind =
             self.datagrams.is_behind() || self.relays.is_behind() || self.http.is_behind() || self.secure.is_behind();
         match self.drain != Drain::Done && (timers_left || is_behind) {
@@ -328,24 +332,24 @@ impl Worker {
         self.world.timers.next().is_some_and(|next| next <= tick.now)
     }
 
-    /// Once a worker that drains as a whole has no flow any more, give up what is left and say so.
-    fn settle_drain(&mut self, tick: &mut Tick<'_>) {
+    /// Once a worker that drains as a whole has no flow any more, give up what is left and say so: true then.
+    fn settle_drain(&mut self, tick: &mut Tick<'_>) -> bool {
         if self.drain != Drain::Underway
             || self.datagrams.len() > 0
             || self.relays.len() > 0
             || self.http.len() > 0
             || self.world.fronts().next().is_some()
         {
-            return;
+            return false;
         }
         self.http.close_idle(&mut self.world, tick);
         let clusters: Vec<ClusterKey> = self.world.clusters.keys().collect();
         for key in clusters {
             Datagrams::close_idle_pools(&mut self.world, tick, key);
         }
-        self.world.rest();
         self.drain = Drain::Done;
         tick.ask(Op::Notice(Notice::Drained));
+        true
     }
 
     /// A copy of the counters.

@@ -68,3 +68,34 @@ fn told_that_no_time_is_left_it_ends_all_with_the_next_tick_and_writes_it_down()
     assert_eq!((records, bench.ends(&ops)), (vec![CloseReason::Drain], vec!["reset"]));
     assert!(ops.iter().any(|op| matches!(op, Op::Notice(Notice::Drained))));
 }
+
+#[test]
+fn one_that_still_shakes_hands_at_the_end_takes_no_others_down_with_it() {
+    for protocol in [Protocol::Tcp, Protocol::Http] {
+        for within in [None, Some(Duration::from_millis(100))] {
+            let cluster = Cluster { backends: vec![Backend::at(addr("10.0.0.1:80"))], ..Cluster::default() };
+            let (bind, tls) = (vec![addr("0.0.0.0:443")], Some(ListenerTls::default()));
+            let listener = Listener { protocol, bind, tls, cluster: Some("c".into()), ..Listener::default() };
+            let document = Document {
+                clusters: [("c".into(), cluster)].into(),
+                listeners: [("web".into(), listener)].into(),
+                ..Document::default()
+            };
+            let mut bench = Bench::of(&document);
+            let begun = bench.now;
+            bench.client = bench.connect("192.0.2.7:1000");
+            let mut ops = bench.step(vec![drain(within)], b"");
+            if within.is_none() {
+                ops.extend(bench.step(vec![drain(Some(Duration::ZERO))], b""));
+            }
+            while let Some(wake) = bench.wake.filter(|wake| *wake - begun < Duration::from_secs(9)) {
+                bench.now = wake;
+                ops.extend(bench.step(Vec::new(), b""));
+            }
+            let ends = bench.ends(&ops);
+            assert!(matches!(ends.last(), Some(&("reset" | "close"))), "{protocol:?}, {within:?}: {ends:?}");
+            assert!(ops.iter().any(|op| matches!(op, Op::Notice(Notice::Drained))), "{protocol:?}, {within:?}");
+            assert_eq!(bench.wake, None, "nothing will ever be due again");
+        }
+    }
+}
