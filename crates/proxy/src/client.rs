@@ -46,3 +46,24 @@ pub(crate) fn write_proxy_header(
         }
     }
 }
+
+/// Write the header of what the proxy says on its own behalf (a health check). Version 1 has no word for that but that
+/// nothing is known.
+pub(crate) fn write_own_header(version: StreamProxyProtocol, out: &mut Vec<u8>) {
+    match version {
+        StreamProxyProtocol::Off => {}
+        StreamProxyProtocol::V1 => {
+            let mut header = [0; v1::MAX];
+            let len = v1::emit(None, &mut header);
+            out.extend_from_slice(&header[..len]);
+        }
+        StreamProxyProtocol::V2 => write_own_datagram_header(out),
+    }
+}
+
+/// The same in front of a datagram, for which there is version 2 alone.
+pub(crate) fn write_own_datagram_header(out: &mut Vec<u8>) {
+    let mut header = [0; v2::MAX_EMITTED];
+    let len = v2::emit_local(&mut header);
+    out.extend_from_slice(&header[..len]);
+}

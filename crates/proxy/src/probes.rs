@@ -3,6 +3,9 @@
 
 use std::net::SocketAddr;
 
+use kakei_config::SendProxyProtocol;
+
+use crate::client;
 use crate::cluster::{Asked, BackendKey, ClusterKey};
 use crate::datagram::FlowId;
 use crate::health::{self, Action, Check, Probe, ProbeId, Target, Verdict};
@@ -67,31 +70,57 @@ impl Worker {
         }
     }
 
-    pub(crate) fn handle_probe_opened(&mut self, tick: &mut Tick<'_>, (key, id): ClusterProbe, socket: SocketId) {
-        let checker = &mut self.world.clusters[key].probing.checker;
-        let probe = checker.probe(id);
-        match probe.as_ref().map(|probe| probe.check) {
-            Some(Check::Udp) => {
-                let head = tick.out.put(checker.payload());
-                let bytes = Gather { head, body: Span::EMPTY };
-                tick.ask(Op::Send(Send { socket, to: None, from: None, segment: 0, bytes, tag: 0 }));
+    /// A probe's socket is open. The PROXY header goes first, where it didn't go before.
+    pub(crate) fn handle_probe_opened(
+        &mut self,
+        tick: &mut Tick<'_>,
+        (key, id): ClusterProbe,
+        (socket, is_introduced): (SocketId, bool),
+    ) {
+        let checker = &self.world.clusters[key].probing.checker;
+        let Some(probe) = checker.probe(id) else {
+            let _ = self.close_probe(tick, (key, id));
+            return;
+        };
+        let said = match probe.check {
+            Check::Udp => checker.payload().to_vec(),
+            Check::Tcp => checker.stream_payload().to_vec(),
+            Check::Http => checker.request(&probe),
+        };
+        let is_over = probe.check == Check::Tcp && !checker.expects_bytes();
+        let start = tick.out.bytes.len() as u32;
+        // Who connects, and goes without a word, is no client that a backend asks for its name.
+        if !is_introduced && !(is_over && said.is_empty()) {
+            self.write_probe_introduction((key, id), &mut tick.out.bytes);
+        }
+        tick.out.bytes.extend_from_slice(&said);
+        let head = Span { start, len: tick.out.bytes.len() as u32 - start };
+        let bytes = Gather { head, body: Span::EMPTY };
+        match probe.check {
+            Check::Udp => tick.ask(Op::Send(Send { socket, to: None, from: None, segment: 0, bytes, tag: 0 })),
+            Check::Tcp | Check::Http if head.len > 0 => tick.ask(Op::Write { socket, bytes }),
+            Check::Tcp | Check::Http => {}
+        }
+        if is_over {
+            let verdict = self.world.clusters[key].probing.checker.handle_opened(id);
+            self.settle_probe(tick, (key, id), (ProbeSaid::Right, verdict));
+        }
+    }
+
+    /// The PROXY header that a probe begins with: that of the proxy itself. What leads elsewhere than to where the
+    /// backend's clients are sent begins with none.
+    pub(crate) fn write_probe_introduction(&self, (key, id): ClusterProbe, out: &mut Vec<u8>) {
+        let Some(cluster) = self.world.clusters.get(key) else { return };
+        let Some(probe) = cluster.probing.checker.probe(id) else { return };
+        if cluster.backends.get(probe.backend).is_none_or(|live| live.spec.address != probe.remote) {
+            return;
+        }
+        match probe.check {
+            Check::Udp if cluster.spec.knobs.send_proxy_protocol != SendProxyProtocol::Off => {
+                client::write_own_datagram_header(out);
             }
-            Some(Check::Tcp) => {
-                if !checker.stream_payload().is_empty() {
-                    let head = tick.out.put(checker.stream_payload());
-                    tick.ask(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
-                }
-                if !checker.expects_bytes() {
-                    let verdict = checker.handle_opened(id);
-                    self.settle_probe(tick, (key, id), (ProbeSaid::Right, verdict));
-                }
-            }
-            Some(Check::Http) => {
-                let request = probe.as_ref().map_or_else(Vec::new, |probe| checker.request(probe));
-                let head = tick.out.put(&request);
-                tick.ask(Op::Write { socket, bytes: Gather { head, body: Span::EMPTY } });
-            }
-            None => drop(self.close_probe(tick, (key, id))),
+            Check::Udp => {}
+            Check::Tcp | Check::Http => client::write_own_header(cluster.spec.send_proxy_protocol, out),
         }
     }
 

@@ -95,7 +95,8 @@ impl Worker {
         match *owner {
             Owner::Relay(id, _) => self.relays.write_introduction(&self.world, id, &mut introduction),
             Owner::Upstream(id) => self.http.write_introduction(&self.world, id, &mut introduction),
-            Owner::Session(_) | Owner::Probe(..) => {}
+            Owner::Probe(cluster, probe) => self.write_probe_introduction((cluster, probe), &mut introduction),
+            Owner::Session(_) => {}
         }
         Some(Way { place, is_http, introduction })
     }
@@ -126,7 +127,9 @@ impl Worker {
                 detail.into_iter().for_each(|detail| self.http.handle_upstream_secured(id, detail));
                 self.http.handle_upstream_opened(&mut self.world, tick, id, is_introduced);
             }
-            Owner::Probe(cluster, probe) => self.handle_probe_opened(tick, (cluster, probe), socket),
+            Owner::Probe(cluster, probe) => {
+                self.handle_probe_opened(tick, (cluster, probe), (socket, is_introduced));
+            }
             Owner::Relay(_, Side::Client) | Owner::Session(_) => {}
         }
     }

@@ -1,6 +1,9 @@
-//! A worker driven by hand: what a backend is told of who asks, and what of it a client may say itself.
+//! A worker driven by hand: what a backend is told of who asks, also by a health check, and what of it a client may say
+//! itself.
 
 mod common;
+
+use std::time::Duration;
 
 use kakei_config::*;
 use kakei_proxy::seam::*;
@@ -77,4 +80,75 @@ fn a_request_is_known_by_one_name_and_the_proxy_by_its_own() {
     assert_eq!(told(HttpListener { via: Some("edge".into()), ..bare() }), ["Via: 1.1 edge"]);
     let forwarded = told(HttpListener { forwarded: true, ..bare() });
     assert_eq!(forwarded, ["Forwarded: for=192.0.2.7;host=\"a.test\";proto=http"]);
+}
+
+/// The PROXY header of version 2 of a proxy that speaks for itself.
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+/// What the first probe of a cluster with this one check says, once its socket is open; none: it says nothing.
+fn probed(cluster: Cluster, health: Health) -> Option<Vec<u8>> {
+    let backends = vec![Backend::at(addr("10.0.0.1:80"))];
+    let cluster = Cluster { backends, health: Some(health.into()), ..cluster };
+    let document = Document { clusters: [("c".into(), cluster)].into(), ..Document::default() };
+    let mut bench = Bench::new(document, Listener { cluster: Some("c".into()), ..Listener::default() });
+    bench.now = bench.now + Duration::from_secs(5);
+    let ops = bench.step(Vec::new(), b"");
+    let datagram = ops.iter().find_map(|op| match op {
+        Op::OpenDatagram { socket, .. } => Some(*socket),
+        _ => None,
+    });
+    let socket = datagram.unwrap_or_else(|| opened(&ops));
+    let ops = bench.step(vec![Event::Opened { socket, local: addr("10.9.9.9:9") }], b"");
+    ops.iter().find_map(|op| match op {
+        Op::Write { bytes, .. } | Op::Send(Send { bytes, .. }) => Some(bytes.head.of(&bench.out.bytes).to_vec()),
+        _ => None,
+    })
+}
+
+fn http(port: Option<u16>) -> Health {
+    Health { http: Some(HttpCheck { port, ..HttpCheck::default() }), ..Health::default() }
+}
+
+fn tcp(send: &[u8], expect: Option<Expect>) -> Health {
+    let check = TcpCheck { send: send.to_vec(), expect, ..TcpCheck::default() };
+    Health { tcp: Some(check), ..Health::default() }
+}
+
+fn udp(port: Option<u16>) -> Health {
+    let check = UdpCheck { send: b"ping".to_vec(), expect: Expect::Any, port };
+    Health { udp: Some(check), ..Health::default() }
+}
+
+fn over(send_proxy_protocol: StreamProxyProtocol) -> Cluster {
+    Cluster { send_proxy_protocol, ..Cluster::default() }
+}
+
+fn first(said: Option<Vec<u8>>) -> String {
+    String::from_utf8(said.expect("something is said")).expect("text").lines().next().expect("a line").to_owned()
+}
+
+#[test]
+fn a_health_check_begins_with_the_header_of_the_proxy_itself() {
+    let (v1, v2) = (StreamProxyProtocol::V1, StreamProxyProtocol::V2);
+    assert_eq!(first(probed(over(v1), http(None))), "PROXY UNKNOWN");
+    let request = probed(over(v2), http(None)).expect("a request");
+    assert!(request.starts_with(&[LOCAL, b"GET / HTTP/1.1\r\n"].concat()), "{request:?}");
+    assert_eq!(probed(over(v2), tcp(b"ping", None)), Some([LOCAL, b"ping"].concat()));
+    assert_eq!(probed(over(v2), tcp(b"", Some(Expect::Any))), Some(LOCAL.to_vec()), "a backend that speaks first asks too");
+    for every in [SendProxyProtocol::First, SendProxyProtocol::Every] {
+        let cluster =
+            Cluster { udp: UdpKnobs { send_proxy_protocol: every, ..UdpKnobs::default() }, ..Cluster::default() };
+        assert_eq!(probed(cluster.clone(), udp(None)), Some([LOCAL, b"ping"].concat()));
+        assert_eq!(probed(cluster, udp(Some(81))), Some(b"ping".to_vec()), "another port is somebody else's");
+    }
+}
+
+#[test]
+fn a_health_check_has_no_header_where_nobody_asks_for_one_or_nothing_is_said() {
+    let v2 = StreamProxyProtocol::V2;
+    assert_eq!(first(probed(over(StreamProxyProtocol::Off), http(None))), "GET / HTTP/1.1");
+    assert_eq!(first(probed(over(v2), http(Some(81)))), "GET / HTTP/1.1", "another port is somebody else's");
+    assert_eq!(first(probed(over(v2), http(Some(80)))).len(), 0, "the backend's own is its own, also by its number");
+    assert_eq!(probed(over(v2), tcp(b"", None)), None, "that it opens is all");
+    assert_eq!(probed(Cluster::default(), udp(None)), Some(b"ping".to_vec()));
 }
