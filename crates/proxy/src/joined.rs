@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kakei_config::TcpKnobs;
 
 use crate::arrival::Arrived;
-use crate::change::Drain;
+use crate::change::Drains;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::seam::SocketId;
 use crate::snapshot::Target;
@@ -22,7 +22,7 @@ pub(crate) struct Joined {
     pub(crate) target: Arc<Target>,
     pub(crate) knobs: Arc<TcpKnobs>,
     /// By when it has to be over, where what it stands on was changed already.
-    pub(crate) drain: Option<Drain>,
+    pub(crate) drains: Drains,
     /// What the client did not take yet of what was said so far.
     pub(crate) to_client: Unsent,
     /// What the backend did not take yet.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use kakei_config::SendProxyProtocol;
 
+use crate::change::Change;
 use crate::client;
 use crate::cluster::{Asked, BackendKey, ClusterKey};
 use crate::datagram::FlowId;
@@ -20,16 +21,20 @@ pub(crate) type ClusterProbe = (ClusterKey, ProbeId);
 impl Worker {
     /// The cluster's checks or backends changed.
     pub(crate) fn configure_probes(&mut self, tick: &mut Tick<'_>, key: ClusterKey) {
-        let world = &mut self.world;
-        let Some(cluster) = world.clusters.get_mut(key) else { return };
+        let Some(cluster) = self.world.clusters.get_mut(key) else { return };
         if cluster.spec.health.is_none() {
             // Nothing says that a backend is down any more.
+            let down: Vec<BackendKey> =
+                cluster.backends.iter().filter(|(_, live)| !live.up).map(|(key, _)| key).collect();
             cluster.backends.values_mut().for_each(|live| live.up = true);
             cluster.rebuild(tick.now);
+            down.into_iter().for_each(|backend| self.return_backend((key, backend), Change::BackendDown));
         }
         if self.role.index != 0 || self.drain != Drain::No {
             return;
         }
+        let world = &mut self.world;
+        let Some(cluster) = world.clusters.get_mut(key) else { return };
         let probed = cluster.backends.iter().filter(|(_, live)| !live.removed);
         let targets =
             probed.map(|(key, live)| Target { key, address: live.spec.address.clone(), unproven: live.unproven });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::change::Change;
 use crate::cluster::{ClusterKey, LiveCluster, Reshaped};
 use crate::datagram::Datagrams;
 use crate::listener::{Front, ListenerKey, LiveListener};
@@ -54,6 +55,9 @@ impl Worker {
     fn settle_cluster_change(&mut self, tick: &mut Tick<'_>, key: ClusterKey, reshaped: Reshaped) {
         if !reshaped.changed {
             return;
+        }
+        for backend in reshaped.returned {
+            self.return_backend((key, backend), Change::BackendRemoved);
         }
         for backend in reshaped.removed {
             self.leave_backend(tick, (key, backend), true);
@@ -132,12 +136,24 @@ impl Worker {
                 self.http.sweep_front(&front, until);
             }
             match (next, world.front_mut(socket)) {
-                (Some(listener), Some(front)) => (front.listener, front.draining) = (listener, None),
+                (Some(listener), Some(front)) => {
+                    let returns = front.listener != listener || front.draining.is_some();
+                    (front.listener, front.draining) = (listener, None);
+                    if returns {
+                        let front = *front;
+                        self.relays.return_front(&front);
+                        self.http.return_front(&front);
+                    }
+                }
                 _ => world.drain_front(socket, until),
             }
         }
         for (bind, listener) in wanted {
             let front = Front { bind, port: bind.address.port(), listener, draining: None, flows: 0 };
+            if world.listeners[listener].admission.live > 0 {
+                self.relays.return_front(&front);
+                self.http.return_front(&front);
+            }
             let socket = world.insert(Socket::Front(Box::new(front)));
             tick.ask(Op::Listen { socket, bind });
         }
@@ -175,8 +191,13 @@ impl Worker {
         if let Some(backend) = self.world.clusters[key].handle_health(tick.now, verdict) {
             self.world.arm_review(tick.now, key);
             self.stir();
-            if !verdict.up {
-                self.leave_backend(tick, (key, backend), false);
+            match verdict.up {
+                false => self.leave_backend(tick, (key, backend), false),
+                // It may be ejected yet.
+                true if self.world.clusters[key].backends[backend].is_up(tick.now) => {
+                    self.return_backend((key, backend), Change::BackendDown);
+                }
+                true => {}
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::unsent::Unsent;
 use crate::worker::Drain;
 
 /// The version of [`WorkerState`]'s schema.
-pub const SCHEMA: u32 = 6;
+pub const SCHEMA: u32 = 7;
 
 /// Everything alive in a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -225,7 +225,7 @@ pub(crate) struct RelayState {
     /// What it holds until it is connected, and the backends that it tried.
     pub(crate) opening: Option<(Opening, Vec<usize>)>,
     /// Time left, and why.
-    pub(crate) drain: Option<(Duration, Change)>,
+    pub(crate) drains: Vec<(Duration, Change)>,
     pub(crate) detail: ConnectionDetail,
 }
 

@@ -369,8 +369,10 @@ impl Worker {
         if let Some(live) = self.world.clusters.get_mut(cluster) {
             live.review = None;
             live.rebuild(tick.now);
+            let returned = live.returned(tick.now);
             self.world.arm_review(tick.now, cluster);
             self.stir();
+            returned.into_iter().for_each(|backend| self.return_backend((cluster, backend), Change::BackendDown));
         }
     }
 
@@ -399,5 +401,10 @@ impl Worker {
         self.datagrams.sweep_backend(&self.world, cluster, backend, cause);
         self.relays.sweep_backend(&self.world, (cluster, backend), change);
         change
+    }
+    /// A backend is there again, or up: what was to leave it by a deadline may stay.
+    pub(crate) fn return_backend(&mut self, place: (ClusterKey, BackendKey), change: Change) {
+        self.relays.return_backend(&self.world, place, change);
+        self.http.return_backend(place, change);
     }
 }

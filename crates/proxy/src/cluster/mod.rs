@@ -64,6 +64,8 @@ pub(crate) struct Reshaped {
     /// Whether backends are spoken to in another TLS, or without from now on.
     pub(crate) resecured: bool,
     pub(crate) removed: Vec<BackendKey>,
+    /// Those that are there again while something still lives on them.
+    pub(crate) returned: Vec<BackendKey>,
 }
 
 impl LiveCluster {
@@ -103,10 +105,10 @@ impl LiveCluster {
         self.removed = false;
         let resecured = self.spec.tls.as_ref().map(Arc::as_ptr) != spec.tls.as_ref().map(Arc::as_ptr);
         self.spec = spec;
-        let reshaped = Reshaped { changed: true, resecured, removed: self.retire_backends() };
-        self.adopt_backends(now);
+        let removed = self.retire_backends();
+        let returned = self.adopt_backends(now);
         self.rebuild(now);
-        reshaped
+        Reshaped { changed: true, resecured, removed, returned }
     }
 
     /// These backends came with what it is now, and have not passed yet.
@@ -123,7 +125,7 @@ impl LiveCluster {
         self.removed = true;
         let gone = Cluster { backends: Vec::new(), health: None, ..Cluster::clone(&self.spec) };
         self.spec = Arc::new(gone);
-        let reshaped = Reshaped { changed: true, resecured: false, removed: self.retire_backends() };
+        let reshaped = Reshaped { changed: true, removed: self.retire_backends(), ..Reshaped::default() };
         self.rebuild(now);
         reshaped
     }
@@ -141,13 +143,17 @@ impl LiveCluster {
         gone
     }
 
-    fn adopt_backends(&mut self, now: Instant) {
+    /// Backends are what is configured. Those that had been removed.
+    fn adopt_backends(&mut self, now: Instant) -> Vec<BackendKey> {
+        let mut returned = Vec::new();
         for spec in &self.spec.backends {
-            let same = |live: &&mut LiveBackend| live.spec.name == spec.name && live.spec.address == spec.address;
-            match self.backends.values_mut().find(same) {
-                Some(live) => {
+            let same =
+                |(_, live): &(_, &mut LiveBackend)| live.spec.name == spec.name && live.spec.address == spec.address;
+            match self.backends.iter_mut().find(same) {
+                Some((key, live)) => {
                     if live.removed {
                         live.up_since = now;
+                        returned.push(key);
                     }
                     live.removed = false;
                     live.spec = spec.clone();
@@ -157,6 +163,7 @@ impl LiveCluster {
                 }
             }
         }
+        returned
     }
 
     /// Choose anew who takes work and with which weight, after anything that may change it.
@@ -195,6 +202,12 @@ impl LiveCluster {
             [step, live.passive.ejected_until(now)]
         });
         times.flatten().min()
+    }
+
+    /// Those that were ejected, and whose time for that is over.
+    pub(crate) fn returned(&self, now: Instant) -> Vec<BackendKey> {
+        let is_back = |live: &LiveBackend| live.is_up(now) && live.passive.was_ejected(now);
+        self.backends.iter().filter(|(_, live)| is_back(live)).map(|(key, _)| key).collect()
     }
 
     /// Whether there is anyone to pick.

@@ -60,7 +60,7 @@ impl Http {
         };
         // What stands behind a CONNECT that is refused was meant for the other end of the tunnel: it is no request.
         let is_connect = request.method == "CONNECT";
-        let keeps = asks && !is_connect && (most == 0 || session.requests < most) && session.drain.is_none();
+        let keeps = asks && !is_connect && (most == 0 || session.requests < most) && session.drains.is_empty();
         let traits = Traits {
             is_head: request.method == "HEAD",
             is_connect,

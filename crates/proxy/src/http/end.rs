@@ -6,7 +6,7 @@ use super::answer::count_status;
 use super::exchange::{ExchangeId, Phase, Traits};
 use super::session::{Session, SessionId, Stage};
 use crate::arrival;
-use crate::change::{Change, Drain};
+use crate::change::Change;
 use crate::limits::LINGER;
 use crate::record::{CloseReason, Detail, Record};
 use crate::seam::{Gather, Op, Span};
@@ -20,7 +20,7 @@ impl Http {
         let Some((traits, id)) = self.finish(world, tick, id, reason) else { return };
         let is_read = self.sessions[id].stage == Stage::Waiting;
         // What happened to the route or the backend of this request is nothing to the next one.
-        let drains = self.sessions[id].drain.take().is_some();
+        let drains = !std::mem::take(&mut self.sessions[id].drains).is_empty();
         if !traits.keeps || drains && self.still_holds(world, tick, id, Change::Drained).is_some() {
             // What is left of a body would be left unread; and where a bad request ends, nobody knows.
             let is_done = traits.is_last && is_read && reason != CloseReason::BadRequest;
@@ -144,7 +144,7 @@ impl Http {
         session.stage = Stage::Closing;
         session.since = tick.now;
         // Also where the time for what was under way is over.
-        session.drain = session.drain.map(|drain| Drain { until: drain.until.max(tick.now + LINGER), ..drain });
+        session.drains.put_off(tick.now + LINGER);
         session.input = Vec::new();
         session.set_credit(tick, true);
         if !session.rest.is_blocked() {

@@ -76,7 +76,7 @@ impl Http {
                 stands_under(exchange.began + total, Limit::Request);
             }
         }
-        if let Some(drain) = session.drain {
+        if let Some(drain) = session.drains.first() {
             stands_under(drain.until, Limit::Drain(drain.change));
         }
         first
@@ -165,7 +165,7 @@ impl Http {
                 (Some(reason), None) => self.end_session(world, tick, id, reason),
                 (None, _) => {
                     // What it stood on came back in time.
-                    self.sessions[id].drain = None;
+                    self.sessions[id].drains.take_back(change);
                     self.arm_session(id);
                 }
             },

@@ -43,7 +43,7 @@ impl Http {
             sni: None,
             age_ms: (now - session.arrived.at).as_millis() as u64,
             expires_in_ms: self.deadline(world, session).map(|at| (at - now).as_millis() as u64),
-            ends_in_ms: session.drain.map(|drain| (drain.until - now).as_millis() as u64),
+            ends_in_ms: session.drains.first().map(|drain| (drain.until - now).as_millis() as u64),
             request_bytes: exchange.map_or(0, |exchange| exchange.request_bytes),
             response_bytes: exchange.map_or(0, |exchange| exchange.response_bytes),
             buffered: (session.input.len() + session.rest.len() + kept) as u64,
@@ -53,7 +53,7 @@ impl Http {
                 let of = exchange.detail.as_ref()?;
                 Some(format!("{} {}{}", of.method, of.host, of.target))
             }),
-            draining: session.drain.is_some() || backend.is_some_and(|live| live.removed),
+            draining: !session.drains.is_empty() || backend.is_some_and(|live| live.removed),
         }
     }
 }

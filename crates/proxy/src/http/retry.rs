@@ -105,6 +105,9 @@ impl Http {
     /// Leave the backend that failed, and look for one anew.
     fn try_again(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
         self.leave_backend(world, id);
+        if let Some(session) = self.sessions.get_mut(self.exchanges[id].session) {
+            session.drains.leave_backend();
+        }
         self.exchanges[id].enter(Phase::Deciding, tick.now);
         self.place(world, tick, id);
     }

@@ -15,7 +15,7 @@ use super::session::{Session, SessionId, Stage};
 use super::state::{ExchangeState, HttpState, IdleState, RuleState, SessionState, UpstreamState};
 use super::upstream::{Upstream, UpstreamId};
 use crate::arrival::{self, Arrived};
-use crate::change::Drain;
+use crate::change::Drains;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::restore::Reading;
 use crate::save::{Once, Table, raw, save_contract};
@@ -101,7 +101,7 @@ impl Http {
             rest: session.rest.clone(),
             credit: session.credit,
             requests: session.requests,
-            drain: session.drain.map(|drain| (drain.until - now, drain.change)),
+            drains: session.drains.state(now),
             exchange: session.exchange.map(|id| Box::new(self.save_exchange(writing, id, name))),
         }
     }
@@ -234,7 +234,7 @@ impl Http {
             credit: state.credit,
             exchange: None,
             requests: state.requests,
-            drain: state.drain.map(|(left, change)| Drain { until: now + left, change }),
+            drains: Drains::restore(state.drains, now),
             timer: None,
             moves_deadline: false,
         });

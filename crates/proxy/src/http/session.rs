@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Http;
 use super::exchange::ExchangeId;
 use crate::arrival::Arrived;
-use crate::change::Drain;
+use crate::change::Drains;
 use crate::record::ClientCertificate;
 use crate::seam::{Gather, Instant, Op, SocketId, Span};
 use crate::secure::Secured;
@@ -69,7 +69,7 @@ pub(crate) struct Session {
     pub(super) exchange: Option<ExchangeId>,
     pub(super) requests: u32,
     /// It ends by then because what it stands on was changed.
-    pub(super) drain: Option<Drain>,
+    pub(super) drains: Drains,
     /// The armed deadline, and the instant it is armed for.
     pub(super) timer: Option<(TimerKey, Instant)>,
     /// Whether its deadline is to be looked at again at the end of this step.
@@ -100,7 +100,7 @@ impl Session {
             credit: true,
             exchange: None,
             requests: 0,
-            drain: None,
+            drains: Drains::default(),
             timer: None,
             moves_deadline: false,
         }

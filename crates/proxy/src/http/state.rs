@@ -65,7 +65,7 @@ pub(super) struct SessionState {
     pub(super) credit: bool,
     pub(super) requests: u32,
     /// Time left, and why.
-    pub(super) drain: Option<(Duration, Change)>,
+    pub(super) drains: Vec<(Duration, Change)>,
     pub(super) exchange: Option<Box<ExchangeState>>,
 }
 

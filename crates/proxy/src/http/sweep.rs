@@ -51,6 +51,24 @@ impl Http {
         });
     }
 
+    /// A backend is there again, or up: whoever was to leave it by a deadline may stay.
+    pub(crate) fn return_backend(&mut self, place: (ClusterKey, BackendKey), change: Change) {
+        for session in self.sessions.values_mut().filter(|session| session.drains.has(change)) {
+            let exchange = session.exchange.and_then(|id| self.exchanges.get(id));
+            if exchange.is_some_and(|exchange| exchange.place() == Some(place)) {
+                session.drains.take_back(change);
+            }
+        }
+    }
+
+    /// A front lets clients in to its listener, again: whoever came to that by it may stay.
+    pub(crate) fn return_front(&mut self, front: &Front) {
+        let by_it = |session: &&mut Session| {
+            session.arrived.listener == front.listener && front.covers(session.arrived.local)
+        };
+        self.sessions.values_mut().filter(by_it).for_each(|session| session.drains.take_back(Change::Drained));
+    }
+
     /// Visit the sessions of a listener whose routes may have changed.
     pub(crate) fn sweep_routes(&mut self, listener: ListenerKey) {
         self.sweep(Change::RouteChanged, Instant::FAR, |session, exchange| {
@@ -103,7 +121,10 @@ impl Http {
 
     /// Obey the policy that the exchange began with, if what it was to be visited for still holds.
     fn visit(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, (change, until): (Change, Instant)) {
-        let Some(reason) = self.still_holds(world, tick, id, change) else { return };
+        let Some(reason) = self.still_holds(world, tick, id, change) else {
+            self.sessions.get_mut(id).into_iter().for_each(|session| session.drains.take_back(change));
+            return;
+        };
         let exchange = self.sessions[id].exchange.map(|exchange| (exchange, &self.exchanges[exchange]));
         let knobs = exchange.and_then(|(_, exchange)| exchange.tcp.as_ref());
         let policy = match change {
@@ -131,9 +152,7 @@ impl Http {
     }
 
     fn drain(&mut self, id: SessionId, drain: Drain) {
-        let session = &mut self.sessions[id];
-        if session.drain.is_none_or(|already| drain.until < already.until) {
-            session.drain = Some(drain);
+        if self.sessions[id].drains.set(drain) {
             self.arm_session(id);
         }
     }

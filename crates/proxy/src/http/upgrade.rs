@@ -56,7 +56,7 @@ impl Http {
                 place,
                 target: Arc::new(target),
                 knobs,
-                drain: session.drain,
+                drains: session.drains,
                 to_client: session.rest,
                 to_backend,
                 from_client: session.input,

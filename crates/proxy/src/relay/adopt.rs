@@ -22,7 +22,7 @@ impl Relays {
         relay.counted = arrived.counted;
         relay.target = Some(joined.target);
         relay.knobs = Some(joined.knobs);
-        relay.drain = joined.drain;
+        relay.drains = joined.drains;
         (relay.cluster, relay.backend) = (Some(place.0), Some(place.1));
         relay.detail.attempts = 1;
         for (side, says_end) in [Side::Client, Side::Backend].into_iter().zip(says_end) {
@@ -44,7 +44,7 @@ impl Relays {
         self.pass_on(world, tick, id, Side::Backend, (joined.to_client, joined.from_backend));
         self.arm(world, id);
         // Who is visited for a drain may become this in the middle of it.
-        if joined.drain.is_none() && self.still_holds(world, tick, id, Change::Drained).is_some() {
+        if !self.relays[id].drains.has(Change::Drained) && self.still_holds(world, tick, id, Change::Drained).is_some() {
             let until = world.listeners[arrived_by].drains_until(tick.now);
             self.sweep_one(id, (Change::Drained, until));
         }

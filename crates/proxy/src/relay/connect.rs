@@ -223,6 +223,7 @@ impl Relays {
     pub(super) fn leave_backend(&mut self, world: &mut World, id: RelayId) -> Option<(ClusterKey, BackendKey)> {
         let relay = &mut self.relays[id];
         let (cluster, backend) = (relay.cluster?, relay.backend.take()?);
+        relay.drains.leave_backend();
         world.clusters[cluster].backends[backend].give_back(relay.minds_its_backend());
         self.queues.stir();
         Some((cluster, backend))

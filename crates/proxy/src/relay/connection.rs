@@ -7,7 +7,7 @@ use kakei_config::{Name, OnChange, TcpKnobs};
 use serde::{Deserialize, Serialize};
 
 use crate::arrival::Counted;
-use crate::change::Drain;
+use crate::change::Drains;
 use crate::client::Believed;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::listener::ListenerKey;
@@ -68,7 +68,7 @@ pub(crate) struct Relay {
     /// Until a backend is connected.
     pub(crate) opening: Option<Box<Opening>>,
     /// It ends by then because what it stands on was changed.
-    pub(crate) drain: Option<Drain>,
+    pub(crate) drains: Drains,
     /// The armed deadline, and the instant it is armed for.
     pub(crate) timer: Option<(TimerKey, Instant)>,
     pub(crate) detail: ConnectionDetail,
@@ -173,7 +173,7 @@ impl Relay {
             backend: None,
             knobs: None,
             opening: None,
-            drain: None,
+            drains: Drains::default(),
             timer: None,
             detail: ConnectionDetail::default(),
         }

@@ -43,7 +43,7 @@ impl Relay {
             }
         };
         let lifetime = knobs.and_then(|knobs| knobs.lifetime).map(|whole| (self.accepted + whole, Limit::Lifetime));
-        let drain = self.drain.map(|drain| (drain.until, Limit::Drain(drain.change)));
+        let drain = self.drains.first().map(|drain| (drain.until, Limit::Drain(drain.change)));
         let all = [phase, lifetime, drain].into_iter().flatten();
         all.min_by_key(|(at, _)| *at).unwrap_or((Instant::FAR, Limit::Idle))
     }
@@ -90,7 +90,7 @@ impl Relays {
                 Some(reason) => reason,
                 None => {
                     // What it stood on came back in time.
-                    self.relays[id].drain = None;
+                    self.relays[id].drains.take_back(change);
                     self.arm(world, id);
                     return Due::Settled;
                 }

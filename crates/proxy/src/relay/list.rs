@@ -37,14 +37,14 @@ impl Relays {
             sni: relay.detail.sni.clone(),
             age_ms: (now - relay.accepted).as_millis() as u64,
             expires_in_ms: self.deadline(world, relay).map(|at| (at - now).as_millis() as u64),
-            ends_in_ms: relay.drain.map(|drain| (drain.until - now).as_millis() as u64),
+            ends_in_ms: relay.drains.first().map(|drain| (drain.until - now).as_millis() as u64),
             request_bytes: relay.lane(Side::Client).delivered(),
             response_bytes: relay.lane(Side::Backend).delivered(),
             buffered: relay.buffered() as u64,
             phase: phase.to_owned(),
             requests: None,
             request: None,
-            draining: relay.drain.is_some() || backend.is_some_and(|live| live.removed),
+            draining: !relay.drains.is_empty() || backend.is_some_and(|live| live.removed),
         }
     }
 }

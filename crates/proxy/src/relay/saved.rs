@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Relays;
 use super::connection::{Ending, Lane, Phase, Relay, RelayId, Side};
 use crate::arrival;
-use crate::change::{Change, Drain};
+use crate::change::{Change, Drains};
 use crate::restore::Known;
 use crate::save::{Table, raw};
 use crate::seam::{Instant, SocketId};
@@ -40,7 +40,7 @@ impl Relays {
         relay.believed = state.believed.map(Box::new);
         relay.counted = state.counted;
         relay.detail = state.detail;
-        relay.drain = state.drain.map(|(left, change)| Drain { until: now + left, change });
+        relay.drains = Drains::restore(state.drains, now);
         relay.knobs = state.knobs.map(|at| known.connection_knobs(at)).transpose()?;
         if let Some(cluster) = state.cluster {
             let cluster = known.cluster(cluster)?;
@@ -111,7 +111,7 @@ impl Relays {
         let listeners: Vec<_> = world.listeners.keys().collect();
         listeners.into_iter().for_each(|listener| self.sweep_routes(listener));
         let undrained: Vec<RelayId> =
-            self.relays.iter().filter(|(_, relay)| relay.drain.is_none()).map(|(id, _)| id).collect();
+            self.relays.iter().filter(|(_, relay)| !relay.drains.has(Change::Drained)).map(|(id, _)| id).collect();
         for id in undrained {
             let until = world.listeners[self.relays[id].listener].drains_until(now);
             self.sweep_one(id, (Change::Drained, until));
@@ -151,7 +151,7 @@ fn save_relay(now: Instant, table: &mut Table, relay: &Relay) -> RelayState {
             let tried = opening.tried.iter().filter_map(|backend| table.known_backend(relay.cluster?, *backend));
             (opening.clone(), tried.collect())
         }),
-        drain: relay.drain.map(|drain| (drain.until - now, drain.change)),
+        drains: relay.drains.state(now),
         detail: relay.detail.clone(),
     }
 }

@@ -32,6 +32,21 @@ impl Relays {
         }
     }
 
+    /// A backend is there again, or up: whoever was to leave it by a deadline may stay.
+    pub(crate) fn return_backend(&mut self, world: &World, place: (ClusterKey, BackendKey), change: Change) {
+        let live = world.clusters[place.0].backends.get(place.1);
+        if live.is_some_and(|live| live.restless > 0) {
+            let on_it = |relay: &&mut Relay| (relay.cluster, relay.backend) == (Some(place.0), Some(place.1));
+            self.relays.values_mut().filter(on_it).for_each(|relay| relay.drains.take_back(change));
+        }
+    }
+
+    /// A front lets clients in to its listener, again: whoever came to that by it may stay.
+    pub(crate) fn return_front(&mut self, front: &Front) {
+        let by_it = |relay: &&mut Relay| relay.listener == front.listener && front.covers(relay.local);
+        self.relays.values_mut().filter(by_it).for_each(|relay| relay.drains.take_back(Change::Drained));
+    }
+
     /// Visit the relays of a listener whose routes may have changed.
     pub(crate) fn sweep_routes(&mut self, listener: ListenerKey) {
         if self.restless > 0 {
@@ -84,7 +99,10 @@ impl Relays {
 
     /// Obey the policy that the relay began with, if what it was to be visited for still holds.
     fn visit(&mut self, world: &mut World, tick: &mut Tick<'_>, id: RelayId, (change, until): (Change, Instant)) {
-        let Some(reason) = self.still_holds(world, tick, id, change) else { return };
+        let Some(reason) = self.still_holds(world, tick, id, change) else {
+            self.relays.get_mut(id).into_iter().for_each(|relay| relay.drains.take_back(change));
+            return;
+        };
         let relay = &self.relays[id];
         let policy = match change {
             Change::BackendRemoved => relay.knobs.as_ref().map(|knobs| knobs.on_backend_removed),
@@ -101,9 +119,7 @@ impl Relays {
 
     /// The relay ends by then, or earlier where it had to already.
     fn drain(&mut self, world: &mut World, id: RelayId, drain: Drain) {
-        let relay = &mut self.relays[id];
-        if relay.drain.is_none_or(|already| drain.until < already.until) {
-            relay.drain = Some(drain);
+        if self.relays[id].drains.set(drain) {
             self.arm(world, id);
         }
     }
