@@ -275,6 +275,32 @@ fn a_client_is_shown_a_certificate_that_goes_with_the_suites_of_its_listener() {
 }
 
 #[test]
+fn a_client_that_cannot_use_the_exact_certificate_gets_the_one_for_all_names_beside_it() {
+    let (room, authority) = (Room::new("tls-beside"), Authority::new());
+    let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let (beside, exact) = (authority.make(&["*.app.test"], |_| {}), authority.make_of(key, &["x.app.test"], |_| {}));
+    let more = [beside.put(&room, "beside"), exact.put(&room, "exact")].concat();
+    let tls = "certificates = [\"beside\", \"exact\"]";
+    let running = Running::start(&room, &document(&room, ("http", mirror()), tls, &more));
+    let both = config(&authority, &[&rustls::version::TLS12]);
+    let mut provider = rustls::crypto::CryptoProvider::clone(both.crypto_provider());
+    provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains("_ECDSA_"));
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS12]).unwrap();
+    let elliptic = builder.with_root_certificates(roots).with_no_client_auth();
+    for (config, made) in [(both, &exact), (elliptic, &beside)] {
+        let stream = connect(running.front(), "x.app.test", &Arc::new(config)).unwrap();
+        assert_eq!(stream.conn.peer_certificates().unwrap()[0], made.der());
+    }
+    let explained = running.json(&["explain", "GET", "https://x.app.test/"]);
+    let names: Vec<&Value> =
+        explained["tls"]["certificates"].as_array().unwrap().iter().map(|shown| &shown["name"]).collect();
+    assert_eq!(names, ["exact", "beside"], "{explained}");
+}
+
+#[test]
 fn bytes_come_back_as_they_went_over_both_versions() {
     let (room, authority) = (Room::new("tls-tcp"), Authority::new());
     let more = authority.make(&["echo.test"], |_| {}).put(&room, "echo");

@@ -46,9 +46,15 @@ impl Shelf {
         }
     }
 
-    /// Those for a name in lower case: exact ones, or else those for all names beside it.
+    /// Those for a name in lower case: exact ones, and behind them those for all names beside it.
     pub(super) fn find(&self, name: &str) -> impl Iterator<Item = &Arc<Certificate>> + Clone {
-        let under = || self.under.get(name.split_once('.')?.1);
-        self.exact.get(name).or_else(under).into_iter().flatten().map(|(_, certificate)| certificate)
+        let exact = self.exact.get(name).map_or(&[][..], Vec::as_slice);
+        let beside = name.split_once('.').and_then(|(_, suffix)| self.under.get(suffix));
+        // One that is for both stands there already.
+        let is_new = move |(_, found): &&(usize, Arc<Certificate>)| {
+            !exact.iter().any(|(_, known)| Arc::ptr_eq(known, found))
+        };
+        let under = beside.into_iter().flatten().filter(is_new);
+        exact.iter().chain(under).map(|(_, certificate)| certificate)
     }
 }
