@@ -57,10 +57,22 @@ impl Worker {
         while let Some(action) = self.world.clusters[key].probing.checker.poll(tick.now) {
             match action {
                 Action::Probe(probe) => self.send_probe(tick, key, probe),
-                Action::Expired { probe, verdict } => self.settle_probe(tick, (key, probe), (ProbeSaid::Late, verdict)),
+                Action::Expired { probe, verdict } => {
+                    self.note_late_probe((key, probe));
+                    self.settle_probe(tick, (key, probe), (ProbeSaid::Late, verdict));
+                }
             }
         }
         self.arm_probes(key);
+    }
+
+    /// A probe is late: in the middle of a handshake, that is one that failed.
+    fn note_late_probe(&mut self, (key, id): ClusterProbe) {
+        let asked = self.world.clusters[key].probing.sockets.get(&id);
+        if let Some(asked) = asked.filter(|asked| self.secure.shakes_hands(asked.socket)) {
+            let backend = asked.backend;
+            self.world.note_late_handshake((key, backend));
+        }
     }
 
     fn send_probe(&mut self, tick: &mut Tick<'_>, cluster: ClusterKey, probe: Probe<BackendKey>) {

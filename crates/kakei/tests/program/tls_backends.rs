@@ -366,3 +366,28 @@ fn a_backend_that_says_nothing_in_its_handshake_is_told_by_that() {
         );
     }
 }
+
+#[test]
+fn a_health_check_whose_handshake_is_late_counts_as_one_that_failed() {
+    let (room, listener) = (Room::new("tls-late-probe"), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    let (sender, begins) = mpsc::channel();
+    thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut socket in listener.incoming().flatten() {
+            let mut begin = [0; 16];
+            if socket.read_exact(&mut begin).is_ok() {
+                let _ = sender.send(begin);
+            }
+            held.push(socket);
+        }
+    });
+    let cluster = "tls = { verify = false, server_name = \"site.test\" }\nsend_proxy_protocol = \"v1\"\n\
+                   health = { tcp = {}, interval = \"200ms\", timeout = \"100ms\", fall = 1 }";
+    let running = Running::start(&room, &document(&room, ("tcp", address), cluster, ""));
+    let begin = begins.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(&begin, b"PROXY UNKNOWN\r\n\x16", "a header, and then a handshake");
+    eventually("it has failed", || {
+        (running.metrics().sum("kakei_backend_tls_failed_handshakes_total", "") > 0).then_some(())
+    });
+}

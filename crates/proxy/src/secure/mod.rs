@@ -109,6 +109,11 @@ impl Secure {
         !self.streams.is_empty() && self.streams.contains_key(socket)
     }
 
+    /// Whether that stream's handshake isn't over.
+    pub(crate) fn shakes_hands(&self, socket: SocketId) -> bool {
+        self.streams.get(socket).is_some_and(|stream| stream.is_opening())
+    }
+
     /// Whether a handshake waits for its turn.
     pub(crate) fn is_behind(&self) -> bool {
         !self.queue.is_empty()
