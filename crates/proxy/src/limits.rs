@@ -50,6 +50,8 @@ pub const EARLY_DATA: u32 = 16 << 10;
 pub const CLIENT_HELLO: usize = 16 << 10;
 /// Requests of one connection that are begun in one go; the next ones follow in the next step.
 pub const PIPELINED: usize = 16;
+/// Bytes of a client's next requests up to which it is heard on while one is under way: one that goes is to be known.
+pub const PIPELINED_BYTES: usize = 16 << 10;
 /// Bytes of a request that are kept so that it can be sent again.
 pub const REPLAY: usize = 16 << 10;
 /// Pieces of a body up to this size are copied to stand in one piece with what frames them.
@@ -58,8 +60,10 @@ pub const COPIED_CHUNK: usize = 2 << 10;
 pub const INTERIM_RESPONSES: u8 = 16;
 /// Bytes of a response's head.
 pub const RESPONSE_HEAD: usize = 64 << 10;
-/// How long a client has to read what it was told last, before its connection is closed.
+/// How long a client that sends nothing has to read what it was told last, before its connection is closed.
 pub const LINGER: Duration = Duration::from_secs(2);
+/// The same of one that goes on sending: what it was in the middle of is passed over for so long.
+pub const LINGER_IN_ALL: Duration = Duration::from_secs(30);
 /// Buffers of ended exchanges that are kept for the next ones.
 pub const SPARE_BUFFERS: usize = 256;
 /// The largest one that is kept.
@@ -92,6 +96,8 @@ pub const MANY_ROUTES: usize = 4_096;
 pub const SLOW_START_STEPS: u32 = 10;
 
 const _: () = assert!(VERIFY_LOST.as_secs() > VERIFY_FOR.as_secs(), "who waits is not forgotten");
+const _: () = assert!(LINGER_IN_ALL.as_secs() >= LINGER.as_secs(), "who sends has no less time than who doesn't");
+const _: () = assert!(PIPELINED_BYTES <= STREAM_READ, "what waits is about one read");
 const _: () = assert!(COPIED_CHUNK < STREAM_READ, "large pieces are not copied");
 const _: () = assert!(HANDSHAKE_BYTES >= 2 * STREAM_READ, "what comes behind a handshake's end is not held against it");
 const _: () = assert!(HANDSHAKE_BYTES > 4 * EARLY_DATA as usize, "early data is not held against a handshake");

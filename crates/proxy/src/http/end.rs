@@ -6,7 +6,7 @@ use super::answer::count_status;
 use super::exchange::{ExchangeId, Phase, Traits};
 use super::session::{Session, SessionId, Stage};
 use crate::arrival;
-use crate::change::Change;
+use crate::change::{Change, Drain};
 use crate::limits::LINGER;
 use crate::record::{CloseReason, Detail, Record};
 use crate::seam::{Gather, Op, Span};
@@ -20,8 +20,14 @@ impl Http {
         let Some((traits, id)) = self.finish(world, tick, id, reason) else { return };
         let is_read = self.sessions[id].stage == Stage::Waiting;
         // What happened to the route or the backend of this request is nothing to the next one.
-        let drains = !std::mem::take(&mut self.sessions[id].drains).is_empty();
-        if !traits.keeps || drains && self.still_holds(world, tick, id, Change::Drained).is_some() {
+        let drain = std::mem::take(&mut self.sessions[id].drains).first();
+        let drain = drain.filter(|_| self.still_holds(world, tick, id, Change::Drained).is_some());
+        if !traits.keeps || drain.is_some() {
+            if let Some(Drain { until, .. }) = drain {
+                // Its time to read what it is told last is bounded too, also where that for what was under way is over.
+                let until = until.max(tick.now + LINGER);
+                self.sessions[id].drains.set(Drain { until, change: Change::Drained });
+            }
             // What is left of a body would be left unread; and where a bad request ends, nobody knows.
             let is_done = traits.is_last && is_read && reason != CloseReason::BadRequest;
             return if is_done { self.part(tick, id) } else { self.close_session(tick, id) };
@@ -204,7 +210,11 @@ impl Http {
             session.write(tick, Gather { head, body: Span::EMPTY });
         }
         match (session.stage, session.exchange) {
-            (Stage::Closing, _) => tick.ask(Op::Shutdown { socket: session.socket }),
+            (Stage::Closing, _) => {
+                // It has all of what it was told last: its time to read that begins.
+                session.since = tick.now;
+                tick.ask(Op::Shutdown { socket: session.socket });
+            }
             (_, Some(exchange)) => {
                 let exchange = &mut self.exchanges[exchange];
                 exchange.moved = tick.now;

@@ -7,7 +7,7 @@ use super::retry::Fault;
 use super::session::{Session, SessionId, Stage};
 use super::upstream::UpstreamId;
 use crate::change::Change;
-use crate::limits::LINGER;
+use crate::limits::{LINGER, LINGER_IN_ALL};
 use crate::record::CloseReason;
 use crate::seam::{Instant, SocketId};
 use crate::world::{Due, Tick, World};
@@ -47,7 +47,10 @@ impl Http {
             Stage::Idle => (session.since.max(session.moved) + knobs.keep_alive, Limit::KeepAlive),
             Stage::Head => (session.since + knobs.head_timeout, Limit::Head),
             Stage::Closing if session.rest.is_blocked() => (session.moved + knobs.write_timeout, Limit::Linger),
-            Stage::Closing => (session.since.max(session.moved) + LINGER, Limit::Linger),
+            Stage::Closing => {
+                let silent = session.since.max(session.moved) + LINGER;
+                (silent.min(session.since + LINGER_IN_ALL), Limit::Linger)
+            }
             Stage::Body | Stage::Waiting if session.rest.is_blocked() => {
                 (session.moved + knobs.write_timeout, Limit::Write)
             }

@@ -8,7 +8,7 @@ use super::exchange::{Exchange, Phase};
 use super::session::{Session, SessionId, Stage};
 use crate::change::{Change, Drain};
 use crate::cluster::{BackendKey, ClusterKey};
-use crate::limits::SWEPT_PER_STEP;
+use crate::limits::{LINGER, SWEPT_PER_STEP};
 use crate::listener::{Front, ListenerKey};
 use crate::record::CloseReason;
 use crate::seam::Instant;
@@ -135,11 +135,14 @@ impl Http {
         };
         match (policy.unwrap_or_default(), exchange.map(|(id, _)| id)) {
             (OnChange::Keep, _) => {}
-            // Nothing is under way: there is nothing to wait for but that the last answer is taken.
-            (OnChange::Drain(_) | OnChange::Close, None) if self.sessions[id].stage != Stage::Closing => {
-                self.close_session(tick, id);
+            // Nothing is under way: there is nothing to wait for but that the last answer is taken, and not for ever.
+            (OnChange::Drain(_) | OnChange::Close, None) => {
+                if self.sessions[id].stage != Stage::Closing {
+                    self.close_session(tick, id);
+                }
+                let told = self.sessions[id].since;
+                self.drain(id, Drain { until: until.max(told + LINGER), change });
             }
-            (OnChange::Drain(_) | OnChange::Close, None) => {}
             (OnChange::Drain(time), Some(exchange)) => {
                 let exchange = &mut self.exchanges[exchange];
                 if change == Change::Drained && exchange.phase != Phase::Responding {

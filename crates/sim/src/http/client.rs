@@ -194,6 +194,11 @@ impl Client {
         self.ended || self.answered == self.asks.len() || self.echoed == Some(ECHO)
     }
 
+    /// Whether it is one of those that go on sending when they were told that this is all.
+    pub(super) fn drips(&self) -> bool {
+        self.ended && self.echoed.is_none() && self.asks.first().is_some_and(|ask| ask.id % 3 == 0)
+    }
+
     pub(super) fn wind_down(&mut self) {
         self.stalled = false;
     }

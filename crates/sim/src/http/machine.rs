@@ -59,6 +59,8 @@ pub(super) struct Machine {
     passwords: Passwords,
     is_peaceful: bool,
     calm: bool,
+    /// Some of those that were told that this is all go on sending, and never end.
+    drips: bool,
     next_port: u16,
     /// During a hand-over: what nobody took over yet.
     orphans: Option<Orphans>,
@@ -86,6 +88,7 @@ impl Machine {
             passwords: Passwords::default(),
             is_peaceful,
             calm: false,
+            drips: false,
             next_port: 10_000,
         }
     }
@@ -106,6 +109,15 @@ impl Machine {
                 Peer::Server(server) => server.wind_down(),
             }
         }
+    }
+
+    /// Everything is to end by a drain, whatever clients do.
+    pub(super) fn drip(&mut self) {
+        self.drips = true;
+    }
+
+    pub(super) fn has_clients(&self) -> bool {
+        self.streams.values().any(|stream| matches!(stream.peer, Peer::Client(_)))
     }
 
     /// Whether nothing is open but the front.
@@ -213,6 +225,10 @@ impl Machine {
         }
         if !stream.credit {
             return;
+        }
+        if self.drips && matches!(&stream.peer, Peer::Client(client) if client.drips()) {
+            let bytes = self.desk.put([b'x']);
+            return events.push(Event::Data { socket: id, bytes });
         }
         if !pending.is_empty() {
             let most = pending.len().min(STREAM_READ);

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kakei_config::Document;
-use kakei_proxy::limits::EVENTS_PER_STEP;
+use kakei_proxy::limits::{EVENTS_PER_STEP, LINGER};
 use kakei_proxy::seam::{Command, Event, Filter, Instant, Notice, Op, Reply, Ticket};
 use kakei_proxy::snapshot::{Generation, Metered, Shared, Snapshot};
 use kakei_proxy::worker::Role;
@@ -97,6 +97,10 @@ impl HttpReport {
 /// Steps in which things happen, and then those in which everything must come to an end.
 const BUSY: u64 = 600;
 const WINDING_DOWN: u64 = 6_000;
+/// The time that a drain gives.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How much later something may happen than it is due: what is between two steps at most, and a little.
+const LATE: Duration = Duration::from_millis(1_600);
 
 /// A run.
 struct World {
@@ -214,9 +218,14 @@ impl World {
         if drains == 0 {
             self.scene.truth.drains = true;
             // With all that is under way.
-            self.command(&Command::Drain { within: Some(Duration::from_secs(5)) });
+            self.workers.iter_mut().for_each(|worker| worker.host.drip());
+            self.command(&Command::Drain { within: Some(DRAIN) });
         }
+        let until = self.now + DRAIN + LINGER + LATE;
         for _ in 0..WINDING_DOWN {
+            if drains == 0 && self.now > until {
+                self.check_drained();
+            }
             let is_idle = self.workers.iter().all(|worker| worker.host.is_idle() && worker.events.is_empty());
             if !self.scene.report.violations.is_empty() || is_idle {
                 break;
@@ -224,12 +233,19 @@ impl World {
             self.happen(u64::MAX);
         }
         if drains == 1 {
-            self.command(&Command::Drain { within: Some(Duration::from_secs(5)) });
+            self.command(&Command::Drain { within: Some(DRAIN) });
         }
         let ops = self.command(&Command::Stats);
         let all: Vec<_> = ops.iter().filter_map(|ops| stats(ops)).collect();
         let hosts: Vec<_> = self.workers.iter().map(|worker| &worker.host).collect();
         self.scene.truth.end(&hosts, &all, &mut self.scene.report);
+    }
+
+    /// Nobody may hold up a drain whose time is over.
+    fn check_drained(&mut self) {
+        let late = self.workers.iter().filter(|worker| worker.host.has_clients());
+        let late: Vec<String> = late.map(|worker| worker.host.what_is_left()).collect();
+        self.scene.report.violations.extend(late.into_iter().map(|what| format!("outlives a drain: {what}")));
     }
 
     /// Let some time pass, let things happen in it, step.
