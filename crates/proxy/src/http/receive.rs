@@ -51,8 +51,9 @@ impl Http {
     /// Bytes of a client.
     pub(crate) fn handle_client_data(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, span: Span) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if session.stage != Stage::Idle {
-            // Empty lines are no sign of life, and a request begins a time of its own.
+        if session.stage != Stage::Idle && !session.rest.is_blocked() {
+            // Empty lines are no sign of life, and a request begins a time of its own. Who owes it to take something gets
+            // no more time by sending.
             session.moved = tick.now;
         }
         if session.input.is_empty() {

@@ -54,7 +54,7 @@ pub(crate) struct Session {
     pub(super) stage: Stage,
     /// Since when.
     pub(super) since: Instant,
-    /// When bytes of it came, or were taken, last.
+    /// When bytes of it came, or were taken, last; while it takes nothing, since when.
     pub(super) moved: Instant,
     /// What came and waits: a part of a head, or the next requests.
     pub(super) input: Vec<u8>,
