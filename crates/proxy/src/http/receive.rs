@@ -60,6 +60,10 @@ impl Http {
             let input = Input::lent(tick, span);
             return self.feed(world, tick, id, input);
         }
+        if session.stage == Stage::Waiting {
+            session.input.extend_from_slice(span.of(tick.bytes));
+            return session.hear_ahead(tick);
+        }
         let mut kept = std::mem::take(&mut session.input);
         kept.extend_from_slice(span.of(tick.bytes));
         self.feed(world, tick, id, Input::kept(&kept));
@@ -107,7 +111,6 @@ impl Http {
         }
         let is_full = begun >= PIPELINED;
         match session.stage {
-            Stage::Waiting if is_left => session.set_credit(tick, false),
             // It goes on once the client took what it was sent, or with the next step.
             Stage::Idle if is_left && (is_full || session.rest.is_blocked()) => {
                 session.set_credit(tick, false);
@@ -116,8 +119,8 @@ impl Http {
                 }
             }
             Stage::Introduction | Stage::Handshake | Stage::Idle | Stage::Head => session.set_credit(tick, true),
-            // All of it is here, also where there is nowhere to send it to yet: a client that goes is to be heard.
-            Stage::Waiting => session.set_credit(tick, true),
+            // All of it is here, also where there is nowhere to send it to yet.
+            Stage::Waiting => session.hear_ahead(tick),
             // A body's pace is its backend's.
             Stage::Body | Stage::Closing => {}
         }

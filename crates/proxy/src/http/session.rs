@@ -10,6 +10,7 @@ use super::Http;
 use super::exchange::ExchangeId;
 use crate::arrival::Arrived;
 use crate::change::Drains;
+use crate::limits::PIPELINED_BYTES;
 use crate::record::ClientCertificate;
 use crate::seam::{Gather, Instant, Op, SocketId, Span};
 use crate::secure::Secured;
@@ -132,6 +133,12 @@ impl Session {
                 tick.ask(Op::Credit { socket: self.socket, on });
             }
         }
+    }
+
+    /// Its request is there: a client that goes is to be heard, but what it sends ahead has bounds.
+    pub(super) fn hear_ahead(&mut self, tick: &mut Tick<'_>) {
+        let hears = self.input.len() < PIPELINED_BYTES;
+        self.set_credit(tick, hears);
     }
 
     /// Nobody else sent what came.
