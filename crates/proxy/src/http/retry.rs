@@ -1,6 +1,8 @@
 //! What went wrong with a try, and whether there is another one: only where nothing can happen twice that must not, and
 //! within what the cluster may be burdened with.
 
+use std::time::Duration;
+
 use kakei_config::RetryOn;
 
 use super::Http;
@@ -143,11 +145,12 @@ impl Http {
     pub(super) fn judge(&mut self, world: &mut World, tick: &Tick<'_>, id: ExchangeId, status: u16) {
         let exchange = &self.exchanges[id];
         let Some((cluster, backend)) = exchange.place() else { return };
-        let waited = tick.now - exchange.since;
+        let waited = self.waited(exchange, tick.now);
         let cluster_of = &mut world.clusters[cluster];
         let passive = cluster_of.spec.health.as_ref().and_then(|health| health.passive.as_ref());
         let is_bad = passive.is_some_and(|check| {
-            check.status.iter().any(|range| range.contains(status)) || check.latency.is_some_and(|most| waited > most)
+            check.status.iter().any(|range| range.contains(status))
+                || check.latency.zip(waited).is_some_and(|(most, waited)| waited > most)
         });
         match is_bad {
             true => self.failures.push((cluster, backend)),
@@ -158,6 +161,16 @@ impl Http {
     /// Give the place on the backend back. What it was sent and has sent is counted.
     pub(super) fn leave_backend(&mut self, world: &mut World, id: ExchangeId) {
         let exchange = &mut self.exchanges[id];
+    /// How long it waited for its response since the backend had all that it was to be sent. None: it hasn't yet, so what
+    /// the backend waits for may be the client.
+    fn waited(&self, exchange: &Exchange, now: Instant) -> Option<Duration> {
+        let session = &self.sessions[exchange.session];
+        match exchange.is_question() {
+            true => Some(now - exchange.since),
+            false => exchange.request_ended.then(|| now - exchange.since.max(session.since)),
+        }
+    }
+
         let (Some(cluster), Some(backend)) = (exchange.cluster, exchange.backend.take()) else { return };
         exchange.left = Some(backend);
         let (sent, returned) = (exchange.sent_bytes(), exchange.response_bytes);
