@@ -68,6 +68,7 @@ impl Http {
             upgrades: false,
             is_last: !asks && !is_connect,
             is_old: head.version == Version::Http10,
+            expects: head.expects_continue,
             keeps,
         };
         let values = &mut world.listeners[session.arrived.listener].values;

@@ -65,6 +65,9 @@ pub(super) struct Traits {
     /// The client said that nothing comes behind it.
     #[serde(default)]
     pub(super) is_last: bool,
+    /// The client may hold its body back until it is asked for it (`Expect: 100-continue`).
+    #[serde(default)]
+    pub(super) expects: bool,
     /// The client's connection may go on after it.
     pub(super) keeps: bool,
 }
@@ -240,6 +243,12 @@ impl Exchange {
 
     pub(super) fn enter(&mut self, phase: Phase, now: Instant) {
         (self.phase, self.since) = (phase, now);
+    }
+
+    /// Whether its client may still hold its body back, since the backend said nothing (RFC 9110 10.1.1).
+    pub(super) fn holds_back(&self) -> bool {
+        let is_silent = self.phase == Phase::Sent && self.interim == 0;
+        self.traits.expects && is_silent && !self.request_ended && self.request_bytes == 0 && !self.is_held()
     }
 
     /// What a response is read as an answer to.

@@ -2,7 +2,7 @@
 //! so that requests that go well cost no timer. Which one it was says what becomes of it.
 
 use super::Http;
-use super::exchange::{Exchange, Phase};
+use super::exchange::{Exchange, ExchangeId, Phase};
 use super::retry::Fault;
 use super::session::{Session, SessionId, Stage};
 use super::upstream::UpstreamId;
@@ -28,6 +28,8 @@ enum Limit {
     Queue,
     Connect,
     Response,
+    /// The time in which the backend must ask for a body that its client holds back until then, or answer without it.
+    Expectation,
     /// The time between two pieces of a response.
     Stall,
     Request,
@@ -55,8 +57,10 @@ impl Http {
                 (session.moved + knobs.write_timeout, Limit::Write)
             }
             Stage::Body if session.credit => {
-                // A client that is answered already may wait with its body, or leave it out (RFC 9110 10.1.1).
-                let answered = exchange.filter(|exchange| exchange.phase == Phase::Responding);
+                // A client that is answered already may wait with its body, or leave it out, and one that waits to be
+                // asked for it has its time from then on (RFC 9110 10.1.1).
+                let is_answered = |exchange: &&Exchange| exchange.traits.expects || exchange.phase == Phase::Responding;
+                let answered = exchange.filter(is_answered);
                 let moved = answered.map_or(session.moved, |exchange| exchange.moved.max(session.moved));
                 (moved.max(session.since) + knobs.body_timeout, Limit::Body)
             }
@@ -179,12 +183,8 @@ impl Http {
             (Limit::Queue, Some(exchange)) => self.refuse(world, tick, exchange, (503, CloseReason::QueueTimeout)),
             (Limit::Connect, Some(exchange)) => self.fail_to_connect(world, tick, exchange, shakes_hands),
             (Limit::Response, Some(exchange)) => self.fail(world, tick, exchange, Fault::Timeout),
-            (Limit::Stall, Some(exchange)) => {
-                if let Some(place) = self.exchanges[exchange].place() {
-                    self.failures.push(place);
-                }
-                self.refuse(world, tick, exchange, (504, CloseReason::ResponseTimeout));
-            }
+            (Limit::Expectation, Some(exchange)) => self.fail(world, tick, exchange, Fault::Unasked),
+            (Limit::Stall, Some(exchange)) => self.end_stalled(world, tick, exchange),
             (Limit::Request, Some(exchange)) => self.refuse(world, tick, exchange, (504, CloseReason::RequestTimeout)),
             // It took nothing of its last answer.
             (Limit::Linger, _) if session.rest.is_blocked() => {
@@ -196,6 +196,19 @@ impl Http {
         if self.sessions.get(id).is_some_and(|session| session.timer.is_none()) {
             self.arm_session(id);
         }
+    }
+
+    /// Nothing moves in the middle of a response. Where the backend takes what comes of the request, and that is not all
+    /// yet, it may have nothing to say: it is the client that stopped.
+    fn end_stalled(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
+        let exchange = &self.exchanges[id];
+        if !exchange.request_ended && !exchange.is_held() && self.sessions[exchange.session].credit {
+            return self.refuse(world, tick, id, (408, CloseReason::BodyTimeout));
+        }
+        if let Some(place) = exchange.place() {
+            self.failures.push(place);
+        }
+        self.refuse(world, tick, id, (504, CloseReason::ResponseTimeout));
     }
 }
 
@@ -213,6 +226,7 @@ fn exchange_deadline(session: &Session, exchange: &Exchange) -> (Instant, Limit)
         }
         // The backend takes nothing of the request.
         Phase::Sent if !session.credit => (exchange.moved + timeouts.response, Limit::Response),
+        Phase::Sent if exchange.holds_back() => (exchange.since + timeouts.response, Limit::Expectation),
         Phase::Sent => never,
         // The client takes nothing of the response: that is its own deadline.
         Phase::Responding if session.rest.is_blocked() => never,

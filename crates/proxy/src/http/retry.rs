@@ -28,6 +28,9 @@ pub(super) enum Fault {
     Cut(CloseReason),
     /// Its response did not begin in time.
     Timeout,
+    /// In the same time it didn't ask for a body that its client holds back until then. Many that read the body all the
+    /// same say nothing, so it counts against none: any client could bring that about.
+    Unasked,
     /// Its response was malformed.
     Malformed,
     /// Its response has a status that asks for another try.
@@ -42,7 +45,7 @@ impl Fault {
             Fault::Cut(reason) => reason,
             Fault::Lack => CloseReason::Aborted,
             Fault::Reset => CloseReason::BackendReset,
-            Fault::Timeout => CloseReason::ResponseTimeout,
+            Fault::Timeout | Fault::Unasked => CloseReason::ResponseTimeout,
             Fault::Malformed | Fault::Status(_) => CloseReason::BadResponse,
         }
     }
@@ -56,7 +59,7 @@ impl Fault {
         match on {
             RetryOn::Connect => matches!(self, Fault::Connect | Fault::Secure),
             RetryOn::Reset => self.is_reset(),
-            RetryOn::Timeout => self == Fault::Timeout,
+            RetryOn::Timeout => matches!(self, Fault::Timeout | Fault::Unasked),
             RetryOn::Status(status) => self == Fault::Status(status),
         }
     }
@@ -85,7 +88,7 @@ impl Http {
             if matches!(fault, Fault::Connect | Fault::Secure | Fault::Lack) {
                 values[BackendMetric::ConnectFailures] += 1;
             }
-            if !is_stale && !matches!(fault, Fault::Lack | Fault::Status(_)) {
+            if !is_stale && !matches!(fault, Fault::Lack | Fault::Unasked | Fault::Status(_)) {
                 self.failures.push((cluster, backend));
             }
             if !said_something
@@ -158,9 +161,6 @@ impl Http {
         }
     }
 
-    /// Give the place on the backend back. What it was sent and has sent is counted.
-    pub(super) fn leave_backend(&mut self, world: &mut World, id: ExchangeId) {
-        let exchange = &mut self.exchanges[id];
     /// How long it waited for its response since the backend had all that it was to be sent. None: it hasn't yet, so what
     /// the backend waits for may be the client.
     fn waited(&self, exchange: &Exchange, now: Instant) -> Option<Duration> {
@@ -171,6 +171,9 @@ impl Http {
         }
     }
 
+    /// Give the place on the backend back. What it was sent and has sent is counted.
+    pub(super) fn leave_backend(&mut self, world: &mut World, id: ExchangeId) {
+        let exchange = &mut self.exchanges[id];
         let (Some(cluster), Some(backend)) = (exchange.cluster, exchange.backend.take()) else { return };
         exchange.left = Some(backend);
         let (sent, returned) = (exchange.sent_bytes(), exchange.response_bytes);
