@@ -14,10 +14,11 @@ impl Relays {
     pub(crate) fn adopt(&mut self, world: &mut World, tick: &mut Tick<'_>, joined: Joined, says_end: [bool; 2]) {
         let Joined { arrived, client, backend, place, .. } = joined;
         let arrived_by = arrived.listener;
-        let mut relay = Relay::new(arrived.at, arrived.listener, (arrived.peer, arrived.local));
+        // What its client asked before is no part of it, and none of its time.
+        let mut relay = Relay::new(tick.now, arrived.listener, (arrived.peer, arrived.local));
         relay.set_socket(Side::Client, client);
         relay.set_socket(Side::Backend, backend);
-        (relay.phase, relay.since, relay.moved) = (Phase::Established, tick.now, tick.now);
+        relay.phase = Phase::Established;
         relay.believed = arrived.believed;
         relay.counted = arrived.counted;
         relay.target = Some(joined.target);
