@@ -84,8 +84,9 @@ impl Http {
         let exchange = &mut self.exchanges[id];
         exchange.backend = Some(place.1);
         exchange.tries += 1;
+        exchange.lapse.connect = None;
         if let Some(detail) = &mut exchange.detail {
-            detail.attempts += 1;
+            (detail.attempts, detail.reused) = (detail.attempts + 1, false);
         }
         let is_fresh = exchange.revived;
         world.clusters[place.0].backends[place.1].take_request();
