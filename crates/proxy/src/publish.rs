@@ -65,6 +65,7 @@ impl Worker {
         if reshaped.resecured {
             self.http.retire_upstreams(&mut self.world, tick, key);
         }
+        self.http.hold_idle(&mut self.world, tick, key);
         self.stir();
         self.configure_probes(tick, key);
         self.world.arm_review(tick.now, key);

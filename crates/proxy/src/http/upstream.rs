@@ -118,11 +118,12 @@ impl Http {
     ) -> Option<UpstreamId> {
         loop {
             let live = &mut world.clusters[cluster];
-            let max_age = live.spec.http.max_age;
+            let (max_age, most) = (live.spec.http.max_age, live.spec.http.idle_timeout);
             let socket = live.backends[backend].idle.pop()?;
             let Some(&crate::world::Socket::Upstream(id)) = world.sockets.get(socket) else { continue };
             let upstream = &self.upstreams[id];
-            if max_age.is_none_or(|age| tick.now - upstream.opened < age) {
+            let is_young = max_age.is_none_or(|age| tick.now - upstream.opened < age);
+            if is_young && most.is_some_and(|most| tick.now - upstream.since < most) {
                 return Some(id);
             }
             self.close_upstream(world, tick, id);
@@ -174,6 +175,23 @@ impl Http {
         });
         for id in waiting.collect::<Vec<_>>() {
             self.discard_idle(world, tick, id);
+        }
+    }
+
+    /// How long connections to that cluster's backends may wait may be another time from now on, also for those that do.
+    pub(crate) fn hold_idle(&mut self, world: &mut World, tick: &mut Tick<'_>, cluster: ClusterKey) {
+        let live = &world.clusters[cluster];
+        let most = live.spec.http.idle_timeout;
+        let sockets = live.backends.values().flat_map(|backend| &backend.idle);
+        let ids = sockets.filter_map(|socket| match world.sockets.get(*socket) {
+            Some(&crate::world::Socket::Upstream(id)) => Some(id),
+            _ => None,
+        });
+        for id in ids.collect::<Vec<_>>() {
+            match most {
+                Some(most) if tick.now - self.upstreams[id].since < most => self.arm_upstream(world, id),
+                _ => self.discard_idle(world, tick, id),
+            }
         }
     }
 
