@@ -4,12 +4,13 @@
 mod common;
 #[path = "common/counted.rs"]
 mod counted;
+#[path = "common/restored.rs"]
+mod restored;
 
 use kakei_config::*;
 use kakei_proxy::record::{CloseReason, Record};
 use kakei_proxy::seam::*;
 use kakei_proxy::stats::{BackendMetric, ListenerMetric};
-use kakei_proxy::worker::{Role, Worker};
 
 use common::{Bench, addr, all_of, ends, opened};
 
@@ -56,20 +57,6 @@ fn connected(ops: &[Op]) -> Option<(SocketId, String)> {
 impl Bench {
     fn open(&mut self, socket: SocketId) {
         self.step(vec![Event::Opened { socket, local: addr("10.9.9.9:9") }], b"");
-    }
-
-    /// Another worker goes on where this one is, and runs the same.
-    fn restore(&mut self, document: &Document) {
-        let ops = self.step(vec![Event::Command { ticket: Ticket(1), command: Command::Snapshot }], b"");
-        let state = ops.into_iter().find_map(|op| match op {
-            Op::Reply { reply: Reply::State(state), .. } => Some(*state),
-            _ => None,
-        });
-        let text = serde_json::to_string(&state.expect("a state")).expect("a state is plain data");
-        let (state, role) =
-            (serde_json::from_str(&text).expect("what was written can be read"), Role { index: 0, seed: 5 });
-        self.worker = Worker::restore(role, self.now, state, &common::compile(document, 1)).expect("a sound state");
-        self.step(Vec::new(), b"");
     }
 
     /// It says this.

@@ -154,6 +154,32 @@ fn responses_have_the_bodies_that_they_must_have() {
     }
 }
 
+#[test]
+fn a_response_that_announces_a_body_where_there_is_none_is_the_last_one_of_its_connection() {
+    let keeps = |method: &str, status: u16, fields: &str| {
+        let text = format!("HTTP/1.1 {status} Said\r\n{fields}\r\n");
+        Heads::default().response(text.as_bytes(), &LIMITS, method).map(|head| head.keeps())
+    };
+    let (sized, chunked) = ("Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n");
+    for (method, status, fields) in
+        [("GET", 204, sized), ("GET", 204, chunked), ("HEAD", 204, sized), ("GET", 304, chunked)]
+    {
+        assert_eq!(keeps(method, status, fields), Ok(false), "{method} {status} {fields}");
+    }
+    // These say what would come where something did.
+    for (method, status, fields) in [
+        ("GET", 304, sized),
+        ("HEAD", 200, sized),
+        ("HEAD", 200, chunked),
+        ("GET", 204, "Content-Length: 0\r\n"),
+        ("GET", 204, ""),
+    ] {
+        assert_eq!(keeps(method, status, fields), Ok(true), "{method} {status} {fields}");
+    }
+    assert_eq!(keeps("GET", 200, ""), Ok(false), "its end is its body's");
+    assert_eq!(keeps("GET", 200, "Connection: close\r\nContent-Length: 3\r\n"), Ok(false));
+}
+
 proptest! {
     /// What is accepted, written out again from its parts, is read as the same.
     #[test]

@@ -127,7 +127,7 @@ impl Http {
     /// What follows a response's head.
     pub(super) fn begin_body(&mut self, upstream: UpstreamId, head: &ResponseHead<'_>) {
         let connection = &mut self.upstreams[upstream];
-        connection.keeps = head.keeps() && !head.until_close;
+        connection.keeps = head.keeps();
         connection.body = Body::new(head.response.length, head.until_close);
         connection.reading = Reading::Body;
     }

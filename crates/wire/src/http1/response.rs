@@ -17,6 +17,9 @@ pub struct ResponseHead<'a> {
     pub connection: Connection,
     /// Its body, if it is `Unknown`, ends with the connection.
     pub until_close: bool,
+    /// It says that a body follows where there can't be one: what its sender may send all the same would be read as the
+    /// next response (RFC 9110 8.6, RFC 9112 6.1).
+    pub belies: bool,
 }
 
 /// A first line.
@@ -28,12 +31,13 @@ struct Line<'a> {
 }
 
 impl ResponseHead<'_> {
-    /// Whether its connection goes on after it, as far as it says (RFC 9112 9.3).
+    /// Whether its connection goes on after it: by what it says (RFC 9112 9.3), and where it is sure to end here.
     pub fn keeps(&self) -> bool {
-        match self.version {
+        let asks = match self.version {
             Version::Http11 => !self.connection.close,
             Version::Http10 => self.connection.keep_alive && !self.connection.close,
-        }
+        };
+        asks && !self.until_close && !self.belies
     }
 }
 
@@ -132,11 +136,18 @@ impl Heads {
             Some(length) => length,
             None => Length::Unknown,
         };
+        // A 304 tells how long what it stands for is (RFC 9110 15.4.5), and so does a response to HEAD.
+        let belies = match framed {
+            Some(Length::Sized(len)) => status == 204 && len > 0,
+            Some(Length::Unknown) => matches!(status, 204 | 304),
+            Some(Length::None) | None => false,
+        };
         Ok(ResponseHead {
             response: Response { status, reason, fields, length },
             version,
             connection: Connection::read(&fields),
             until_close: !has_none && framed.is_none(),
+            belies,
         })
     }
 }

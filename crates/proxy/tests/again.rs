@@ -1,0 +1,113 @@
+//! A worker driven by hand, one fact a test: which connections to backends carry a further request, and how a request goes
+//! on that has to be sent again.
+
+mod common;
+#[path = "common/restored.rs"]
+mod restored;
+
+use std::collections::BTreeMap;
+
+use kakei_config::*;
+use kakei_proxy::seam::*;
+
+use common::{Bench, addr, all_of, ends, opened};
+
+const ASKS: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const NOTHING: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+/// So many backends behind a listener's route.
+fn document(backends: u8, cluster: Cluster, route: Route) -> Document {
+    let backends = (1..=backends).map(|at| Backend::at(addr(&format!("10.0.0.{at}:80")))).collect();
+    let cluster = Cluster { backends, ..cluster };
+    let route = Route { listener: "web".into(), cluster: Some("c".into()), ..route };
+    let listener = Listener { protocol: Protocol::Http, bind: vec![addr("0.0.0.0:80")], ..Listener::default() };
+    Document {
+        listeners: [("web".into(), listener)].into(),
+        clusters: [("c".into(), cluster)].into(),
+        routes: [("r".into(), route)].into(),
+        ..Document::default()
+    }
+}
+
+/// A worker that runs this.
+fn bench(backends: u8, cluster: Cluster, route: Route) -> Bench {
+    Bench::new(document(backends, cluster, route), Listener::default())
+}
+
+/// A stream that a step asks for, and the backend that it leads to.
+fn connected(ops: &[Op]) -> Option<(SocketId, String)> {
+    ops.iter().find_map(|op| match op {
+        Op::Connect { socket, remote, .. } => Some((*socket, remote.to_string())),
+        _ => None,
+    })
+}
+
+impl Bench {
+    fn open(&mut self, socket: SocketId) -> Vec<Op> {
+        self.step(vec![Event::Opened { socket, local: addr("10.9.9.9:9") }], b"")
+    }
+
+    /// It says this.
+    fn hear(&mut self, socket: SocketId, bytes: &[u8]) -> Vec<Op> {
+        self.step(vec![Event::Data { socket, bytes: all_of(bytes) }], bytes)
+    }
+
+    /// It is gone.
+    fn lose(&mut self, socket: SocketId) -> Vec<Op> {
+        self.step(vec![Event::Broken { socket, by: BrokenBy::Peer }], b"")
+    }
+
+    /// Whether a step sends it a request, at once or as soon as it is open.
+    fn is_asked(&self, ops: &[Op], of: SocketId) -> bool {
+        ends(ops, of) == ["write"] || connected(ops).is_some_and(|(socket, _)| socket == of)
+    }
+
+    /// What it is told in this step.
+    fn told(&self, ops: &[Op], of: SocketId) -> String {
+        let written = ops.iter().filter_map(|op| match op {
+            Op::Write { socket, bytes } if *socket == of => {
+                Some(String::from_utf8_lossy(bytes.head.of(&self.out.bytes)))
+            }
+            _ => None,
+        });
+        written.collect()
+    }
+
+    /// The client's request goes over a new connection, which is open then.
+    fn ask(&mut self, request: &[u8]) -> SocketId {
+        let backend = opened(&self.say(request));
+        self.open(backend);
+        backend
+    }
+}
+
+#[test]
+fn what_a_backend_may_send_behind_an_answer_without_a_body_reaches_no_other_request() {
+    let belied = [
+        &b"HTTP/1.1 204 No\r\nContent-Length: 73\r\n\r\n"[..],
+        b"HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 304 No\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ];
+    for answer in belied {
+        let mut bench = bench(1, Cluster::default(), Route::default());
+        let backend = bench.ask(ASKS);
+        let ops = bench.hear(backend, answer);
+        assert_eq!((bench.ends(&ops), ends(&ops, backend)), (vec!["write"], vec!["reset"]));
+        assert!(connected(&bench.say(ASKS)).is_some(), "on a connection of its own");
+    }
+    let mut bench = bench(1, Cluster::default(), Route::default());
+    let backend = bench.ask(ASKS);
+    bench.hear(backend, b"HTTP/1.1 304 No\r\nContent-Length: 73\r\n\r\n");
+    assert_eq!(ends(&bench.say(ASKS), backend), ["write"]);
+}
+
+/// A cluster whose backends have room for one request each.
+fn narrow(balance: Balance) -> Cluster {
+    let tcp = TcpKnobs { connections_per_backend: 1, ..TcpKnobs::default() };
+    Cluster { balance, tcp, ..Cluster::default() }
+}
+
+/// A route whose requests are tried once more after this.
+fn retrying(on: RetryOn) -> Route {
+    Route { retry: Retry { attempts: 1, on: vec![on], budget: 100 }, ..Route::default() }
+}
