@@ -111,3 +111,50 @@ fn narrow(balance: Balance) -> Cluster {
 fn retrying(on: RetryOn) -> Route {
     Route { retry: Retry { attempts: 1, on: vec![on], budget: 100 }, ..Route::default() }
 }
+
+#[test]
+fn where_one_backend_is_full_the_others_share_what_comes() {
+    for balance in [Balance::RoundRobin, Balance::Random] {
+        let mut bench = bench(4, narrow(balance), Route::default());
+        let (busy, full) = connected(&bench.say(ASKS)).expect("a try");
+        bench.open(busy);
+        let client = bench.connect("192.0.2.7:1001");
+        let (mut places, mut came) = (BTreeMap::new(), BTreeMap::<String, u32>::new());
+        for _ in 0..120 {
+            let ops = bench.hear(client, ASKS);
+            if let Some((socket, place)) = connected(&ops) {
+                bench.open(socket);
+                places.insert(socket, place);
+            }
+            let asked = places.keys().copied().find(|socket| bench.is_asked(&ops, *socket)).expect("a backend");
+            *came.entry(places[&asked].clone()).or_default() += 1;
+            bench.hear(asked, NOTHING);
+        }
+        assert!(!came.contains_key(&full));
+        assert!(came.len() == 3 && came.values().all(|times| *times >= 20), "{balance:?}: {came:?}");
+    }
+}
+
+#[test]
+fn where_one_backend_failed_the_others_share_what_is_tried_again() {
+    for balance in [Balance::RoundRobin, Balance::Random] {
+        let cluster = Cluster { balance, ..Cluster::default() };
+        let mut bench = bench(4, cluster, retrying(RetryOn::Connect));
+        let mut came = BTreeMap::<String, u32>::new();
+        let mut failed = 0;
+        for port in 1000..1200 {
+            let client = bench.connect(&format!("192.0.2.7:{port}"));
+            let Some((first, place)) = connected(&bench.hear(client, ASKS)) else { continue };
+            if place != "10.0.0.1:80" {
+                bench.lose(client);
+                continue;
+            }
+            failed += 1;
+            let ops = bench.step(vec![Event::OpenFailed { socket: first, error: OpenError::Unreachable }], b"");
+            *came.entry(connected(&ops).expect("another try").1).or_default() += 1;
+            bench.lose(client);
+        }
+        assert!(failed >= 30, "{failed}");
+        assert!(came.len() == 3 && came.values().all(|times| *times >= failed / 6), "{balance:?}: {came:?}");
+    }
+}

@@ -88,12 +88,21 @@ impl Balancer {
     /// `live(i)` is the member's live work (flows, connections, requests).
     pub fn pick(&mut self, affinity: u64, live: impl Fn(usize) -> u32, rng: &mut fastrand::Rng) -> Option<usize> {
         match &mut self.0 {
-            Policy::RoundRobin(policy) => policy.pick(),
+            Policy::RoundRobin(policy) => policy.pick(|_| true),
             Policy::Random(policy) => policy.pick(rng),
             Policy::Least(policy) => policy.pick(live, rng),
             Policy::P2c(policy) => policy.pick(live, rng),
             Policy::Hrw(policy) => policy.pick(affinity),
             Policy::Maglev(policy) => policy.pick(affinity),
+        }
+    }
+
+    /// The index of the member whose turn it is of those that `takes` names, under a policy of turns; none under every
+    /// other policy, and where nobody is named.
+    pub fn pick_in_turn(&mut self, takes: impl Fn(usize) -> bool) -> Option<usize> {
+        match &mut self.0 {
+            Policy::RoundRobin(policy) => policy.pick(takes),
+            _ => None,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! In turn, smoothly by weight: nginx's algorithm. Every pick raises each member's claim by its weight, takes the
-//! highest and lowers that one by the total, so heavy members come often but never in a burst. O(members).
+//! highest and lowers that one by the total, so heavy members come often but never in a burst. Who may not be taken at a
+//! pick has no part in it. O(members).
 
 use super::Member;
 
 #[derive(Clone, Debug)]
 pub(super) struct RoundRobin {
     members: Vec<Claim>,
-    total: i64,
 }
 
 /// What a member has gained by waiting, or lost by being chosen. All claims of a set sum up to what they began with.
@@ -19,7 +19,7 @@ struct Claim {
 
 impl RoundRobin {
     pub(super) fn new(members: &[Member]) -> Self {
-        let mut made = RoundRobin { members: Vec::new(), total: 0 };
+        let mut made = RoundRobin { members: Vec::new() };
         made.rebuild(members);
         made
     }
@@ -36,20 +36,21 @@ impl RoundRobin {
             weight: member.weight() as i64,
             claim: claim_of(member.identity).clamp(-total, total),
         });
-        *self = RoundRobin { members: claims.collect(), total };
+        self.members = claims.collect();
     }
 
-    /// The first of those with the highest claim.
-    pub(super) fn pick(&mut self) -> Option<usize> {
-        let mut best: Option<(usize, i64)> = None;
-        for (at, member) in self.members.iter_mut().enumerate() {
+    /// The first of those with the highest claim, of those that may be taken.
+    pub(super) fn pick(&mut self, takes: impl Fn(usize) -> bool) -> Option<usize> {
+        let (mut best, mut total): (Option<(usize, i64)>, i64) = (None, 0);
+        for (at, member) in self.members.iter_mut().enumerate().filter(|(at, _)| takes(*at)) {
             member.claim += member.weight;
+            total += member.weight;
             if best.is_none_or(|(_, highest)| member.claim > highest) {
                 best = Some((at, member.claim));
             }
         }
         let (at, _) = best?;
-        self.members[at].claim -= self.total;
+        self.members[at].claim -= total;
         Some(at)
     }
 }

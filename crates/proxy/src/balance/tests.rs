@@ -146,6 +146,21 @@ fn round_robin_forgets_debts_of_another_scale() {
 }
 
 #[test]
+fn round_robin_goes_on_in_turn_among_those_that_may_be_taken() {
+    let mut balancer = Balancer::new(Balance::RoundRobin, &members(&[5, 1, 1, 3]));
+    let mut picked = [0; 4];
+    for _ in 0..700 {
+        picked[balancer.pick_in_turn(|at| at != 3).expect("members")] += 1;
+    }
+    assert_eq!(picked, [500, 100, 100, 0]);
+    assert_eq!(balancer.pick_in_turn(|_| false), None);
+    // Who may be taken again has nothing to make up for.
+    let mut rng = fastrand::Rng::with_seed(0);
+    let next: Vec<usize> = (0..10).map(|_| balancer.pick(0, idle, &mut rng).expect("members")).collect();
+    assert_eq!([0, 1, 2, 3].map(|at| next.iter().filter(|one| **one == at).count()), [5, 1, 1, 3]);
+}
+
+#[test]
 fn least_chooses_the_least_loaded() {
     let mut balancer = Balancer::new(Balance::Least, &members(&[10, 20, 5]));
     let mut rng = fastrand::Rng::with_seed(1);

@@ -239,13 +239,18 @@ impl LiveCluster {
         if self.members.iter().all(|(backend, _)| takes(*backend)) {
             return self.pick(affinity, rng);
         }
-        // Rare, and these two need no table: rendezvous over the rest spreads by weight whatever the policy, but load
-        // is what a policy that looks at it goes on looking at.
+        let (members, balance) = (&self.members, self.spec.balance);
+        if balance == Balance::RoundRobin {
+            let at = self.balancer.pick_in_turn(|at| takes(members[at].0))?;
+            return Some(members[at].0);
+        }
+        // Rare, and these need no large table. Each looks at what the policy looks at: load, the affinity, or nothing.
         let rest: Vec<(BackendKey, Member)> = self.members.iter().filter(|(key, _)| takes(*key)).copied().collect();
         let bare: Vec<Member> = rest.iter().map(|(_, member)| *member).collect();
-        let policy = match self.spec.balance {
+        let policy = match balance {
             Balance::Least | Balance::P2c => Balance::Least,
-            Balance::RoundRobin | Balance::Random | Balance::Hrw | Balance::Maglev => Balance::Hrw,
+            Balance::RoundRobin | Balance::Random => Balance::Random,
+            Balance::Hrw | Balance::Maglev => Balance::Hrw,
         };
         let at = Balancer::new(policy, &bare).pick(affinity, |index| backends[rest[index].0].live, rng)?;
         Some(rest[at].0)
