@@ -62,7 +62,7 @@ impl Worker {
         for backend in reshaped.removed {
             self.leave_backend(tick, (key, backend), true);
         }
-        if reshaped.resecured {
+        if reshaped.begins_otherwise {
             self.http.retire_upstreams(&mut self.world, tick, key);
         }
         self.http.hold_idle(&mut self.world, tick, key);

@@ -113,6 +113,33 @@ fn retrying(on: RetryOn) -> Route {
 }
 
 #[test]
+fn connections_without_a_proxy_header_are_left_where_there_is_to_be_one() {
+    let mut bench = bench(1, Cluster::default(), Route::default());
+    let kept = bench.ask(ASKS);
+    bench.hear(kept, NOTHING);
+    let client = bench.connect("192.0.2.8:1000");
+    bench.hear(client, ASKS);
+    let other = bench.ask(ASKS);
+    let speaks = Cluster { send_proxy_protocol: StreamProxyProtocol::V1, ..Cluster::default() };
+    let ops = bench.publish(&document(1, speaks, Route::default()), 2);
+    assert_eq!((ends(&ops, kept), ends(&ops, other)), (vec![], vec![]), "requests are under way on both");
+    for (socket, of) in [(kept, client), (other, bench.client)] {
+        let ops = bench.hear(socket, NOTHING);
+        assert_eq!((ends(&ops, of), ends(&ops, socket)), (vec!["write"], vec!["close"]));
+    }
+    let backend = opened(&bench.say(ASKS));
+    let ops = bench.open(backend);
+    assert!(bench.told(&ops, backend).starts_with("PROXY TCP4 192.0.2.7 "), "{ops:?}");
+
+    let mut bench = self::bench(1, Cluster::default(), Route::default());
+    let kept = bench.ask(ASKS);
+    bench.hear(kept, NOTHING);
+    let speaks = Cluster { send_proxy_protocol: StreamProxyProtocol::V2, ..Cluster::default() };
+    let ops = bench.publish(&document(1, speaks, Route::default()), 2);
+    assert_eq!(ends(&ops, kept), ["close"], "it waits for nothing that could come");
+}
+
+#[test]
 fn where_one_backend_is_full_the_others_share_what_comes() {
     for balance in [Balance::RoundRobin, Balance::Random] {
         let mut bench = bench(4, narrow(balance), Route::default());

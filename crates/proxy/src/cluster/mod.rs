@@ -61,8 +61,9 @@ pub(crate) struct LiveCluster {
 pub(crate) struct Reshaped {
     /// Whether anything is other than before.
     pub(crate) changed: bool,
-    /// Whether backends are spoken to in another TLS, or without from now on.
-    pub(crate) resecured: bool,
+    /// Whether connections to backends begin otherwise from now on: in another TLS or without, with a PROXY header or
+    /// without.
+    pub(crate) begins_otherwise: bool,
     pub(crate) removed: Vec<BackendKey>,
     /// Those that are there again while something still lives on them.
     pub(crate) returned: Vec<BackendKey>,
@@ -103,12 +104,13 @@ impl LiveCluster {
             self.members.clear();
         }
         self.removed = false;
-        let resecured = self.spec.tls.as_ref().map(Arc::as_ptr) != spec.tls.as_ref().map(Arc::as_ptr);
+        let begins_otherwise = self.spec.tls.as_ref().map(Arc::as_ptr) != spec.tls.as_ref().map(Arc::as_ptr)
+            || self.spec.send_proxy_protocol != spec.send_proxy_protocol;
         self.spec = spec;
         let removed = self.retire_backends();
         let returned = self.adopt_backends(now);
         self.rebuild(now);
-        Reshaped { changed: true, resecured, removed, returned }
+        Reshaped { changed: true, begins_otherwise, removed, returned }
     }
 
     /// These backends came with what it is now, and have not passed yet.

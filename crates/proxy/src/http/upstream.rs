@@ -165,8 +165,7 @@ impl Http {
         self.close_upstream(world, tick, id);
     }
 
-    /// What backends of that cluster have to prove is another thing from now on: no connection of before carries a
-    /// further request.
+    /// Connections to backends of that cluster begin otherwise from now on: none of before carries a further request.
     pub(crate) fn retire_upstreams(&mut self, world: &mut World, tick: &mut Tick<'_>, cluster: ClusterKey) {
         let all = self.upstreams.iter_mut().filter(|(_, upstream)| upstream.place.0 == cluster);
         let waiting = all.filter_map(|(id, upstream)| {
