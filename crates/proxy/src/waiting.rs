@@ -62,9 +62,18 @@ impl<Id: Copy + PartialEq> Waiting<Id> {
 
     /// Stand at the end of a queue.
     pub(crate) fn join(&mut self, cluster: ClusterKey, id: Id) {
+        self.enter(cluster, |ids| ids.push_back(id));
+    }
+
+    /// Stand before all others: who had its turn, and has to wait once more.
+    pub(crate) fn join_first(&mut self, cluster: ClusterKey, id: Id) {
+        self.enter(cluster, |ids| ids.push_front(id));
+    }
+
+    fn enter(&mut self, cluster: ClusterKey, place: impl FnOnce(&mut VecDeque<Id>)) {
         if let Some(entry) = self.queues.entry(cluster) {
             let queue = entry.or_insert_with(|| Queue { ids: VecDeque::new(), len: 0 });
-            queue.ids.push_back(id);
+            place(&mut queue.ids);
             queue.len += 1;
         }
     }

@@ -185,3 +185,89 @@ fn where_one_backend_failed_the_others_share_what_is_tried_again() {
         assert!(came.len() == 3 && came.values().all(|times| *times >= failed / 6), "{balance:?}: {came:?}");
     }
 }
+
+#[test]
+fn what_becomes_a_connection_of_its_own_goes_over_a_new_one() {
+    let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+    let connect = b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n";
+    for request in [&upgrade[..], connect] {
+        let route = || Route { connect: true, ..Route::default() };
+        let mut bench = bench(1, Cluster::default(), route());
+        let kept = bench.ask(ASKS);
+        bench.hear(kept, NOTHING);
+        let client = bench.connect("192.0.2.8:1000");
+        let ops = bench.hear(client, request);
+        assert!(connected(&ops).is_some() && ends(&ops, kept).is_empty(), "{ops:?}");
+        assert_eq!(ends(&bench.say(ASKS), kept), ["write"], "it waits for others as before");
+
+        // There may be no more than one.
+        let mut bench = self::bench(1, narrow(Balance::RoundRobin), route());
+        let kept = bench.ask(ASKS);
+        bench.hear(kept, NOTHING);
+        let ops = bench.say(request);
+        assert!(connected(&ops).is_some(), "{ops:?}");
+        assert_eq!(ends(&ops, kept), ["close"], "the one that waits makes room");
+    }
+}
+
+#[test]
+fn who_had_a_connection_that_was_dead_gets_a_new_one_before_those_that_wait() {
+    let cluster = narrow(Balance::RoundRobin);
+    let cluster = Cluster { tcp: TcpKnobs { queue: 1, ..cluster.tcp }, ..cluster };
+    let mut bench = bench(1, cluster, Route::default());
+    let kept = bench.ask(ASKS);
+    bench.hear(kept, NOTHING);
+    assert_eq!(ends(&bench.say(ASKS), kept), ["write"]);
+    let waiting = bench.connect("192.0.2.8:1000");
+    assert_eq!(connected(&bench.hear(waiting, ASKS)), None, "it waits");
+    let ops = bench.lose(kept);
+    let (next, _) = connected(&ops).expect("a new one");
+    assert_eq!((bench.ends(&ops), ends(&ops, waiting)), (vec![], vec![]));
+    bench.open(next);
+    let ops = bench.hear(next, NOTHING);
+    assert_eq!((bench.ends(&ops), ends(&ops, waiting)), (vec!["write"], vec![]));
+    assert!(ends(&ops, next).ends_with(&["write"]) || ends(&bench.step(Vec::new(), b""), next) == ["write"], "{ops:?}");
+}
+
+#[test]
+fn who_has_to_wait_for_another_try_stands_before_all_others_however_many_they_are() {
+    let cluster = narrow(Balance::RoundRobin);
+    let cluster = Cluster { tcp: TcpKnobs { queue: 2, ..cluster.tcp }, ..cluster };
+    let mut bench = bench(2, cluster, retrying(RetryOn::Connect));
+    let (failing, _) = connected(&bench.say(ASKS)).expect("a try");
+    let [second, third, last] = ["192.0.2.8:1000", "192.0.2.9:1000", "192.0.2.10:1000"].map(|at| bench.connect(at));
+    let (busy, busy_at) = connected(&bench.hear(second, ASKS)).expect("the other backend");
+    bench.open(busy);
+    for waiting in [third, last] {
+        assert_eq!(connected(&bench.hear(waiting, ASKS)), None, "it waits");
+    }
+    let ops = bench.step(vec![Event::OpenFailed { socket: failing, error: OpenError::Unreachable }], b"");
+    assert_eq!(bench.ends(&ops), [""; 0], "it waits for the busy one, as the third");
+    let ops = if connected(&ops).is_some() { ops } else { bench.step(Vec::new(), b"") };
+    let (other, other_at) = connected(&ops).expect("who can't use the failing one holds nobody up");
+    assert_ne!(other_at, busy_at);
+    bench.open(other);
+    bench.hear(busy, NOTHING);
+    bench.step(Vec::new(), b"");
+    let ops = bench.hear(busy, NOTHING);
+    assert_eq!((bench.ends(&ops), ends(&ops, last)), (vec!["write"], vec![]));
+}
+
+#[test]
+fn a_dead_connection_takes_no_try_from_those_that_the_route_grants() {
+    let mut next = document(2, Cluster::default(), retrying(RetryOn::Status(502)));
+    let cluster = next.clusters.get_mut(&Name::new("c")).expect("a cluster");
+    cluster.backends[0].weight = 250;
+    let mut bench = Bench::new(next, Listener::default());
+    let kept = bench.ask(ASKS);
+    bench.hear(kept, NOTHING);
+    assert_eq!(ends(&bench.say(ASKS), kept), ["write"]);
+    let (again, again_at) = connected(&bench.lose(kept)).expect("once more");
+    bench.open(again);
+    let ops = bench.hear(again, b"HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n");
+    let (other, other_at) = connected(&ops).expect("the try that the route grants");
+    assert_ne!(other_at, again_at);
+    bench.open(other);
+    let ops = bench.hear(other, b"HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!((connected(&ops), bench.ends(&ops)), (None, vec!["write"]));
+}

@@ -34,9 +34,12 @@ impl Http {
     pub(super) fn place(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
         let Some(cluster) = self.exchanges[id].cluster else { return };
         match self.choose(world, tick.now, id) {
-            // Those that wait were here first, but not for a backend that takes nobody but who has its cookie.
+            // Those that wait were here first, but for who had its turn before them; and not for a backend that takes
+            // nobody but who has its cookie.
             Choice::Backend(backend)
-                if self.queues.is_waited_for(cluster) && world.clusters[cluster].is_one(backend) =>
+                if !self.exchanges[id].had_its_turn()
+                    && self.queues.is_waited_for(cluster)
+                    && world.clusters[cluster].is_one(backend) =>
             {
                 self.queues.stir();
                 self.enqueue(world, tick, id);
@@ -88,9 +91,12 @@ impl Http {
         if let Some(detail) = &mut exchange.detail {
             (detail.attempts, detail.reused) = (detail.attempts + 1, false);
         }
-        let is_fresh = exchange.revived;
+        let (needs_new, most) =
+            (exchange.needs_new(), exchange.tcp.as_ref().map_or(0, |tcp| tcp.connections_per_backend));
         world.clusters[place.0].backends[place.1].take_request();
-        if !is_fresh && let Some(upstream) = self.take_idle(world, tick, place) {
+        if needs_new {
+            self.make_room(world, tick, place, most);
+        } else if let Some(upstream) = self.take_idle(world, tick, place) {
             let exchange = &mut self.exchanges[id];
             exchange.upstream = Some(upstream);
             if let Some(detail) = &mut exchange.detail {
@@ -252,7 +258,9 @@ impl Http {
     fn enqueue(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId) {
         let exchange = &mut self.exchanges[id];
         let (Some(cluster), Some(knobs)) = (exchange.cluster, exchange.tcp.clone()) else { return };
-        if self.queues.len(cluster) >= knobs.queue {
+        // Who had its turn is one too many for nobody, where anybody may wait at all.
+        let had_its_turn = exchange.had_its_turn();
+        if knobs.queue == 0 || !had_its_turn && self.queues.len(cluster) >= knobs.queue {
             return self.refuse(world, tick, id, (503, CloseReason::QueueFull));
         }
         let exchange = &mut self.exchanges[id];
@@ -263,7 +271,10 @@ impl Http {
         }
         let listener = self.sessions[session].arrived.listener;
         world.listeners[listener].values[ListenerMetric::RequestsQueued] += 1;
-        self.queues.join(cluster, id);
+        match had_its_turn {
+            true => self.queues.join_first(cluster, id),
+            false => self.queues.join(cluster, id),
+        }
         self.arm_session(session);
     }
 

@@ -81,6 +81,8 @@ impl Http {
         let exchange = &mut self.exchanges[id];
         if is_stale && !exchange.revived && exchange.may_be_sent_again(fault) {
             exchange.revived = true;
+            // It was the connection that failed it.
+            exchange.tries = exchange.tries.saturating_sub(1);
             return self.try_again(world, tick, id);
         }
         if let Some((cluster, backend)) = place {
@@ -189,6 +191,18 @@ impl Http {
 }
 
 impl Exchange {
+    /// Whether it was on its way to a backend before: then it waited for one, or need not have.
+    pub(super) fn had_its_turn(&self) -> bool {
+        self.revived || !self.tried.is_empty()
+    }
+
+    /// Whether it goes over a connection that carried nothing before: one that waits may be dead, and what it asks for
+    /// can't be asked for twice. It gets that for itself anyway.
+    pub(super) fn needs_new(&self) -> bool {
+        let becomes_another = self.traits.upgrades || self.traits.is_connect;
+        self.revived || becomes_another && !self.is_question()
+    }
+
     /// The backend that its cookie leads to, where that may be gone on with and has room: new clients may have no way
     /// there, so nobody waits for it.
     pub(super) fn seat(&self, cluster: &LiveCluster, now: Instant) -> Option<BackendKey> {

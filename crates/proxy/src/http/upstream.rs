@@ -130,6 +130,24 @@ impl Http {
         }
     }
 
+    /// A new connection to this backend, which may have `most` (0: as many as there are), goes before one that waits.
+    pub(super) fn make_room(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        (cluster, backend): (ClusterKey, BackendKey),
+        most: u32,
+    ) {
+        let live = &world.clusters[cluster].backends[backend];
+        if most > 0
+            && live.connections + live.upstreams >= most
+            && let Some(&socket) = live.idle.first()
+            && let Some(&crate::world::Socket::Upstream(id)) = world.sockets.get(socket)
+        {
+            self.discard_idle(world, tick, id);
+        }
+    }
+
     /// An exchange needs its connection no longer: the next one may have it, where nothing stands against that.
     pub(super) fn give_up_upstream(&mut self, world: &mut World, tick: &mut Tick<'_>, id: UpstreamId, is_clean: bool) {
         let Some(upstream) = self.upstreams.get_mut(id) else { return };
