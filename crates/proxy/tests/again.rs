@@ -271,3 +271,37 @@ fn a_dead_connection_takes_no_try_from_those_that_the_route_grants() {
     let ops = bench.hear(other, b"HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n");
     assert_eq!((connected(&ops), bench.ends(&ops)), (None, vec!["write"]));
 }
+
+#[test]
+fn a_connection_whose_answer_is_not_passed_on_is_kept_where_all_of_that_is_there() {
+    let whole =
+        ["Content-Length: 0\r\n\r\n", "Content-Length: 4\r\n\r\nbusy", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"];
+    let part = [
+        "Content-Length: 5\r\n\r\nbusy",
+        "Content-Length: 3\r\n\r\nbusy",
+        "Connection: close\r\nContent-Length: 4\r\n\r\nbusy",
+        "\r\nbusy",
+    ];
+    for (rest, is_kept) in whole.map(|rest| (rest, true)).into_iter().chain(part.map(|rest| (rest, false))) {
+        let mut bench = bench(2, Cluster::default(), retrying(RetryOn::Status(503)));
+        let busy = bench.ask(ASKS);
+        let ops = bench.hear(busy, format!("HTTP/1.1 503 Busy\r\n{rest}").as_bytes());
+        let (other, _) = connected(&ops).expect("another try");
+        assert_eq!(ends(&ops, busy), if is_kept { vec![] } else { vec!["reset"] }, "{rest:?}");
+        bench.open(other);
+        bench.hear(other, NOTHING);
+        let ops = match bench.say(ASKS) {
+            ops if ends(&ops, other).is_empty() => ops,
+            _ => {
+                bench.hear(other, NOTHING);
+                bench.say(ASKS)
+            }
+        };
+        assert_eq!(ends(&ops, busy).len(), usize::from(is_kept), "{rest:?}: in its turn");
+    }
+    // Where it was not heard to its end, what is still to come of the request would be taken for the next one.
+    let mut bench = bench(2, Cluster::default(), retrying(RetryOn::Status(503)));
+    let busy = bench.ask(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe");
+    let ops = bench.hear(busy, b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(ends(&ops, busy), ["reset"]);
+}

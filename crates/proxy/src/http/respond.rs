@@ -91,11 +91,10 @@ impl Http {
                 None
             }
             Ok(Some((head, len))) => {
-                let is_last = len == bytes.len();
                 match head.response.status {
                     101 => self.switch(world, tick, exchange, &head),
                     100..=199 => self.pass_interim(world, tick, exchange, &head),
-                    _ => self.answer_with(world, tick, (id, exchange), (&head, is_last)),
+                    _ => self.answer_with(world, tick, (id, exchange), (&head, &bytes[len..])),
                 }
                 Some(len)
             }
@@ -127,14 +126,14 @@ impl Http {
         world: &mut World,
         tick: &mut Tick<'_>,
         (upstream, id): (UpstreamId, ExchangeId),
-        (head, is_last): (&ResponseHead<'_>, bool),
+        (head, rest): (&ResponseHead<'_>, &[u8]),
     ) {
-        let status = head.response.status;
+        let (status, is_last) = (head.response.status, rest.is_empty());
         self.judge(world, tick, id, status);
         if self.hears_yes(tick, id, head) {
             return self.begin_passing_over(world, tick, (upstream, id), (head, is_last));
         }
-        if self.retries_status(world, tick, id, status) {
+        if self.retries_status(world, tick, id, (head, rest)) {
             return;
         }
         let exchange = &mut self.exchanges[id];

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use kakei_config::RetryOn;
+use kakei_wire::http1::{Body, Piece, ResponseHead};
 
 use super::Http;
 use super::exchange::{Exchange, ExchangeId, Phase};
@@ -133,14 +134,20 @@ impl Http {
         world: &mut World,
         tick: &mut Tick<'_>,
         id: ExchangeId,
-        status: u16,
+        (head, rest): (&ResponseHead<'_>, &[u8]),
     ) -> bool {
         let exchange = &self.exchanges[id];
         let Some(cluster) = exchange.cluster else { return false };
-        let fault = Fault::Status(status);
+        let fault = Fault::Status(head.response.status);
         if exchange.is_held() || !self.has_another(world, tick.now, id, fault) || !world.clusters[cluster].retries.has()
         {
             return false;
+        }
+        // All of the response is there: the connection is as good as after any other.
+        let is_clean = exchange.request_ended && is_all_of(head, rest);
+        if is_clean && let Some(upstream) = self.exchanges[id].upstream.take() {
+            self.upstreams[upstream].keeps = head.keeps();
+            self.give_up_upstream(world, tick, upstream, is_clean);
         }
         self.fail(world, tick, id, fault);
         true
@@ -241,6 +248,18 @@ impl Exchange {
             && retry.on.iter().any(|on| fault.is_named_by(*on))
             && self.may_be_sent_again(fault)
             && self.interim == 0
+    }
+}
+
+/// Whether what came behind a response's head is its body, to the last byte.
+fn is_all_of(head: &ResponseHead<'_>, rest: &[u8]) -> bool {
+    let (mut body, mut at) = (Body::new(head.response.length, head.until_close), 0);
+    loop {
+        match body.next(rest, at) {
+            Ok(Piece::Data { from, len }) => at = from + len,
+            Ok(Piece::End { at }) => return at == rest.len(),
+            Ok(Piece::Nothing) | Err(_) => return false,
+        }
     }
 }
 
