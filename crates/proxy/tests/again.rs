@@ -305,3 +305,37 @@ fn a_connection_whose_answer_is_not_passed_on_is_kept_where_all_of_that_is_there
     let ops = bench.hear(busy, b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(ends(&ops, busy), ["reset"]);
 }
+
+#[test]
+fn a_connection_becomes_nothing_that_its_client_did_not_ask_for() {
+    let asks =
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\nUpgrade: Echo/1\r\n\r\n";
+    let ways = [
+        ("Upgrade: WebSocket\r\n", true),
+        ("Upgrade: echo/1\r\n", true),
+        ("Upgrade: h2c,websocket\r\n", true),
+        ("Upgrade: evil\r\n", false),
+        ("Upgrade: echo\r\n", false),
+        ("Upgrade: websocket\r\nUpgrade: evil\r\n", false),
+        ("Upgrade: ,\r\n", false),
+        ("", false),
+    ];
+    for ((fields, passes), is_moved) in ways.into_iter().flat_map(|way| [(way, false), (way, true)]) {
+        let mut bench = bench(1, Cluster::default(), Route::default());
+        let backend = bench.ask(asks);
+        if is_moved {
+            bench.restore(&document(1, Cluster::default(), Route::default()));
+        }
+        let ops = bench.hear(backend, format!("HTTP/1.1 101 So\r\nConnection: upgrade\r\n{fields}\r\n").as_bytes());
+        let status = bench.told(&ops, bench.client).split(' ').nth(1).map(str::to_owned);
+        assert_eq!(status.as_deref(), Some(if passes { "101" } else { "502" }), "{fields:?}");
+    }
+    let route = Route { connect: true, ..Route::default() };
+    let mut bench = bench(1, Cluster::default(), route);
+    let backend =
+        opened(&bench.say(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"));
+    let ops = bench.open(backend);
+    assert!(!bench.told(&ops, backend).contains("pgrade"), "{ops:?}");
+    let ops = bench.hear(backend, b"HTTP/1.1 101 So\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert!(bench.told(&ops, bench.client).contains(" 502 "), "{ops:?}");
+}

@@ -17,6 +17,7 @@ use super::rewrite::further;
 use super::rule::{Action, Goal, Rule};
 use super::session::{SessionId, Stage};
 use super::table::Wanted;
+use super::upgrade;
 use crate::balance;
 use crate::cluster::ClusterKey;
 use crate::record::{CloseReason, ExchangeDetail};
@@ -204,10 +205,8 @@ impl Http {
         if exchange.traits.is_connect && !rule.spec.connect {
             return Err((405, CloseReason::NotAllowed));
         }
-        let upgrades = deciding.head.connection.upgrade
-            && deciding.head.request.fields.first(Known::Upgrade).is_some()
-            && !exchange.traits.is_old;
-        exchange.traits.upgrades = upgrades && rule.may_upgrade && deciding.head.request.length == Length::None;
+        exchange.protocols = if rule.may_upgrade { upgrade::protocols(deciding.head) } else { None };
+        exchange.traits.upgrades = exchange.protocols.is_some();
         if !rule.is_open && !rule.spec.rate_limits.is_empty() {
             let client = self.sessions[exchange.session].arrived.client().ip();
             let whose = (rule, client, exchange.http.workers);

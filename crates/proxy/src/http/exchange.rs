@@ -112,6 +112,8 @@ pub(crate) struct Exchange {
     /// When bytes of either body moved last.
     pub(super) moved: Instant,
     pub(super) traits: Traits,
+    /// Where it asks to become something else: what, as a list.
+    pub(super) protocols: Option<Box<[u8]>>,
     /// It may not pass yet; until when that must be known.
     pub(super) guard: Option<Box<(Guard, Instant)>>,
     /// Whether all of the request came.
@@ -177,6 +179,7 @@ impl Exchange {
             began: now,
             moved: now,
             traits,
+            protocols: None,
             guard: None,
             request_ended: false,
             request_framing: Framing::Plain,

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use kakei_wire::http1::ResponseHead;
-use kakei_wire::message::Known;
+use kakei_wire::http1::{RequestHead, ResponseHead, Version};
+use kakei_wire::message::{Fields, Known, Length, tokens};
 
 use super::Http;
-use super::exchange::{ExchangeId, Phase};
+use super::exchange::{Exchange, ExchangeId, Phase};
 use super::retry::Fault;
 use crate::joined::Joined;
 use crate::record::CloseReason;
@@ -17,7 +17,7 @@ impl Http {
     /// The backend switches protocols, which the client must have asked for (RFC 9110 7.8).
     pub(super) fn switch(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, head: &ResponseHead<'_>) {
         let exchange = &mut self.exchanges[id];
-        if !exchange.traits.upgrades || exchange.is_held() || head.response.fields.first(Known::Upgrade).is_none() {
+        if !exchange.traits.upgrades || exchange.is_held() || !exchange.asked_for(&head.response.fields) {
             return self.fail(world, tick, id, Fault::Malformed);
         }
         exchange.enter(Phase::Responding, tick.now);
@@ -66,4 +66,28 @@ impl Http {
         }
         world.clusters[place.0].backends[place.1].live -= 1;
     }
+}
+
+impl Exchange {
+    /// Whether its connection becomes what it asked for, and nothing besides.
+    fn asked_for(&self, fields: &Fields<'_>) -> bool {
+        let mut becomes = fields.known(Known::Upgrade).flat_map(tokens).peekable();
+        // It may have been read back from where that isn't written down.
+        let is_asked = |one: &[u8]| {
+            self.protocols.as_deref().is_none_or(|asked| tokens(asked).any(|asked| asked.eq_ignore_ascii_case(one)))
+        };
+        becomes.peek().is_some() && becomes.all(is_asked)
+    }
+}
+
+/// The protocols that a request asks to become one of, as a list; none: it asks for none, or can't. One with a body
+/// could not be told from what follows it, and a CONNECT becomes something else already.
+pub(super) fn protocols(head: &RequestHead<'_>) -> Option<Box<[u8]>> {
+    let request = &head.request;
+    let may = head.connection.upgrade
+        && head.version == Version::Http11
+        && request.length == Length::None
+        && request.method != "CONNECT";
+    let asked = || request.fields.known(Known::Upgrade).flat_map(tokens);
+    (may && asked().next().is_some()).then(|| asked().collect::<Vec<_>>().join(&b","[..]).into_boxed_slice())
 }
