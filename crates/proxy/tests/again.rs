@@ -339,3 +339,11 @@ fn a_connection_becomes_nothing_that_its_client_did_not_ask_for() {
     let ops = bench.hear(backend, b"HTTP/1.1 101 So\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
     assert!(bench.told(&ops, bench.client).contains(" 502 "), "{ops:?}");
 }
+
+#[test]
+fn several_fields_that_say_what_is_accepted_are_one_list() {
+    let mut bench = Bench::new(Document::default(), Listener::default());
+    let ops = bench.say(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/plain;q=0.1\r\nAccept: application/json\r\n\r\n");
+    let told = bench.told(&ops, bench.client);
+    assert!(told.contains("404") && told.contains("Content-Type: application/json"), "{told}");
+}

@@ -39,11 +39,11 @@ const OURS: [(&str, Accepts); 8] = [
 ];
 
 impl Accepts {
-    /// By the media type that it likes best of ours (RFC 9110 12.5.1); of several, by the first one.
-    pub(super) fn of(accept: Option<&[u8]>) -> Self {
-        let Some(accept) = accept.filter(|accept| *accept != b"*/*") else { return Accepts::Text };
+    /// By the media type that it likes best of ours (RFC 9110 12.5.1); of several, by the first one. Several fields are
+    /// one list (RFC 9110 5.3).
+    pub(super) fn of<'a>(accept: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut best = (0, Accepts::Text);
-        for item in message::tokens(accept) {
+        for item in accept.flat_map(message::tokens) {
             let mut parts = item.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
             let named = parts.next().unwrap_or_default();
             let ours = OURS.iter().find(|(name, _)| named.eq_ignore_ascii_case(name.as_bytes()));
@@ -368,9 +368,11 @@ mod tests {
             (b"text/html;q=0.1234, application/json;q=0.x, text/html;q=", Accepts::Text),
         ];
         for (accept, ours) in cases {
-            assert_eq!(Accepts::of(Some(accept)), ours, "{}", String::from_utf8_lossy(accept));
+            assert_eq!(Accepts::of([accept].into_iter()), ours, "{}", String::from_utf8_lossy(accept));
         }
-        assert_eq!(Accepts::of(None), Accepts::Text);
+        assert_eq!(Accepts::of([].into_iter()), Accepts::Text);
+        let several = [&b"text/plain;q=0.1"[..], b"application/json, text/html;q=0.5"];
+        assert_eq!(Accepts::of(several.into_iter()), Accepts::Json);
     }
 
     #[test]

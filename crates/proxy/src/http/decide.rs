@@ -77,7 +77,7 @@ impl Http {
         values[ListenerMetric::RequestsLive] += 1;
         let key = self.exchanges.insert(Exchange::new(id, http, tick.now, traits));
         let exchange = &mut self.exchanges[key];
-        exchange.accepts = Accepts::of(request.fields.first(Known::Accept));
+        exchange.accepts = Accepts::of(request.fields.known(Known::Accept));
         if request.length == Length::Unknown {
             exchange.request_framing = Framing::Chunked;
         }
