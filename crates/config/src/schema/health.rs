@@ -172,7 +172,7 @@ fn longest_eject(check: &PassiveCheck) -> Duration {
 pub(super) const PASSIVE: Section<PassiveCheck> = Section {
     blank: PassiveCheck::default,
     fields: &[
-        field!(fall: TIMES, "failures in a row, without a datagram from the backend or a connection to it between them, that eject it"),
+        field!(fall: TIMES, "failures in a row, without a datagram from the backend or a connection to it between them, that eject it; each worker counts its own, and ejects for itself"),
         field!(eject: Time { min: Duration::from_millis(1), max: LONGEST },
             "how long it stays ejected the first time; each further time in a row twice as long"),
         field!(eject_max: Time { min: Duration::from_millis(1), max: LONGEST },

@@ -36,7 +36,9 @@ fn authority() -> impl Strategy<Value = String> {
 }
 
 fn errors() -> impl Strategy<Value = ErrorBodies> {
-    let body = || option::of(text());
+    let plain = || text().prop_filter("a placeholder", |text| places(text).next().is_none());
+    let filled = || plain().prop_map(|text| format!("{text}{{status}}{{{{x}}}}{{request_id}}"));
+    let body = move || option::of(prop_oneof![plain(), filled()]);
     (body(), body(), body()).prop_map(|(text, html, json)| ErrorBodies { text, html, json })
 }
 
@@ -120,10 +122,17 @@ pub(super) fn statuses(least: usize) -> impl Strategy<Value = Vec<StatusRange>> 
     vec(prop_oneof![range, one], least..4)
 }
 
+/// Statuses that may end a check.
+fn final_statuses() -> impl Strategy<Value = Vec<StatusRange>> {
+    let reaching =
+        |StatusRange { from, to }| StatusRange { from, to: if (from, to) == (101, 101) { to } else { to.max(200) } };
+    statuses(1).prop_map(move |ranges| ranges.into_iter().map(reaching).collect())
+}
+
 pub(super) fn check() -> impl Strategy<Value = HttpCheck> {
     let method = select(vec!["GET", "OPTIONS", "X-PROBE"]).prop_map(str::to_owned);
     let request = (method, target(), option::of(authority()), btree_map(field(), value(), 0..3));
-    (request, statuses(1), option::of("[ -~é]{1,9}"), option::of(1u16..), option::of(any::<bool>())).prop_map(
+    (request, final_statuses(), option::of("[ -~é]{1,9}"), option::of(1u16..), option::of(any::<bool>())).prop_map(
         |((method, path, host, headers), status, body_prefix, port, tls)| HttpCheck {
             method,
             path,
@@ -234,6 +243,7 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
     let rest = (any::<bool>(), any::<bool>(), errors(), super::on_change(), option::of(hsts()), any::<bool>());
     (matched, acted, (times, retry()), limits, rest).prop_map(
         |(matched, (path, action, request, response), (timeouts, retry), limits, rest)| Route {
+            connect: rest.1 && path == PathMatch::Any,
             host: matched.0,
             path,
             method: matched.1,
@@ -247,7 +257,6 @@ pub(super) fn route() -> impl Strategy<Value = Route> {
             allow: limits.1,
             deny: limits.2,
             upgrade: rest.0,
-            connect: rest.1,
             errors: rest.2,
             on_change: rest.3,
             hsts: rest.4,

@@ -1,6 +1,9 @@
 //! What the proxy says itself: redirects, fixed answers, errors. An error says its status and what the request is known
 //! by, and nothing about what stands behind the proxy.
 
+use std::borrow::Cow;
+
+use kakei_config::template::{Piece, pieces};
 use kakei_config::{ErrorBodies, Redirect, Respond};
 use kakei_wire::message::{self, Authority};
 use serde::{Deserialize, Serialize};
@@ -281,10 +284,14 @@ fn write_body(
         Accepts::Json => "{\"status\":{status},\"title\":\"{reason}\"}\n",
     };
     let template = bodies.iter().find_map(|bodies| made(bodies).as_deref()).unwrap_or(built_in);
-    let body = template
-        .replace("{status}", &status.to_string())
-        .replace("{reason}", message::reason(status))
-        .replace("{request_id}", &escape(request_id, accepts));
+    let said = |piece| match piece {
+        Piece::Text(text) => Cow::Borrowed(text),
+        Piece::Place("status") => status.to_string().into(),
+        Piece::Place("reason") => message::reason(status).into(),
+        Piece::Place("request_id") => escape(request_id, accepts).into(),
+        Piece::Place(other) => format!("{{{other}}}").into(),
+    };
+    let body: String = pieces(template).map(said).collect();
     field(out, "Content-Type", media.as_bytes());
     field(out, "Content-Length", body.len().to_string().as_bytes());
     field(out, "Cache-Control", b"no-store");
@@ -391,5 +398,12 @@ mod tests {
         assert_eq!(body(Accepts::Html), "<p title='ascript{status}'>403 Forbidden ascript{status}");
         assert_eq!(body(Accepts::Json), "{\"id\":\"ascript{status}\"}");
         assert_eq!(body(Accepts::Text), "403 a<script>&\"'\\{status}");
+        let bodies = ErrorBodies {
+            json: Some("{\"a\":{\"b\":{status}},\"c\":\"{{status}}\"}".into()),
+            ..ErrorBodies::default()
+        };
+        let mut out = Vec::new();
+        let at = write_body(&mut out, (403, ""), Accepts::Json, &[&bodies]);
+        assert_eq!(out[at..], *b"{\"a\":{\"b\":403},\"c\":\"{status}\"}");
     }
 }

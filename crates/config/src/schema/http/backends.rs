@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::fields::written;
+use super::route::report_at;
 use super::text::{AUTHORITY, Method, TARGET, TOKEN, Text};
 use crate::bounds::MAX_PROBE_BYTES;
 use crate::diagnostics::{Collector, quoted};
@@ -41,8 +42,21 @@ pub(in crate::schema) const STICKY: Section<Sticky> = Section {
                 format!("{}: browsers drop a cookie with `same_site = \"none\"` that isn't `secure`", at.subject());
             at.report_key(message, problems);
         }
+        let prefix = ["__Host-", "__Secure-"].into_iter().find(|prefix| begins_with(&sticky.cookie, prefix));
+        if let Some(prefix) = prefix.filter(|_| !sticky.secure) {
+            let message = format!(
+                "{}: browsers drop a cookie whose name begins with `{prefix}` that isn't `secure`",
+                at.subject()
+            );
+            report_at(&["cookie"], message, at, problems);
+        }
     },
 };
+
+/// Whether a name begins with this, as browsers see it: in whatever case.
+fn begins_with(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
+}
 
 const SAME_SITE: Words<SameSite> =
     Words { of: &[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)], later: &[] };
@@ -71,6 +85,16 @@ pub(in crate::schema) const HTTP_CHECK: Section<HttpCheck> = Section {
         }
         if check.method == "HEAD" && check.body_prefix.is_some() {
             at.report_key(format!("{}: a response to `HEAD` has no body for `body_prefix`", at.subject()), problems);
+        }
+        // 101 is the one that isn't followed by another response.
+        let passes_over = |range: &&StatusRange| range.to < 200 && (range.from, range.to) != (101, 101);
+        for StatusRange { from, to } in check.status.iter().filter(passes_over) {
+            let range = if from == to { from.to_string() } else { format!("{from}-{to}") };
+            let message = format!(
+                "{}: `status`: `{range}` stands for interim responses, behind which the one comes that counts",
+                at.subject()
+            );
+            report_at(&["status"], message, at, problems);
         }
     },
 };

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use super::route::report_at;
 use super::strict::HSTS;
 use super::text::{ANYTHING, TOKEN};
 use crate::bounds::MAX_FIELDS;
-use crate::diagnostics::Collector;
+use crate::diagnostics::{Collector, quoted};
 use crate::model::{AmbiguousPaths, ErrorBodies, HttpListener};
 use crate::schema::network::Network;
 use crate::schema::values::{Flag, LONGEST, Size, Time, UNLIMITED, Volume, Whole, Words};
-use crate::schema::{At, ListOf, Maybe, Section, Sparse, Table, field, independent};
+use crate::schema::{At, ListOf, Maybe, Section, Sparse, Table, field};
+use crate::template::places;
 
 const WAIT: Time = Time { min: Duration::from_millis(1), max: LONGEST };
 const LENGTH: Size = Size { min: 256, max: 1 << 20 };
@@ -70,5 +72,23 @@ pub(in crate::schema) const ERRORS: Section<ErrorBodies> = Section {
         field!(json: Maybe(ANYTHING), "as `application/json`, for clients that prefer it"),
     ],
     later: &[],
-    finish: independent,
+    finish: |bodies, at, problems| {
+        for (key, body) in [("text", &bodies.text), ("html", &bodies.html), ("json", &bodies.json)] {
+            let unknown = |name: &&str| !SAYS.contains(name);
+            let Some(name) = body.as_deref().and_then(|body| places(body).find(unknown)) else { continue };
+            let (meant, shown) = (problems.suggester.nearest(name, SAYS.into_iter()), quoted(name));
+            let message = format!(
+                "{}: `{key}`: `{{{shown}}}` is unknown; there are `{{status}}`, `{{reason}}` and `{{request_id}}`",
+                at.subject()
+            );
+            let help = match meant {
+                Some(meant) => format!("did you mean `{{{meant}}}`?"),
+                None => format!("what is to be sent as `{{{shown}}}` is written as `{{{{{shown}}}}}`"),
+            };
+            report_at(&[key], message, at, problems).help(help);
+        }
+    },
 };
+
+/// What the body of an error has places for.
+const SAYS: [&str; 3] = ["status", "reason", "request_id"];

@@ -133,6 +133,11 @@ fn pattern(at: &At<'_>, problems: &mut Collector) -> Option<String> {
     let compiled = compile(text);
     problems.patterns_bytes += compiled.as_ref().map_or(MAX_PATTERN_BYTES, Regex::memory_usage);
     match compiled {
+        Ok(_) if begins_otherwise(text) => {
+            let message = format!("{}: `{}` matches no path: all begin with `/`", at.subject(), quoted(text));
+            at.report(message, problems).help(format!("did you mean `/{}`?", quoted(text)));
+            None
+        }
         Ok(_) => Some(text.to_owned()),
         Err(why) => {
             let message = format!("{}: `{}` isn't a regular expression: {why}", at.subject(), quoted(text));
@@ -140,6 +145,15 @@ fn pattern(at: &At<'_>, problems: &mut Collector) -> Option<String> {
             None
         }
     }
+}
+
+/// Whether all that an expression matches is sure to begin with another character than a path. Only the plainest ones are
+/// looked through: those without a choice that begin with a character that stands for itself, and has to be there.
+fn begins_otherwise(pattern: &str) -> bool {
+    let mut rest = pattern.chars();
+    let first = rest.next().filter(|first| *first != '/' && !r"\.+*?()|[]{}^$".contains(*first));
+    let may_be_missing = rest.next().is_some_and(|next| matches!(next, '*' | '?' | '{'));
+    first.is_some() && !may_be_missing && !pattern.contains('|')
 }
 
 /// What the regular expressions of a valid document take together, in bytes: as much as those of its parts together.
@@ -229,6 +243,19 @@ mod tests {
         assert!(!compile("/a|/b").unwrap().is_match("/ax"));
         for wrong in ["/a)|(/b", "/(a", "(?x)/a # and so on", "/\\", "/[a", "*", "/(?=a)", "/(a)\\1", "/\\w{1000}"] {
             assert!(compile(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_expression_that_no_path_can_match_is_told_where_that_is_plain() {
+        for never in ["x.*", "api/(v1)", "x", "é", "a+/", "%41"] {
+            assert!(begins_otherwise(never), "{never}");
+            assert!(!compile(never).unwrap().is_match("/"), "{never}");
+        }
+        for other in
+            ["/x", ".*", "", "^/x", "(x|/)", "x|/y", "x?/y", "x*/y", "x{0}/y", "[^x].*", "(?x) /a", "\\x2f.*", "^x"]
+        {
+            assert!(!begins_otherwise(other), "{other}");
         }
     }
 

@@ -286,6 +286,7 @@ impl Codec for Sharers {
 pub(in crate::schema) fn settle(route: &mut Route, at: &At<'_>, problems: &mut Collector) {
     one_action(at, problems);
     one_way(route, at, problems);
+    has_no_path(route, at, problems);
     if !route.split.is_empty() && route.split.values().all(|weight| *weight == 0) {
         report_at(&["split"], format!("{}: `split` gives nothing to any cluster", at.subject()), at, problems);
     }
@@ -303,6 +304,22 @@ pub(in crate::schema) fn settle(route: &mut Route, at: &At<'_>, problems: &mut C
             for (name, template) in fields {
                 fits(&[section, key, name], (template, &route.path), at, problems);
             }
+        }
+    }
+}
+
+/// Reports what a route with a path says of CONNECT, which has none.
+fn has_no_path(route: &Route, at: &At<'_>, problems: &mut Collector) {
+    if route.path == PathMatch::Any {
+        return;
+    }
+    let help = "a CONNECT has no path: give it a route of its own, without `path`";
+    let connects = route.method.iter().any(|method| method == "CONNECT");
+    for (key, what) in [("connect", route.connect.then_some("`connect`")), ("method", connects.then_some("`CONNECT`"))]
+    {
+        if let Some(what) = what {
+            let message = format!("{}: {what} says nothing beside `path`, which no CONNECT matches", at.subject());
+            report_at(&[key], message, at, problems).help(help);
         }
     }
 }
