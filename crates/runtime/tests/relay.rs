@@ -180,6 +180,12 @@ fn a_closed_port_is_told_on_a_connected_socket() {
     house.hear("unreachable None", 2);
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(house.shelf.said("send failed"), 0, "{:?}", house.shelf.log());
+    // Each is told once, and nothing is left that would be reported again and again.
+    assert!(house.shelf.said("unreachable None") <= 3, "{:?}", house.shelf.log());
+    let (since, before) = (Instant::now(), house.engine.machine_stats(0).unwrap().ticks);
+    std::thread::sleep(Duration::from_millis(100));
+    let ticks = house.engine.machine_stats(0).unwrap().ticks - before;
+    assert!(u128::from(ticks) <= 10 + since.elapsed().as_millis(), "{ticks} ticks: it never rests");
 }
 
 #[test]

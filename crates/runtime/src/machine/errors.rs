@@ -24,6 +24,8 @@ pub(super) fn send(error: &io::Error) -> SendError {
     match error.raw_os_error().unwrap_or(0) {
         libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => SendError::QueueFull,
         libc::EMSGSIZE => SendError::TooBig,
+        // A route that forbids it.
+        libc::EACCES => SendError::Unreachable,
         _ if about_peer(error) => SendError::Unreachable,
         _ => SendError::Other,
     }

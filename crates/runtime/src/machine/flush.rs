@@ -291,7 +291,7 @@ mod tests {
     }
 
     fn connected() -> Kind {
-        Kind::Connected { fd: socket(), grown: false, pace: Pace::FIRST }
+        Kind::Connected { fd: socket(), grown: false, pace: Pace::FIRST, errors: false }
     }
 
     /// What is judged of a train of 1200-byte datagrams, without and with a source address, and of a datagram.

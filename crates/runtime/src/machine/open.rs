@@ -200,9 +200,12 @@ fn datagram(remote: Remote) -> io::Result<(Kind, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     if let Remote::Connected(_) = remote {
         udp::set_receive_buffer(socket.as_fd(), CONNECTED_BUFFER);
+        // Without this the system keeps to itself that a host or a network can't be reached.
+        udp::report_errors(socket.as_fd(), address.is_ipv6())?;
         socket.connect(&SockAddr::from(address))?;
         let local = local_addr(&socket)?;
-        return Ok((Kind::Connected { fd: OwnedFd::from(socket), grown: false, pace: Pace::FIRST }, local));
+        let fd = OwnedFd::from(socket);
+        return Ok((Kind::Connected { fd, grown: false, pace: Pace::FIRST, errors: false }, local));
     }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -243,4 +246,27 @@ fn stream(remote: &Endpoint, keepalive: Option<Duration>) -> io::Result<(OwnedFd
         Err(error) => return Err(error),
     };
     Ok((OwnedFd::from(socket), phase))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loopback has no network between that could say something; a closed port is told in the same way to those who ask.
+    #[test]
+    fn a_connected_socket_asks_for_what_the_network_says() {
+        for ip in ["127.0.0.1:0", "[::1]:0"] {
+            let closed = std::net::UdpSocket::bind(ip).unwrap().local_addr().unwrap();
+            let (kind, _) = datagram(Remote::Connected(closed)).unwrap();
+            SockRef::from(&kind.fd()).send(b"x").unwrap();
+            let told = (0..200).find_map(|_| {
+                std::thread::sleep(Duration::from_millis(5));
+                udp::next_error(kind.fd()).ok().flatten()
+            });
+            assert_eq!(
+                told.map(|(peer, error)| (peer, error.kind())),
+                Some((closed, io::ErrorKind::ConnectionRefused))
+            );
+        }
+    }
 }

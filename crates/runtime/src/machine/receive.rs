@@ -71,7 +71,7 @@ impl Io {
             _ => {}
         }
         let bulky = entry.bulky;
-        if let Kind::Shared { errors, .. } = &mut entry.kind
+        if let Kind::Connected { errors, .. } | Kind::Shared { errors, .. } = &mut entry.kind
             && mem::take(errors)
             && self.read_errors(socket) == Turn::More
         {
@@ -150,32 +150,31 @@ impl Io {
     pub(super) fn note_error(&mut self, socket: SocketId) {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
         match entry.kind {
-            Kind::Connected { .. } => {
-                self.stats.unreachable += 1;
-                self.backlog.push_back(Event::Unreachable { socket, peer: None });
-            }
-            Kind::Shared { .. } => {
+            Kind::Connected { .. } | Kind::Shared { .. } => {
+                // What the call got stands in the queue too, and is told from there.
                 self.read_errors(socket);
             }
             Kind::Front(_) | Kind::Stream(..) => {}
         }
     }
 
-    /// Read the error queue of a shared socket.
+    /// Read the error queue of a socket to backends.
     fn read_errors(&mut self, socket: SocketId) -> Turn {
         let Some(entry) = self.sockets.get_mut(socket) else { return Turn::Drained };
+        let has_many_peers = matches!(entry.kind, Kind::Shared { .. });
         for _ in 0..ERRORS {
             match udp::next_error(entry.fd()) {
                 Ok(Some((peer, error))) if errors::about_peer(&error) => {
                     self.stats.unreachable += 1;
-                    self.backlog.push_back(Event::Unreachable { socket, peer: Some(peer) });
+                    let peer = has_many_peers.then_some(peer);
+                    self.backlog.push_back(Event::Unreachable { socket, peer });
                 }
                 Ok(_) => {}
                 Err(error) if errors::about_peer(&error) || error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Turn::Drained,
             }
         }
-        if let Kind::Shared { errors, .. } = &mut entry.kind {
+        if let Kind::Connected { errors, .. } | Kind::Shared { errors, .. } = &mut entry.kind {
             *errors = true;
         }
         self.sockets.list(socket);

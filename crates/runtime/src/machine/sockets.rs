@@ -37,6 +37,8 @@ pub(super) enum Kind {
         /// Its send buffer is as large as it gets.
         grown: bool,
         pace: Pace,
+        /// Its error queue may hold something.
+        errors: bool,
     },
     /// Datagrams to many peers.
     Shared {
@@ -178,11 +180,11 @@ impl Sockets {
         let Some(entry) = self.entries.get_mut(ready.socket) else { return false };
         let (has_turn, ends_wait) = match &mut entry.kind {
             Kind::Stream(stream) => stream.note(ready),
-            Kind::Shared { errors, .. } => {
+            Kind::Connected { errors, .. } | Kind::Shared { errors, .. } => {
                 *errors |= ready.error;
                 (true, false)
             }
-            Kind::Front(_) | Kind::Connected { .. } => (true, false),
+            Kind::Front(_) => (true, false),
         };
         if has_turn && !std::mem::replace(&mut entry.listed, true) {
             self.ready.push_back(ready.socket);
