@@ -21,15 +21,14 @@ pub(crate) type ClusterProbe = (ClusterKey, ProbeId);
 impl Worker {
     /// The cluster's checks or backends changed.
     pub(crate) fn configure_probes(&mut self, tick: &mut Tick<'_>, key: ClusterKey) {
-        let Some(cluster) = self.world.clusters.get_mut(key) else { return };
-        if cluster.spec.health.is_none() {
-            // Nothing says that a backend is down any more.
-            let down: Vec<BackendKey> =
-                cluster.backends.iter().filter(|(_, live)| !live.up).map(|(key, _)| key).collect();
-            cluster.backends.values_mut().for_each(|live| live.up = true);
-            cluster.rebuild(tick.now);
-            down.into_iter().for_each(|backend| self.return_backend((key, backend), Change::BackendDown));
-        }
+        let world = &mut self.world;
+        let Some(cluster) = world.clusters.get_mut(key) else { return };
+        let is_up = |live: &LiveBackend| live.is_up(tick.now);
+        let down: Vec<BackendKey> =
+            cluster.backends.iter().filter(|(_, live)| !is_up(live)).map(|(key, _)| key).collect();
+        cluster.forget_verdicts(tick.now);
+        let back: Vec<BackendKey> = down.into_iter().filter(|key| is_up(&cluster.backends[*key])).collect();
+        back.into_iter().for_each(|backend| self.return_backend((key, backend), Change::BackendDown));
         if self.role.index != 0 || self.drain != Drain::No {
             return;
         }

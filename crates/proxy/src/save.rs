@@ -159,7 +159,7 @@ fn save_cluster(now: Instant, cluster: &LiveCluster) -> ClusterState {
             spec: live.spec.clone(),
             removed: live.removed,
             up: live.up,
-            up_for: now - live.up_since,
+            up_for: live.up_for(now),
             passive: live.passive.state(now),
             signals: signals.map(|state| (state.check, state.signal)).collect(),
             values: live.values.0.to_vec(),

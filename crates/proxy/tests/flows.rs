@@ -1,5 +1,7 @@
 //! A worker driven by hand, one fact a test: what a client's datagram brings about. No machine, no clock.
 
+mod flow_bench;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,172 +11,10 @@ use kakei_proxy::record::CloseReason;
 use kakei_proxy::seam::*;
 use kakei_proxy::secure::Materials;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
-use kakei_proxy::stats::{DropReason, ListenerMetric, Stats};
+use kakei_proxy::stats::{DropReason, ListenerMetric};
 use kakei_proxy::worker::{Role, Worker};
 
-/// A worker with what a machine would hold for it.
-struct Bench {
-    worker: Worker,
-    now: Instant,
-    out: Outbox,
-    arena: Vec<u8>,
-    events: Vec<Event>,
-    wake: Option<Instant>,
-    generation: u64,
-}
-
-fn addr(text: &str) -> SocketAddr {
-    text.parse().expect("an address")
-}
-
-fn document(knobs: UdpKnobs, backends: &[&str]) -> Document {
-    let backend = |address: &&str| Backend::at(addr(address));
-    let cluster = Cluster {
-        balance: Balance::RoundRobin,
-        backends: backends.iter().map(backend).collect(),
-        udp: knobs,
-        ..Cluster::default()
-    };
-    let listener = Listener {
-        protocol: Protocol::Udp,
-        bind: vec![addr("0.0.0.0:53")],
-        cluster: Some("c".into()),
-        ..Listener::default()
-    };
-    Document {
-        access_log: AccessLog { to: Some("stdout".into()), format: LogFormat::Json },
-        listeners: [("l".into(), listener)].into(),
-        clusters: [("c".into(), cluster)].into(),
-        ..Document::default()
-    }
-}
-
-impl Bench {
-    fn new(document: &Document) -> Self {
-        let worker = Worker::new(Role { index: 0, seed: 1 });
-        let now = Instant::from_nanos(1_000_000_000_000);
-        let (out, arena, events) = (Outbox::default(), Vec::new(), Vec::new());
-        let mut bench = Bench { worker, now, out, arena, events, wake: None, generation: 0 };
-        bench.publish(document);
-        bench
-    }
-
-    fn publish(&mut self, document: &Document) -> Vec<Op> {
-        self.generation += 1;
-        let shared = Shared { workers: 1, balance_seed: 9 };
-        let snapshot = Snapshot::compile(document, Generation(self.generation), shared, None);
-        self.command(Command::Publish(Arc::new(snapshot)))
-    }
-
-    fn command(&mut self, command: Command) -> Vec<Op> {
-        self.events.push(Event::Command { ticket: Ticket(1), command });
-        self.step()
-    }
-
-    fn step(&mut self) -> Vec<Op> {
-        self.out.clear();
-        let inbox = Inbox { events: &mut self.events, bytes: &self.arena, wall: Wall::default() };
-        self.wake = self.worker.step(self.now, inbox, &mut self.out);
-        let ops = self.out.ops.clone();
-        for op in &ops {
-            if let Op::Listen { socket, bind } = op {
-                self.events.push(Event::Opened { socket: *socket, local: bind.address });
-            }
-        }
-        ops
-    }
-
-    fn bytes(&self, send: &Send) -> Vec<u8> {
-        [send.bytes.head.of(&self.out.bytes), send.bytes.body.of(&self.arena)].concat()
-    }
-
-    /// Put a datagram (or a train) into the next step.
-    fn put(&mut self, socket: SocketId, peer: &str, segment: u16, bytes: &[u8]) {
-        let start = self.arena.len() as u32;
-        self.arena.extend_from_slice(bytes);
-        let bytes = Span { start, len: bytes.len() as u32 };
-        let local = IpAddr::from([192, 0, 2, 1]);
-        self.events.push(Event::Datagram(Datagram { socket, peer: addr(peer), local, segment, bytes }));
-    }
-
-    fn arrive(&mut self, socket: SocketId, peer: &str, bytes: &[u8]) -> Vec<Op> {
-        self.arena.clear();
-        self.put(socket, peer, 0, bytes);
-        self.step()
-    }
-
-    fn open(&mut self, socket: SocketId) -> Vec<Op> {
-        self.events.push(Event::Opened { socket, local: addr("10.9.9.9:40000") });
-        self.step()
-    }
-
-    fn pass(&mut self, time: Duration) -> Vec<Op> {
-        self.now = self.now + time;
-        self.step()
-    }
-
-    fn stats(&mut self) -> Stats {
-        let ops = self.command(Command::Stats);
-        ops.into_iter()
-            .find_map(|op| match op {
-                Op::Reply { reply: Reply::Stats(stats), .. } => Some(*stats),
-                _ => None,
-            })
-            .expect("an answer")
-    }
-
-    fn drops(&mut self, reason: DropReason) -> u64 {
-        self.stats().listeners[0].drops.0[reason as usize]
-    }
-}
-
-fn front(ops: &[Op]) -> SocketId {
-    ops.iter()
-        .find_map(|op| match op {
-            Op::Listen { socket, .. } => Some(*socket),
-            _ => None,
-        })
-        .expect("a listen")
-}
-
-fn opened(ops: &[Op]) -> Vec<SocketId> {
-    ops.iter()
-        .filter_map(|op| match op {
-            Op::OpenDatagram { socket, .. } => Some(*socket),
-            _ => None,
-        })
-        .collect()
-}
-
-fn sends(ops: &[Op]) -> Vec<Send> {
-    ops.iter()
-        .filter_map(|op| match op {
-            Op::Send(send) => Some(*send),
-            _ => None,
-        })
-        .collect()
-}
-
-fn reasons(ops: &[Op]) -> Vec<CloseReason> {
-    ops.iter()
-        .filter_map(|op| match op {
-            Op::Record(record) => Some(record.reason),
-            _ => None,
-        })
-        .collect()
-}
-
-/// A worker that listens, and its front socket.
-fn ready(knobs: UdpKnobs, backends: &[&str]) -> (Bench, SocketId) {
-    let document = document(knobs, backends);
-    let mut bench = Bench::new(&document);
-    let front = front(&bench.out.ops);
-    bench.step();
-    (bench, front)
-}
-
-const CLIENT: &str = "198.51.100.7:1234";
-const BACKEND: &str = "10.0.0.1:53";
+use self::flow_bench::{BACKEND, Bench, CLIENT, SOON, addr, document, front, opened, ready, reasons, sends};
 
 #[test]
 fn a_reply_returns_to_the_socket_that_asked_from_the_address_it_dialled() {
@@ -379,9 +219,6 @@ fn a_kept_burst_may_outlive_its_listener() {
     assert!(ops.iter().any(|op| matches!(op, Op::Unbind { .. })), "nothing lives on the front any more");
 }
 
-/// More than a tick of the worker's deadlines.
-const SOON: Duration = Duration::from_millis(10);
-
 /// A cluster like `c`, whose backends are probed by datagrams every second.
 fn probed(backends: &[&str]) -> kakei_config::Cluster {
     let udp = UdpCheck { send: b"ping".to_vec(), expect: Expect::Exact(b"pong".to_vec()), port: None };
@@ -506,4 +343,11 @@ fn what_comes_unproven_takes_nothing_until_it_has_risen() {
     let ports = 3000..3008;
     let ops: Vec<Op> = ports.flat_map(|port| bench.arrive(front, &format!("198.51.100.7:{port}"), b"q")).collect();
     assert!(remotes(&ops, doubted) > 0, "it takes its share");
+    // Other checks begin with what is known of it now.
+    for cluster in next.clusters.values_mut() {
+        let health = Health { tcp: Some(TcpCheck::default()), ..Health::default() };
+        cluster.health = Some(health.into());
+    }
+    let ops = bench.publish(&next);
+    assert!(!ops.iter().any(|op| matches!(op, Op::Notice(Notice::Health(_)))), "{ops:?}");
 }

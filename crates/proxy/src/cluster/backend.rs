@@ -1,6 +1,7 @@
 //! A backend as it lives in a worker: what it carries, whether it takes more. Protocol-neutral.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::balance;
 use crate::health::Passive;
@@ -64,6 +65,15 @@ impl LiveBackend {
         }
     }
 
+    /// It is configured again while something still lives on it. Nothing is known of it any more: nobody probed it
+    /// meanwhile, and whoever probes it begins as with a new one.
+    pub(crate) fn revive(&mut self, up_since: Instant) {
+        self.removed = false;
+        (self.up, self.unproven) = (true, false);
+        self.up_since = up_since;
+        self.passive = Passive::default();
+    }
+
     /// Where datagrams for it go. A document that has a Unix socket behind a UDP listener is refused; should one get
     /// this far nevertheless, its flows can't be opened.
     pub(crate) fn address(&self) -> SocketAddr {
@@ -116,6 +126,12 @@ impl LiveBackend {
     /// Whether every signal says that it is there.
     pub(crate) fn is_up(&self, now: Instant) -> bool {
         self.up && !self.passive.is_ejected(now)
+    }
+
+    /// For how long it has taken work: since it came up, or since its last ejection ended.
+    pub(crate) fn up_for(&self, now: Instant) -> Duration {
+        let back = self.passive.ended(now).map_or(self.up_since, |ended| ended.max(self.up_since));
+        now - back
     }
 
     pub(crate) fn stats(&self, now: Instant) -> BackendStats {

@@ -18,7 +18,7 @@ pub(crate) use self::budget::Budget;
 pub(crate) use self::pool::{Lease, Pool, Rest, Seat};
 pub(crate) use self::probing::{Asked, Probing};
 use crate::balance::{Balancer, Member};
-use crate::health;
+use crate::health::{self, Passive};
 use crate::seam::{BackendHealth, Instant};
 use crate::snapshot::Cluster;
 use crate::stats::{ClusterMetric, ClusterStats, DropReason, Drops, Times, Values};
@@ -154,10 +154,9 @@ impl LiveCluster {
             match self.backends.iter_mut().find(same) {
                 Some((key, live)) => {
                     if live.removed {
-                        live.up_since = now;
+                        live.revive(now);
                         returned.push(key);
                     }
-                    live.removed = false;
                     live.spec = spec.clone();
                 }
                 None => {
@@ -168,6 +167,22 @@ impl LiveCluster {
         returned
     }
 
+    /// Verdicts of checks that aren't there any more are none, and no ejection lasts longer than the checks allow.
+    pub(crate) fn forget_verdicts(&mut self, now: Instant) {
+        let health = self.spec.health.as_deref();
+        let longest = health.and_then(|health| health.passive.as_ref()).map(|check| check.eject_max);
+        for live in self.backends.values_mut() {
+            if health.is_none() {
+                (live.up, live.unproven) = (true, false);
+            }
+            match longest {
+                Some(longest) => live.passive.limit(now, longest),
+                None => live.passive = Passive::default(),
+            }
+        }
+        self.rebuild(now);
+    }
+
     /// Choose anew who takes work and with which weight, after anything that may change it.
     pub(crate) fn rebuild(&mut self, now: Instant) {
         let mut members = self.members_where(now, |live| live.is_up(now) && !live.spec.backup);
@@ -176,6 +191,9 @@ impl LiveCluster {
         }
         if members.is_empty() && self.spec.health.as_ref().is_none_or(|health| health.fail_open) {
             members = self.members_where(now, |live| !live.spec.backup);
+            if members.is_empty() {
+                members = self.members_where(now, |_| true);
+            }
         }
         if members != self.members {
             self.members = members;
@@ -188,7 +206,7 @@ impl LiveCluster {
         let taking = self.backends.iter().filter(|(_, live)| live.is_member() && takes(live));
         let mut members: Vec<(BackendKey, Member)> = taking
             .map(|(key, live)| {
-                let weight = health::effective_weight(live.spec.weight, now - live.up_since, self.spec.slow_start);
+                let weight = health::effective_weight(live.spec.weight, live.up_for(now), self.spec.slow_start);
                 (key, Member { identity: live.identity, weight })
             })
             .collect();
@@ -200,7 +218,8 @@ impl LiveCluster {
     /// When `rebuild` would choose otherwise, by the mere passing of time.
     pub(crate) fn review_at(&self, now: Instant) -> Option<Instant> {
         let times = self.backends.values().filter(|live| !live.removed).flat_map(|live| {
-            let step = health::next_step(now - live.up_since, self.spec.slow_start).map(|after| live.up_since + after);
+            let up_for = live.up_for(now);
+            let step = health::next_step(up_for, self.spec.slow_start).map(|after| now.before(up_for) + after);
             [step, live.passive.ejected_until(now)]
         });
         times.flatten().min()
@@ -290,6 +309,7 @@ impl LiveCluster {
         live.up = verdict.up;
         if verdict.up {
             live.up_since = now;
+            live.unproven = false;
         }
         self.rebuild(now);
         Some(key)

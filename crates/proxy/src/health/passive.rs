@@ -76,6 +76,19 @@ impl Passive {
         self.ejected_until.filter(|&until| until > now)
     }
 
+    /// When its last ejection ended, if it had one and that is over.
+    pub fn ended(&self, now: Instant) -> Option<Instant> {
+        self.ejected_until.filter(|&until| until <= now)
+    }
+
+    /// No ejection lasts for longer than this from now on.
+    pub fn limit(&mut self, now: Instant, longest: Duration) {
+        if let Some(until) = self.ejected_until(now) {
+            self.ejected_until = Some(until.min(now + longest));
+            self.length = self.length.min(longest);
+        }
+    }
+
     /// Write it down.
     pub fn state(&self, now: Instant) -> PassiveState {
         PassiveState {
