@@ -7,7 +7,7 @@ use kakei_config::SendProxyProtocol;
 
 use crate::change::Change;
 use crate::client;
-use crate::cluster::{Asked, BackendKey, ClusterKey};
+use crate::cluster::{Asked, BackendKey, ClusterKey, LiveBackend};
 use crate::datagram::FlowId;
 use crate::health::{self, Action, Check, Probe, ProbeId, Target, Verdict};
 use crate::seam::{BackendHealth, Endpoint, Gather, Notice, Op, OpenError, ProbeSaid, Remote, Send, SocketId, Span};
@@ -21,8 +21,7 @@ pub(crate) type ClusterProbe = (ClusterKey, ProbeId);
 impl Worker {
     /// The cluster's checks or backends changed.
     pub(crate) fn configure_probes(&mut self, tick: &mut Tick<'_>, key: ClusterKey) {
-        let world = &mut self.world;
-        let Some(cluster) = world.clusters.get_mut(key) else { return };
+        let Some(cluster) = self.world.clusters.get_mut(key) else { return };
         let is_up = |live: &LiveBackend| live.is_up(tick.now);
         let down: Vec<BackendKey> =
             cluster.backends.iter().filter(|(_, live)| !is_up(live)).map(|(key, _)| key).collect();

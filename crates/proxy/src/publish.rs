@@ -1,6 +1,6 @@
 //! Going over to a generation, draining, and the verdicts that come from outside: what changes and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ impl Worker {
         self.world.balance_seed = snapshot.shared.balance_seed;
         self.world.records = snapshot.records;
         self.world.has_many_routes = snapshot.has_many_routes();
+        self.world.is_alone = snapshot.shared.workers <= 1;
         self.world.seen.resize(snapshot.traffic);
         self.world.values[WorkerMetric::Generation] = snapshot.generation.0;
         self.publish_clusters(tick, snapshot);
@@ -93,8 +94,8 @@ impl Worker {
         if self.drain != Drain::No {
             return;
         }
-        self.turn_fronts(tick, wanted);
-        removed.into_iter().for_each(|key| self.world.settle_listener(key));
+        let left = self.turn_fronts(tick, wanted);
+        removed.into_iter().chain(left).for_each(|key| self.world.settle_listener(key));
     }
 
     /// Listeners are what the generation says. Gives those that its addresses belong to.
@@ -123,8 +124,14 @@ impl Worker {
         wanted
     }
 
-    /// Fronts that stay go to the listener that has their address now, others drain, new ones are listened on.
-    fn turn_fronts(&mut self, tick: &mut Tick<'_>, mut wanted: BTreeMap<BindKey, ListenerKey>) {
+    /// Fronts that stay go to the listener that has their address now, others drain, new ones are listened on. Gives
+    /// those who lost one to another listener: it may have been the last thing that kept them.
+    fn turn_fronts(
+        &mut self,
+        tick: &mut Tick<'_>,
+        mut wanted: BTreeMap<BindKey, ListenerKey>,
+    ) -> BTreeSet<ListenerKey> {
+        let mut lost = BTreeSet::new();
         let world = &mut self.world;
         let fronts: Vec<(SocketId, Front)> = world.fronts().map(|(socket, front)| (socket, *front)).collect();
         for (socket, front) in fronts {
@@ -139,6 +146,9 @@ impl Worker {
             match (next, world.front_mut(socket)) {
                 (Some(listener), Some(front)) => {
                     let returns = front.listener != listener || front.draining.is_some();
+                    if front.listener != listener {
+                        lost.insert(front.listener);
+                    }
                     (front.listener, front.draining) = (listener, None);
                     if returns {
                         let front = *front;
@@ -158,6 +168,7 @@ impl Worker {
             let socket = world.insert(Socket::Front(Box::new(front)));
             tick.ask(Op::Listen { socket, bind });
         }
+        lost
     }
 
     /// Admit nothing more; let what is alive end by itself, or at the deadline.

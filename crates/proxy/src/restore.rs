@@ -90,6 +90,7 @@ impl Worker {
         world.other_times = state.other_times;
         world.values = Values::from_slice(&state.values);
         world.balance_seed = snapshot.shared.balance_seed;
+        world.is_alone = snapshot.shared.workers <= 1;
         world.records = snapshot.records;
         world.has_many_routes = snapshot.has_many_routes();
         world.seen.resize(snapshot.traffic);

@@ -323,7 +323,11 @@ impl Worker {
                 }
                 Due::Upstream(id) => self.http.handle_upstream_due(&mut self.world, tick, id),
                 Due::Handshake(socket) => self.expire_handshake(tick, socket),
-                Due::Listener(_) | Due::Front(_) => self.datagrams.sweep_drained(&self.world, tick),
+                Due::Listener(_) => self.datagrams.sweep_drained(&self.world, tick),
+                Due::Front(socket) => {
+                    self.datagrams.sweep_drained(&self.world, tick);
+                    self.world.leave_front(socket);
+                }
                 Due::Review(cluster) => self.review(tick, cluster),
                 Due::Probes(cluster) => self.probe(tick, cluster),
                 Due::IdlePools(cluster) => Datagrams::close_idle_pools(&mut self.world, tick, cluster),

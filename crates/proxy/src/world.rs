@@ -1,6 +1,7 @@
 //! What every protocol of a worker shares: listeners, clusters, sockets, deadlines, randomness. No flow is kept here.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -16,7 +17,7 @@ use crate::limits::TABLE_BYTES;
 use crate::listener::{Front, ListenerKey, LiveListener};
 use crate::probes::ClusterProbe;
 use crate::relay::RelayId;
-use crate::seam::{Gather, Instant, Op, Outbox, SocketId, Wall};
+use crate::seam::{Gather, Instant, Op, Outbox, SocketId, Transport, Wall};
 use crate::seen::Rings;
 use crate::snapshot::Cluster;
 use crate::stats::{BackendMetric, Times, Values, WorkerMetric};
@@ -124,6 +125,8 @@ pub(crate) struct World {
     pub(crate) values: Values<{ WorkerMetric::COUNT }>,
     /// Whether a listener has so many routes that it pays to read ahead what requests need of them.
     pub(crate) has_many_routes: bool,
+    /// Whether the process has no other worker.
+    pub(crate) is_alone: bool,
     /// What was routed lately.
     pub(crate) seen: Rings,
     /// What was ended in this step because something was changed under it.
@@ -150,6 +153,7 @@ impl World {
             records: false,
             values: Values::default(),
             has_many_routes: false,
+            is_alone: false,
             seen: Rings::default(),
             cuts: Cuts::new(),
             other_times: None,
@@ -189,11 +193,14 @@ impl World {
         })
     }
 
-    /// Whether a listener lets in nobody any more, at some front or under its name.
+    /// Whether a listener lets in nobody any more: at no front, or under its name.
     pub(crate) fn is_draining(&self, key: ListenerKey, listener: &LiveListener) -> bool {
         match listener.removed {
             Some(_) => self.namesake(&listener.spec.name).is_none(),
-            None => self.fronts().any(|(_, front)| front.listener == key && front.draining.is_some()),
+            None => {
+                let mut fronts = self.fronts().filter(|(_, front)| front.listener == key).peekable();
+                fronts.peek().is_some() && fronts.all(|(_, front)| front.draining.is_some())
+            }
         }
     }
 
@@ -240,10 +247,32 @@ impl World {
         std::mem::take(&mut self.leaving).into_iter().for_each(|socket| self.settle_front(tick, socket));
     }
 
+    /// The front that takes the new clients of one that drains, if another takes what was dialled there too: as long
+    /// as the socket of the more specific address is there, the system gives it everything that is sent there.
+    pub(crate) fn heir(&self, draining: &Front, dialled: SocketAddr) -> Option<SocketId> {
+        let takes = |front: &Front| {
+            front.draining.is_none() && front.bind.transport == draining.bind.transport && front.covers(dialled)
+        };
+        let is_heir = draining.draining.is_some() && draining.bind.transport == Transport::Udp;
+        self.fronts().find(|(_, front)| is_heir && takes(front)).map(|(socket, _)| socket)
+    }
+
+    /// The time for a front socket to drain is over.
+    pub(crate) fn leave_front(&mut self, socket: SocketId) {
+        self.leaving.push(socket);
+    }
+
+    /// Whether a front socket that drains is still read for its heir. Other workers may have flows on theirs of the
+    /// same address: until they close it this one goes on being given a share of what comes there.
+    fn is_read_for_heir(&self, now: Instant, front: &Front) -> bool {
+        let dialled = SocketAddr::new(front.bind.address.ip(), front.port);
+        !self.is_alone && front.draining.is_some_and(|until| now < until) && self.heir(front, dialled).is_some()
+    }
+
     /// Close a front socket that drains, once nothing lives on it; then its listener, once it has no front and no flow.
     pub(crate) fn settle_front(&mut self, tick: &mut Tick<'_>, socket: SocketId) {
-        let Some(front) = self.front_mut(socket) else { return };
-        if front.draining.is_some() && front.flows == 0 {
+        let Some(front) = self.front_mut(socket).map(|front| *front) else { return };
+        if front.draining.is_some() && front.flows == 0 && !self.is_read_for_heir(tick.now, &front) {
             let (bind, listener) = (front.bind, front.listener);
             self.close(tick, socket);
             tick.ask(Op::Unbind { bind });

@@ -1,12 +1,14 @@
 //! From the client: which flow a datagram belongs to, whether one is admitted for it, whether it can go on at once.
 //! The order of the checks is that of docs/UDP.md, section 7.
 
+use std::net::SocketAddr;
+
 use super::Datagrams;
 use super::flow::{FlowId, Kept};
 use super::key::{self, Arrival};
 use super::run::{Place, Run};
-use crate::listener::LiveListener;
-use crate::seam::Datagram;
+use crate::listener::{ListenerKey, LiveListener};
+use crate::seam::{Datagram, SocketId};
 use crate::stats::{DropReason, ListenerMetric};
 use crate::world::{Tick, World};
 
@@ -20,6 +22,42 @@ impl Datagrams {
         datagram: Datagram,
         located: FlowId,
     ) {
+        let Some(front) = world.front_mut(datagram.socket) else { return };
+        if front.draining.is_none() {
+            return self.receive(world, tick, datagram, located);
+        }
+        let front = *front;
+        match world.heir(&front, SocketAddr::new(datagram.local, front.port)) {
+            Some(heir) => self.receive_for(world, tick, datagram, (front.listener, heir)),
+            None => self.receive(world, tick, datagram, located),
+        }
+    }
+
+    /// The front drains and another one takes its new clients: what isn't of a flow that it has is as if it had come
+    /// there.
+    fn receive_for(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        datagram: Datagram,
+        (listener, heir): (ListenerKey, SocketId),
+    ) {
+        let spec = std::sync::Arc::clone(&world.listeners[listener].spec);
+        let arrival = Arrival::seen(&datagram);
+        if spec.trusted.is_empty() {
+            let socket = if self.find(&arrival).is_some() { datagram.socket } else { heir };
+            return self.receive(world, tick, Datagram { socket, ..datagram }, FlowId::default());
+        }
+        for single in Run::received(datagram.bytes, datagram.segment).each() {
+            let believed = key::read_header(&spec, datagram.peer, single.bytes.of(tick.bytes));
+            let is_known = believed.is_ok_and(|(believed, _)| self.find(&Arrival { believed, ..arrival }).is_some());
+            let socket = if is_known { datagram.socket } else { heir };
+            let single = Datagram { socket, segment: 0, bytes: single.bytes, ..datagram };
+            self.receive(world, tick, single, FlowId::default());
+        }
+    }
+
+    fn receive(&mut self, world: &mut World, tick: &mut Tick<'_>, datagram: Datagram, located: FlowId) {
         let Some(front) = world.front_mut(datagram.socket) else { return };
         let key = front.listener;
         let listener = &mut world.listeners[key];
