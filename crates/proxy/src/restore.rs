@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kakei_config::{TcpKnobs, UdpKnobs};
 use slotmap::KeyData;
 
-use crate::cluster::{BackendKey, ClusterKey, LiveBackend, LiveCluster, Seat};
+use crate::cluster::{BackendKey, ClusterKey, LiveBackend, LiveCluster, Pool, Seat};
 use crate::health::SignalState;
 use crate::limits::SHARED_SOCKETS;
 use crate::listener::{Front, ListenerKey, LiveListener};
@@ -140,7 +140,7 @@ impl Worker {
         for ((key, backends), state) in known.clusters.iter().zip(states) {
             let cluster = &mut self.world.clusters[*key];
             cluster.pools.iter_mut().for_each(|pool| pool.restore_rests(now));
-            if cluster.pools.iter().any(|pool| pool.is_idle() && pool.sockets() > 0) {
+            if cluster.pools.iter().any(Pool::may_shrink) {
                 let at = now + crate::limits::SHARED_REST_OWED;
                 cluster.idle_pools = Some(self.world.timers.arm(at, Due::IdlePools(*key)));
             }

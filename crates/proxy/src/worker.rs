@@ -330,7 +330,7 @@ impl Worker {
                 }
                 Due::Review(cluster) => self.review(tick, cluster),
                 Due::Probes(cluster) => self.probe(tick, cluster),
-                Due::IdlePools(cluster) => Datagrams::close_idle_pools(&mut self.world, tick, cluster),
+                Due::IdlePools(cluster) => Datagrams::handle_pools_due(&mut self.world, tick, cluster),
             }
         }
         self.world.timers.next().is_some_and(|next| next <= tick.now)

@@ -2,7 +2,8 @@
 //! told by the socket it came to and the backend it came from. One-way flows, which are owed no reply, have one
 //! socket in common. Opens nothing itself: it says which socket to open.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::seam::{Instant, SocketId};
 pub(crate) struct Pool {
     sockets: Vec<PoolSocket>,
     lanes: Vec<Lane>,
+    /// Lanes of addresses that nothing went to lately: the next new address takes one of them.
+    vacant: Vec<u32>,
     by_address: HashMap<SocketAddr, u32, foldhash::fast::FixedState>,
     common: PoolSocket,
     /// Leases that are held.
@@ -63,15 +66,25 @@ struct PoolSocket {
     id: Option<SocketId>,
     open: bool,
     waiting: Vec<FlowId>,
+    /// Flows that hold a pair of it.
+    held: u32,
+    /// When the last of its pairs that rest is free.
+    rests_until: Instant,
 }
 
 /// What flows to one backend address use.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lane {
     /// By socket: the flow that holds the pair.
     flows: Vec<Option<FlowId>>,
+    /// How many of them are held.
+    held: u32,
     /// Pairs that rest, with the instant from which they are free: after answered flows, and after others.
     resting: [VecDeque<(Instant, u16)>; 2],
+    /// Pairs that something came to while they rested, and how long they rest for it.
+    disturbed: HashMap<u16, Instant, foldhash::fast::FixedState>,
+    /// Free pairs whose socket is not there: to be taken where no other is free, the lowest first.
+    parked: BinaryHeap<Reverse<u16>>,
 }
 
 /// A place in the pool.
@@ -106,6 +119,7 @@ impl Pool {
         Pool {
             sockets: Vec::new(),
             lanes: Vec::new(),
+            vacant: Vec::new(),
             by_address: HashMap::default(),
             common: PoolSocket::default(),
             leased: 0,
@@ -137,11 +151,14 @@ impl Pool {
 
     fn lease(&mut self, now: Instant, backend: SocketAddr, flow: FlowId) -> Option<Lease> {
         let lane = self.lane(backend);
-        let entry = &mut self.lanes[lane as usize];
-        let rested = entry.resting.iter_mut().find(|queue| queue.front().is_some_and(|(free, _)| *free <= now));
-        let index = match rested.and_then(VecDeque::pop_front) {
-            Some((_, index)) => index,
-            None if entry.flows.len() < SHARED_SOCKETS => {
+        let Pool { sockets, lanes, .. } = self;
+        let entry = &mut lanes[lane as usize];
+        // A socket that is there before one that must be opened.
+        let ready = entry.rested(now, sockets).or_else(|| entry.unused(sockets));
+        let index = match ready.or_else(|| entry.parked.pop().map(|Reverse(index)| index)) {
+            Some(index) => index,
+            None if sockets.len() < SHARED_SOCKETS => {
+                sockets.push(PoolSocket::default());
                 entry.flows.push(None);
                 (entry.flows.len() - 1) as u16
             }
@@ -149,9 +166,8 @@ impl Pool {
         };
         debug_assert!(entry.flows[usize::from(index)].is_none(), "a pair has one flow at a time");
         entry.flows[usize::from(index)] = Some(flow);
-        if usize::from(index) >= self.sockets.len() {
-            self.sockets.push(PoolSocket::default());
-        }
+        entry.held += 1;
+        sockets[usize::from(index)].held += 1;
         Some(Lease::Pair { lane, index })
     }
 
@@ -178,10 +194,58 @@ impl Pool {
     pub(crate) fn release(&mut self, now: Instant, lease: Lease, rest: Rest) {
         self.leased -= 1;
         if let Lease::Pair { lane, index } = lease {
-            let lane = &mut self.lanes[lane as usize];
+            let Pool { sockets, lanes, .. } = self;
+            let (lane, socket) = (&mut lanes[lane as usize], &mut sockets[usize::from(index)]);
             lane.flows[usize::from(index)] = None;
-            lane.resting[rest as usize].push_back((now + rest.duration(), index));
+            lane.held -= 1;
+            socket.held -= 1;
+            if socket.id.is_none() {
+                // It never opened, so nothing was sent by it.
+                return lane.parked.push(Reverse(index));
+            }
+            let free = now + rest.duration();
+            lane.resting[rest as usize].push_back((free, index));
+            socket.rests_until = socket.rests_until.max(free);
         }
+    }
+
+    /// A datagram came to a pair that nobody holds: more may, so it rests anew.
+    pub(crate) fn disturb(&mut self, now: Instant, seat: Seat, peer: SocketAddr) {
+        let Seat::Numbered(index) = seat else { return };
+        let Some(&lane) = self.by_address.get(&peer) else { return };
+        let Pool { sockets, lanes, .. } = self;
+        let lane = &mut lanes[lane as usize];
+        if usize::from(index) < lane.flows.len() {
+            let free = now + Rest::Owed.duration();
+            lane.disturbed.insert(index, free);
+            let socket = &mut sockets[usize::from(index)];
+            socket.rests_until = socket.rests_until.max(free);
+        }
+    }
+
+    /// Give up the numbered sockets that nobody has needed for a while, and the lanes; everything, where nobody has a
+    /// place and nothing rests.
+    pub(crate) fn trim(&mut self, now: Instant) -> Vec<SocketId> {
+        if self.is_idle() && self.sockets.iter().all(|socket| socket.rests_until <= now) {
+            return self.clear();
+        }
+        let unneeded =
+            |socket: &&mut PoolSocket| socket.held == 0 && socket.rests_until + crate::limits::SHARED_REST_OWED <= now;
+        let mut given_up = Vec::new();
+        for socket in self.sockets.iter_mut().filter(unneeded) {
+            given_up.extend(socket.id.take());
+            socket.open = false;
+        }
+        let Pool { by_address, lanes, vacant, .. } = self;
+        by_address.retain(|_, lane| {
+            let is_over = lanes[*lane as usize].is_over(now);
+            if is_over {
+                lanes[*lane as usize] = Lane::default();
+                vacant.push(*lane);
+            }
+            !is_over
+        });
+        given_up
     }
 
     /// The flow that a datagram from `peer` belongs to.
@@ -194,6 +258,12 @@ impl Pool {
     /// No flow has a place here.
     pub(crate) fn is_idle(&self) -> bool {
         self.leased == 0
+    }
+
+    /// Whether it has sockets that nobody holds a place on.
+    pub(crate) fn may_shrink(&self) -> bool {
+        let is_unheld = |socket: &PoolSocket| socket.held == 0 && socket.id.is_some();
+        self.sockets.iter().any(is_unheld) || (self.is_idle() && self.common.id.is_some())
     }
 
     /// Sockets that are open or asked for.
@@ -222,11 +292,15 @@ impl Pool {
         let Lease::Pair { index, .. } = lease else { return lease };
         let lane = self.lane(backend);
         let entry = &mut self.lanes[lane as usize];
+        entry.held += 1;
         let at = usize::from(index);
         if entry.flows.len() <= at {
             entry.flows.resize(at + 1, None);
         }
         entry.flows[at] = Some(flow);
+        if let Some(socket) = self.sockets.get_mut(at) {
+            socket.held += 1;
+        }
         Lease::Pair { lane, index }
     }
 
@@ -235,6 +309,7 @@ impl Pool {
     pub(crate) fn restore_rests(&mut self, now: Instant) {
         let free = now + Rest::Owed.duration();
         self.rested_from = Some(free);
+        self.sockets.iter_mut().for_each(|socket| socket.rests_until = free);
         let sockets = self.sockets.len();
         self.lanes.iter_mut().for_each(|lane| lane.rest_all(sockets, free));
     }
@@ -264,11 +339,15 @@ impl Pool {
     }
 
     fn lane(&mut self, address: SocketAddr) -> u32 {
-        let Pool { by_address, lanes, rested_from, sockets, .. } = self;
+        let Pool { by_address, lanes, vacant, rested_from, sockets, .. } = self;
         *by_address.entry(address).or_insert_with(|| {
-            let mut lane = Lane { flows: Vec::new(), resting: [VecDeque::new(), VecDeque::new()] };
+            let mut lane = Lane::default();
             if let Some(free) = *rested_from {
                 lane.rest_all(sockets.len(), free);
+            }
+            if let Some(at) = vacant.pop() {
+                lanes[at as usize] = lane;
+                return at;
             }
             lanes.push(lane);
             (lanes.len() - 1) as u32
@@ -277,6 +356,40 @@ impl Pool {
 }
 
 impl Lane {
+    /// A pair that has rested and whose socket is there.
+    fn rested(&mut self, now: Instant, sockets: &[PoolSocket]) -> Option<u16> {
+        for queue in 0..self.resting.len() {
+            while let Some((_, index)) = self.resting[queue].pop_front_if(|(free, _)| *free <= now) {
+                let longer = self.disturbed.remove(&index).filter(|free| *free > now);
+                match (longer, sockets[usize::from(index)].id) {
+                    (Some(free), _) => self.resting[Rest::Owed as usize].push_back((free, index)),
+                    (None, Some(_)) => return Some(index),
+                    (None, None) => self.parked.push(Reverse(index)),
+                }
+            }
+        }
+        None
+    }
+
+    /// A pair that no flow had so far and whose socket is there.
+    fn unused(&mut self, sockets: &[PoolSocket]) -> Option<u16> {
+        while let Some(socket) = sockets.get(self.flows.len()) {
+            let index = self.flows.len() as u16;
+            self.flows.push(None);
+            match socket.id {
+                Some(_) => return Some(index),
+                None => self.parked.push(Reverse(index)),
+            }
+        }
+        None
+    }
+
+    /// Whether no flow holds a pair and none rests.
+    fn is_over(&self, now: Instant) -> bool {
+        let rests = self.resting.iter().flatten().any(|(free, _)| *free > now);
+        self.held == 0 && !rests && self.disturbed.values().all(|free| *free <= now)
+    }
+
     /// Whatever of `sockets` no flow holds rests until `free`.
     fn rest_all(&mut self, sockets: usize, free: Instant) {
         self.flows.resize(self.flows.len().max(sockets), None);

@@ -3,9 +3,9 @@
 use super::Datagrams;
 use super::flow::{Flow, FlowId, Kept, Upstream};
 use super::life::Expiry;
-use crate::cluster::{ClusterKey, Rest};
+use crate::cluster::{ClusterKey, Pool, Rest};
 use crate::record::{CloseReason, Detail, Record};
-use crate::seam::{Op, SocketId};
+use crate::seam::{Instant, Op, OpenError, SocketId};
 use crate::stats::{BackendMetric, DropReason};
 use crate::world::{Due, Socket, Tick, World};
 
@@ -47,7 +47,7 @@ impl Datagrams {
         if let Some(timer) = flow.timer {
             world.timers.cancel(timer);
         }
-        Self::disconnect(world, tick, &flow);
+        Self::disconnect(world, tick, &flow, Some(reason));
         Self::settle_off(world, &flow);
         let listener = &mut world.listeners[flow.listener];
         let unsent = stashed + u32::from(matches!(flow.kept.as_deref(), Some(Kept::Pending(_))));
@@ -72,8 +72,8 @@ impl Datagrams {
         world.settle_listener(flow.listener);
     }
 
-    /// Give the flow's socket up, or its place in the shared ones.
-    pub(super) fn disconnect(world: &mut World, tick: &mut Tick<'_>, flow: &Flow) {
+    /// Give the flow's socket up, or its place in the shared ones. It ended for that reason, or goes on with another.
+    pub(super) fn disconnect(world: &mut World, tick: &mut Tick<'_>, flow: &Flow, ended: Option<CloseReason>) {
         let Upstream { socket, lease, .. } = flow.upstream;
         let Some(lease) = lease else {
             if let Some(Socket::Flow(_)) = world.sockets.get(socket) {
@@ -82,20 +82,28 @@ impl Datagrams {
             return;
         };
         let traffic = &flow.life.traffic;
-        let is_answered = traffic.responses >= traffic.requests && !flow.life.retried;
+        // Only a cap on replies says how many there are: a backend may send more of them than it was asked questions.
+        let is_complete = ended == Some(CloseReason::ResponsesReached);
+        let is_answered = is_complete && traffic.responses >= traffic.requests && !flow.life.retried;
         let rest = if is_answered { Rest::Answered } else { Rest::Owed };
         let cluster = &mut world.clusters[flow.cluster];
         let address = cluster.backends[flow.backend].address();
         let pool = cluster.pool_mut(address);
         pool.release(tick.now, lease, rest);
-        if pool.is_idle() && cluster.idle_pools.is_none() {
-            let at = tick.now + crate::limits::SHARED_REST_OWED;
-            cluster.idle_pools = Some(world.timers.arm(at, Due::IdlePools(flow.cluster)));
+        Self::review_pools(world, tick.now, flow.cluster);
+    }
+
+    /// Have a cluster's shared sockets looked at that may be given up by then.
+    fn review_pools(world: &mut World, now: Instant, key: ClusterKey) {
+        let cluster = &mut world.clusters[key];
+        if cluster.idle_pools.is_none() {
+            let at = now + crate::limits::SHARED_REST_OWED;
+            cluster.idle_pools = Some(world.timers.arm(at, Due::IdlePools(key)));
         }
     }
 
-    /// The shared sockets that nothing holds a place on are closed.
-    pub(crate) fn close_idle_pools(world: &mut World, tick: &mut Tick<'_>, key: ClusterKey) {
+    /// The shared sockets that nobody has needed for a while are closed.
+    pub(crate) fn handle_pools_due(world: &mut World, tick: &mut Tick<'_>, key: ClusterKey) {
         let Some(cluster) = world.clusters.get_mut(key) else { return };
         cluster.idle_pools = None;
         let idle = cluster.pools.iter_mut().filter(|pool| pool.is_idle());
@@ -106,6 +114,17 @@ impl Datagrams {
 }
 
 fn record(world: &World, tick: &Tick<'_>, flow: &Flow, (front_port, reason): (u16, CloseReason)) -> Record {
+        let sockets: Vec<SocketId> = cluster.pools.iter_mut().flat_map(|pool| pool.trim(tick.now)).collect();
+        if cluster.pools.iter().any(Pool::may_shrink) {
+            Self::review_pools(world, tick.now, key);
+        }
+        sockets.into_iter().for_each(|socket| world.close(tick, socket));
+        world.settle_cluster(key);
+    }
+
+    /// Nothing will be sent any more: the shared sockets that nothing holds a place on are closed at once.
+    pub(crate) fn close_idle_pools(world: &mut World, tick: &mut Tick<'_>, key: ClusterKey) {
+        let Some(cluster) = world.clusters.get_mut(key) else { return };
     let backend = &world.clusters[flow.cluster].backends[flow.backend].spec;
     let traffic = &flow.life.traffic;
     Record {

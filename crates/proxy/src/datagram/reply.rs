@@ -36,6 +36,7 @@ impl Datagrams {
             None => {
                 let count = Run::received(datagram.bytes, datagram.segment).count();
                 let cluster = &mut world.clusters[cluster];
+                cluster.pool_mut(datagram.peer).disturb(tick.now, seat, datagram.peer);
                 cluster.values[ClusterMetric::RepliesIn] += u64::from(count);
                 cluster.drop(DropReason::UnknownFlow, count);
             }

@@ -33,7 +33,7 @@ impl Datagrams {
         let (cluster_key, from) = (flow.cluster, flow.backend);
         let affinity = balance::source_affinity(world.balance_seed, flow.life.knobs.affinity, flow.key.client());
         let Some(to) = world.clusters[cluster_key].pick_other(from, affinity, &mut world.rng) else { return false };
-        Self::disconnect(world, tick, flow);
+        Self::disconnect(world, tick, flow, None);
         Self::settle_off(world, flow);
         let flow = &mut self.flows[id];
         flow.backend = to;

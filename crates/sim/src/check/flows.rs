@@ -177,7 +177,9 @@ impl Flows {
         if self.pairs.get(&flow.pair) == Some(&at) {
             self.pairs.remove(&flow.pair);
             // What can't be told for sure counts as answered: then the shorter rest will do.
-            let answered = flow.fuzzy || flow.failed > 0 || flow.returns >= flow.forwards;
+            let cap = u64::from(flow.terms.knobs().responses);
+            let complete = cap > 0 && flow.returns >= cap && flow.returns >= flow.forwards;
+            let answered = flow.fuzzy || flow.failed > 0 || complete;
             if certain {
                 self.released.insert(flow.pair, (now, answered));
             }
