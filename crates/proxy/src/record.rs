@@ -76,7 +76,7 @@ reasons! {
     Drain: Operator, "drain", "The listener or the process drained and the time for it was over.";
     BackendRemoved: Operator, "backend_removed", "Its backend was removed and its cluster says `close` (or `move`, and there is no other).";
     BackendDown: Backend, "backend_down", "Its backend went down and its cluster says `close` (or `move`, and there is no other).";
-    Aborted: Proxy, "aborted", "Its socket to the backend could not be opened.";
+    Aborted: Proxy, "aborted", "Its socket to the backend could not be opened, or nothing of it could be sent.";
     Closed: Both, "closed", "Both peers had sent all that they had, or a connection for requests ended in order.";
     ClientGone: Client, "client_gone", "The client went before anything was owed to it: while it was prereading, waiting or connecting.";
     ClientReset: Client, "client_reset", "The client broke it off.";

@@ -136,7 +136,8 @@ impl Worker {
                     SendError::TooBig => DropReason::TooBig,
                     SendError::Unreachable | SendError::Other => DropReason::SendError,
                 };
-                self.handle_send_failed(tick, socket, &Failure { tag, datagrams, bytes, reason });
+                let unreachable = error == SendError::Unreachable;
+                self.handle_send_failed(tick, socket, &Failure { tag, datagrams, bytes, reason, unreachable });
             }
             Event::Overflow { socket, datagrams } => {
                 if let Some(front) = self.world.front_mut(socket) {
@@ -201,11 +202,12 @@ impl Worker {
                 if error == OpenError::Unreachable {
                     self.note_unreachable(tick, id);
                 }
-                self.datagrams.handle_open_failed(&mut self.world, tick, id);
+                self.datagrams.handle_open_failed(&mut self.world, tick, (id, error));
             }
             Some(Socket::Shared { cluster, v6, seat }) => {
                 let waiting = world.clusters[cluster].pools[usize::from(v6)].handle_failed(seat);
-                waiting.into_iter().for_each(|id| datagrams.handle_open_failed(world, tick, id));
+                // No backend's fault: the socket has none yet.
+                waiting.into_iter().for_each(|id| datagrams.handle_open_failed(world, tick, (id, OpenError::Other)));
             }
             Some(Socket::Backend(id)) => self.handle_connect_failed(tick, id, error),
             // A stream that the machine could not take over or on: it is gone like any that breaks.
@@ -242,7 +244,16 @@ impl Worker {
         let Worker { world, datagrams, .. } = self;
         match world.sockets.get(socket) {
             Some(Socket::Front(_)) => datagrams.handle_return_failed(world, failure),
-            Some(Socket::Flow(_) | Socket::Shared { .. }) => datagrams.handle_forward_failed(world, failure),
+            Some(Socket::Flow(_) | Socket::Shared { .. }) => {
+                let of = datagrams.flow_of(failure).filter(|_| failure.unreachable);
+                if let Some(id) = of {
+                    self.note_unreachable(tick, id);
+                }
+                self.datagrams.handle_forward_failed(&mut self.world, tick, failure);
+                if let Some(id) = of {
+                    self.datagrams.handle_unreachable(&mut self.world, tick, id);
+                }
+            }
             Some(Socket::Probe(probe)) => {
                 let probe = **probe;
                 let error =

@@ -11,7 +11,7 @@ use super::key::{self, Arrival};
 use super::life::Life;
 use crate::balance;
 use crate::record::CloseReason;
-use crate::seam::{Instant, Op, Remote, SocketId};
+use crate::seam::{Instant, Op, Remote};
 use crate::snapshot::Asked;
 use crate::stats::{BackendMetric, DropReason};
 use crate::world::{Socket, Tick, World};
@@ -31,6 +31,7 @@ impl Datagrams {
             return Err(DropReason::Draining);
         }
         let (listener_key, port) = (front.listener, front.port);
+        key::check_loop(key.peer, SocketAddr::new(key.local, port))?;
         let dialled = key.believed.map_or(SocketAddr::new(key.local, port), |believed| believed.destination);
         world.seen.note_flow(tick.now, (listener_key, client, dialled));
         let listener = &mut world.listeners[listener_key];
@@ -51,7 +52,7 @@ impl Datagrams {
             target,
             cluster: cluster_key,
             backend,
-            upstream: Upstream { socket: SocketId::default(), lease: None, open: false, introduced: false },
+            upstream: Upstream::none(),
             kept: None,
             timer: None,
             armed: Instant::FAR,

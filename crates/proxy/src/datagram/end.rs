@@ -21,9 +21,17 @@ impl Datagrams {
     }
 
     /// The flow's socket could not be opened.
-    pub(crate) fn handle_open_failed(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId) {
+    pub(crate) fn handle_open_failed(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        (id, error): (FlowId, OpenError),
+    ) {
         let Some(flow) = self.flows.get(id) else { return };
         world.clusters[flow.cluster].backends[flow.backend].values[BackendMetric::OpenFailed] += 1;
+        if error == OpenError::Unreachable && self.retry(world, tick, id) {
+            return;
+        }
         self.end_dropping(world, tick, id, (CloseReason::Aborted, DropReason::NoSocket));
     }
 
@@ -106,14 +114,6 @@ impl Datagrams {
     pub(crate) fn handle_pools_due(world: &mut World, tick: &mut Tick<'_>, key: ClusterKey) {
         let Some(cluster) = world.clusters.get_mut(key) else { return };
         cluster.idle_pools = None;
-        let idle = cluster.pools.iter_mut().filter(|pool| pool.is_idle());
-        let sockets: Vec<SocketId> = idle.flat_map(|pool| pool.clear()).collect();
-        sockets.into_iter().for_each(|socket| world.close(tick, socket));
-        world.settle_cluster(key);
-    }
-}
-
-fn record(world: &World, tick: &Tick<'_>, flow: &Flow, (front_port, reason): (u16, CloseReason)) -> Record {
         let sockets: Vec<SocketId> = cluster.pools.iter_mut().flat_map(|pool| pool.trim(tick.now)).collect();
         if cluster.pools.iter().any(Pool::may_shrink) {
             Self::review_pools(world, tick.now, key);
@@ -125,6 +125,14 @@ fn record(world: &World, tick: &Tick<'_>, flow: &Flow, (front_port, reason): (u1
     /// Nothing will be sent any more: the shared sockets that nothing holds a place on are closed at once.
     pub(crate) fn close_idle_pools(world: &mut World, tick: &mut Tick<'_>, key: ClusterKey) {
         let Some(cluster) = world.clusters.get_mut(key) else { return };
+        let idle = cluster.pools.iter_mut().filter(|pool| pool.is_idle());
+        let sockets: Vec<SocketId> = idle.flat_map(|pool| pool.clear()).collect();
+        sockets.into_iter().for_each(|socket| world.close(tick, socket));
+        world.settle_cluster(key);
+    }
+}
+
+fn record(world: &World, tick: &Tick<'_>, flow: &Flow, (front_port, reason): (u16, CloseReason)) -> Record {
     let backend = &world.clusters[flow.cluster].backends[flow.backend].spec;
     let traffic = &flow.life.traffic;
     Record {

@@ -53,6 +53,13 @@ pub(crate) enum Kept {
     Spare(Vec<u8>),
 }
 
+impl Upstream {
+    /// No way there yet.
+    pub(crate) fn none() -> Self {
+        Upstream { socket: SocketId::default(), lease: None, open: false, introduced: false }
+    }
+}
+
 impl Flow {
     /// Where replies go, and what the record calls the address that the client dialled.
     pub(crate) fn dialled(&self, front_port: u16) -> SocketAddr {

@@ -138,7 +138,7 @@ impl Datagrams {
     }
 
     /// Forwards that were counted and then failed.
-    pub(crate) fn handle_forward_failed(&mut self, world: &mut World, failure: &Failure) {
+    pub(crate) fn handle_forward_failed(&mut self, world: &mut World, tick: &mut Tick<'_>, failure: &Failure) {
         let (id, introduced) = self.tagged(failure.tag);
         let Some(flow) = self.flows.get_mut(id) else {
             world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);
@@ -155,7 +155,7 @@ impl Datagrams {
             SendProxyProtocol::First => 0,
         };
         let bytes = u64::from(failure.bytes).saturating_sub(of_headers);
-        flow.life.handle_unsent(failure.datagrams, bytes);
+        let ended = flow.life.handle_unsent(failure.datagrams, bytes);
         // What counts as dropped now isn't sent again.
         flow.forget_spare();
         let listener = &mut world.listeners[flow.listener];
@@ -167,6 +167,14 @@ impl Datagrams {
         *sent = sent.saturating_sub(u64::from(failure.datagrams));
         let sent = &mut backend.values[BackendMetric::BytesSent];
         *sent = sent.saturating_sub(bytes);
+        if let Some(reason) = ended {
+            self.end(world, tick, id, reason);
+        }
+    }
+
+    /// The flow that a failed send was of, if it is still there.
+    pub(crate) fn flow_of(&self, failure: &Failure) -> Option<FlowId> {
+        Some(self.tagged(failure.tag).0).filter(|id| self.flows.contains_key(*id))
     }
 }
 
@@ -178,6 +186,8 @@ pub(crate) struct Failure {
     /// On the wire.
     pub(crate) bytes: u32,
     pub(crate) reason: DropReason,
+    /// Whether the system says that the peer can't be reached.
+    pub(crate) unreachable: bool,
 }
 
 /// A PROXY header, ready to be sent.

@@ -154,6 +154,15 @@ pub(crate) fn check_client(client: SocketAddr) -> Result<(), DropReason> {
     }
 }
 
+/// Refuse what says that it comes from the very address that it was sent to: a backend that echoes would never be
+/// done with it.
+pub(crate) fn check_loop(peer: SocketAddr, front: SocketAddr) -> Result<(), DropReason> {
+    match (peer.ip(), peer.port()) == (front.ip(), front.port()) {
+        true => Err(DropReason::Invalid),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddrV6;

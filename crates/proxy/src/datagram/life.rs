@@ -72,6 +72,8 @@ impl Life {
     pub(crate) fn requests_left(&self) -> u64 {
         match self.knobs.requests {
             0 => u64::MAX,
+            // Spent, whatever became of what was forwarded.
+            _ if self.phase == Phase::Lingering => 0,
             cap => u64::from(cap).saturating_sub(self.traffic.requests),
         }
     }
@@ -109,12 +111,13 @@ impl Life {
         (!self.knobs.expects_reply).then_some(CloseReason::RequestsReached)
     }
 
-    /// Forwards that were counted and then failed. A spent cap stays spent.
-    pub(crate) fn handle_unsent(&mut self, datagrams: u32, bytes: u64) {
-        if self.phase != Phase::Lingering {
-            self.traffic.requests = self.traffic.requests.saturating_sub(u64::from(datagrams));
-        }
+    /// Forwards that were counted and then failed. A spent cap stays spent; says why the flow ends where that leaves it
+    /// with nothing to wait for.
+    pub(crate) fn handle_unsent(&mut self, datagrams: u32, bytes: u64) -> Option<CloseReason> {
+        self.traffic.requests = self.traffic.requests.saturating_sub(u64::from(datagrams));
         self.traffic.request_bytes = self.traffic.request_bytes.saturating_sub(bytes);
+        let sent_nothing = self.traffic.requests == 0 && self.traffic.responses == 0;
+        (self.phase == Phase::Lingering && sent_nothing).then_some(CloseReason::Aborted)
     }
 
     /// Replies were returned; says why the flow ends, if it does.
@@ -228,7 +231,16 @@ mod tests {
         life.traffic.requests = u64::MAX - 1;
         life.handle_forwarded(at(1), 5, u64::MAX);
         life.handle_unsent(u32::MAX, 0);
-        assert_eq!((life.traffic.requests, life.requests_left()), (u64::MAX, 0));
+        assert_eq!((life.traffic.requests, life.requests_left()), (u64::MAX - u64::from(u32::MAX), 0));
+    }
+
+    #[test]
+    fn what_was_not_sent_is_not_recorded_and_a_flow_that_sent_nothing_waits_for_nothing() {
+        let mut life = life(UdpKnobs { requests: 2, ..UdpKnobs::default() });
+        life.handle_forwarded(at(1), 2, 20);
+        assert_eq!(life.handle_unsent(1, 10), None);
+        assert_eq!((life.traffic.requests, life.traffic.request_bytes, life.requests_left()), (1, 10, 0));
+        assert_eq!(life.handle_unsent(1, 10), Some(CloseReason::Aborted));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A flow goes on with another backend: because its own went, or could not be reached. It stays the same flow.
 
 use super::Datagrams;
-use super::flow::FlowId;
+use super::flow::{FlowId, Upstream};
 use super::life::Phase;
 use crate::balance;
 use crate::record::CloseReason;
@@ -11,17 +11,26 @@ impl Datagrams {
     /// The network says that the flow's backend can't be reached: a flow that had no reply so far moves once, and
     /// sends its last datagram again, where its cluster says so.
     pub(crate) fn handle_unreachable(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId) {
-        let Some(flow) = self.flows.get_mut(id) else { return };
-        if flow.life.may_retry() && flow.upstream.open {
-            flow.life.retried = true;
-            self.reroute(world, tick, id);
+        if self.flows.get(id).is_some_and(|flow| flow.upstream.open) {
+            self.retry(world, tick, id);
         }
     }
 
+    /// Move a flow whose backend can't be reached, once; false where it may not, or there is no other backend.
+    pub(super) fn retry(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId) -> bool {
+        let Some(flow) = self.flows.get_mut(id).filter(|flow| flow.life.may_retry()) else { return false };
+        flow.life.retried = true;
+        self.reroute(world, tick, id)
+    }
+
     /// Move the flow to another backend of its cluster, or end it where there is none. One that lingers owes nothing
-    /// to another backend, so it stays unless it has a datagram to send again.
+    /// to another backend, so it stays. What was sent already isn't sent again: nothing says that it did not arrive.
     pub(super) fn move_or_end(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId, reason: CloseReason) {
-        let lingers = self.flows.get(id).is_some_and(|flow| flow.life.phase == Phase::Lingering);
+        let Some(flow) = self.flows.get_mut(id) else { return };
+        let lingers = flow.life.phase == Phase::Lingering;
+        if !lingers {
+            flow.forget_spare();
+        }
         if !lingers && !self.reroute(world, tick, id) {
             self.end(world, tick, id, reason);
         }
@@ -36,6 +45,8 @@ impl Datagrams {
         Self::disconnect(world, tick, flow, None);
         Self::settle_off(world, flow);
         let flow = &mut self.flows[id];
+        // It was given up: should there be no room for another, nothing is given up twice.
+        flow.upstream = Upstream::none();
         flow.backend = to;
         self.settle_on(world, id);
         world.settle_backend(cluster_key, from);
