@@ -318,20 +318,11 @@ fn candidates(view: &View, sums: Option<&Sums>, cluster: &Cluster) -> Vec<Candid
         Some(stats) => stats.values[BackendMetric::Up] > 0,
         None => view.health.up(&cluster.name, name).unwrap_or(true),
     };
-    judged(cluster, up)
-}
-
-/// Who takes work of those that are up, in the order in which a worker looks for them.
-fn judged(cluster: &Cluster, up: impl Fn(&Name) -> bool) -> Vec<Candidate> {
     let primary_up = cluster.backends.iter().any(|b| !b.backup && b.weight > 0 && up(&b.name));
     let any_up = cluster.backends.iter().any(|b| b.weight > 0 && up(&b.name));
     let fail_open = !any_up && cluster.health.as_ref().is_some_and(|health| health.fail_open);
-    let any_primary = cluster.backends.iter().any(|b| !b.backup && b.weight > 0);
     let judge = |backend: &kakei_proxy::snapshot::Backend| match (backend.weight, up(&backend.name), backend.backup) {
         (0, ..) => (false, "weight 0: it takes nothing new"),
-        (_, false, true) if fail_open && any_primary => {
-            (false, "down, as all are; the cluster fails open to the others")
-        }
         (_, false, _) if fail_open => (true, "down, but all are, and the cluster fails open"),
         (_, false, _) => (false, "down"),
         (_, true, true) if primary_up => (false, "a backup, and others are up"),
@@ -389,26 +380,6 @@ mod tests {
         assert_eq!(explained(&asked, "::ffff:8.8.8.8", ("GET", "http://a.test/")).route, Some("s".into()));
         let other = explained(&asked, "2001:db8::1", ("GET", "http://a.test/"));
         assert_eq!(other.client.ip().to_string(), "2001:db8::1");
-    }
-
-    #[test]
-    fn a_cluster_that_fails_open_has_its_backups_where_it_has_nobody_else() {
-        let eligible = |backends: &str| {
-            let asked = kakei_config::parse_toml(&format!(
-                "[clusters.c]\nbackends = [{backends}]\nhealth = {{ tcp = {{}}, fail_open = true }}\n"
-            ));
-            let shared = kakei_proxy::snapshot::Shared { workers: 1, balance_seed: 0 };
-            let generation = kakei_proxy::snapshot::Generation(1);
-            let snapshot = kakei_proxy::snapshot::Snapshot::compile(&asked.unwrap(), generation, shared, None);
-            let cluster = snapshot.cluster(&"c".into()).expect("as written").clone();
-            let judged = judged(&cluster, |_| false).into_iter().filter(|of| of.eligible);
-            judged.map(|of| of.name.to_string()).collect::<Vec<_>>()
-        };
-        let a = "{ name = \"a\", address = \"10.0.0.1:53\", weight = 1 }";
-        let resting = "{ name = \"a\", address = \"10.0.0.1:53\", weight = 0 }";
-        let backup = "{ name = \"b\", address = \"10.0.0.2:53\", backup = true }";
-        assert_eq!(eligible(&format!("{a}, {backup}")), ["a"]);
-        assert_eq!(eligible(&format!("{resting}, {backup}")), ["b"]);
     }
 
     #[test]

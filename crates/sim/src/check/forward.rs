@@ -1,6 +1,6 @@
 //! Client datagrams: what a worker is given of them and what it sends to backends.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use kakei_config::{Balance, Cluster, Name, OnBackend, SendProxyProtocol};
@@ -29,6 +29,7 @@ impl Truth {
     /// A worker is given a client's datagram.
     pub(super) fn received(&mut self, worker: u16, bind: BindKey, given: &Given) {
         self.counters.requests_received += 1;
+        let bind = self.heir(worker, &bind, given).unwrap_or(bind);
         let Some((owner, said)) = self.owner_and_verdict(worker, &bind, given) else { return };
         let (client, said_dialled) = match said {
             Verdict::Good { client, said_dialled } => (client, said_dialled),
@@ -84,6 +85,34 @@ impl Truth {
         if let Some(flow) = flow.filter(|_| !given.bytes.is_empty()) {
             self.workers[usize::from(worker)].must_forward.push((id, flow));
         }
+    }
+
+    /// The wildcard bind beside one that drains: its listener takes whoever has no flow at that one.
+    fn heir(&mut self, worker: u16, bind: &BindKey, given: &Given) -> Option<BindKey> {
+        let generation = &self.generations[self.current_generation(worker)?];
+        let ip = if bind.address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let wildcard = BindKey { address: SocketAddr::new(ip, bind.address.port()), ..*bind };
+        if generation.listener_of(bind).is_some() || generation.listener_of(&wildcard).is_none() {
+            return None;
+        }
+        let key = self.key_at(worker, bind, given);
+        let state = key.as_ref().and_then(|key| self.flows.keys.get(&(worker, key.clone())));
+        if state.is_some_and(|state| state.fuzzy)
+            && let Some(other) = self.key_at(worker, &wildcard, given)
+        {
+            self.blur(worker, &other);
+        }
+        let is_known = key.is_some_and(|key| self.flows.current(worker, &key).is_some());
+        (!is_known).then_some(wildcard)
+    }
+
+    /// What a datagram's flow is known by at that bind.
+    fn key_at(&self, worker: u16, bind: &BindKey, given: &Given) -> Option<Key> {
+        let (_, Verdict::Good { client, said_dialled }) = self.owner_and_verdict(worker, bind, given)? else {
+            return None;
+        };
+        let dialled = said_dialled.unwrap_or(given.local);
+        Some(Key { bind: bind.address, peer: given.peer, local: given.local, client, dialled })
     }
 
     /// One more datagram for this listener's account.
