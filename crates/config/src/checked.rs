@@ -128,10 +128,11 @@ impl Checked {
     }
 
     /// Whether it is a listener whose routes are judged otherwise from now on: by another protocol or by none, by what it
-    /// asks of clients.
+    /// asks of clients, by where it is.
     fn turns(&self, next: &Document, (kind, name): &Object) -> bool {
         let of = |document| (protocol(document, name), of_tls(document, name));
-        *kind == Kind::Listener && of(&self.document) != of(next)
+        let is_elsewhere = || bound(&self.document, name) != bound(next, name);
+        *kind == Kind::Listener && (of(&self.document) != of(next) || is_elsewhere())
     }
 
     /// The objects that have to do with something.
@@ -157,7 +158,14 @@ impl Checked {
                     Some(route) => matched(route, protocol(whole, &route.listener)),
                     None => Vec::new(),
                 },
-                Kind::Cluster if whole.clusters.get(&name).is_none_or(is_special) => vec![topic(&naming)],
+                Kind::Cluster
+                    if whole
+                        .clusters
+                        .get(&name)
+                        .is_none_or(|cluster| is_special(cluster) || self.is_bound(cluster)) =>
+                {
+                    vec![topic(&naming)]
+                }
                 Kind::Certificate if !whole.certificates.contains_key(&name) => vec![topic(&naming)],
                 _ => Vec::new(),
             };
@@ -167,6 +175,16 @@ impl Checked {
             }
         }
         part
+    }
+
+    /// Whether a listener may be where one of its backends is.
+    fn is_bound(&self, cluster: &Cluster) -> bool {
+        let addresses = cluster.backends.iter().filter_map(|backend| match &backend.address {
+            BackendAddress::Ip(address) => Some(*address),
+            _ => None,
+        });
+        let mut binds = addresses.flat_map(|address| [address, validate::every(address)]);
+        binds.any(|bind| self.tied(topic(&Topic::Bound(bind))).next().is_some())
     }
 
     /// Put an object into a part of the document, and all that it names.
@@ -230,6 +248,12 @@ fn protocol(document: &Document, listener: &Name) -> Option<Protocol> {
 fn of_tls(document: &Document, listener: &Name) -> Option<(Option<ClientCertificateMode>, bool)> {
     let tls = document.listeners.get(listener)?.tls.as_ref()?;
     Some((tls.client_certificates.as_ref().map(|clients| clients.mode), tls.tickets))
+}
+
+/// Where it is, as far as what it leads to must not be there.
+fn bound<'a>(document: &'a Document, listener: &Name) -> Option<&'a [std::net::SocketAddr]> {
+    let listener = document.listeners.get(listener).filter(|listener| listener.protocol != Protocol::Http)?;
+    Some(&listener.bind)
 }
 
 /// Whether it is one that not every listener can lead to.

@@ -7,9 +7,12 @@ mod tls;
 pub(crate) use self::http::overlaps;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::diagnostics::{Collector, Diagnostic, quoted};
-use crate::model::{BackendAddress, Cluster, Document, Health, Limits, Name, OnChange, Protocol, Ready, Route};
+use crate::model::{
+    BackendAddress, Cluster, Document, Health, Limits, Listener, Name, OnChange, Protocol, Ready, Route,
+};
 use crate::schema::{self, Step, listed};
 use crate::tree::{Entry, Node, Value};
 
@@ -147,6 +150,13 @@ impl<'a> Check<'a, '_> {
                 ("source_network", limits.source_network != fresh.source_network),
                 ("refuse", limits.refuse != fresh.refuse),
             ];
+            if self.spoken(name) == Some(Protocol::Udp)
+                && listener.preread_timeout != Listener::default().preread_timeout
+            {
+                let message =
+                    format!("listener `{name}`: `preread_timeout` is for TCP and HTTP, which it doesn't speak");
+                self.report(message, &[Step::Key("listeners"), Step::Key(name.as_str()), Step::Key("preread_timeout")]);
+            }
             let (wrong, theirs, right): (&[_], _, _) = match self.spoken(name) {
                 Some(Protocol::Udp) => (&tcp, "TCP", "flows"),
                 Some(Protocol::Tcp | Protocol::Http) => (&udp, "UDP", "connections"),
@@ -164,6 +174,7 @@ impl<'a> Check<'a, '_> {
         }
         self.http_listeners();
         self.unix_sockets();
+        self.loops();
     }
 
     fn route_of(&mut self, name: &Name, route: &Route, protocol: Protocol) {
@@ -186,7 +197,7 @@ impl<'a> Check<'a, '_> {
                         format!("route `{name}`: `{key}` is for TCP; listener `{}` speaks UDP", route.listener);
                     self.report(message, &way(key)).help("a UDP route matches by `source`");
                 }
-                if route.source.is_empty() && !asks_hello {
+                if route.source.is_empty() && !asks_hello && !self.has_items(&way("source")) {
                     let message = format!("route `{name}` lacks `source`: nothing says what it matches");
                     self.report(message, &way("source")[..2]).help("give it the client networks that it is for");
                 }
@@ -225,6 +236,38 @@ impl<'a> Check<'a, '_> {
                 );
                 let way = [Step::Key("clusters"), Step::Key(cluster.as_str()), Step::Key("backends"), Step::Item(n)];
                 self.report(message, &way).help("give it an address like `10.0.0.1:53`");
+            }
+        }
+    }
+
+    /// What a listener sends on must not come in by itself again. What comes over HTTP may be sent to another route so.
+    fn loops(&mut self) {
+        let document = self.document;
+        let of_listeners =
+            document.listeners.iter().filter_map(|(name, listener)| Some((name, listener.cluster.as_ref()?)));
+        let of_routes = document.routes.values().filter_map(|route| Some((&route.listener, route.cluster.as_ref()?)));
+        let ways: BTreeSet<(&Name, &Name)> = of_listeners.chain(of_routes).collect();
+        for (name, cluster) in ways {
+            let (Some(listener), Some(led)) = (document.listeners.get(name), document.clusters.get(cluster)) else {
+                continue;
+            };
+            if !matches!(self.spoken(name), Some(Protocol::Udp | Protocol::Tcp)) {
+                continue;
+            }
+            let is_own = |address: &SocketAddr| {
+                let is_here = |bind| *address == bind || (address.ip().is_loopback() && every(*address) == bind);
+                listener.bind.iter().copied().any(is_here)
+            };
+            for (n, backend) in led.backends.iter().enumerate() {
+                let BackendAddress::Ip(address) = &backend.address else { continue };
+                if !is_own(address) {
+                    continue;
+                }
+                let message = format!(
+                    "cluster `{cluster}`: `{address}` is where listener `{name}` is, which leads to it: a loop"
+                );
+                let way = [Step::Key("clusters"), Step::Key(cluster.as_str()), Step::Key("backends"), Step::Item(n)];
+                self.report(message, &way);
             }
         }
     }
@@ -334,6 +377,12 @@ impl<'a> Check<'a, '_> {
         self.problems.report(Diagnostic::new(message, pointer, Some(span)))
     }
 
+    /// Whether a list was written with something in it, readable or not.
+    fn has_items(&self, way: &[Step<'_>]) -> bool {
+        let (pointer, node) = self.find(way);
+        pointer == schema::pointer(way) && matches!(&node.value, Value::List(items) if !items.is_empty())
+    }
+
     /// The node at the end of a way through the model, as far as the tree has it, and its pointer.
     fn find(&self, way: &[Step<'_>]) -> (String, &'a Node) {
         let mut node = self.root.unwrap_or(&NOWHERE);
@@ -356,6 +405,12 @@ impl<'a> Check<'a, '_> {
         }
         (schema::pointer(&steps), node)
     }
+}
+
+/// Every address of the kind, at the same port.
+pub(crate) fn every(address: SocketAddr) -> SocketAddr {
+    let ip = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    SocketAddr::new(ip, address.port())
 }
 
 static NOWHERE: Node = Node { value: Value::Null, span: 0..0 };

@@ -214,3 +214,35 @@ fn who_refers_to_an_object_shares_one_text_with_all_who_do() {
     };
     assert_eq!(of("a"), of("b"));
 }
+
+#[test]
+fn a_loop_is_found_whichever_of_its_parts_comes_last() {
+    let text = |bind: &str, backend: &str, route: &str| {
+        format!(
+            "[listeners.l]\nprotocol = \"udp\"\nbind = [\"{bind}\"]\n[clusters.c]\nbackends = [\"{backend}\"]\n{route}"
+        )
+    };
+    let route = "[routes.r]\nlistener = \"l\"\nsource = [\"10.0.0.0/8\"]\ncluster = \"c\"\n";
+    for (bind, here) in [("192.0.2.1:53", "192.0.2.1:53"), ("0.0.0.0:53", "127.0.0.1:53"), ("[::]:53", "[::1]:53")] {
+        let whole = text(bind, here, route);
+        let wrong = parse_toml(&whole).unwrap_err();
+        assert!(wrong.iter().any(|error| error.message.contains("a loop")), "{wrong}");
+        let steps = [text("192.0.2.9:53", here, route), text(bind, "192.0.2.9:5353", route), text(bind, here, "")];
+        for before in steps {
+            let before = Checked::of_valid(parse_toml(&before).unwrap());
+            let mut next = before.document().clone();
+            let meant = parse_toml(&whole.replace("\"udp\"", "\"http\"")).unwrap();
+            next.listeners.insert(
+                Name::new("l"),
+                Listener { protocol: Protocol::Udp, ..meant.listeners[&Name::new("l")].clone() },
+            );
+            next.clusters.insert(Name::new("c"), meant.clusters[&Name::new("c")].clone());
+            next.routes.insert(Name::new("r"), meant.routes[&Name::new("r")].clone());
+            let wrong = before.next(next).unwrap_err();
+            assert!(wrong.iter().any(|error| error.message.contains("a loop")), "{wrong}");
+        }
+    }
+    // The same addresses where nothing leads from the one to the other.
+    assert!(parse_toml(&text("192.0.2.1:53", "192.0.2.1:53", "")).is_ok());
+    assert!(parse_toml(&text("0.0.0.0:53", "192.0.2.1:53", route)).is_ok(), "that may be another host");
+}

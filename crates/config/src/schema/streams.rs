@@ -171,7 +171,9 @@ impl Codec for Whereabouts {
 fn unix(path: &str, at: &At<'_>, problems: &mut Collector) -> Option<BackendAddress> {
     let wrong = if !path.starts_with('/') {
         "isn't the whole path of a Unix socket: it begins with `/`"
-    } else if path.len() > MAX_UNIX_PATH || path.contains('\0') {
+    } else if path.contains('\0') {
+        "isn't a Unix socket's path: it has a NUL in it"
+    } else if path.len() > MAX_UNIX_PATH {
         "isn't a Unix socket's path: those have at most 107 bytes"
     } else {
         return Some(BackendAddress::Unix(path.into()));

@@ -41,15 +41,25 @@ fn ip() -> impl Strategy<Value = IpAddr> {
     ]
 }
 
+/// The address of a single host, or of all there are.
+fn host() -> impl Strategy<Value = IpAddr> {
+    let is_one = |ip: &IpAddr| !ip.is_multicast() && *ip != IpAddr::V4(Ipv4Addr::BROADCAST);
+    ip().prop_filter("is no host's", is_one)
+}
+
+/// Ports from here on are of backends: none of them is where a listener is.
+const SENT_TO: u16 = 32_768;
+
 fn bound() -> impl Strategy<Value = SocketAddr> {
-    (ip(), prop_oneof![Just(0), 1u16..4, any::<u16>()]).prop_map(SocketAddr::from)
+    (host(), prop_oneof![Just(0), 1u16..4, 0..SENT_TO]).prop_map(SocketAddr::from)
 }
 
 fn sent_to() -> impl Strategy<Value = SocketAddr> {
     let scoped = (1u16.., 1u32..9).prop_map(|(port, scope)| {
         SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), port, 0, scope))
     });
-    let plain = (ip(), 1u16..).prop_map(SocketAddr::from).prop_filter("can't be sent to", |a| !a.ip().is_unspecified());
+    let plain = (host(), SENT_TO..).prop_map(SocketAddr::from);
+    let plain = plain.prop_filter("can't be sent to", |a| !a.ip().is_unspecified());
     prop_oneof![9 => plain, 1 => scoped]
 }
 
@@ -151,7 +161,10 @@ fn listener() -> impl Strategy<Value = Listener> {
             limits,
             max_datagram_size,
             proxy_protocol: InboundProxyProtocol { trusted },
-            preread_timeout,
+            preread_timeout: match protocol {
+                Protocol::Udp => Listener::default().preread_timeout,
+                Protocol::Tcp | Protocol::Http => preread_timeout,
+            },
             tls: None,
             http: if protocol == Protocol::Http { http } else { HttpListener::default() },
             drain_timeout,
