@@ -134,7 +134,11 @@ fn a_health_check_begins_with_the_header_of_the_proxy_itself() {
     let request = probed(over(v2), http(None)).expect("a request");
     assert!(request.starts_with(&[LOCAL, b"GET / HTTP/1.1\r\n"].concat()), "{request:?}");
     assert_eq!(probed(over(v2), tcp(b"ping", None)), Some([LOCAL, b"ping"].concat()));
-    assert_eq!(probed(over(v2), tcp(b"", Some(Expect::Any))), Some(LOCAL.to_vec()), "a backend that speaks first asks too");
+    assert_eq!(
+        probed(over(v2), tcp(b"", Some(Expect::Any))),
+        Some(LOCAL.to_vec()),
+        "a backend that speaks first asks too"
+    );
     for every in [SendProxyProtocol::First, SendProxyProtocol::Every] {
         let cluster =
             Cluster { udp: UdpKnobs { send_proxy_protocol: every, ..UdpKnobs::default() }, ..Cluster::default() };

@@ -63,9 +63,8 @@ impl Http {
 
     /// A front lets clients in to its listener, again: whoever came to that by it may stay.
     pub(crate) fn return_front(&mut self, front: &Front) {
-        let by_it = |session: &&mut Session| {
-            session.arrived.listener == front.listener && front.covers(session.arrived.local)
-        };
+        let by_it =
+            |session: &&mut Session| session.arrived.listener == front.listener && front.covers(session.arrived.local);
         self.sessions.values_mut().filter(by_it).for_each(|session| session.drains.take_back(Change::Drained));
     }
 

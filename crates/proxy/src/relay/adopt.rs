@@ -45,7 +45,8 @@ impl Relays {
         self.pass_on(world, tick, id, Side::Backend, (joined.to_client, joined.from_backend));
         self.arm(world, id);
         // Who is visited for a drain may become this in the middle of it.
-        if !self.relays[id].drains.has(Change::Drained) && self.still_holds(world, tick, id, Change::Drained).is_some() {
+        if !self.relays[id].drains.has(Change::Drained) && self.still_holds(world, tick, id, Change::Drained).is_some()
+        {
             let until = world.listeners[arrived_by].drains_until(tick.now);
             self.sweep_one(id, (Change::Drained, until));
         }

@@ -51,9 +51,8 @@ impl Shelf {
         let exact = self.exact.get(name).map_or(&[][..], Vec::as_slice);
         let beside = name.split_once('.').and_then(|(_, suffix)| self.under.get(suffix));
         // One that is for both stands there already.
-        let is_new = move |(_, found): &&(usize, Arc<Certificate>)| {
-            !exact.iter().any(|(_, known)| Arc::ptr_eq(known, found))
-        };
+        let is_new =
+            move |(_, found): &&(usize, Arc<Certificate>)| !exact.iter().any(|(_, known)| Arc::ptr_eq(known, found));
         let under = beside.into_iter().flatten().filter(is_new);
         exact.iter().chain(under).map(|(_, certificate)| certificate)
     }
