@@ -175,14 +175,17 @@ impl<'a> Check<'a, '_> {
         self.http_listeners();
         self.unix_sockets();
         self.loops();
+        self.groups();
     }
 
     fn route_of(&mut self, name: &Name, route: &Route, protocol: Protocol) {
         let way = |key| [Step::Key("routes"), Step::Key(name.as_str()), Step::Key(key)];
-        let asks_hello = !route.sni.is_empty() || !route.alpn.is_empty();
         match protocol {
             Protocol::Udp => self.only_http(name, route, "UDP"),
-            Protocol::Tcp => self.only_http(name, route, "TCP"),
+            Protocol::Tcp => {
+                self.only_http(name, route, "TCP");
+                self.is_agreed_on(name, route);
+            }
             Protocol::Http => self.http_route(name, route),
         }
         match protocol {
@@ -197,17 +200,22 @@ impl<'a> Check<'a, '_> {
                         format!("route `{name}`: `{key}` is for TCP; listener `{}` speaks UDP", route.listener);
                     self.report(message, &way(key)).help("a UDP route matches by `source`");
                 }
-                if route.source.is_empty() && !asks_hello && !self.has_items(&way("source")) {
+                if self.is_bare(name, route) {
                     let message = format!("route `{name}` lacks `source`: nothing says what it matches");
                     self.report(message, &way("source")[..2]).help("give it the client networks that it is for");
                 }
             }
-            Protocol::Tcp if route.source.is_empty() && !asks_hello => {
+            Protocol::Tcp if self.is_bare(name, route) => {
                 let message = format!("route `{name}` matches everything: it has no `sni`, `alpn` or `source`");
                 self.report(message, &way("source")[..2]).help("where everything goes is the listener's own `cluster`");
             }
             Protocol::Tcp | Protocol::Http => {}
         }
+    }
+
+    /// Whether nothing that a route of a TCP or UDP listener could ask for stands there, be it right or wrong.
+    fn is_bare(&self, name: &Name, route: &Route) -> bool {
+        asks_nothing(route) && self.asks_nothing(name, &ASKED)
     }
 
     /// A Unix socket takes no datagrams, and none are spoken in TLS.
@@ -272,10 +280,50 @@ impl<'a> Check<'a, '_> {
         }
     }
 
+    /// Nobody can connect to a group of receivers, as one can send datagrams to it.
+    fn groups(&mut self) {
+        let document = self.document;
+        let of_listeners = document
+            .listeners
+            .iter()
+            .flat_map(|(name, listener)| listener.cluster.iter().map(move |cluster| (name, cluster)));
+        let of_routes = document
+            .routes
+            .values()
+            .flat_map(|route| route.cluster.iter().chain(route.split.keys()).map(|cluster| (&route.listener, cluster)));
+        let connects = |name: &Name| matches!(self.spoken(name), Some(Protocol::Tcp | Protocol::Http));
+        let connected: BTreeMap<&Name, &Name> = of_listeners
+            .chain(of_routes)
+            .filter(|(name, _)| connects(name))
+            .map(|(name, cluster)| (cluster, name))
+            .collect();
+        for (cluster, listener) in connected {
+            let backends = document.clusters.get(cluster).into_iter().flat_map(|cluster| cluster.backends.iter());
+            for (n, backend) in backends.enumerate() {
+                let BackendAddress::Ip(address) = &backend.address else { continue };
+                if !address.ip().is_multicast() {
+                    continue;
+                }
+                let message = format!(
+                    "cluster `{cluster}`: `{address}` is a multicast address, which nobody connects to as listener `{listener}` does"
+                );
+                let way = [Step::Key("clusters"), Step::Key(cluster.as_str()), Step::Key("backends"), Step::Item(n)];
+                self.report(message, &way).help("give it the address of a server");
+            }
+        }
+    }
+
     /// No two routes of a listener match exactly the same.
     fn matches(&mut self) {
         let is_http = |route: &Route| self.spoken(&route.listener).is_none_or(|protocol| protocol == Protocol::Http);
+        // What was wrong in a list fell out of it, and was reported where it stands.
+        let is_left = |name: &Name, key: &&str| {
+            let way = [Step::Key("routes"), Step::Key(name.as_str()), Step::Key(key)];
+            self.problems.kept.contains_key(&schema::pointer(&way))
+        };
+        let is_misread = |name: &Name, route: &Route| asks_nothing(route) && ASKED.iter().any(|key| is_left(name, key));
         let routes = self.document.routes.iter().filter(|(_, route)| !is_http(route));
+        let routes = routes.filter(|(name, route)| !is_misread(name, route));
         let matched = routes.flat_map(|(name, route)| {
             let (sni, alpn, source) = (each(&route.sni), each(&route.alpn), each(&route.source));
             let listed = if !route.source.is_empty() {
@@ -377,12 +425,6 @@ impl<'a> Check<'a, '_> {
         self.problems.report(Diagnostic::new(message, pointer, Some(span)))
     }
 
-    /// Whether a list was written with something in it, readable or not.
-    fn has_items(&self, way: &[Step<'_>]) -> bool {
-        let (pointer, node) = self.find(way);
-        pointer == schema::pointer(way) && matches!(&node.value, Value::List(items) if !items.is_empty())
-    }
-
     /// The node at the end of a way through the model, as far as the tree has it, and its pointer.
     fn find(&self, way: &[Step<'_>]) -> (String, &'a Node) {
         let mut node = self.root.unwrap_or(&NOWHERE);
@@ -414,6 +456,14 @@ pub(crate) fn every(address: SocketAddr) -> SocketAddr {
 }
 
 static NOWHERE: Node = Node { value: Value::Null, span: 0..0 };
+
+/// What a route of a TCP or UDP listener may ask for.
+const ASKED: [&str; 3] = ["sni", "alpn", "source"];
+
+/// Whether nothing of that was read.
+fn asks_nothing(route: &Route) -> bool {
+    route.sni.is_empty() && route.alpn.is_empty() && route.source.is_empty()
+}
 
 /// How many names are looked through for one that was meant.
 const MAX_CANDIDATES: usize = 10_000;

@@ -46,7 +46,7 @@ impl Codec for Address {
         let wrong = match self {
             Address::Send if address.port() == 0 => "has port 0, which nothing can be sent to",
             Address::Send if address.ip().is_unspecified() => "is every address, not one that can be sent to",
-            _ if address.ip().is_multicast() => "is the address of a group, not one of a single host",
+            Address::Bind if address.ip().is_multicast() => "is the address of a group, not one of a single host",
             _ if address.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) => "is everybody's address, not one of a single host",
             _ => return Some(address),
         };

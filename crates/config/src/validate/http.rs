@@ -12,6 +12,9 @@ use crate::model::{Document, HttpListener, Name, PathMatch, Protocol, Route, Ser
 use crate::schema::{ACTIONS, Step};
 use crate::tree::Value;
 
+/// What a route of an HTTP listener may ask for.
+const ASKED_OF_HTTP: [&str; 6] = ["host", "path", "method", "headers", "query", "source"];
+
 impl<'a> Check<'a, '_> {
     /// The clusters that HTTP's options name.
     pub(super) fn http_clusters(&mut self, name: &Name, route: &Route) {
@@ -79,7 +82,7 @@ impl<'a> Check<'a, '_> {
             || !route.headers.is_empty()
             || !route.query.is_empty()
             || !route.source.is_empty();
-        if !asks && (route.cluster.is_some() || !route.split.is_empty()) && self.asks_nothing(name) {
+        if !asks && (route.cluster.is_some() || !route.split.is_empty()) && self.asks_nothing(name, &ASKED_OF_HTTP) {
             let message = format!(
                 "route `{name}` matches everything: it has no `host`, `path`, `method`, `headers`, `query` or `source`"
             );
@@ -89,12 +92,12 @@ impl<'a> Check<'a, '_> {
     }
 
     /// Whether nothing that a route could ask for stands there, be it right or wrong.
-    fn asks_nothing(&self, name: &Name) -> bool {
+    pub(super) fn asks_nothing(&self, name: &Name, keys: &[&str]) -> bool {
         if !self.problems.has_room() {
             return true;
         }
         let (_, node) = self.find(&[Step::Key("routes"), Step::Key(name.as_str())]);
-        ["host", "path", "method", "headers", "query", "source"].iter().all(|key| {
+        keys.iter().all(|key| {
             node.value.get(key).is_none_or(|node| match &node.value {
                 Value::List(items) => items.is_empty(),
                 Value::Table(entries) => entries.is_empty(),

@@ -1,9 +1,12 @@
 //! What TLS of a listener or a cluster asks of other objects: certificates that exist, a protocol that comes over streams,
 //! backends that can be asked for by name.
 
+use std::collections::BTreeSet;
+
 use super::Check;
+use crate::diagnostics::quoted;
 use crate::model::{BackendAddress, ClientCertificateMode, Cluster, Listener, Name, Protocol, Route};
-use crate::schema::Step;
+use crate::schema::{Step, listed};
 
 impl Check<'_, '_> {
     pub(super) fn admin(&mut self) {
@@ -27,8 +30,13 @@ impl Check<'_, '_> {
             let message = format!("listener `{name}`: `tls` is for TCP and HTTP; it speaks UDP");
             self.report(message, &way(&[]));
         }
+        let mut seen = BTreeSet::new();
         for (n, certificate) in tls.certificates.named().iter().enumerate() {
-            self.exists("certificate", certificate, &way(&[Step::Key("certificates"), Step::Item(n)]));
+            let way = way(&[Step::Key("certificates"), Step::Item(n)]);
+            self.exists("certificate", certificate, &way);
+            if !seen.insert(certificate) && !certificate.as_str().is_empty() {
+                self.report(format!("listener `{name}`: certificate `{certificate}` stands twice"), &way);
+            }
         }
         if let Some(default) = &tls.default {
             self.exists("certificate", default, &way(&[Step::Key("default")]));
@@ -109,6 +117,19 @@ impl Check<'_, '_> {
         };
         let way = ["routes", name.as_str(), "early_data"].map(Step::Key);
         self.report(message, &way).help(help);
+    }
+
+    /// Where a listener ends TLS its routes go by what was agreed on, and that is one of its own protocols, if it has any.
+    pub(super) fn is_agreed_on(&mut self, name: &Name, route: &Route) {
+        let tls = self.document.listeners.get(&route.listener).and_then(|listener| listener.tls.as_ref());
+        let Some(tls) = tls.filter(|tls| !tls.alpn.is_empty()) else { return };
+        for (n, protocol) in route.alpn.iter().enumerate().filter(|(_, protocol)| !tls.alpn.contains(protocol)) {
+            let message =
+                format!("route `{name}`: `{}` is never agreed on by listener `{}`", quoted(protocol), route.listener);
+            let way = [Step::Key("routes"), Step::Key(name.as_str()), Step::Key("alpn"), Step::Item(n)];
+            let known = listed(tls.alpn.iter().map(String::as_str));
+            self.report(message, &way).help(format!("its `tls.alpn` has {known}"));
+        }
     }
 
     /// A route can only insist on what its listener asks for.
