@@ -1,10 +1,12 @@
 //! The reference in `docs/CONFIGURATION.md`: its tables are the options' own, its examples are read.
 //! `KAKEI_BLESS=1 cargo test -p kakei-config` writes the tables anew.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use kakei_config::{parse_json, parse_toml, reference};
+use kakei_config::{json_schema, parse_json, parse_toml, reference};
+use serde_json::Value;
 
 const BEGIN: &str =
     "<!-- begin: written by `KAKEI_BLESS=1 cargo test -p kakei-config`, from the options themselves -->\n";
@@ -24,6 +26,35 @@ fn the_tables_are_those_of_the_options() {
     } else {
         assert_eq!(tables.trim(), reference().trim(), "bless them");
     }
+}
+
+/// The keys of every table that a shape knows, by where it stands. One that is written by a single key that says which of
+/// several things is meant has no table: the key's row says it.
+fn sections(at: &str, shape: &Value, found: &mut Vec<(String, BTreeSet<String>)>) {
+    if let Some(properties) = shape["properties"].as_object() {
+        let is_word = properties.len() == 1 && shape["required"].as_array().is_some_and(|required| required.len() == 1);
+        if !is_word {
+            found.push((at.to_owned(), properties.keys().cloned().collect()));
+        }
+        properties.iter().for_each(|(key, shape)| sections(&format!("{at}.{key}"), shape, found));
+    }
+    let inside = ["items", "additionalProperties"].into_iter().filter_map(|key| shape.get(key));
+    inside.chain(shape["anyOf"].as_array().into_iter().flatten()).for_each(|shape| sections(at, shape, found));
+}
+
+#[test]
+fn every_table_of_the_document_has_one_in_the_reference() {
+    let reference = reference();
+    let rows = |table: &str| -> BTreeSet<String> {
+        let keys = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        keys.map(|(key, _)| key.to_owned()).collect()
+    };
+    let tables: Vec<BTreeSet<String>> = reference.split("### ").map(rows).collect();
+    let mut found = Vec::new();
+    sections("", &json_schema(), &mut found);
+    assert!(found.len() > 30, "{} tables", found.len());
+    let missing: Vec<&String> = found.iter().filter(|(_, keys)| !tables.contains(keys)).map(|(at, _)| at).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// The code blocks of a language line, each with the number of its first line.

@@ -1,13 +1,13 @@
 //! The tables of the reference, made from the options themselves. The prose around them is written by hand.
 
 use super::admin::{ADMIN, PEERS, TCP as ADMIN_TCP};
-use super::cluster::{BACKEND, CLUSTER, KNOBS};
+use super::cluster::{BACKEND, CLUSTER, KNOBS, TCP_KNOBS};
 use super::health::{HEALTH, PASSIVE, TCP, UDP};
 use super::http::{
     AUTH, BASIC, ERRORS, FORWARD, HSTS, HTTP_CHECK, HTTP_KNOBS, HTTP_LISTENER, RATE_LIMIT, REDIRECT, REQUEST, RESPOND,
     RESPONSE, RETRY, STICKY, TIMEOUTS, TLS_REDIRECT,
 };
-use super::listener::{LIMITS, LISTENER, PROXY_PROTOCOL, ROUTE};
+use super::listener::{LIMITS, LISTENER, PROXY_PROTOCOL, ROUTE, SOURCE_NETWORK};
 use super::sections::{ACCESS_LOG, DOCUMENT, WORKERS};
 use super::tls::{CERTIFICATE, CLIENT_CERTIFICATES, CLUSTER_TLS, LISTENER_TLS};
 use super::{Field, Section};
@@ -26,6 +26,7 @@ pub fn reference() -> String {
         table("`[listeners.NAME]`", &LISTENER),
         table("`redirect_to_tls` of a listener", &TLS_REDIRECT),
         table("`limits` of a listener", &LIMITS),
+        table("`limits.source_network` of a listener", &SOURCE_NETWORK),
         table("`proxy_protocol` of a listener", &PROXY_PROTOCOL),
         table("`tls` of a listener", &LISTENER_TLS),
         table("`tls.client_certificates` of a listener", &CLIENT_CERTIFICATES),
@@ -46,6 +47,7 @@ pub fn reference() -> String {
         table("`[clusters.NAME]`", &CLUSTER),
         table("A backend as a table", &BACKEND),
         table("`udp` of a cluster", &KNOBS),
+        table("`tcp` of a cluster", &TCP_KNOBS),
         table("`http` of a cluster", &HTTP_KNOBS),
         table("`http.sticky` of a cluster", &STICKY),
         table("`tls` of a cluster", &CLUSTER_TLS),
