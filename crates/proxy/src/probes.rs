@@ -105,7 +105,7 @@ impl Worker {
         let is_over = probe.check == Check::Tcp && !checker.expects_bytes();
         let start = tick.out.bytes.len() as u32;
         // Who connects, and goes without a word, is no client that a backend asks for its name.
-        if !is_introduced && !(is_over && said.is_empty()) {
+        if !(is_introduced || is_over && said.is_empty()) {
             self.write_probe_introduction((key, id), &mut tick.out.bytes);
         }
         tick.out.bytes.extend_from_slice(&said);

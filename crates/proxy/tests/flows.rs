@@ -2,7 +2,7 @@
 
 mod flow_bench;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
