@@ -7,6 +7,7 @@ mod commands;
 mod demo;
 mod demo_http;
 mod demo_stream;
+mod log;
 mod say;
 mod supervise;
 mod table;
@@ -17,6 +18,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    let _at_the_end = log::Flush;
     match commands::dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

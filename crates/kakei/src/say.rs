@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use crate::log;
+
 /// Why a command ends with something else than 0.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -58,7 +60,7 @@ pub(crate) fn out(text: &str) {
 
 /// To standard error.
 pub(crate) fn err(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    log::write(text);
 }
 
 /// Whether standard error takes colour: a terminal, and nobody asked for none.

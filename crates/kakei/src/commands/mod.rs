@@ -19,22 +19,23 @@ use clap::CommandFactory;
 
 use crate::cli::{Cli, Command, ConfigCommand, Level};
 use crate::demo;
+use crate::log;
 use crate::say::{self, Failure};
 
 /// Do what was asked.
 pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
-    let log = cli.log;
+    let level = cli.log;
     match cli.command {
         Command::Demo(demo) => {
-            init_log(log.unwrap_or(Level::Warn));
+            log::start(level.unwrap_or(Level::Warn));
             demo::run(&demo)
         }
         Command::Run(run) => {
-            init_log(log.unwrap_or(Level::Info));
+            log::start(level.unwrap_or(Level::Info));
             run::run(run)
         }
         Command::Serve(serve) => {
-            init_log(log.unwrap_or(Level::Info));
+            log::start(level.unwrap_or(Level::Info));
             run::serve(serve)
         }
         Command::Check(check) => check::check(&check),
@@ -79,22 +80,4 @@ fn man() -> Result<(), Failure> {
     clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(Failure::refused)?;
     say::out(&String::from_utf8_lossy(&page));
     Ok(())
-}
-
-fn init_log(level: Level) {
-    use tracing_subscriber::filter::LevelFilter;
-    let level = match level {
-        Level::Off => LevelFilter::OFF,
-        Level::Error => LevelFilter::ERROR,
-        Level::Warn => LevelFilter::WARN,
-        Level::Info => LevelFilter::INFO,
-        Level::Debug => LevelFilter::DEBUG,
-        Level::Trace => LevelFilter::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(say::color())
-        .with_target(false)
-        .init();
 }
