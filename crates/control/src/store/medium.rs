@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
@@ -14,6 +14,9 @@ use rustix::fs::{FlockOperation, flock};
 const MAX_FILE: u64 = 1 << 30;
 /// How the name of a file ends that is being written.
 const FRESH: &str = ".new";
+/// What is said where the directory that is held isn't the one of this name any more.
+const MOVED: &str = "the directory that this process has open was moved or removed; have it where it was, or start the \
+                     proxy again";
 
 /// Files of one directory: what a disk does, one thing at a time, each of which may fail or be the last one.
 pub trait Files: fmt::Debug {
@@ -31,6 +34,11 @@ pub trait Files: fmt::Debug {
     /// # Errors
     /// When it can't be read, or is no text.
     fn read(&self, name: &str) -> io::Result<String>;
+
+    /// Whether there is a file of this name.
+    fn has(&self, name: &str) -> bool {
+        self.read(name).is_ok()
+    }
 
     /// Put these bytes, one part after the other, into a fresh file of this name, in the place of any that has it. A crash
     /// may leave any part of them. What the old one held keeps its other names.
@@ -99,6 +107,10 @@ impl Medium {
         self.0.read(name)
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.has(name)
+    }
+
     /// Write these parts; how many bytes they are. When it returns, the file survives a power cut, or nothing is different.
     pub(super) fn write(&mut self, name: &str, parts: impl Iterator<Item = String>) -> io::Result<usize> {
         let (files, fresh, mut size) = (&mut self.0, format!("{name}{FRESH}"), 0);
@@ -158,6 +170,18 @@ impl Directory {
         flock(&handle, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Directory { path, handle, fresh: None })
     }
+
+    /// A file in it. The lock goes with the directory, and not with its name: where that stands for another one now, which
+    /// another process may have, nothing is read or written by it.
+    fn own(&self, name: &str) -> io::Result<PathBuf> {
+        let held = self.handle.metadata()?;
+        let is_own = |found: &Metadata| (found.dev(), found.ino()) == (held.dev(), held.ino());
+        match std::fs::metadata(&self.path) {
+            Ok(found) if is_own(&found) => Ok(self.path.join(name)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Err(io::Error::other(MOVED)),
+        }
+    }
 }
 
 impl Files for Directory {
@@ -167,17 +191,21 @@ impl Files for Directory {
 
     fn names(&self) -> io::Result<Vec<String>> {
         let name = |entry: io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
-        std::fs::read_dir(&self.path)?.map(name).collect()
+        std::fs::read_dir(self.own("")?)?.map(name).collect()
     }
 
     fn read(&self, name: &str) -> io::Result<String> {
         let mut text = String::new();
-        File::open(self.path(name))?.take(MAX_FILE).read_to_string(&mut text)?;
+        File::open(self.own(name)?)?.take(MAX_FILE).read_to_string(&mut text)?;
         Ok(text)
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.own(name).is_ok_and(|path| path.is_file())
+    }
+
     fn put(&mut self, name: &str, parts: &mut dyn Iterator<Item = String>) -> io::Result<()> {
-        let path = self.path.join(name);
+        let path = self.own(name)?;
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -195,15 +223,15 @@ impl Files for Directory {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path.join(from), self.path.join(to))
+        std::fs::rename(self.own(from)?, self.path.join(to))
     }
 
     fn link(&mut self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::hard_link(self.path.join(from), self.path.join(to))
+        std::fs::hard_link(self.own(from)?, self.path.join(to))
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path.join(name))
+        std::fs::remove_file(self.own(name)?)
     }
 
     fn settle(&mut self) -> io::Result<()> {
@@ -226,6 +254,10 @@ impl Files for Memory {
 
     fn read(&self, name: &str) -> io::Result<String> {
         self.0.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     fn put(&mut self, name: &str, parts: &mut dyn Iterator<Item = String>) -> io::Result<()> {

@@ -77,6 +77,8 @@ pub struct Found {
     pub last: Option<(Entry, Document)>,
     /// What is known of each, oldest first.
     pub entries: Vec<Entry>,
+    /// How many have a file, readable or not.
+    pub files: usize,
     /// What is there and can't be used, in sentences.
     pub skipped: Vec<String>,
 }
@@ -120,6 +122,7 @@ impl Store {
     /// When the directory can't be read. A file that can't be used is no error: it is named in what is found.
     pub fn load(&mut self) -> Result<Found, StoreError> {
         let mut found = self.read(u64::MAX)?;
+        found.files = self.files.len();
         // The process before may have ended between writing the last of them and having it survive a power cut.
         if let Err(error) = self.medium.settle() {
             let path = self.medium.path("");
@@ -198,7 +201,7 @@ impl Store {
         }
         let differs = self.base.filter(|base| {
             let most = base.whole.max(SMALL);
-            base.newest + 1 == number && base.differences < most && base.count < DIFFERENCES
+            base.newest + 1 == number && base.differences < most && base.count < DIFFERENCES && self.is_there(base)
         });
         let name = file::name(number);
         let written = match differs {
@@ -221,6 +224,12 @@ impl Store {
         });
         self.prune();
         Ok(())
+    }
+
+    /// Whether what a difference would build on still has its files: somebody else may have removed them.
+    fn is_there(&self, base: &Base) -> bool {
+        let whole = base.newest - base.count as u64;
+        [whole, base.newest].iter().all(|number| self.medium.has(&file::name(*number)))
     }
 
     /// Forget a generation that no worker ever heard of.
@@ -299,7 +308,8 @@ impl Store {
         let Some(&base) = base.filter(|base| self.files.first() < Some(base)) else { return };
         let kept = self.files.split_off(&base);
         self.wholes = self.wholes.split_off(&base);
-        for number in std::mem::replace(&mut self.files, kept) {
+        // From the newest on: wherever this ends, none is left without what it builds on.
+        for number in std::mem::replace(&mut self.files, kept).into_iter().rev() {
             // One that stays is pruned with the next start's.
             let _ = self.medium.remove(&file::name(number));
         }

@@ -1,5 +1,8 @@
 //! Generations over a real file system: what comes back, and what is done with what is damaged.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use super::*;
 
 fn room(name: &str) -> PathBuf {
@@ -34,6 +37,16 @@ fn files(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// The files of a store that is open still.
+fn copied(directory: &Path) -> Memory {
+    let mut memory = Memory::default();
+    for name in files(directory) {
+        let text = std::fs::read_to_string(directory.join("generations").join(&name)).unwrap();
+        memory.put(&name, &mut [text].into_iter()).unwrap();
+    }
+    memory
 }
 
 #[test]
@@ -183,6 +196,58 @@ fn one_that_was_never_published_is_forgotten_and_a_confirmed_one_stays_so() {
 }
 
 #[test]
+fn what_builds_on_a_file_that_somebody_removed_is_written_whole() {
+    let directory = room("removed");
+    let mut store = Store::open(&directory).unwrap();
+    fill(&mut store, 1..=3);
+    let file = |number| directory.join("generations").join(file::name(number));
+    // The whole one that it builds on, then the newest one.
+    for (gone, next) in [(1, 4), (5, 6)] {
+        std::fs::remove_file(file(gone)).unwrap();
+        fill(&mut store, next..=next + 1);
+        let found = Store::on(copied(&directory)).load().unwrap();
+        assert_eq!(found.last, Some((entry(next + 1), document(next + 1))), "without {gone}: {:?}", found.skipped);
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_directory_that_was_moved_away_is_not_written_by_its_old_name() {
+    let (directory, away) = (room("moved"), room("moved-away"));
+    let mut store = Store::open(&directory).unwrap();
+    fill(&mut store, 1..=2);
+    std::fs::rename(&directory, &away).unwrap();
+    let refused = |store: &mut Store| store.commit(&entry(3), &[], &document(3)).unwrap_err().to_string();
+    let said = refused(&mut store);
+    assert!(said.contains("was moved or removed"), "{said}");
+    // Another process makes it anew.
+    let mut other = Store::open(&directory).unwrap();
+    fill(&mut other, 1..=1);
+    assert!(refused(&mut store).contains("was moved or removed"));
+    assert_eq!(files(&directory), [file::name(1)], "nothing of the first process's");
+    drop(other);
+    std::fs::remove_dir_all(&directory).unwrap();
+    std::fs::rename(&away, &directory).unwrap();
+    fill(&mut store, 3..=3);
+    assert_eq!(store.load().unwrap().last, Some((entry(3), document(3))));
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn where_pruning_ends_halfway_nothing_is_left_that_can_not_be_read() {
+    let kept = GENERATIONS_KEPT as u64;
+    let files = Rc::new(RefCell::new(Memory::default()));
+    let mut store = Store::on(Dying { files: Rc::clone(&files), removals: 3 });
+    fill(&mut store, 1..=10);
+    // Two to build on, so that the first ten may go.
+    store.base = None;
+    fill(&mut store, 11..=kept + 11);
+    assert_eq!(files.borrow().names().unwrap().len() as u64, kept + 11 - 3, "three went");
+    let found = Store::on(Dying { files, removals: 0 }).load().unwrap();
+    assert!(found.skipped.is_empty(), "{:?}", found.skipped);
+}
+
+#[test]
 fn a_second_process_is_kept_out() {
     let directory = room("locked");
     let store = Store::open(&directory).unwrap();
@@ -244,6 +309,52 @@ fn a_leftover_link_of_a_whole_one_is_no_hindrance() {
     std::fs::write(generations.join(APPLIED), lines).unwrap();
     assert_eq!(store.applied().unwrap(), Some(document(2)));
     std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// Files that can be removed for some time only, as those of a process that ends.
+#[derive(Debug)]
+struct Dying {
+    files: Rc<RefCell<Memory>>,
+    removals: usize,
+}
+
+impl Files for Dying {
+    fn path(&self, name: &str) -> PathBuf {
+        name.into()
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.files.borrow().names()
+    }
+
+    fn read(&self, name: &str) -> io::Result<String> {
+        self.files.borrow().read(name)
+    }
+
+    fn put(&mut self, name: &str, parts: &mut dyn Iterator<Item = String>) -> io::Result<()> {
+        self.files.borrow_mut().put(name, parts)
+    }
+
+    fn sync(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.files.borrow_mut().rename(from, to)
+    }
+
+    fn link(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.files.borrow_mut().link(from, to)
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.removals = self.removals.checked_sub(1).ok_or(io::ErrorKind::PermissionDenied)?;
+        self.files.borrow_mut().remove(name)
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Files on a system that knows no second name of a file.

@@ -172,7 +172,7 @@ impl Run {
             StartError::Refused(Refusal::State(_)) | StartError::Store(_) => world.disk.borrow().failed > 0,
             StartError::Refused(Refusal::Unacknowledged { .. }) => world.weather.stalls + world.weather.panics > 0,
             // Nothing was ever acknowledged.
-            StartError::NothingKept(_) => self.model.borrow().ran.is_empty(),
+            StartError::NothingKept(..) => self.model.borrow().ran.is_empty(),
             _ => false,
         }
     }
