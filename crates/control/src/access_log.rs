@@ -4,10 +4,10 @@
 
 mod fields;
 mod format;
+mod sink;
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,16 +20,15 @@ use kakei_runtime::clock;
 use kakei_runtime::records::RecordReader;
 use tracing::warn;
 
-use crate::opened;
-
 pub use self::format::Line;
+use self::sink::Sink;
 
-/// The permissions of a file that is made, but for what the process's mask takes away.
-const MODE: u32 = 0o666;
 /// Records formatted before they are written in one go.
 const BATCH: usize = 1024;
 /// How long a message to the thread may wait while no record comes.
 const NAP: Duration = Duration::from_millis(100);
+/// How long a sink may take nothing before the operator is told.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the end waits for a sink that takes nothing more (a stopped pipe).
 const FINISH_TIME: Duration = Duration::from_secs(2);
 
@@ -44,46 +43,6 @@ impl Target {
     /// When the file can't be.
     pub fn open(to: &AccessLog) -> io::Result<Self> {
         Ok(Target(Sink::open(to.to.as_deref())?, to.format))
-    }
-}
-
-/// Where lines go.
-#[derive(Debug)]
-enum Sink {
-    Nowhere,
-    Stdout,
-    Stderr,
-    File { path: PathBuf, file: File },
-}
-
-impl Sink {
-    fn open(to: Option<&str>) -> io::Result<Self> {
-        Ok(match to {
-            None => Sink::Nowhere,
-            Some("stdout") => Sink::Stdout,
-            Some("stderr") => Sink::Stderr,
-            Some(path) => Sink::File { path: path.into(), file: opened::to_append_beside(path.as_ref(), MODE)? },
-        })
-    }
-
-    /// Open the file of the same name again: after a rotation that is a new one.
-    fn reopen(&mut self) -> io::Result<()> {
-        if let Sink::File { path, file } = self {
-            *file = opened::to_append_beside(path, MODE)?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match self {
-            Sink::Nowhere => Ok(()),
-            Sink::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(lines).and_then(|()| stdout.flush())
-            }
-            Sink::Stderr => io::stderr().lock().write_all(lines),
-            Sink::File { file, .. } => file.write_all(lines),
-        }
     }
 }
 
@@ -114,14 +73,15 @@ impl LogWriter {
     pub fn start(reader: Option<RecordReader>) -> io::Result<Self> {
         let (messages, inbox) = channel();
         let counts = Arc::new(Counts::default());
-        let writer = reader.map(|reader| Writer {
-            reader,
+        let output = Output {
             inbox,
             sink: Sink::Nowhere,
             format: LogFormat::default(),
+            torn: Vec::new(),
             counts: Arc::clone(&counts),
             complained: false,
-        });
+        };
+        let writer = reader.map(|reader| Writer { reader, output });
         let spawn = |writer: Writer| std::thread::Builder::new().name("kakei-log".into()).spawn(move || writer.run());
         let thread = writer.map(spawn).transpose()?;
         Ok(LogWriter { messages, counts, thread })
@@ -168,9 +128,16 @@ impl LogWriter {
 
 struct Writer {
     reader: RecordReader,
+    output: Output,
+}
+
+/// Lines on their way to the sink.
+struct Output {
     inbox: Receiver<Message>,
     sink: Sink,
     format: LogFormat,
+    /// What is left of a line whose beginning the sink took before it failed.
+    torn: Vec<u8>,
     counts: Arc<Counts>,
     /// Whether the operator was told that the sink fails; once until it works again.
     complained: bool,
@@ -181,61 +148,128 @@ impl Writer {
         let mut lines = Vec::with_capacity(64 * 1024);
         while !self.reader.is_finished() {
             self.reader.wait(Some(NAP));
-            while let Ok(message) = self.inbox.try_recv() {
-                self.obey(message);
-            }
+            self.output.obey();
             while self.batch(&mut lines) {}
-            self.counts.dropped.store(self.reader.dropped(), Ordering::Relaxed);
-        }
-    }
-
-    fn obey(&mut self, message: Message) {
-        let done = match message {
-            Message::Retarget(Target(sink, format)) => {
-                (self.sink, self.format) = (sink, format);
-                Ok(())
-            }
-            Message::Reopen => self.sink.reopen(),
-        };
-        if let Err(error) = done {
-            warn!("the access log can't be opened again: {error}; lines still go to the old file");
+            self.output.counts.dropped.store(self.reader.dropped(), Ordering::Relaxed);
         }
     }
 
     /// Take what is there and write it in one go. Whether there may be more.
     fn batch(&mut self, lines: &mut Vec<u8>) -> bool {
         lines.clear();
+        let output = &mut self.output;
         let mut taken = 0;
         while taken < BATCH {
             let Some(record) = self.reader.pop() else { break };
             taken += 1;
-            if !matches!(self.sink, Sink::Nowhere) {
-                Line::new(&record, ended(&record)).write(self.format, lines);
+            if !output.sink.is_nowhere() {
+                Line::new(&record, ended(&record)).write(output.format, lines);
             }
         }
-        if taken > 0 && !matches!(self.sink, Sink::Nowhere) {
-            self.write(lines, taken as u64);
-        }
+        output.counts.dropped.store(self.reader.dropped(), Ordering::Relaxed);
+        output.write(lines);
         taken == BATCH
     }
+}
 
-    fn write(&mut self, lines: &[u8], count: u64) {
-        match self.sink.write(lines) {
-            Ok(()) => {
-                self.counts.written.fetch_add(count, Ordering::Relaxed);
-                self.complained = false;
-            }
-            Err(error) => {
-                self.counts.lost.fetch_add(count, Ordering::Relaxed);
-                if !std::mem::replace(&mut self.complained, true) {
-                    warn!("the access log can't be written: {error}; lines are lost until it can");
+impl Output {
+    /// Do what was asked for. Whether lines go elsewhere now.
+    fn obey(&mut self) -> bool {
+        let mut is_elsewhere = false;
+        while let Ok(message) = self.inbox.try_recv() {
+            let done = match message {
+                Message::Retarget(Target(sink, format)) => {
+                    (self.sink, self.format) = (sink, format);
+                    Ok(())
                 }
+                Message::Reopen => self.sink.reopen(),
+            };
+            match done {
+                Ok(()) => is_elsewhere = true,
+                Err(error) => warn!("the access log can't be opened again: {error}; lines still go to the old file"),
+            }
+        }
+        if is_elsewhere && !std::mem::take(&mut self.torn).is_empty() {
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        is_elsewhere
+    }
+
+    /// Write these lines, behind what is left of the one before. While the sink takes nothing, it may be told to write
+    /// elsewhere.
+    fn write(&mut self, lines: &[u8]) {
+        let torn = std::mem::take(&mut self.torn);
+        let mut begun = !torn.is_empty();
+        let bytes = if begun { Cow::Owned([&torn[..], lines].concat()) } else { Cow::Borrowed(lines) };
+        let (mut left, mut stuck) = (&*bytes, None);
+        while !left.is_empty() {
+            match self.sink.write(left) {
+                Ok(taken) => {
+                    begun = left[taken - 1] != b'\n';
+                    self.counts.written.fetch_add(count(&left[..taken]), Ordering::Relaxed);
+                    (left, stuck, self.complained) = (&left[taken..], None, false);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let since = *stuck.get_or_insert_with(Instant::now);
+                    match self.wait(since) {
+                        Some(format) => left = self.elsewhere(left, begun, format),
+                        None => continue,
+                    }
+                    (begun, stuck) = (false, None);
+                }
+                Err(error) => return self.lose(left, begun, &error),
             }
         }
     }
+
+    /// Wait for a sink that takes nothing, since then. What lines were written in, where they go elsewhere now.
+    fn wait(&mut self, since: Instant) -> Option<LogFormat> {
+        if since.elapsed() >= PATIENCE {
+            self.complain("it takes nothing more; lines wait for it, and are lost when there are too many");
+        }
+        self.sink.wait(NAP);
+        let format = self.format;
+        self.obey().then_some(format)
+    }
+
+    /// What of these lines can be written to another sink: whole ones, if they are to be as they are.
+    fn elsewhere<'a>(&mut self, left: &'a [u8], begun: bool, format: LogFormat) -> &'a [u8] {
+        let whole = if begun { &left[first(left)..] } else { left };
+        let kept = if self.sink.is_nowhere() || format != self.format { &[] } else { whole };
+        self.counts.lost.fetch_add(count(left) - count(kept), Ordering::Relaxed);
+        kept
+    }
+
+    /// These lines are lost, but for the rest of one that was begun: it ends its line when the sink takes something again.
+    fn lose(&mut self, left: &[u8], begun: bool, error: &io::Error) {
+        let (rest, lost) = left.split_at(if begun { first(left) } else { 0 });
+        self.torn = rest.to_vec();
+        self.counts.lost.fetch_add(count(lost), Ordering::Relaxed);
+        self.complain(&format!("{error}; lines are lost until it can"));
+    }
+
+    fn complain(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.complained, true) {
+            warn!("the access log can't be written: {why}");
+        }
+    }
+}
+
+/// How many lines end in these bytes.
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// Where the first line of these bytes ends.
+fn first(lines: &[u8]) -> usize {
+    lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| end + 1)
 }
 
 fn ended(record: &Record) -> std::time::SystemTime {
     let ended = record.admitted + record.duration;
     UNIX_EPOCH + clock::wall_offset().saturating_add(Duration::from_nanos(ended.as_nanos()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 /// Open a file to be read. A pipe that nobody writes to is empty.
@@ -24,16 +24,6 @@ pub(crate) fn to_append(path: &Path, mode: u32) -> io::Result<File> {
         Some(number) if number == Errno::NXIO.raw_os_error() => io::Error::other("it is a pipe that nobody reads from"),
         _ => error,
     })
-}
-
-/// The same, for a thread of its own: what is written waits until a pipe takes it.
-///
-/// # Errors
-/// As that.
-pub(crate) fn to_append_beside(path: &Path, mode: u32) -> io::Result<File> {
-    let file = to_append(path, mode)?;
-    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-    Ok(file)
 }
 
 #[cfg(test)]
@@ -58,19 +48,16 @@ mod tests {
         let room = room("pipe");
         let path = room.join("pipe");
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        for opened in [to_append(&path, 0o600), to_append_beside(&path, 0o600)] {
-            assert_eq!(opened.unwrap_err().to_string(), "it is a pipe that nobody reads from");
-        }
+        let unread = to_append(&path, 0o600).unwrap_err();
+        assert_eq!(unread.to_string(), "it is a pipe that nobody reads from");
         let (mut reader, mut text) = (to_read(&path).unwrap(), String::new());
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "");
         // With somebody there it is as good as a file.
-        for (opened, word) in [(to_append(&path, 0o600), "a"), (to_append_beside(&path, 0o600), "b")] {
-            opened.unwrap().write_all(word.as_bytes()).unwrap();
-            let mut byte = [0];
-            reader.read_exact(&mut byte).unwrap();
-            assert_eq!(byte, word.as_bytes());
-        }
+        to_append(&path, 0o600).unwrap().write_all(b"a").unwrap();
+        let mut byte = [0];
+        reader.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"a");
         // A full one is an error at once.
         let mut writer = to_append(&path, 0o600).unwrap();
         let full = (0..10_000).find_map(|_| writer.write_all(&[b'x'; 1000]).err());
