@@ -5,17 +5,22 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use kakei_config::AdminPeers;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::guests::{Guest, Guests};
 use super::{DoorError, accept};
 use crate::access::{Credentials, Peer, Rules};
+
+/// How often it is looked whether the file is there still.
+const LOOK: Duration = Duration::from_secs(10);
+/// The longest path that a socket can have.
+const MAX_PATH: usize = 107;
 
 /// A Unix socket that removes its file when it is dropped, if it is still its own.
 #[derive(Debug)]
@@ -23,12 +28,17 @@ pub struct Door {
     listener: UnixListener,
     path: PathBuf,
     inode: (u64, u64),
+    /// That it can't be made again was said.
+    complained: bool,
 }
 
 impl Door {
     /// Listen at `path`, mode 0600. A socket that nobody answers on is replaced.
     pub fn open(path: &Path) -> Result<Self, DoorError> {
         let fail = |error| DoorError::Socket { path: path.to_owned(), error };
+        if path.as_os_str().len() > MAX_PATH {
+            return Err(DoorError::TooLong(path.to_owned()));
+        }
         match std::fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => return Err(DoorError::NotASocket(path.to_owned())),
             Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
@@ -38,7 +48,7 @@ impl Door {
             _ => {}
         }
         let (listener, inode) = place(path).map_err(fail)?;
-        Ok(Door { listener, path: path.to_owned(), inode })
+        Ok(Door { listener, path: path.to_owned(), inode, complained: false })
     }
 
     /// Serve until the future is dropped, which removes the file. Everybody may connect as long as the rules name somebody
@@ -52,8 +62,25 @@ impl Door {
             };
             tokio::select! {
                 () = accept(&mut self.listener, &guests, &router, know) => {}
+                () = gone(&self.path) => self.place_again(),
                 changed = changes.changed() => if changed.is_err() { return },
             }
+        }
+    }
+
+    /// Somebody removed the file, and nobody can connect any more. Who is connected stays so.
+    fn place_again(&mut self) {
+        let path = self.path.display();
+        match place(&self.path) {
+            Ok((listener, inode)) => {
+                warn!("the admin socket {path} was removed, and is there again");
+                (self.listener, self.inode, self.complained) = (listener, inode, false);
+            }
+            Err(error) if !self.complained => {
+                error!("the admin socket {path} was removed, and can't be made again: {error}");
+                self.complained = true;
+            }
+            Err(_) => {}
         }
     }
 
@@ -78,6 +105,16 @@ impl Drop for Door {
         if self.is_own() {
             // A file that stays behind is replaced at the next start.
             let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Ready when nothing has this name, as it is looked from time to time.
+async fn gone(path: &Path) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return;
         }
     }
 }
@@ -155,6 +192,31 @@ mod tests {
             assert!(matches!(Door::open(&path), Err(DoorError::NotASocket(_))));
         });
         assert_eq!(std::fs::read_dir(&room).unwrap().count(), 1, "no temporary directory stays");
+        std::fs::remove_dir_all(room).unwrap();
+    }
+
+    #[test]
+    fn a_socket_that_was_removed_is_made_again_and_what_took_its_place_stays() {
+        let room = room("removed");
+        let path = room.join("k.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let door = Door::open(&path).unwrap();
+            let named = AdminPeers { read_only: vec![kakei_config::PeerId::Uid(7)], ..AdminPeers::default() };
+            let (_rules, rules) = watch::channel(Arc::new(Rules { own: 0, peers: named, ..Rules::default() }));
+            let server = tokio::spawn(door.serve(Router::new().route("/", get(async || "hello")), rules));
+            tokio::time::sleep(LOOK / 2).await;
+            std::fs::remove_file(&path).unwrap();
+            tokio::time::sleep(LOOK).await;
+            assert!(Blocking::connect(&path).is_ok(), "it is there again");
+            assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, "someone else's").unwrap();
+            tokio::time::sleep(LOOK * 2).await;
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "someone else's");
+            server.abort();
+            let _ = server.await;
+        });
         std::fs::remove_dir_all(room).unwrap();
     }
 

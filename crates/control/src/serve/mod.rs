@@ -38,6 +38,9 @@ pub enum DoorError {
     /// Another process answers there.
     #[error("the admin socket {0} is in use by a running process; stop that, or choose another path in [admin] socket")]
     InUse(PathBuf),
+    /// No socket can have this path.
+    #[error("the admin socket {0} can't be made: a socket's path has at most 107 bytes; choose a shorter one")]
+    TooLong(PathBuf),
     /// Something else than a socket is there.
     #[error("the admin socket {0} can't be made: there is a file of that name that is not a socket; remove it")]
     NotASocket(PathBuf),
