@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use super::pem;
 use super::provider;
@@ -41,6 +42,7 @@ pub fn client(ca: Option<&Path>, shows: Option<(&Path, &Path)>) -> Result<Arc<Cl
             if certificates.is_empty() {
                 return Err(wrong(chain, "it holds no certificate".to_owned()));
             }
+            is_usable(&certificates[0]).map_err(|error| wrong(chain, error))?;
             let private = PrivateKeyDer::from_pem_slice(&private)
                 .map_err(|_| wrong(key, "it holds no private key that can be read".to_owned()))?;
             let shown = builder.with_client_auth_cert(certificates, private);
@@ -50,4 +52,39 @@ pub fn client(ca: Option<&Path>, shows: Option<(&Path, &Path)>) -> Result<Arc<Cl
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Whether a certificate is of the only version that is spoken of in TLS 1.3.
+fn is_usable(certificate: &CertificateDer<'_>) -> Result<(), String> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|error| format!("its certificate can't be read: {error}"))?;
+    if parsed.version() == X509Version::V3 {
+        return Ok(());
+    }
+    let version = parsed.version().0 + 1;
+    Err(format!(
+        "its certificate is of X.509 version {version}, and version 3 is needed: make it with extensions \
+                 (`openssl x509 -req -extfile FILE`)"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `openssl req -new` and `openssl x509 -req` without extensions.
+    const OLD: &str = include_str!("dial/v1.pem");
+    const KEY: &str = include_str!("dial/v1.key");
+
+    #[test]
+    fn a_certificate_of_an_old_version_is_named_and_not_its_key() {
+        let room = std::env::temp_dir().join(format!("kakei-dial-{}", std::process::id()));
+        std::fs::create_dir_all(&room).unwrap();
+        let (chain, key) = (room.join("old.pem"), room.join("old.key"));
+        std::fs::write(&chain, OLD).unwrap();
+        std::fs::write(&key, KEY).unwrap();
+        let said = client(Some(&chain), Some((&chain, &key))).unwrap_err();
+        assert!(said.starts_with(&format!("{}: its certificate is of X.509 version 1", chain.display())), "{said}");
+        std::fs::remove_dir_all(room).unwrap();
+    }
 }

@@ -55,6 +55,9 @@ pub enum Purpose<'a> {
     Back,
     /// The start: one that expired is better than none at all, and only said.
     Start,
+    /// The start of what ran before: one that can't be read any more is said and left out, too, where something is left
+    /// that can be shown.
+    Again,
 }
 
 /// What was read.
@@ -221,6 +224,9 @@ impl Certificates {
         let looked = Looked::of(&self.specs, document, purpose);
         let mut loaded = Loaded { certificates: self.clone(), renewed: Vec::new(), warnings: Vec::new() };
         let mut faults = self.load_own(document, &looked.certificates, purpose, now, &mut loaded);
+        if purpose == Purpose::Again {
+            faults = left_out(document, faults, &mut loaded);
+        }
         let next = &mut loaded.certificates;
         for name in &looked.clusters {
             match document.clusters.get(name).is_some_and(|cluster| cluster.tls.is_some()) {
@@ -259,8 +265,8 @@ impl Certificates {
                 next.stamps.remove(name);
                 continue;
             };
-            let before = self.materials.certificates.get(name);
-            let before = before.filter(|_| self.specs.certificates.get(name) == Some(spec));
+            let is_named_so = self.specs.certificates.get(name) == Some(spec);
+            let before = self.materials.certificates.get(name).filter(|_| is_named_so);
             let (stamps, made) = match self.one(name, spec, before) {
                 Ok(one) => one,
                 Err(fault) => {
@@ -270,15 +276,14 @@ impl Certificates {
             };
             let is_same = before.is_some_and(|before| Arc::ptr_eq(before, &made));
             match (read::out_of_time(&made, now).filter(|_| !is_same), purpose) {
-                (Some(fault), Purpose::Start | Purpose::Back) => {
+                (Some(fault), Purpose::Start | Purpose::Again | Purpose::Back) => {
                     warnings.push(format!("certificate {name} {}", fault.message))
                 }
                 (Some(fault), _) => faults.push(fault),
                 (None, _) => {}
             }
-            renewed.extend(
-                (before.is_some() && !is_same).then(|| format!("certificate {name}: its files hold another one")),
-            );
+            let is_renewed = is_named_so && !is_same;
+            renewed.extend(is_renewed.then(|| format!("certificate {name}: its files hold another one")));
             next.stamps.insert(name.clone(), stamps);
             keep(&mut next.materials.certificates, name, &made);
         }
@@ -373,8 +378,7 @@ impl Certificates {
         spec: &kakei_config::Certificate,
         before: Option<&Arc<Certificate>>,
     ) -> Result<([Stamp; 3], Arc<Certificate>), Fault> {
-        let answer = spec.ocsp.as_ref().map(|path| Pem::File(path.clone()));
-        let stamps = [pem::stamp(&spec.chain), pem::stamp(&spec.key), answer.as_ref().map_or(Stamp::Held, pem::stamp)];
+        let (stamps, answer) = (stamps(spec), spec.ocsp.as_ref().map(|path| Pem::File(path.clone())));
         let is_known = self.stamps.get(name) == Some(&stamps) && stamps.iter().all(Stamp::is_telling);
         if let Some(before) = before.filter(|_| is_known) {
             return Ok((stamps, Arc::clone(before)));
@@ -479,7 +483,7 @@ impl Looked {
     /// What is other than it was in `known`, and what a change is about.
     fn of(known: &Specs, document: &Document, purpose: Purpose<'_>) -> Self {
         let Specs { certificates, listeners, clusters, admin } = known;
-        let is_all = matches!(purpose, Purpose::Change | Purpose::Start);
+        let is_all = matches!(purpose, Purpose::Change | Purpose::Start | Purpose::Again);
         let is_secured = |cluster: &Cluster| cluster.tls.is_some();
         let mut looked = Looked {
             certificates: names(certificates, &document.certificates, is_all, |_| true),
@@ -527,6 +531,32 @@ fn keep<K: Ord + Hash + Clone, T>(kept: &mut Sorted<K, Arc<T>>, key: &K, read: &
 /// What a listener asks its clients to prove.
 fn asked(listener: &Listener) -> Option<&ClientCertificates> {
     listener.tls.as_ref()?.client_certificates.as_ref()
+}
+
+/// What of these faults can't be lived with: of certificates without which a listener has none to show, or the admin API.
+/// The others are said, and left out until their files are other ones.
+fn left_out(document: &Document, faults: Vec<Fault>, loaded: &mut Loaded) -> Vec<Fault> {
+    let broken: BTreeSet<Name> = faults.iter().map(|fault| fault.name.clone()).collect();
+    let mut needed: BTreeSet<&Name> = document.admin.tcp.iter().map(|tcp| &tcp.certificate).collect();
+    for tls in document.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
+        let shown: Vec<&Name> = document.certificates.keys().filter(|name| tls.shows(name)).collect();
+        if shown.iter().all(|name| broken.contains(*name)) {
+            needed.extend(shown);
+        }
+    }
+    let (needed, spared): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(|fault| needed.contains(&fault.name));
+    for Fault { name, key, message, .. } in spared {
+        loaded.warnings.push(format!("certificate {name} is left out until it can be read, `{key}`: {message}"));
+        let stamps = document.certificates.get(&name).map(stamps);
+        stamps.into_iter().for_each(|stamps| drop(loaded.certificates.stamps.insert(name.clone(), stamps)));
+    }
+    needed
+}
+
+/// What tells that the files of a certificate are other ones.
+fn stamps(spec: &kakei_config::Certificate) -> [Stamp; 3] {
+    let answer = spec.ocsp.as_ref().map(|path| Pem::File(path.clone()));
+    [pem::stamp(&spec.chain), pem::stamp(&spec.key), answer.as_ref().map_or(Stamp::Held, pem::stamp)]
 }
 
 /// What isn't as it should be with the certificates of a document that nothing runs yet, and may be lived with.

@@ -62,9 +62,9 @@ pub enum StartError {
     /// The state directory can't be used.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// The state directory holds nothing that could run.
-    #[error("the state directory {0} holds no document that could run")]
-    NothingKept(String),
+    /// The state directory holds nothing that could run, in so many generations.
+    #[error("the state directory {0} holds no document that could run, in {1} generations")]
+    NothingKept(String, usize),
     /// The machine could not be started.
     #[error("the workers can't be started: {0}")]
     Engine(String),
@@ -236,7 +236,7 @@ pub(super) fn begin<S: System>(options: Options, mut system: S) -> Result<(Owner
 
 /// What ran last; where the side doors are is said by who starts it, as far as that is said.
 fn kept(found: &Found, given: &Admin) -> Result<Checked, StartError> {
-    let nothing = || StartError::NothingKept(given.state.clone().unwrap_or_default());
+    let nothing = || StartError::NothingKept(given.state.clone().unwrap_or_default(), found.files);
     let (entry, mut document) = found.last.clone().ok_or_else(nothing)?;
     let mut own = given.clone();
     inherit(&document.admin, &mut own);
@@ -360,7 +360,11 @@ impl<S: System> Owner<S> {
         }
         self.names.want(document.hosts());
         self.names.first().await;
-        let loaded = self.load(document, Purpose::Start).map_err(StartError::Refused)?;
+        let purpose = match first.from {
+            Origin::Asked => Purpose::Start,
+            Origin::Kept(_) | Origin::TakenBack => Purpose::Again,
+        };
+        let loaded = self.load(document, purpose).map_err(StartError::Refused)?;
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
         let entry = first.asked.entry(first.generation, changes, None, self.system.now());
         let entry = (!matches!(first.from, Origin::Kept(_))).then_some(entry);
