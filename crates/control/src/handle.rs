@@ -24,6 +24,9 @@ use crate::traffic::Traffic;
 use crate::view::View;
 use crate::wall;
 
+/// What is said of a document that nothing comes in by.
+pub const NO_LISTENERS: &str = "the document has no listener: nothing comes in";
+
 /// A change that is asked for.
 #[derive(Clone, Debug)]
 pub struct Change {

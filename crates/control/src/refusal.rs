@@ -68,8 +68,8 @@ pub enum Refusal {
         /// Its name.
         name: Name,
     },
-    /// A generation isn't kept, or can't be read.
-    #[error("generation {0} is not kept; `kakei history` lists those that are")]
+    /// A generation isn't kept, or can't be read; 0: what ran before the first one.
+    #[error("{}", not_kept(.0))]
     NotKept(u64),
     /// Nothing waits for a confirmation, or something else does.
     #[error("{0}")]
@@ -118,6 +118,13 @@ pub enum Refusal {
     /// The control thread has ended.
     #[error("the proxy has stopped")]
     Stopped,
+}
+
+fn not_kept(generation: &u64) -> String {
+    match generation {
+        0 => "nothing ran before generation 1".to_owned(),
+        _ => format!("generation {generation} is not kept; `kakei history` lists those that are"),
+    }
 }
 
 /// Of so many errors of a document it is said in words what they are.

@@ -32,14 +32,31 @@ pub(super) async fn read(
 ) -> Response {
     let view = handle.view();
     let document = shown(Document::clone(&view.document), &peer);
-    let wants_toml = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
-        accept.split(',').any(|part| part.split(';').next().is_some_and(|media| media.trim() == "application/toml"))
-    });
-    let (media, text) = match wants_toml {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let (media, text) = match wants_toml(accept) {
         true => ("application/toml", document.to_toml()),
         false => ("application/json", document.to_json_value().to_string()),
     };
     ([(header::CONTENT_TYPE, media.to_owned()), (header::ETAG, etag(view.generation()))], text).into_response()
+}
+
+/// Whether TOML is named, and no less welcome than JSON (RFC 9110, 12.5.1).
+fn wants_toml(accept: &str) -> bool {
+    let ranges: Vec<(&str, f32)> = accept.split(',').filter_map(range).collect();
+    let weight =
+        |name: &str| ranges.iter().find(|(media, _)| media.eq_ignore_ascii_case(name)).map(|(_, weight)| *weight);
+    let toml = weight("application/toml").unwrap_or_default();
+    let json = ["application/json", "application/*", "*/*"].into_iter().find_map(weight).unwrap_or_default();
+    toml > 0.0 && toml >= json
+}
+
+/// A range of media types, and how welcome they are.
+fn range(text: &str) -> Option<(&str, f32)> {
+    let mut parts = text.split(';').map(str::trim);
+    let media = parts.next()?;
+    let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    // What is no number says nothing.
+    Some((media, weight.map_or(1.0, |weight| weight.parse().unwrap_or(1.0))))
 }
 
 /// A document as it is shown to somebody: its secrets only to those who may change them.
@@ -127,4 +144,32 @@ pub(super) fn answer(outcome: Result<Outcome, Refusal>) -> Result<Response, Prob
 
 pub(super) fn etag(generation: Generation) -> String {
     format!("\"{}\"", generation.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn toml_is_given_to_who_likes_it_no_less_than_json() {
+        for accept in [
+            "application/toml",
+            "text/html, Application/TOML",
+            "application/toml;q=0.5, application/json;q=0.4",
+            "application/toml, */*",
+            "application/toml, application/json",
+        ] {
+            assert!(wants_toml(accept), "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "application/toml;q=0",
+            "application/toml; q=0.5, application/json",
+            "application/toml;q=0.1, */*",
+            "application/json",
+        ] {
+            assert!(!wants_toml(accept), "{accept}");
+        }
+    }
 }

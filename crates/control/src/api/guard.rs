@@ -20,13 +20,21 @@ use crate::view::View;
 
 /// Have an operation served to those who may, and to nobody else.
 pub(super) fn dress(operation: &Operation, serving: MethodRouter<Handle>, handle: &Handle) -> MethodRouter<Handle> {
-    let (needs, handle) = (operation.needs, handle.clone());
-    serving.route_layer(middleware::from_fn(move |peer: Option<Extension<Peer>>, request, next| {
-        guard(needs, handle.clone(), peer.map(|Extension(peer)| peer), request, next)
+    let (needs, asks_nothing, handle) = (operation.needs, operation.query.is_none(), handle.clone());
+    serving.route_layer(middleware::from_fn(move |peer: Option<Extension<Peer>>, request: Request, next| {
+        let is_idle = asks_nothing && request.uri().query().is_some_and(|query| !query.is_empty());
+        guard((needs, is_idle), handle.clone(), peer.map(|Extension(peer)| peer), request, next)
     }))
 }
 
-async fn guard(needs: Role, handle: Handle, peer: Option<Peer>, mut request: Request, next: Next) -> Response {
+/// `is_idle`: it has a query, of an operation that knows none.
+async fn guard(
+    (needs, is_idle): (Role, bool),
+    handle: Handle,
+    peer: Option<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let Some(peer) = peer else {
         return Problem::new(StatusCode::FORBIDDEN, "forbidden", "nobody said who asks").into_response();
     };
@@ -39,7 +47,10 @@ async fn guard(needs: Role, handle: Handle, peer: Option<Peer>, mut request: Req
     if let Some(attempt) = &attempt {
         request.extensions_mut().insert(Arc::clone(attempt));
     }
-    let response = next.run(request).await;
+    let response = match is_idle {
+        true => Problem::bad_request("nothing is known here that could stand in the query").into_response(),
+        false => next.run(request).await,
+    };
     peer.guest.serve(false);
     if let Some(attempt) = attempt {
         // Where the owner has heard of it, what is said of it is its own.

@@ -18,7 +18,7 @@ use crate::audit::{Came, Record};
 use crate::certificates::{Certificates, Loaded, Purpose};
 use crate::edit::Edit;
 use crate::events::What as Happened;
-use crate::handle::{Asked, Change, Outcome, What};
+use crate::handle::{Asked, Change, NO_LISTENERS, Outcome, What};
 use crate::history::{self, Entry};
 use crate::refusal::Refusal;
 use crate::system::{System, Workers};
@@ -123,6 +123,7 @@ impl<S: System> Owner<S> {
         outcome.changes.extend(loaded.renewed);
         outcome.warnings = loaded.warnings;
         if is_whole {
+            outcome.warnings.extend(document.listeners.is_empty().then(|| NO_LISTENERS.to_owned()));
             match self.drift(&diff) {
                 Ok(drift) => outcome.drift = drift,
                 Err(error) => outcome.warnings.push(format!("{error}; what was changed at run time can't be told")),
@@ -215,6 +216,7 @@ impl<S: System> Owner<S> {
                 // there, and is none to go back from.
                 let documents = self.view.history.entries().filter(|entry| entry.origin != super::files::FILES);
                 let before = documents.rev().nth(1).map(|entry| entry.generation);
+                // Generation 0 is what ran before the first: nothing.
                 self.kept(before.ok_or(Refusal::NotKept(self.view.generation().0.saturating_sub(1)))?)?
             }
             What::TakenBack(before) => Document::clone(&before),
