@@ -65,6 +65,44 @@ impl Diagnostics {
     }
 }
 
+impl Diagnostics {
+    /// The same errors with lines and columns in this text, where what they are about stands in it.
+    pub fn placed(self, text: Written<'_>) -> Self {
+        let (Written::Toml(source) | Written::Json(source)) = text;
+        let tree = match text {
+            Written::Toml(text) => reading::toml::read(text, &mut Collector::default()),
+            Written::Json(text) => reading::json::read(text, &mut Collector::default()),
+        };
+        self.at(source, |pointer| {
+            let mut node = tree.as_ref()?;
+            for key in pointer.split('/').skip(1) {
+                let key = key.replace("~1", "/").replace("~0", "~");
+                node = match &node.value {
+                    Value::List(items) => items.get(key.parse::<usize>().ok()?)?,
+                    value => value.get(&key)?,
+                };
+            }
+            Some(node.span.clone())
+        })
+    }
+
+    /// That a file is no text: it isn't UTF-8 from this byte of it on. `text` is what of it can be read.
+    pub fn not_text(text: &str, at: usize) -> Self {
+        let mut problems = Collector::default();
+        let span = at..at + char::REPLACEMENT_CHARACTER.len_utf8();
+        let message = "the document isn't UTF-8".to_owned();
+        problems.report(Diagnostic::new(message, String::new(), Some(span))).help("save it as UTF-8");
+        problems.finish(Some(text)).unwrap_or_default()
+    }
+
+    /// That there is no document.
+    pub fn unread(message: String) -> Self {
+        let mut problems = Collector::default();
+        problems.report(Diagnostic::new(message, String::new(), None));
+        problems.finish(None).unwrap_or_default()
+    }
+}
+
 fn find<'a>(root: &'a Node, way: &[&str]) -> Option<&'a Node> {
     way.iter().try_fold(root, |node, key| node.value.get(key))
 }

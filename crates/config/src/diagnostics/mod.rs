@@ -85,6 +85,15 @@ impl Diagnostics {
         self
     }
 
+    /// The same errors where `find` says that their values are in this text.
+    pub(crate) fn at(mut self, text: &str, find: impl Fn(&str) -> Option<Range<usize>>) -> Self {
+        let lines = Lines::of(text);
+        for place in self.list.iter_mut().flat_map(Diagnostic::places) {
+            place.position = find(&place.pointer).map(|span| lines.position(span));
+        }
+        self
+    }
+
     /// The errors drawn as rustc draws them, with a last line that counts them.
     /// `source` must be the text that was read; with another text, or none, only messages and positions are drawn.
     pub fn render(&self, file_name: &str, source: &str, color: bool) -> String {
