@@ -20,6 +20,9 @@ use crate::say::{self, Failure};
 /// Where changes come from that a signal asks for.
 const HANGUP: &str = "sighup";
 
+/// Why a file isn't applied that may have been cut off.
+const EMPTIED: &str = "it has no listener, and listeners run; where that is meant, `kakei apply` takes them away";
+
 /// The signals that are caught.
 pub(crate) struct Signals(signal_hook::iterator::Signals);
 
@@ -73,7 +76,9 @@ impl Supervisor {
         }
         notify(&[NotifyState::Ready]);
         let end = self.obey(&inbox, &wakes);
-        notify(&[NotifyState::Stopping]);
+        if !self.draining {
+            notify(&[NotifyState::Stopping]);
+        }
         if end.is_ok() {
             // That it has stopped already is what is wanted.
             let _ = wait(self.handle.stop());
@@ -176,6 +181,11 @@ fn apply_again(handle: &Handle, file: &Path, admin: &AdminGiven) {
     match read_again(file) {
         Ok(mut document) => {
             admin.overlay(&mut document);
+            if document.listeners.is_empty() && !handle.view().document.listeners.is_empty() {
+                handle.refused(&hung_up(), EMPTIED);
+                error!("{} was not applied: {EMPTIED}", file.display());
+                return notify(&[NotifyState::Ready]);
+            }
             match wait(handle.change(Change::to(document, HANGUP))) {
                 Ok(outcome) if outcome.applied => info!("generation {} runs", outcome.generation.0),
                 Ok(outcome) => info!("nothing to change: generation {} runs", outcome.generation.0),

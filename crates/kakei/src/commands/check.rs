@@ -1,5 +1,6 @@
 //! `kakei check`: whether a document is valid, and what it names too. Binds and writes nothing.
 
+use kakei::config::Diagnostics;
 use serde_json::json;
 
 use super::document::Source;
@@ -7,9 +8,8 @@ use crate::cli::{Check, Format};
 use crate::say::{self, Failure};
 
 pub(super) fn check(check: &Check) -> Result<(), Failure> {
-    let source = Source::read(&check.file)?;
     if check.output.output == Format::Json {
-        let parsed = source.whole();
+        let parsed = Source::look(&check.file).map_err(Diagnostics::unread).and_then(|source| source.whole());
         let errors = parsed.as_ref().err().map_or_else(|| json!([]), |errors| errors.to_json());
         let warnings = parsed.as_ref().map_or(&[][..], |(_, warnings)| warnings);
         say::out(&format!("{}\n", json!({"valid": parsed.is_ok(), "errors": errors, "warnings": warnings})));
@@ -18,6 +18,7 @@ pub(super) fn check(check: &Check) -> Result<(), Failure> {
             Err(_) => Err(Failure::drawn(String::new())),
         };
     }
+    let source = Source::read(&check.file)?;
     let (document, warnings) = source.whole().map_err(|errors| source.drawn(&errors))?;
     let backends: usize = document.clusters.values().map(|cluster| cluster.backends.len()).sum();
     say::out(&format!(

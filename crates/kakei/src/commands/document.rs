@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use kakei::config::{self, Document, Written};
+use kakei::control::handle::NO_LISTENERS;
 
 use crate::say::{self, Failure};
 
@@ -16,24 +17,46 @@ pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) text: String,
     pub(crate) json: bool,
+    /// From where on it is no text; the document is nothing that can be gone by then.
+    torn: Option<usize>,
 }
 
 impl Source {
     /// Read it; `-` is standard input, where JSON is told by its first character.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let source = Source::look(path).map_err(Failure::usage)?;
+        match source.no_text() {
+            Some(errors) => Err(source.drawn(&errors)),
+            None => Ok(source),
+        }
+    }
+
+    /// The same, whatever is in it; or a sentence that says why it can't be read.
+    pub(crate) fn look(path: &Path) -> Result<Self, String> {
         let stdin = path.as_os_str() == "-";
         let name = if stdin { "standard input".to_owned() } else { path.display().to_string() };
-        let unreadable = |error| Failure::usage(format!("{name} can't be read: {error}"));
-        let mut text = String::new();
+        let unreadable = |error| format!("{name} can't be read: {error}");
+        let mut bytes = Vec::new();
         if stdin {
-            std::io::stdin().lock().take(MAX_TEXT).read_to_string(&mut text).map_err(unreadable)?;
+            std::io::stdin().lock().take(MAX_TEXT).read_to_end(&mut bytes).map_err(unreadable)?;
         } else {
             let file = std::fs::File::open(path).map_err(unreadable)?;
-            file.take(MAX_TEXT).read_to_string(&mut text).map_err(unreadable)?;
+            file.take(MAX_TEXT).read_to_end(&mut bytes).map_err(unreadable)?;
         }
+        let (text, torn) = match String::from_utf8(bytes) {
+            Ok(text) => (text, None),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(at))
+            }
+        };
         let named_json = path.extension().is_some_and(|extension| extension == "json");
         let json = if stdin { text.trim_start().starts_with('{') } else { named_json };
-        Ok(Source { name, text, json })
+        Ok(Source { name, text, json, torn })
+    }
+
+    fn no_text(&self) -> Option<config::Diagnostics> {
+        self.torn.map(|at| config::Diagnostics::not_text(&self.text, at))
     }
 
     /// The media type.
@@ -42,6 +65,9 @@ impl Source {
     }
 
     pub(crate) fn parse(&self) -> Result<Document, config::Diagnostics> {
+        if let Some(errors) = self.no_text() {
+            return Err(errors);
+        }
         if self.json { config::parse_json(&self.text) } else { config::parse_toml(&self.text) }
     }
 
@@ -53,9 +79,18 @@ impl Source {
     /// The document, that the certificates which it names are what they should be, and what is to be said of them.
     pub(crate) fn whole(&self) -> Result<(Document, Vec<String>), config::Diagnostics> {
         let document = self.parse()?;
-        let written = if self.json { Written::Json(&self.text) } else { Written::Toml(&self.text) };
-        let warnings = kakei::control::certificates::check(&document, Some(written))?;
+        let mut warnings = kakei::control::certificates::check(&document, Some(self.written()))?;
+        warnings.extend(document.listeners.is_empty().then(|| NO_LISTENERS.to_owned()));
         Ok((document, warnings))
+    }
+
+    fn written(&self) -> Written<'_> {
+        if self.json { Written::Json(&self.text) } else { Written::Toml(&self.text) }
+    }
+
+    /// Errors of what it says that were found elsewhere, drawn at their places.
+    pub(crate) fn placed(&self, errors: config::Diagnostics) -> Failure {
+        self.drawn(&errors.placed(self.written()))
     }
 
     /// Errors drawn for standard error.

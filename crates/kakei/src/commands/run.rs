@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kakei::config::{
-    self, AccessLog, Admin, Backend, Cluster, Document, Listener, Objects, UdpKnobs, WorkerCount, Workers,
+    self, AccessLog, Admin, Backend, Cluster, Document, Listener, Objects, Protocol, UdpKnobs, WorkerCount, Workers,
 };
+use kakei::control::serve::DoorError;
 use kakei::control::{Control, Options, Refusal, StartError};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{debug, warn};
@@ -37,16 +38,21 @@ pub(super) fn run(run: Run) -> Result<(), Failure> {
 /// What stands in for the document that ran last: where that is kept.
 fn kept(directory: &str) -> Result<Document, Failure> {
     if !Path::new(directory).is_dir() {
-        return Err(nothing(directory));
+        return Err(nothing(directory, 0));
     }
     let admin = Admin { state: Some(directory.to_owned()), ..Admin::default() };
     Ok(Document { admin, ..Document::default() })
 }
 
-fn nothing(directory: &str) -> Failure {
+fn nothing(directory: &str, generations: usize) -> Failure {
+    let found = match generations {
+        0 => "has none".to_owned(),
+        1 => "has 1 generation, which can't be run".to_owned(),
+        _ => format!("has {generations} generations, none of which can be run"),
+    };
     Failure::usage(format!(
         "there is nothing to run: give a document with -c FILE, or a state directory that holds one with --state DIR \
-         ({directory} has none)"
+         ({directory} {found})"
     ))
 }
 
@@ -75,6 +81,11 @@ fn serve_document(serve: Serve) -> Result<Document, Failure> {
     let protocol = serve.from[0].protocol;
     if serve.from.iter().any(|from| from.protocol != protocol) {
         return Err(Failure::usage("--from takes addresses of one protocol; a document can have both"));
+    }
+    let of_udp =
+        [("--requests", serve.requests > 0), ("--responses", serve.responses > 0), ("--one-way", serve.one_way)];
+    if let Some((option, _)) = of_udp.iter().find(|(_, given)| *given && protocol != Protocol::Udp) {
+        return Err(Failure::usage(format!("{option} is for UDP, which --from doesn't speak")));
     }
     let timeout = Duration::from_secs(u64::from(serve.timeout));
     let cluster = Cluster {
@@ -117,8 +128,34 @@ fn go(
     // Before anything runs, so that no signal finds its default action.
     let signals =
         supervise::Signals::catch().map_err(|error| Failure::refused(format!("signals can't be caught: {error}")))?;
-    let control = Control::start_with(read)?;
+    let read = || read().map_err(Begun::Unread);
+    let control = Control::start_with(read).map_err(|begun| begun.failure(file.as_deref()))?;
     supervise::Supervisor::new(control, file, admin).run(signals)
+}
+
+/// Why nothing runs.
+enum Begun {
+    /// There is no document.
+    Unread(Failure),
+    /// It can't be gone by.
+    Refused(StartError),
+}
+
+impl From<StartError> for Begun {
+    fn from(error: StartError) -> Self {
+        Begun::Refused(error)
+    }
+}
+
+impl Begun {
+    /// In words; errors of the document at their places in that file.
+    fn failure(self, file: Option<&Path>) -> Failure {
+        match (self, file.map(Source::read)) {
+            (Begun::Unread(failure), _) => failure,
+            (Begun::Refused(StartError::Refused(Refusal::Invalid(errors))), Some(Ok(source))) => source.placed(errors),
+            (Begun::Refused(error), _) => error.into(),
+        }
+    }
 }
 
 impl From<StartError> for Failure {
@@ -126,7 +163,8 @@ impl From<StartError> for Failure {
         match error {
             // A document whose certificates can't be used is as wrong as one that can't be read.
             StartError::Refused(Refusal::Invalid(errors)) => Failure::drawn(format!("{errors}\n")),
-            StartError::NothingKept(directory) => nothing(&directory),
+            StartError::Door(error @ DoorError::TooLong(_)) => Failure::usage(error),
+            StartError::NothingKept(directory, generations) => nothing(&directory, generations),
             error => Failure::refused(error),
         }
     }

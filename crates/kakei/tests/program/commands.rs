@@ -51,6 +51,54 @@ fn exit_codes_tell_what_kind_of_end_it_was() {
 }
 
 #[test]
+fn what_run_and_serve_are_told_wrongly_is_told_from_what_fails() {
+    let room = Room::new("wrongly");
+    let good = room.write("good.toml", "[listeners.a]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:0\"]\n");
+    let long = room.path(&"x".repeat(120));
+    let refused = run(&["run", "-c", good.to_str().unwrap(), "-s", long.to_str().unwrap()]);
+    assert!(code(&refused) == 2 && stderr(&refused).contains("at most 107 bytes"), "{}", stderr(&refused));
+    let refused = run(&["serve", "--from", "tcp:127.0.0.1:0", "--to", "127.0.0.1:1", "--requests", "3"]);
+    assert!(code(&refused) == 2 && stderr(&refused).contains("--requests is for UDP"), "{}", stderr(&refused));
+    // Generations that are there are not said to be none.
+    std::fs::create_dir_all(room.path("state/generations")).unwrap();
+    (1..=2).for_each(|n| drop(room.write(&format!("state/generations/{n:020}.json"), "torn")));
+    let refused = run(&["run", "--state", room.path("state").to_str().unwrap()]);
+    assert!(
+        code(&refused) == 2 && stderr(&refused).contains("has 2 generations, none of which"),
+        "{}",
+        stderr(&refused)
+    );
+    // What a document names is wrong at a place of it.
+    let named = "[certificates.x]\nchain = \"/nonexistent.pem\"\nkey = \"/nonexistent.key\"\n";
+    let named = room.write("named.toml", named);
+    let (checked, refused) = (run(&["check", named.to_str().unwrap()]), run(&["run", "-c", named.to_str().unwrap()]));
+    assert!(stderr(&refused).contains("named.toml:2:") && code(&refused) == 2, "{}", stderr(&refused));
+    assert_eq!(stderr(&refused), stderr(&checked));
+}
+
+#[test]
+fn check_says_in_json_what_is_no_text_and_what_is_not_there() {
+    let room = Room::new("no-text");
+    let path = room.path("k.toml");
+    std::fs::write(&path, b"[listeners.a]\nprotocol = \"\xff\"\n").unwrap();
+    let json = |path: &str| {
+        let output = run(&["check", "-o", "json", path]);
+        assert_eq!(code(&output), 2);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let said = json(path.to_str().unwrap());
+    let error = &said["errors"][0];
+    assert_eq!((&error["line"], &error["column"]), (&2.into(), &13.into()), "{said}");
+    let said = json("/nonexistent.toml");
+    assert!(said["errors"][0]["message"].as_str().unwrap().contains("can't be read"), "{said}");
+    let drawn = stderr(&run(&["apply", path.to_str().unwrap(), "-s", "/nonexistent"]));
+    assert!(drawn.contains("isn't UTF-8") && drawn.contains("k.toml:2:13"), "{drawn}");
+    std::fs::write(&path, "").unwrap();
+    let said = run(&["check", path.to_str().unwrap()]);
+    assert!(code(&said) == 0 && stderr(&said).contains("no listener"), "{}", stderr(&said));
+}
+
+#[test]
 fn check_draws_every_error_and_reads_standard_input() {
     let text = "[listeners.a]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"nope\"\n\n[clusters.c]\nbackendz = []\n";
     let check = |arguments: &[&str], text: &str| {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Echo, Room, Running, SOON, document, eventually, kakei};
+use crate::tls::Authority;
 
 const JSON: &str = "Content-Type: application/json";
 
@@ -39,6 +40,8 @@ fn every_generation_can_be_gone_back_to_and_says_who_and_why() {
     let room = Room::new("back");
     let (a, b) = (Echo::start("a"), Echo::start("b"));
     let proxy = Running::start(&room, &document(&room, &[&a], ""));
+    let refused = proxy.ask(&["rollback"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing ran before generation 1"));
     proxy.done(&["backend", "add", "c", &b.address.to_string(), "--name", "b", "-m", "more room"]);
     proxy.done(&["backend", "remove", "c", "a", "--message", "a is \"old\" & slow"]);
     assert_eq!(answers(&proxy).as_deref(), Some("b"));
@@ -337,6 +340,36 @@ fn a_guard_goes_on_after_a_restart_until_somebody_confirms() {
     proxy.done(&[&["backend", "add", "c", &third.address.to_string(), "--name", "d"], &terms[..]].concat());
     proxy.done(&["confirm"]);
     assert_eq!(proxy.json(&["history"])[3]["guard_unhealthy"], Value::Null, "it waits no more");
+}
+
+#[test]
+fn a_certificate_that_is_gone_keeps_nothing_else_from_being_started() {
+    let room = Room::new("certificate-gone");
+    let a = Echo::start("a");
+    let authority = Authority::new();
+    let made = |name: &str| authority.make(&[name], |_| ()).put(&room, name);
+    let tls = "[listeners.web]\nprotocol = \"http\"\nbind = [\"127.0.0.1:0\"]\ncluster = \"c\"\ntls = { certificates = [\"x\", \"y\"] }\n";
+    let proxy = Running::start(&room, &kept(&room, &[&a], &format!("{}{}{tls}", made("x"), made("y"))));
+    proxy.kill();
+    std::fs::remove_file(room.path("x.pem")).unwrap();
+    let proxy = again(&room);
+    assert_eq!((generation(&proxy), answers(&proxy).as_deref()), (1, Some("a")));
+    let shown = |proxy: &Running| proxy.json(&["get", "certificates"]).as_array().unwrap().len();
+    assert_eq!(shown(&proxy), 1, "the other one");
+    // Whoever asks for the same document again is told what is wrong, and it runs when that was mended.
+    let refused = proxy.ask(&["apply", room.path("k.toml").to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("x.pem"), "{}", String::from_utf8_lossy(&refused.stderr));
+    made("x");
+    proxy.done(&["apply", room.path("k.toml").to_str().unwrap()]);
+    assert_eq!(shown(&proxy), 2);
+    proxy.signal("TERM");
+    let (_, stderr) = proxy.end();
+    assert!(stderr.contains("WARN") && stderr.contains("certificate x is left out"), "{stderr}");
+    // A listener with nothing to show is no listener.
+    ["x.pem", "y.key"].iter().for_each(|name| std::fs::remove_file(room.path(name)).unwrap());
+    let output = kakei().args(["run", "--state"]).arg(room.path("state")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("x.pem") && said.contains("y.key"), "{said}");
 }
 
 #[test]

@@ -153,12 +153,14 @@ fn every_operation_answers_as_it_is_described() {
     assert_eq!(all, asked.len() + 2, "events and the description itself are tried elsewhere");
 
     // What is refused is described, too: by its status and as a whole.
-    let wrong: [(&str, &str, &str, u16); 9] = [
+    let wrong: [(&str, &str, &str, u16); 11] = [
         ("PUT", "/v1/config", "{\"listener\":{}}", 422),
         ("PUT", "/v1/config", "{\"workers\":{\"count\":7}}", 409),
         ("POST", "/v1/changes", "[]", 400),
         ("POST", "/v1/changes", "[{\"change\":\"burn\"}]", 422),
         ("GET", "/v1/flows?color=red", "", 400),
+        ("GET", "/v1/listeners?cluster=nope", "", 400),
+        ("POST", "/v1/confirm?force=1", "", 400),
         ("GET", "/v1/generations/99", "", 404),
         ("PATCH", "/v1/clusters/x/backends/y", "{\"weight\":3}", 404),
         ("GET", "/v1/burn", "", 404),

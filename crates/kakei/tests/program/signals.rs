@@ -3,9 +3,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::harness::{Answer, Client, Echo, Room, Running, SOON, answered, document, eventually, own_address};
+use crate::harness::{
+    Answer, Client, Echo, Room, Running, SOON, answered, document, eventually, http, kakei, own_address,
+};
 
 #[test]
 fn hangup_applies_the_file_and_a_bad_file_changes_nothing() {
@@ -45,6 +48,24 @@ fn hangup_applies_the_file_and_a_bad_file_changes_nothing() {
 }
 
 #[test]
+fn a_file_without_listeners_takes_none_away_by_a_signal() {
+    let room = Room::new("emptied");
+    let echo = Echo::start("a");
+    let proxy = Running::start(&room, &document(&room, &[&echo], ""));
+    let file = room.write("k.toml", "");
+    proxy.signal("HUP");
+    let refused = || proxy.metrics().sum("kakei_changes_refused_total", "") == 1;
+    eventually("it is refused", || refused().then_some(()));
+    assert!(Client::new(proxy.front()).ask("x").is_some());
+    let planned = proxy.json(&["plan", file.to_str().unwrap()]);
+    assert!(planned["warnings"].to_string().contains("no listener"), "{planned}");
+    proxy.done(&["apply", file.to_str().unwrap()]);
+    proxy.signal("TERM");
+    let (_, stderr) = proxy.end();
+    assert!(stderr.contains("`kakei apply` takes them away"), "{stderr}");
+}
+
+#[test]
 fn a_bad_file_is_drawn_in_the_log() {
     let room = Room::new("drawn");
     let echo = Echo::start("a");
@@ -60,6 +81,27 @@ fn a_bad_file_is_drawn_in_the_log() {
         "{stderr}"
     );
     assert!(stderr.contains("was not applied") && stderr.contains("did you mean `udp`?"), "{stderr}");
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_holds_nothing_up() {
+    let room = Room::new("unread");
+    let echo = Echo::start("a");
+    let mut command = kakei();
+    command.arg("run").arg("-c").arg(room.write("k.toml", &document(&room, &[&echo], "")));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+    // More than a pipe holds: each is logged twice.
+    let path = format!("/v1/clusters/c/backends/a?message={}", "why".repeat(150));
+    for weight in 1..=200 {
+        let body = format!("{{\"weight\": {weight}}}");
+        let answer = http(&room.path("k.sock"), "PATCH", &path, &["Content-Type: application/json"], &body);
+        assert_eq!(answer.status, 200, "change {weight}: {}", answer.body);
+    }
+    assert!(Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap().success());
+    let status = eventually("it ends all the same", || child.try_wait().unwrap());
+    assert!(status.success());
 }
 
 #[test]
