@@ -547,8 +547,9 @@ fn left_out(document: &Document, faults: Vec<Fault>, loaded: &mut Loaded) -> Vec
     let (needed, spared): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(|fault| needed.contains(&fault.name));
     for Fault { name, key, message, .. } in spared {
         loaded.warnings.push(format!("certificate {name} is left out until it can be read, `{key}`: {message}"));
-        let stamps = document.certificates.get(&name).map(stamps);
-        stamps.into_iter().for_each(|stamps| drop(loaded.certificates.stamps.insert(name.clone(), stamps)));
+        if let Some(certificate) = document.certificates.get(&name) {
+            loaded.certificates.stamps.insert(name.clone(), stamps(certificate));
+        }
     }
     needed
 }
