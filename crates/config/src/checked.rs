@@ -130,9 +130,10 @@ impl Checked {
     /// Whether it is a listener whose routes are judged otherwise from now on: by another protocol or by none, by what it
     /// asks of clients, by where it is.
     fn turns(&self, next: &Document, (kind, name): &Object) -> bool {
-        let of = |document| (protocol(document, name), of_tls(document, name));
-        let is_elsewhere = || bound(&self.document, name) != bound(next, name);
-        *kind == Kind::Listener && (of(&self.document) != of(next) || is_elsewhere())
+        let now = &self.document;
+        let speaks_otherwise =
+            || protocol(now, name) != protocol(next, name) || of_tls(now, name) != of_tls(next, name);
+        *kind == Kind::Listener && (speaks_otherwise() || bound(now, name) != bound(next, name))
     }
 
     /// The objects that have to do with something.
@@ -244,10 +245,10 @@ fn protocol(document: &Document, listener: &Name) -> Option<Protocol> {
     document.listeners.get(listener).map(|listener| listener.protocol)
 }
 
-/// Whether it speaks TLS, how it asks for certificates, and whether it gives tickets.
-fn of_tls(document: &Document, listener: &Name) -> Option<(Option<ClientCertificateMode>, bool)> {
+/// Whether it speaks TLS, how it asks for certificates, whether it gives tickets, and which protocols it agrees on.
+fn of_tls<'a>(document: &'a Document, listener: &Name) -> Option<(Option<ClientCertificateMode>, bool, &'a [String])> {
     let tls = document.listeners.get(listener)?.tls.as_ref()?;
-    Some((tls.client_certificates.as_ref().map(|clients| clients.mode), tls.tickets))
+    Some((tls.client_certificates.as_ref().map(|clients| clients.mode), tls.tickets, &tls.alpn))
 }
 
 /// Where it is, as far as what it leads to must not be there.

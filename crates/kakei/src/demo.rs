@@ -79,16 +79,16 @@ pub(crate) fn run(demo: &Demo) -> Result<(), Failure> {
         "{exchanges} exchanges on the one connection, which outlived every change and its backend's removal.\n"
     ));
     proxy.apply(text(LONG)).map_err(Failure::refused)?;
-    if !demo.once {
-        let path = socket.display();
-        say::out(&format!(
-            "\nTry it, while this runs:\n  curl -i http://{web}/hello\n  curl -i http://{web}/old/page\n  kakei explain GET http://{web}/old/page -s {path}\n  echo hello | nc -u -w1 {} {}\n  echo hello | nc -w1 {} {}\n  kakei get connections -s {path}\n  kakei status -s {path}\n  kakei get flows -s {path}\n  \
+    let path = socket.display();
+    say::out(&format!(
+        "\nTry it, while this runs:\n  curl -i http://{web}/hello\n  curl -i http://{web}/old/page\n  kakei explain GET http://{web}/old/page -s {path}\n  echo hello | nc -u -w1 {} {}\n  echo hello | nc -w1 {} {}\n  kakei get connections -s {path}\n  kakei status -s {path}\n  kakei get flows -s {path}\n  \
          kakei backend drain {CLUSTER} blue -s {path}\n  kakei explain udp:{front} --client 127.0.0.1 -s {path}\n",
-            front.ip(),
-            front.port(),
-            streams.ip(),
-            streams.port()
-        ));
+        front.ip(),
+        front.port(),
+        streams.ip(),
+        streams.port()
+    ));
+    if !demo.once {
         say::out("Ctrl-C ends it.\n");
         signals.forever().next();
     }

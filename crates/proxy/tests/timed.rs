@@ -328,7 +328,7 @@ fn the_lifetime_of_what_a_request_became_begins_when_it_became_that() {
     let backend = bench.ask(ASKS);
     bench.hear(backend, NOTHING);
     bench.pass(3 * S);
-    bench.say(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    let backend = bench.ask(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
     bench.hear(backend, b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
     let ops = bench.pass(1_900 * MS);
     assert_eq!(bench.ends(&ops), [""; 0]);

@@ -100,7 +100,11 @@ pub(super) fn connected(tls: ListenerTls, protocol: Protocol, names: &[Name]) ->
     if names.is_empty() || protocol == Protocol::Udp {
         return None;
     }
-    let alpn = if protocol == Protocol::Http { vec!["http/1.1".to_owned()] } else { tls.alpn };
+    let mut alpn = if protocol == Protocol::Http { vec!["http/1.1".to_owned()] } else { tls.alpn };
+    // Which routes ask for.
+    if protocol == Protocol::Tcp && !alpn.is_empty() {
+        alpn.push("h2".into());
+    }
     let default = tls.handshakes.is_multiple_of(2).then(|| names[0].clone());
     let certificates = if tls.tickets { Shown::Named(names.to_vec()) } else { Shown::All };
     Some(ListenerTls { certificates, default, alpn, ..tls })

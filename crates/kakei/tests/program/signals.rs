@@ -52,7 +52,8 @@ fn a_file_without_listeners_takes_none_away_by_a_signal() {
     let room = Room::new("emptied");
     let echo = Echo::start("a");
     let proxy = Running::start(&room, &document(&room, &[&echo], ""));
-    let file = room.write("k.toml", "");
+    let socket = room.path("k.sock");
+    let file = room.write("k.toml", &format!("[admin]\nsocket = {socket:?}\n[workers]\ncount = 2\n"));
     proxy.signal("HUP");
     let refused = || proxy.metrics().sum("kakei_changes_refused_total", "") == 1;
     eventually("it is refused", || refused().then_some(()));

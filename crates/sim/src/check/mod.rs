@@ -13,9 +13,10 @@ mod terms;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use kakei_config::{Document, Name};
+use kakei_config::{Document, Name, SendProxyProtocol};
 use kakei_proxy::limits::{EVENTS_PER_STEP, SWEPT_PER_STEP, TIMERS_PER_STEP};
 use kakei_proxy::seam::{BindKey, Command, Event, Instant};
+use kakei_wire::proxy_protocol::v2;
 
 use self::flows::Flows;
 pub(crate) use self::ledger::Ledger;
@@ -151,7 +152,15 @@ impl Truth {
                     kakei_config::Expect::Exact(bytes) => bytes.clone(),
                     kakei_config::Expect::Prefix(bytes) => [bytes.as_slice(), b"..."].concat(),
                 };
-                self.ledger.probes.insert(check.send.clone(), answer);
+                // One that leads to another port than its backend's begins with no header.
+                if cluster.udp.send_proxy_protocol == SendProxyProtocol::Off || check.port.is_some() {
+                    self.ledger.probes.insert(check.send.clone(), answer.clone());
+                }
+                if cluster.udp.send_proxy_protocol != SendProxyProtocol::Off {
+                    let mut header = [0; v2::MAX_EMITTED];
+                    let len = v2::emit_local(&mut header);
+                    self.ledger.probes.insert([&header[..len], &check.send].concat(), answer);
+                }
             }
         }
     }
