@@ -347,3 +347,18 @@ fn several_fields_that_say_what_is_accepted_are_one_list() {
     let told = bench.told(&ops, bench.client);
     assert!(told.contains("404") && told.contains("Content-Type: application/json"), "{told}");
 }
+
+#[test]
+fn a_raised_limit_of_connections_holds_for_those_that_wait() {
+    let limited = |most| {
+        let tcp = TcpKnobs { connections_per_backend: most, ..TcpKnobs::default() };
+        document(1, Cluster { tcp, ..Cluster::default() }, Route::default())
+    };
+    let mut bench = Bench::new(limited(1), Listener::default());
+    bench.ask(ASKS);
+    let second = bench.connect("192.0.2.7:1001");
+    let ops = bench.hear(second, ASKS);
+    assert_eq!(connected(&ops), None, "it waits");
+    let ops = bench.publish(&limited(2), 2);
+    assert!(connected(&ops).is_some(), "{ops:?}");
+}

@@ -231,6 +231,12 @@ impl LiveCluster {
         self.backends.iter().filter(|(_, live)| is_back(live)).map(|(key, _)| key).collect()
     }
 
+    /// The most connections to one backend, 0: as many as there are. As it is now, whatever it was when somebody began to
+    /// wait: it is about the backend.
+    pub(crate) fn connections_per_backend(&self) -> u32 {
+        self.spec.tcp.connections_per_backend
+    }
+
     /// Whether there is anyone to pick.
     pub(crate) fn takes_work(&self) -> bool {
         !self.members.is_empty()

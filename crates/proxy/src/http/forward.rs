@@ -59,9 +59,9 @@ impl Http {
 
     fn choose(&self, world: &mut World, now: Instant, id: ExchangeId) -> Choice {
         let exchange = &self.exchanges[id];
-        let (Some(key), Some(knobs)) = (exchange.cluster, &exchange.tcp) else { return Choice::Nobody };
+        let Some(key) = exchange.cluster else { return Choice::Nobody };
         let cluster = &mut world.clusters[key];
-        let (most, tried) = (knobs.connections_per_backend, &exchange.tried);
+        let (most, tried) = (cluster.connections_per_backend(), &exchange.tried);
         if let Some(seat) = exchange.seat(cluster, now) {
             return Choice::Backend(seat);
         }
@@ -91,11 +91,10 @@ impl Http {
         if let Some(detail) = &mut exchange.detail {
             (detail.attempts, detail.reused) = (detail.attempts + 1, false);
         }
-        let (needs_new, most) =
-            (exchange.needs_new(), exchange.tcp.as_ref().map_or(0, |tcp| tcp.connections_per_backend));
+        let needs_new = exchange.needs_new();
         world.clusters[place.0].backends[place.1].take_request();
         if needs_new {
-            self.make_room(world, tick, place, most);
+            self.make_room(world, tick, place);
         } else if let Some(upstream) = self.take_idle(world, tick, place) {
             let exchange = &mut self.exchanges[id];
             exchange.upstream = Some(upstream);

@@ -213,7 +213,7 @@ impl Exchange {
     /// The backend that its cookie leads to, where that may be gone on with and has room: new clients may have no way
     /// there, so nobody waits for it.
     pub(super) fn seat(&self, cluster: &LiveCluster, now: Instant) -> Option<BackendKey> {
-        let most = self.tcp.as_ref()?.connections_per_backend;
+        let most = cluster.connections_per_backend();
         let is_free = |seat: &BackendKey| {
             !self.tried.contains(seat) && cluster.honours(now, *seat) && has_room(&cluster.backends[*seat], most)
         };

@@ -130,15 +130,15 @@ impl Http {
         }
     }
 
-    /// A new connection to this backend, which may have `most` (0: as many as there are), goes before one that waits.
+    /// A new connection to this backend goes before one that waits.
     pub(super) fn make_room(
         &mut self,
         world: &mut World,
         tick: &mut Tick<'_>,
         (cluster, backend): (ClusterKey, BackendKey),
-        most: u32,
     ) {
-        let live = &world.clusters[cluster].backends[backend];
+        let cluster = &world.clusters[cluster];
+        let (live, most) = (&cluster.backends[backend], cluster.connections_per_backend());
         if most > 0
             && live.connections + live.upstreams >= most
             && let Some(&socket) = live.idle.first()

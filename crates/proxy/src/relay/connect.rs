@@ -101,7 +101,7 @@ impl Relays {
             return Choice::Nobody;
         }
         let tried = relay.tried();
-        let most = knobs.connections_per_backend;
+        let most = cluster.connections_per_backend();
         let has_room = |connections: u32| most == 0 || connections < most;
         let chosen = cluster
             .choose(affinity, &mut world.rng, |backend, live| !tried.contains(&backend) && has_room(live.connections));
