@@ -66,7 +66,9 @@ impl Worker {
         if reshaped.begins_otherwise {
             self.http.retire_upstreams(&mut self.world, tick, key);
         }
-        self.http.hold_idle(&mut self.world, tick, key);
+        if reshaped.waits_otherwise {
+            self.http.hold_idle(&mut self.world, tick, key);
+        }
         self.stir();
         self.configure_probes(tick, key);
         self.world.arm_review(tick.now, key);

@@ -417,6 +417,7 @@ impl Worker {
         self.relays.sweep_backend(&self.world, (cluster, backend), change);
         change
     }
+
     /// A backend is there again, or up: what was to leave it by a deadline may stay.
     pub(crate) fn return_backend(&mut self, place: (ClusterKey, BackendKey), change: Change) {
         self.relays.return_backend(&self.world, place, change);

@@ -64,6 +64,8 @@ pub(crate) struct Reshaped {
     /// Whether connections to backends begin otherwise from now on: in another TLS or without, with a PROXY header or
     /// without.
     pub(crate) begins_otherwise: bool,
+    /// Whether connections that wait for a request may do so for another time.
+    pub(crate) waits_otherwise: bool,
     pub(crate) removed: Vec<BackendKey>,
     /// Those that are there again while something still lives on them.
     pub(crate) returned: Vec<BackendKey>,
@@ -106,11 +108,12 @@ impl LiveCluster {
         self.removed = false;
         let begins_otherwise = self.spec.tls.as_ref().map(Arc::as_ptr) != spec.tls.as_ref().map(Arc::as_ptr)
             || self.spec.send_proxy_protocol != spec.send_proxy_protocol;
+        let waits_otherwise = self.spec.http.idle_timeout != spec.http.idle_timeout;
         self.spec = spec;
         let removed = self.retire_backends();
         let returned = self.adopt_backends(now);
         self.rebuild(now);
-        Reshaped { changed: true, begins_otherwise, removed, returned }
+        Reshaped { changed: true, begins_otherwise, waits_otherwise, removed, returned }
     }
 
     /// These backends came with what it is now, and have not passed yet.
@@ -227,7 +230,7 @@ impl LiveCluster {
 
     /// Those that were ejected, and whose time for that is over.
     pub(crate) fn returned(&self, now: Instant) -> Vec<BackendKey> {
-        let is_back = |live: &LiveBackend| live.is_up(now) && live.passive.was_ejected(now);
+        let is_back = |live: &LiveBackend| live.is_up(now) && live.passive.ended(now).is_some();
         self.backends.iter().filter(|(_, live)| is_back(live)).map(|(key, _)| key).collect()
     }
 

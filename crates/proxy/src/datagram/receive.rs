@@ -23,13 +23,14 @@ impl Datagrams {
         located: FlowId,
     ) {
         let Some(front) = world.front_mut(datagram.socket) else { return };
+        let listener = front.listener;
         if front.draining.is_none() {
-            return self.receive(world, tick, datagram, located);
+            return self.receive(world, tick, (datagram, listener), located);
         }
         let front = *front;
         match world.heir(&front, SocketAddr::new(datagram.local, front.port)) {
-            Some(heir) => self.receive_for(world, tick, datagram, (front.listener, heir)),
-            None => self.receive(world, tick, datagram, located),
+            Some(heir) => self.receive_for(world, tick, datagram, (listener, heir)),
+            None => self.receive(world, tick, (datagram, listener), located),
         }
     }
 
@@ -44,22 +45,28 @@ impl Datagrams {
     ) {
         let spec = std::sync::Arc::clone(&world.listeners[listener].spec);
         let arrival = Arrival::seen(&datagram);
+        let Some(front) = world.front_mut(heir) else { return };
+        let (own, others) = ((datagram.socket, listener), (heir, front.listener));
         if spec.trusted.is_empty() {
-            let socket = if self.find(&arrival).is_some() { datagram.socket } else { heir };
-            return self.receive(world, tick, Datagram { socket, ..datagram }, FlowId::default());
+            let (socket, listener) = if self.find(&arrival).is_some() { own } else { others };
+            return self.receive(world, tick, (Datagram { socket, ..datagram }, listener), FlowId::default());
         }
         for single in Run::received(datagram.bytes, datagram.segment).each() {
             let believed = key::read_header(&spec, datagram.peer, single.bytes.of(tick.bytes));
             let is_known = believed.is_ok_and(|(believed, _)| self.find(&Arrival { believed, ..arrival }).is_some());
-            let socket = if is_known { datagram.socket } else { heir };
+            let (socket, listener) = if is_known { own } else { others };
             let single = Datagram { socket, segment: 0, bytes: single.bytes, ..datagram };
-            self.receive(world, tick, single, FlowId::default());
+            self.receive(world, tick, (single, listener), FlowId::default());
         }
     }
 
-    fn receive(&mut self, world: &mut World, tick: &mut Tick<'_>, datagram: Datagram, located: FlowId) {
-        let Some(front) = world.front_mut(datagram.socket) else { return };
-        let key = front.listener;
+    fn receive(
+        &mut self,
+        world: &mut World,
+        tick: &mut Tick<'_>,
+        (datagram, key): (Datagram, ListenerKey),
+        located: FlowId,
+    ) {
         let listener = &mut world.listeners[key];
         let Some(run) = within_size(listener, Run::received(datagram.bytes, datagram.segment)) else { return };
         let arrival = Arrival::seen(&datagram);

@@ -66,11 +66,6 @@ impl Passive {
         self.ejected_until(now).is_some()
     }
 
-    /// Whether it was ejected once and isn't any more.
-    pub fn was_ejected(&self, now: Instant) -> bool {
-        self.ejected_until.is_some_and(|until| until <= now)
-    }
-
     /// When its ejection ends, if it is ejected.
     pub fn ejected_until(&self, now: Instant) -> Option<Instant> {
         self.ejected_until.filter(|&until| until > now)

@@ -45,6 +45,11 @@ impl Accepts {
     /// By the media type that it likes best of ours (RFC 9110 12.5.1); of several, by the first one. Several fields are
     /// one list (RFC 9110 5.3).
     pub(super) fn of<'a>(accept: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut accept = accept.peekable();
+        // Nearly all: nothing that follows is liked better.
+        if accept.peek().is_none_or(|first| *first == b"*/*") {
+            return Accepts::Text;
+        }
         let mut best = (0, Accepts::Text);
         for item in accept.flat_map(message::tokens) {
             let mut parts = item.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);

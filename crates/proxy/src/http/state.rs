@@ -87,7 +87,6 @@ pub(super) struct ExchangeState {
     pub(super) moved: Duration,
     pub(super) traits: Traits,
     /// What it asks to become, where it does.
-    #[serde(default)]
     pub(super) protocols: Option<Vec<u8>>,
     /// What it waits for that may not pass yet; time left for that.
     pub(super) guard: Option<(Guard, Duration)>,

@@ -121,7 +121,9 @@ impl Http {
     /// Obey the policy that the exchange began with, if what it was to be visited for still holds.
     fn visit(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, (change, until): (Change, Instant)) {
         let Some(reason) = self.still_holds(world, tick, id, change) else {
-            self.sessions.get_mut(id).into_iter().for_each(|session| session.drains.take_back(change));
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.drains.take_back(change);
+            }
             return;
         };
         let exchange = self.sessions[id].exchange.map(|exchange| (exchange, &self.exchanges[exchange]));

@@ -72,10 +72,8 @@ impl Exchange {
     /// Whether its connection becomes what it asked for, and nothing besides.
     fn asked_for(&self, fields: &Fields<'_>) -> bool {
         let mut becomes = fields.known(Known::Upgrade).flat_map(tokens).peekable();
-        // It may have been read back from where that isn't written down.
-        let is_asked = |one: &[u8]| {
-            self.protocols.as_deref().is_none_or(|asked| tokens(asked).any(|asked| asked.eq_ignore_ascii_case(one)))
-        };
+        let asked = self.protocols.as_deref().unwrap_or_default();
+        let is_asked = |one: &[u8]| tokens(asked).any(|asked| asked.eq_ignore_ascii_case(one));
         becomes.peek().is_some() && becomes.all(is_asked)
     }
 }
