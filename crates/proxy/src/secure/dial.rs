@@ -46,9 +46,8 @@ impl Secure {
         let dial = dial(&mut self.known, world, wall, &way).map(Box::new);
         let mut stream = Stream::new(Peer::Backend(way.place), Stage::Dialling(dial));
         stream.output = way.introduction;
-        stream.is_queued = true;
         self.streams.insert(socket, Box::new(stream));
-        self.queue.push_back(socket);
+        self.queue(socket);
     }
 
     /// What backends are held to may have changed, and some may be gone.

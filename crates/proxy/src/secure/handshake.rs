@@ -11,7 +11,7 @@ use rustls::server::UnbufferedServerConnection;
 use super::client;
 use super::session::{Connection, Early, Room, Session};
 use super::stream::{Handshake, Peer, Stage, Stream, offer};
-use super::{Certificate, End, ListenerTls, Opened, Secure, Secured, Told};
+use super::{Certificate, End, ListenerTls, Opened, Queue, Secure, Secured, Told};
 use crate::limits::{HANDSHAKE_BYTES, HANDSHAKES_PER_STEP};
 use crate::listener::ListenerKey;
 use crate::record::{ClientCertificate, CloseReason, TlsDetail};
@@ -83,19 +83,30 @@ impl Secure {
             }
         }
         if !stream.is_queued && !stream.input.is_empty() {
-            stream.is_queued = true;
-            self.queue.push_back(socket);
+            self.queue(socket);
         }
         header
     }
 
-    /// The next stream whose handshake goes on, if this step has work left for one.
+    /// There is something of this stream's handshake to be looked at.
+    pub(super) fn queue(&mut self, socket: SocketId) {
+        let stream = &mut self.streams[socket];
+        stream.is_queued = true;
+        match stream.peer {
+            Peer::Client(..) => self.queue.clients.push_back(socket),
+            Peer::Backend(_) => self.queue.backends.push_back(socket),
+        }
+    }
+
+    /// The next stream whose handshake goes on, if this step has work left for one. The last one is a client's, if any waits.
     pub(crate) fn next_handshake(&mut self, done: usize) -> Option<SocketId> {
         if done >= HANDSHAKES_PER_STEP {
             return None;
         }
+        let Queue { clients, backends } = &mut self.queue;
+        let (first, second) = if done + 1 < HANDSHAKES_PER_STEP { (backends, clients) } else { (clients, backends) };
         loop {
-            let socket = self.queue.pop_front()?;
+            let socket = first.pop_front().or_else(|| second.pop_front())?;
             if let Some(stream) = self.streams.get_mut(socket).filter(|stream| stream.is_opening()) {
                 stream.is_queued = false;
                 return Some(socket);
@@ -105,7 +116,7 @@ impl Secure {
 
     /// Those whose turn hasn't come are not received from meanwhile.
     pub(crate) fn pause_queue(&mut self, tick: &mut Tick<'_>) {
-        for socket in &self.queue {
+        for socket in self.queue.clients.iter().chain(&self.queue.backends) {
             if let Some(stream) = self.streams.get_mut(*socket).filter(|stream| !stream.is_paused) {
                 stream.is_paused = true;
                 tick.ask(Op::Credit { socket: *socket, on: false });

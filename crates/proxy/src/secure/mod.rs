@@ -43,8 +43,8 @@ use crate::seam::{Op, SocketId};
 #[derive(Debug, Default)]
 pub(crate) struct Secure {
     streams: SecondaryMap<SocketId, Box<Stream>>,
-    /// Those with something of a handshake to be looked at, the longest wait first.
-    queue: VecDeque<SocketId>,
+    /// Those with something of a handshake to be looked at.
+    queue: Queue,
     /// Those with records that were made and not asked to be written yet.
     dirty: Vec<SocketId>,
     /// Backends that handshakes were begun with.
@@ -55,6 +55,14 @@ pub(crate) struct Secure {
     room: Room,
     /// Room for a step's operations.
     ops: Vec<Op>,
+}
+
+/// Streams whose handshakes wait for their turn, the longest wait first. Those with backends have a row of their own: they
+/// are as many as requests and health checks ask for, and clients that come in crowds must not make backends look slow.
+#[derive(Debug, Default)]
+struct Queue {
+    clients: VecDeque<SocketId>,
+    backends: VecDeque<SocketId>,
 }
 
 /// Who may be spoken to.
@@ -116,7 +124,7 @@ impl Secure {
 
     /// Whether a handshake waits for its turn.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.clients.is_empty() || !self.queue.backends.is_empty()
     }
 
     /// A buffer is of no more use.

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod crowd;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 #[path = "../secured/provider.rs"]

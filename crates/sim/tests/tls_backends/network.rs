@@ -23,7 +23,7 @@ use crate::provider::{self, provider};
 use crate::server::{self, Kind, Server};
 
 const SERVERS: [&str; 2] = [include_str!("a.pem"), include_str!("b.pem")];
-const AUTHORITIES: [&str; 2] = [include_str!("ca-a.pem"), include_str!("ca-b.pem")];
+pub(crate) const AUTHORITIES: [&str; 2] = [include_str!("ca-a.pem"), include_str!("ca-b.pem")];
 const SHARED: Shared = Shared { workers: 1, balance_seed: 1 };
 const ROLE: Role = Role { index: 0, seed: 1 };
 const WALL: Wall = Wall::from_secs(1_800_000_000);
@@ -105,7 +105,7 @@ fn document(is_http: bool, authority: usize) -> Document {
     }
 }
 
-fn materials(authority: usize) -> Materials {
+pub(crate) fn materials(authority: usize) -> Materials {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(AUTHORITIES[authority].as_bytes()).unwrap()).unwrap();
     let named = Some(Pem::Text(AUTHORITIES[authority].to_owned()));
