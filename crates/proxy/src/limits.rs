@@ -50,6 +50,13 @@ pub const EARLY_DATA: u32 = 16 << 10;
 pub const CLIENT_HELLO: usize = 16 << 10;
 /// Requests of one connection that are begun in one go; the next ones follow in the next step.
 pub const PIPELINED: usize = 16;
+/// Bytes of the proxy's own answers on one connection beyond which its next request waits for the next step: by then it is
+/// known whether the client takes them.
+pub const ANSWERED: usize = 64 << 10;
+/// Bytes that a step has to write beyond which nobody's next request is begun in it.
+pub const WRITTEN: usize = 1 << 20;
+/// Bytes that are kept for what the next step has to write. A step that had a large answer may have had far more.
+pub const WRITTEN_KEPT: usize = 4 << 20;
 /// Bytes of a client's next requests up to which it is heard on while one is under way: one that goes is to be known.
 pub const PIPELINED_BYTES: usize = 16 << 10;
 /// Bytes of a request that are kept so that it can be sent again.
@@ -86,8 +93,11 @@ pub const WRONG_CREDENTIALS: usize = 256;
 pub const WRONG_CREDENTIALS_FOR: Duration = Duration::from_secs(60);
 /// Bytes of the body of a service's answer that are read for its connection's sake.
 pub const PASSED_OVER: u64 = 64 << 10;
-/// Rates that are kept apart by client or header; beyond that those that are unknown share one.
-pub const RATES: usize = 100_000;
+/// Rates that are kept apart by client or header, half of them of one limit; beyond that the unknown ones of a limit share
+/// one.
+pub const RATES: usize = 200_000;
+/// After how long it is looked again which of them are no longer in use, while there is little room.
+pub const SWEEP_AFTER: Duration = Duration::from_secs(1);
 /// Routes, and clusters, whose requests' times are counted one by one; those of all others are counted together.
 pub const TIMED: usize = 200;
 /// With more routes of a listener than these, what a request needs of them is in no cache, and is read ahead.

@@ -87,6 +87,8 @@ pub(crate) struct Http {
     partings: Partings,
     /// Sessions whose next request is there already.
     resume: Vec<SessionId>,
+    /// The same, but not in this step.
+    later: Vec<SessionId>,
     /// Sessions and upstreams still to be visited because what they stand on was changed.
     sweeps: Vec<Sweep>,
     /// Backends that failed a request in this step.
@@ -147,6 +149,7 @@ impl Http {
         for id in std::mem::take(&mut self.resume) {
             self.resume(world, tick, id);
         }
+        self.resume.append(&mut self.later);
         self.close_parted(world, tick);
         self.arm_sessions(world);
     }

@@ -9,7 +9,7 @@ use super::exchange::{Exchange, ExchangeId, Framing};
 use super::session::{Input, Session, SessionId, Stage};
 use crate::arrival::{self, Arrived};
 use crate::client::Believed;
-use crate::limits::PIPELINED;
+use crate::limits::{ANSWERED, PIPELINED, WRITTEN};
 use crate::record::CloseReason;
 use crate::seam::{Accepted, Op, SocketId, Span};
 use crate::snapshot::HttpListener;
@@ -72,20 +72,25 @@ impl Http {
     /// The next request, or a part of it, is there already.
     pub(super) fn resume(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if matches!(session.stage, Stage::Idle | Stage::Body) && !session.input.is_empty() {
+        if matches!(session.stage, Stage::Idle | Stage::Head | Stage::Body) && !session.input.is_empty() {
             let kept = std::mem::take(&mut session.input);
             self.feed(world, tick, id, Input::kept(&kept));
         }
     }
 
     fn feed(&mut self, world: &mut World, tick: &mut Tick<'_>, id: SessionId, input: Input<'_>) {
-        let (mut at, mut begun) = (0, 0);
+        let (mut at, mut begun, said) = (0, 0, tick.out.bytes.len());
+        let is_full = |begun: usize, tick: &Tick<'_>| {
+            let written = tick.out.bytes.len();
+            begun >= PIPELINED || written > WRITTEN || written - said > ANSWERED
+        };
         let kept = loop {
             let Some(session) = self.sessions.get_mut(id) else { return };
             let stage = session.stage;
             let next = match stage {
                 Stage::Introduction => self.introduce(world, tick, id, (input, at)),
-                Stage::Idle if begun >= PIPELINED || session.rest.is_blocked() => Next::Keep(at),
+                Stage::Idle | Stage::Head if is_full(begun, tick) => Next::Keep(at),
+                Stage::Idle if session.rest.is_blocked() => Next::Keep(at),
                 Stage::Idle | Stage::Head => self.read_head(world, tick, id, (input, at)),
                 Stage::Body if self.is_held(id) => Next::Keep(at),
                 Stage::Body => self.read_body(world, tick, id, (input, at)),
@@ -109,14 +114,12 @@ impl Http {
         if is_left {
             session.input = input.bytes[kept..].to_vec();
         }
-        let is_full = begun >= PIPELINED;
         match session.stage {
             // It goes on once the client took what it was sent, or with the next step.
-            Stage::Idle if is_left && (is_full || session.rest.is_blocked()) => {
+            Stage::Idle if is_left && session.rest.is_blocked() => session.set_credit(tick, false),
+            Stage::Idle | Stage::Head if is_left && is_full(begun, tick) => {
                 session.set_credit(tick, false);
-                if !session.rest.is_blocked() {
-                    self.resume.push(id);
-                }
+                self.later.push(id);
             }
             Stage::Introduction | Stage::Handshake | Stage::Idle | Stage::Head => session.set_credit(tick, true),
             // All of it is here, also where there is nowhere to send it to yet.

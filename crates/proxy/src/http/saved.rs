@@ -191,7 +191,12 @@ impl Http {
             reading.world.clusters[place.0].backends[place.1].idle.push(socket);
             self.arm_upstream(reading.world, id);
         }
-        let goes_on = |session: &Session| session.stage == Stage::Idle && !session.rest.is_blocked();
+        let goes_on = |session: &Session| match session.stage {
+            Stage::Idle => !session.rest.is_blocked(),
+            // It was put off to the next step.
+            Stage::Head => !session.credit,
+            _ => false,
+        };
         let behind = self.sessions.iter().filter(|(_, session)| goes_on(session) && !session.input.is_empty());
         self.resume = behind.map(|(id, _)| id).collect();
         self.arm_sessions(reading.world);

@@ -3,6 +3,7 @@
 //! A span is only valid for the step it came with; nothing here owns bytes beyond one step.
 
 use super::{Event, Op, Wall};
+use crate::limits::WRITTEN_KEPT;
 
 /// A run of bytes in an arena.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,10 +86,12 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Forget everything, keep the memory.
+    /// Forget everything, keep the memory, but for what hardly a step needs.
     pub fn clear(&mut self) {
         self.ops.clear();
         self.bytes.clear();
+        self.ops.shrink_to(WRITTEN_KEPT / size_of::<Op>());
+        self.bytes.shrink_to(WRITTEN_KEPT);
     }
 
     /// Append bytes and name them.

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use kakei_proxy::limits::WRITTEN_KEPT;
 use kakei_proxy::seam::{BindKey, Command, Event, Inbox, Instant, Outbox, SocketId};
 use kakei_proxy::snapshot::Snapshot;
 use kakei_proxy::worker::Role;
@@ -72,6 +73,8 @@ struct Io {
     /// Fronts that wait for a descriptor, and when they try again.
     paused: Vec<SocketId>,
     resume_at: Option<Instant>,
+    /// While the system has no port for a datagram socket: when it is asked again.
+    ports_at: Option<Instant>,
     /// Kernel pipes without bytes.
     pipes: Vec<Pipe>,
     /// Streams that something waited for, of those that the last wait reported.
@@ -139,6 +142,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             arrivals: Vec::new(),
             paused: Vec::new(),
             resume_at: None,
+            ports_at: None,
             pipes: Vec::new(),
             reported: Vec::new(),
             backlog: VecDeque::new(),
@@ -215,6 +219,7 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             return Lent::Rests;
         }
         self.io.writing.rests.clear();
+        self.io.writing.rests.shrink_to(WRITTEN_KEPT);
         self.io.take_answers(&self.desk);
         let waiting = self.io.backlog.len().min(OTHER_EVENTS);
         events.extend(self.io.backlog.drain(..waiting));

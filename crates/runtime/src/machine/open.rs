@@ -17,6 +17,7 @@ use super::stream::{Phase, Stream};
 use super::streams::end;
 use super::write::Writer;
 use super::{Io, errors};
+use crate::clock;
 use crate::front::local_addr;
 use crate::udp;
 
@@ -24,6 +25,8 @@ use crate::udp;
 const CONNECTED_BUFFER: usize = 1 << 20;
 /// The same for a socket with many flows.
 const SHARED_BUFFER: usize = 4 << 20;
+/// How long no port is asked for where the system had none.
+const PORTS_PAUSE: Duration = Duration::from_millis(100);
 /// What is said of an address that nobody asks for.
 pub(super) const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Between two probes of a peer that may be gone.
@@ -43,12 +46,22 @@ impl Io {
     }
 
     pub(super) fn open_datagram(&mut self, socket: SocketId, remote: Remote) {
+        if self.ports_at.is_some_and(|at| clock::now() < at) {
+            return self.failed(socket, OpenError::NoPorts);
+        }
+        self.ports_at = None;
         match datagram(remote).and_then(|(kind, local)| Ok((self.spare(kind)?, local))) {
             Ok((kind, local)) => {
                 self.register(socket, kind);
                 self.opened(socket, local);
             }
-            Err(error) => self.failed(socket, errors::open(&error)),
+            Err(error) => {
+                // The system looks through all of its ports for that, which takes milliseconds.
+                if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EADDRINUSE)) {
+                    self.ports_at = Some(clock::now() + PORTS_PAUSE);
+                }
+                self.failed(socket, errors::open(&error));
+            }
         }
     }
 
