@@ -23,7 +23,7 @@ use crate::unsent::Unsent;
 use crate::worker::Drain;
 
 /// The version of [`WorkerState`]'s schema.
-pub const SCHEMA: u32 = 7;
+pub const SCHEMA: u32 = 8;
 
 /// Everything alive in a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

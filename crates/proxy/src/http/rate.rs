@@ -10,30 +10,46 @@ use hashbrown::HashMap;
 use kakei_config::{RateKey, RateLimit};
 use kakei_wire::message::Fields;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::asked::Metered;
 use super::rule::Rule;
 use crate::hash::Keyed;
-use crate::limits::RATES;
+use crate::limits::{RATES, SWEEP_AFTER};
 use crate::seam::{Instant, RateUse, Used};
 
 /// One of the requests at one time; given back when its exchange ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Permit(u64);
+pub(super) struct Permit(Key);
+
+/// What a rate belongs to, as keyed hashes, which no peer can make collide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+struct Key {
+    /// A route's limit.
+    limit: u64,
+    /// The client or the value; 0: all together, of a limit that keeps nobody apart, or those there was no room for.
+    who: u64,
+}
 
 /// A rate that is written down. Requests at one time are counted anew by those that are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RateState {
-    key: u64,
+    key: Key,
     /// How far ahead of its pace it is.
     ahead: Duration,
 }
 
 /// Rates in use.
-#[derive(Debug, Default)]
+///
+/// There is room for [`RATES`]. A limit takes at most as much of it as it leaves free, so that who fills one limit with
+/// names leaves room to the others, whoever they are; who there is no room for shares a rate with those of the same limit.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rates {
-    /// By a keyed hash of what they belong to, which no peer can make collide.
-    slots: HashMap<u64, Slot, FixedState>,
+    slots: HashMap<Key, Slot, FixedState>,
+    /// How many each limit has.
+    counts: HashMap<u64, usize, FixedState>,
+    /// When those that are no longer in use were taken out. All of them are looked at for that, so not at each request.
+    swept: Instant,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,25 +69,24 @@ impl Rates {
         fields: &Fields<'_>,
     ) -> Result<Vec<Permit>, Duration> {
         let limits = rule.spec.rate_limits.iter().enumerate();
-        let keys: Vec<(u64, Share)> = limits
-            .map(|(number, limit)| {
-                (key(hash, (rule, number, limit), client, values(limit, fields)), Share::of(limit, workers))
-            })
-            .collect();
-        if self.slots.len() + keys.len() > RATES {
-            self.slots.retain(|_, slot| slot.is_in_use(now));
-        }
-        let is_full = self.slots.len() + keys.len() > RATES;
-        let known = |slots: &HashMap<u64, Slot, FixedState>, key: u64| !is_full || slots.contains_key(&key);
-        // What there is no room for shares one slot.
-        let keys: Vec<(u64, Share)> =
-            keys.into_iter().map(|(key, limit)| (if known(&self.slots, key) { key } else { 0 }, limit)).collect();
-        for (key, limit) in &keys {
-            self.slots.entry(*key).or_default().allows(now, limit)?;
+        let keys = limits.map(|(number, limit)| {
+            let key = key(hash, (rule, number, limit), client, values(limit, fields));
+            (key, Share::of(limit, workers))
+        });
+        let mut keys: SmallVec<[(Key, Share); 4]> = keys.collect();
+        self.sweep(now, keys.len());
+        for (key, limit) in &mut keys {
+            if !self.has_room_for(*key) {
+                key.who = 0;
+            }
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.bound(now, limit);
+                slot.allows(now, limit)?;
+            }
         }
         let mut permits = Vec::new();
         for (key, limit) in keys {
-            let slot = self.slots.entry(key).or_default();
+            let slot = self.slot(key);
             slot.take(now, &limit);
             if limit.concurrent > 0 {
                 slot.concurrent += 1;
@@ -81,18 +96,59 @@ impl Rates {
         Ok(permits)
     }
 
+    /// Take out what is no longer in use, where room is needed.
+    fn sweep(&mut self, now: Instant, needed: usize) {
+        if !self.is_due(now, needed) {
+            return;
+        }
+        self.swept = now;
+        self.counts.clear();
+        let counts = &mut self.counts;
+        self.slots.retain(|key, slot| {
+            let stays = slot.is_in_use(now);
+            *counts.entry(key.limit).or_default() += usize::from(stays);
+            stays
+        });
+        self.counts.retain(|_, count| *count > 0);
+    }
+
+    /// Whether so little room is left that a limit may be refused it, and some may have become free since the last look.
+    fn is_due(&self, now: Instant, needed: usize) -> bool {
+        self.slots.len() + needed >= RATES / 2 && now - self.swept >= SWEEP_AFTER
+    }
+
+    /// Whether it has a rate of its own, or gets one.
+    fn has_room_for(&self, key: Key) -> bool {
+        let count = self.counts.get(&key.limit).copied().unwrap_or(0);
+        key.who == 0 || count < RATES.saturating_sub(self.slots.len()) || self.slots.contains_key(&key)
+    }
+
+    fn slot(&mut self, key: Key) -> &mut Slot {
+        let counts = &mut self.counts;
+        self.slots.entry(key).or_insert_with(|| {
+            *counts.entry(key.limit).or_default() += 1;
+            Slot::default()
+        })
+    }
+
     /// How much of each limit is used up, as `admit` would find it now. Changes nothing.
     pub(super) fn look(&self, hash: Keyed, now: Instant, of: &Metered) -> Vec<RateUse> {
         let limits = &of.rule.spec.rate_limits;
-        let in_use = || self.slots.values().filter(|slot| slot.is_in_use(now)).count();
-        let is_full = self.slots.len() + limits.len() > RATES && in_use() + limits.len() > RATES;
+        let swept = self.is_due(now, limits.len()).then(|| {
+            let mut swept = self.clone();
+            swept.sweep(now, limits.len());
+            swept
+        });
+        let rates = swept.as_ref().unwrap_or(self);
         let look = |(number, limit): (usize, &RateLimit)| {
             let values = of.values.get(number).into_iter().flatten().map(Vec::as_slice);
-            let key = key(hash, (&of.rule, number, limit), of.client, values);
-            let own = self.slots.get(&key).filter(|slot| slot.is_in_use(now));
-            let is_shared = is_full && own.is_none();
-            let slot = if is_shared { self.slots.get(&0) } else { own };
-            slot.copied().unwrap_or_default().used(now, (&Share::of(limit, of.workers), is_shared))
+            let mut key = key(hash, (&of.rule, number, limit), of.client, values);
+            let is_shared = !rates.has_room_for(key);
+            if is_shared {
+                key.who = 0;
+            }
+            let slot = rates.slots.get(&key).copied().unwrap_or_default();
+            slot.used(now, (&Share::of(limit, of.workers), is_shared))
         };
         limits.iter().enumerate().map(look).collect()
     }
@@ -109,14 +165,14 @@ impl Rates {
     /// What `save` wrote down.
     pub(super) fn restore(&mut self, now: Instant, rates: Vec<RateState>) {
         for RateState { key, ahead } in rates {
-            self.slots.entry(key).or_default().due = (now + ahead).as_nanos();
+            self.slot(key).due = (now + ahead).as_nanos();
         }
     }
 
     /// A request that was admitted before it was written down is still under way.
     pub(super) fn hold(&mut self, permits: &[Permit]) {
         for Permit(key) in permits {
-            self.slots.entry(*key).or_default().concurrent += 1;
+            self.slot(*key).concurrent += 1;
         }
     }
 
@@ -136,20 +192,30 @@ impl Slot {
         self.concurrent > 0 || self.due > now.as_nanos()
     }
 
+    /// Nobody gets further ahead of the pace than by the burst, but a limit may have been another one before.
+    fn bound(&mut self, now: Instant, limit: &Share) {
+        self.due = self.due.min(now.as_nanos().saturating_add(limit.burst));
+    }
+
+    /// By how much it is ahead of its pace.
+    fn ahead(&self, now: Instant, limit: &Share) -> u64 {
+        self.due.saturating_sub(now.as_nanos()).min(limit.burst)
+    }
+
     fn allows(&self, now: Instant, limit: &Share) -> Result<(), Duration> {
         if limit.concurrent > 0 && self.concurrent >= limit.concurrent {
             return Err(Duration::from_secs(1));
         }
-        let ahead = self.due.saturating_sub(now.as_nanos()) + limit.apart;
-        if ahead > limit.burst { Err(Duration::from_nanos(ahead - limit.burst)) } else { Ok(()) }
+        let over = self.ahead(now, limit).saturating_sub(limit.burst - limit.apart);
+        if over > 0 { Err(Duration::from_nanos(over)) } else { Ok(()) }
     }
 
     fn used(self, now: Instant, (limit, is_shared): (&Share, bool)) -> RateUse {
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let paced = (limit.apart > 0).then(|| {
-            let ahead = self.due.saturating_sub(now.as_nanos());
+            let ahead = self.ahead(now, limit);
             let (most, free) = (limit.burst / limit.apart, limit.burst.saturating_sub(ahead) / limit.apart);
-            let next = (ahead + limit.apart).saturating_sub(limit.burst);
+            let next = ahead.saturating_sub(limit.burst - limit.apart);
             Used { used: small(most - free), most: small(most), next: Some(Duration::from_nanos(next)) }
         });
         let concurrent = (limit.concurrent > 0).then(|| {
@@ -161,7 +227,7 @@ impl Slot {
 
     fn take(&mut self, now: Instant, limit: &Share) {
         if limit.apart > 0 {
-            self.due = self.due.max(now.as_nanos()) + limit.apart;
+            self.due = now.as_nanos().saturating_add(self.ahead(now, limit)).saturating_add(limit.apart);
         }
     }
 }
@@ -183,6 +249,7 @@ impl Share {
         let requests = part(limit.requests);
         let apart = if requests == 0 { 0 } else { (limit.per.as_nanos() as u64 / u64::from(requests)).max(1) };
         let burst = if limit.burst == 0 { requests } else { part(limit.burst) };
+        // At least one: what there is between two requests is no more than that.
         Share { apart, burst: apart.saturating_mul(u64::from(burst)), concurrent: part(limit.concurrent) }
     }
 }
@@ -207,15 +274,16 @@ fn key<'a>(
     (rule, number, limit): (&Rule, usize, &RateLimit),
     client: IpAddr,
     values: impl Iterator<Item = &'a [u8]>,
-) -> u64 {
+) -> Key {
     let mut hasher = hash.build_hasher();
     (&rule.route, &rule.spec.listener, number).hash(&mut hasher);
+    let key = Key { limit: hasher.finish(), who: 0 };
     match &limit.by {
         RateKey::Client => client.to_canonical().hash(&mut hasher),
         RateKey::Header(_) => values.for_each(|value| value.hash(&mut hasher)),
-        RateKey::Route => {}
+        RateKey::Route => return key,
     }
-    hasher.finish().max(1)
+    Key { who: hasher.finish().max(1), ..key }
 }
 
 #[cfg(test)]
@@ -244,7 +312,7 @@ mod tests {
     }
 
     fn copy(rates: &Rates) -> Rates {
-        Rates { slots: rates.slots.clone() }
+        rates.clone()
     }
 
     #[test]
@@ -286,7 +354,61 @@ mod tests {
             let client = std::net::Ipv4Addr::from(number).to_string();
             let _ = admitted(&mut rates, &rule, 5_000, &client);
         }
-        assert!(rates.slots.len() <= RATES + 1, "{}", rates.slots.len());
+        assert!(rates.slots.len() <= RATES / 2 + 1, "{}", rates.slots.len());
+        assert_eq!(rates.counts.values().sum::<usize>(), rates.slots.len());
+    }
+
+    #[test]
+    fn who_fills_one_limit_closes_no_other_and_costs_no_look_at_all_of_it() {
+        let limit = |by, per| RateLimit { requests: 1, per: Duration::from_secs(per), by, ..RateLimit::default() };
+        let filled = rule(vec![limit(RateKey::Client, 3_600)]);
+        let mut rates = Rates::default();
+        let client = |number: u32| std::net::Ipv4Addr::from(number).to_string();
+        for number in 0..RATES as u32 {
+            let _ = admitted(&mut rates, &filled, 5_000, &client(number));
+        }
+        assert_eq!(admitted(&mut rates, &filled, 5_000, "2001:db8::1"), Err(Duration::from_secs(3_600)));
+        let swept = rates.swept;
+        let of_route = RateLimit { concurrent: 1, ..limit(RateKey::Route, 1) };
+        let concurrent = RateLimit { requests: 0, ..of_route.clone() };
+        for (name, limit) in [("a", of_route), ("b", concurrent), ("c", limit(RateKey::Client, 1))] {
+            let rule = Rule::compile(Some(&name.into()), Route { rate_limits: vec![limit], ..Route::default() });
+            for ms in [5_100, 6_200, 7_300] {
+                let permits = admitted(&mut rates, &rule, ms, "192.0.2.1").expect("a limit of its own");
+                assert!(admitted(&mut rates, &rule, ms, "192.0.2.1").is_err(), "{name}");
+                rates.release(permits);
+            }
+        }
+        // Looked at not at each request, but once a second.
+        assert_eq!(swept, Instant::from_nanos(5_000_000_000));
+        assert!(rates.swept >= Instant::from_nanos(7_000_000_000));
+        let third = (0..RATES as u32).filter(|number| {
+            let rule = Rule::compile(Some(&"d".into()), filled.spec.as_ref().clone());
+            admitted(&mut rates, &rule, 7_400, &client(*number)).is_ok()
+        });
+        assert!(third.count() > RATES / 8, "half of what the first left free");
+    }
+
+    #[test]
+    fn a_limit_that_became_another_one_holds_from_then_on() {
+        let limit =
+            |requests, per| rule(vec![RateLimit { requests, per: Duration::from_secs(per), ..RateLimit::default() }]);
+        let mut rates = Rates::default();
+        assert!(admitted(&mut rates, &limit(1, 3_600), 1_000, "192.0.2.1").is_ok());
+        assert_eq!(admitted(&mut rates, &limit(1_000, 1), 1_000, "192.0.2.1"), Err(Duration::from_millis(1)));
+        assert_eq!(look(&rates, &limit(1_000, 1), 1_000, "192.0.2.1")[0].paced.unwrap().used, 1_000);
+        assert!(admitted(&mut rates, &limit(1_000, 1), 1_001, "192.0.2.1").is_ok());
+        assert!(admitted(&mut rates, &limit(1_000, 1), 3_000, "192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn the_longest_time_and_burst_are_a_limit_too() {
+        let per = Duration::from_secs(87_600 * 3_600);
+        let rule = rule(vec![RateLimit { requests: 1, burst: 100, per, by: RateKey::Route, ..RateLimit::default() }]);
+        let mut rates = Rates::default();
+        let passed = (0..1_000).filter(|_| admitted(&mut rates, &rule, 1_000, "192.0.2.1").is_ok()).count();
+        assert!((1..=100).contains(&passed), "{passed}");
+        look(&rates, &rule, 1_000, "192.0.2.1");
     }
 
     #[test]
@@ -334,14 +456,15 @@ mod tests {
         let rule = rule(vec![limit(3_600)]);
         let mut rates = Rates::default();
         let client = |number: u32| std::net::Ipv4Addr::from(number).to_string();
-        for number in 0..RATES as u32 {
+        // One limit has as many as it leaves free.
+        for number in 0..RATES as u32 / 2 {
             assert!(admitted(&mut rates, &rule, 5_000, &client(number)).is_ok());
         }
         let used = |rates: &Rates, ms: u64, number: u32| {
             let seen = look(rates, &rule, ms, &client(number))[0];
             (seen.paced.unwrap().used, seen.is_shared)
         };
-        let (first, second) = (RATES as u32, RATES as u32 + 1);
+        let (first, second) = (RATES as u32 / 2, RATES as u32 / 2 + 1);
         assert_eq!((used(&rates, 5_000, 0), used(&rates, 5_000, first)), ((1, false), (0, true)));
         assert!(admitted(&mut rates, &rule, 5_000, &client(first)).is_ok());
         assert_eq!(used(&rates, 5_000, second), (1, true));
