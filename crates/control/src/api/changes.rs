@@ -10,6 +10,7 @@ use kakei_proxy::snapshot::Generation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::beside;
 use super::config::{answer, etag, query, shown};
 use super::problem::Problem;
 use super::terms::Terms;
@@ -93,8 +94,12 @@ pub(super) async fn generation(
     asked: Number,
 ) -> Result<Response, Problem> {
     let generation = number(asked)?;
-    let document = shown(handle.kept(generation).await?, &peer);
-    Ok(([(header::ETAG, etag(generation))], Json(document.to_json_value())).into_response())
+    let (kept, whose) = (handle.kept(generation).await?, peer.clone());
+    let make = move || {
+        let document = shown(kept, &whose);
+        ([(header::ETAG, etag(generation))], Json(document.to_json_value())).into_response()
+    };
+    beside::made(&peer, make).await
 }
 
 /// Which generations.
@@ -123,10 +128,14 @@ pub(super) async fn diff(
     State(handle): State<Handle>,
     Extension(peer): Extension<Peer>,
     asked: Result<Query<Span>, QueryRejection>,
-) -> Result<Json<Differences>, Problem> {
+) -> Result<Response, Problem> {
     let Span { from, to } = query(asked)?;
     let (before, after) = (handle.kept(Generation(from)).await?, handle.kept(Generation(to)).await?);
-    let differences = kakei_config::diff(&shown(before, &peer), &shown(after, &peer));
-    let changes = differences.iter().flat_map(kakei_config::Change::lines).collect();
-    Ok(Json(Differences { from, to, changes, differences }))
+    let whose = peer.clone();
+    let make = move || {
+        let differences = kakei_config::diff(&shown(before, &whose), &shown(after, &whose));
+        let changes = differences.iter().flat_map(kakei_config::Change::lines).collect();
+        Json(Differences { from, to, changes, differences }).into_response()
+    };
+    beside::made(&peer, make).await
 }

@@ -11,6 +11,7 @@ use kakei_proxy::snapshot::Generation;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::beside;
 use super::problem::Problem;
 use super::terms::Terms;
 use crate::access::{Peer, Role};
@@ -29,15 +30,20 @@ pub(super) async fn read(
     State(handle): State<Handle>,
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
-) -> Response {
+) -> Result<Response, Problem> {
     let view = handle.view();
-    let document = shown(Document::clone(&view.document), &peer);
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let (media, text) = match wants_toml(accept) {
-        true => ("application/toml", document.to_toml()),
-        false => ("application/json", document.to_json_value().to_string()),
+    let wants_toml = wants_toml(accept);
+    let whose = peer.clone();
+    let make = move || {
+        let document = shown(Document::clone(&view.document), &whose);
+        let (media, text) = match wants_toml {
+            true => ("application/toml", document.to_toml()),
+            false => ("application/json", document.to_json_value().to_string()),
+        };
+        ([(header::CONTENT_TYPE, media.to_owned()), (header::ETAG, etag(view.generation()))], text).into_response()
     };
-    ([(header::CONTENT_TYPE, media.to_owned()), (header::ETAG, etag(view.generation()))], text).into_response()
+    beside::made(&peer, make).await
 }
 
 /// Whether TOML is named, and no less welcome than JSON (RFC 9110, 12.5.1).

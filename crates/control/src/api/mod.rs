@@ -9,6 +9,7 @@ mod openapi;
 mod problem;
 mod terms;
 
+mod beside;
 mod certificates;
 mod changes;
 mod config;

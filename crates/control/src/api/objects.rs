@@ -2,17 +2,20 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::Json;
 use axum::extract::State;
-use kakei_config::{Balance, Name, PathMatch, Protocol};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use kakei_config::{Balance, Document, Name, PathMatch, Protocol};
 use kakei_proxy::limits::PER_LISTING;
 use kakei_proxy::seam::{ConnectionView, Filter, FlowView};
 use kakei_proxy::stats::{BackendMetric, BackendStats, ListenerMetric};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::beside;
 use super::config::query;
 use super::problem::Problem;
+use crate::access::Peer;
 use crate::explain::{self, Explanation, Question};
 use crate::handle::Handle;
 use crate::history::Entry;
@@ -148,9 +151,16 @@ pub(super) struct RouteRow {
     action: &'static str,
 }
 
-pub(super) async fn routes(State(handle): State<Handle>) -> Json<Vec<RouteRow>> {
+pub(super) async fn routes(
+    State(handle): State<Handle>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Problem> {
     let view = handle.view();
-    let rows = view.document.routes.iter().map(|(name, route)| RouteRow {
+    beside::made(&peer, move || Json(route_rows(&view.document)).into_response()).await
+}
+
+fn route_rows(document: &Document) -> Vec<RouteRow> {
+    let rows = document.routes.iter().map(|(name, route)| RouteRow {
         name: name.clone(),
         listener: route.listener.clone(),
         source: route.source.iter().map(ToString::to_string).collect(),
@@ -171,7 +181,7 @@ pub(super) async fn routes(State(handle): State<Handle>) -> Json<Vec<RouteRow>> 
             _ => "forward",
         },
     });
-    Json(rows.collect())
+    rows.collect()
 }
 
 /// A cluster.
