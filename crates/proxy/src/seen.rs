@@ -238,6 +238,15 @@ impl Asks {
         self.parameters.iter().map(|(name, _)| &**name)
     }
 
+    /// Whether a field with `_` in its name isn't one of these, but is with `-` in its place.
+    pub(crate) fn may_mistake(&self, name: &[u8]) -> bool {
+        if self.fields.is_empty() {
+            return false;
+        }
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        self.fields.get(&*name).is_none() && self.fields.get(&*name.replace('_', "-")).is_some()
+    }
+
     /// Whether this piece of a query is one of these, and may be kept.
     fn names_parameter(&self, pair: &str) -> bool {
         if self.parameters.is_empty() || pair.is_empty() {

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use kakei_config::{
-    Balance, Document, Health, HttpKnobs, Limits, Name, Objects, OnChange, Protocol, Route, StreamProxyProtocol,
-    TcpKnobs, UdpKnobs, Workers,
+    Balance, Document, Health, HttpKnobs, Limits, Name, Objects, OnChange, Protocol, RateKey, RateLimit, Route,
+    StreamProxyProtocol, TcpKnobs, UdpKnobs, Workers,
 };
+use kakei_wire::message::is_taken_for;
 use serde::{Deserialize, Serialize};
 
 use crate::http::strict;
@@ -120,6 +121,17 @@ pub struct HttpListener {
 }
 
 impl HttpListener {
+    /// Whether programs that read `_` in a field's name as `-` may mistake it for one that a route of this listener or a
+    /// limit of that rule goes by.
+    pub(crate) fn may_mistake(&self, rule: &Rule, name: &[u8]) -> bool {
+        if !name.contains(&b'_') {
+            return false;
+        }
+        let is_mistaken = |one: &str| is_taken_for(name, one.as_bytes()) && !name.eq_ignore_ascii_case(one.as_bytes());
+        let limited = |limit: &RateLimit| matches!(&limit.by, RateKey::Header(one) if is_mistaken(one));
+        self.table.asks().may_mistake(name) || rule.spec.rate_limits.iter().any(limited)
+    }
+
     /// What is left of one, in a state that was read back, for the requests that began with it: they are routed already.
     pub(crate) fn remnant(state: HttpContractState) -> Self {
         let strict = state.knobs.hsts.as_ref().map(strict::line);

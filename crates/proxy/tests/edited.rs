@@ -362,6 +362,9 @@ fn a_path_that_programs_read_differently_goes_on_as_the_listener_says() {
     let (pass, normalise, refuse) = (AmbiguousPaths::Pass, AmbiguousPaths::Normalise, AmbiguousPaths::Refuse);
     for (mode, path, sent) in [
         (pass, "/a/..%2fb", Some("/a/..%2fb")),
+        (pass, "/a;x/b", Some("/a;x/b")),
+        (normalise, "/a;x/b", None),
+        (refuse, "/a;x/b", None),
         (normalise, "/a/..%2fb", Some("/b")),
         (normalise, "//ab%20c/", Some("/ab%20c/")),
         (normalise, "/a%2Bb", Some("/a%2Bb")),
@@ -379,4 +382,100 @@ fn a_path_that_programs_read_differently_goes_on_as_the_listener_says() {
         let (_, request) = bench.pass(service);
         assert!(request.starts_with(&format!("GET {sent}?q=//.. HTTP/1.1\r\n")), "{mode:?} {path}: {request}");
     }
+}
+
+#[test]
+fn nobody_says_in_another_spelling_what_a_route_or_a_limit_goes_by() {
+    let limit = RateLimit { requests: 1, by: RateKey::Header("x-key".into()), ..RateLimit::default() };
+    let route = Route {
+        headers: [("x-tier".into(), ValueMatch::Exact("gold".into()))].into(),
+        rate_limits: vec![limit],
+        ..Route::default()
+    };
+    let request = |tier: &str| {
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{tier}X-Key: a\r\nX_Key: b\r\nX_Tier: gold\r\nX_Own: stays\r\n\r\n")
+    };
+    let names = ["x-key", "x_key", "x-tier", "x_tier", "x_own"];
+    let (_, head) = bench(route.clone(), HttpListener::default()).ask(&request("X-Tier: gold\r\n"));
+    assert_eq!(lines(&head, &names), ["x-tier: gold", "x-key: a", "x_own: stays"], "{head}");
+    // Nor where the route that goes by it is not the one that is taken.
+    let mut bench = bench(route, HttpListener::default());
+    assert!(bench.told(&request("")).starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn max_forwards_is_edited_as_every_field() {
+    let asks = "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 3\r\nMax_Forwards: 9\r\n\r\n";
+    let remove = RequestEdits { remove: vec!["max-forwards".into()], ..RequestEdits::default() };
+    let set = RequestEdits { set: fields(&[("max-forwards", "7")]), ..RequestEdits::default() };
+    for (request, left) in
+        [(RequestEdits::default(), &["max-forwards: 2"][..]), (remove, &[]), (set, &["max-forwards: 7"])]
+    {
+        let (_, head) = bench(Route { request, ..Route::default() }, HttpListener::default()).ask(asks);
+        assert_eq!(lines(&head, &["max-forwards", "max_forwards"]), left, "{head}");
+    }
+}
+
+#[test]
+fn a_redirect_keeps_the_port_where_scheme_and_host_are_the_request_s() {
+    let to = |scheme: Option<&str>, host: Option<&str>| {
+        let redirect = Redirect { scheme: scheme.map(Into::into), host: host.map(Into::into), ..Redirect::default() };
+        let mut bench = bench(Route { redirect: Some(redirect.into()), ..Route::default() }, HttpListener::default());
+        let answer = bench.told("GET /x HTTP/1.1\r\nHost: a.test:8080\r\n\r\n");
+        lines(&answer, &["location"]).concat()
+    };
+    assert_eq!(to(Some("http"), None), "location: http://a.test:8080/x");
+    assert_eq!(to(None, Some("A.test")), "location: http://a.test:8080/x");
+    assert_eq!(to(Some("https"), None), "location: https://a.test/x");
+    assert_eq!(to(Some("http"), Some("b.test")), "location: http://b.test/x");
+}
+
+#[test]
+fn a_path_that_is_made_of_captures_leads_nowhere_else() {
+    let route = |regex: &str, made: &str| Route {
+        path: PathMatch::Regex(regex.into()),
+        request: RequestEdits { path: Some(made.into()), ..RequestEdits::default() },
+        ..Route::default()
+    };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let thumbs = || route(r"/img/(.+)\.jpg", "/thumbs/{1}/small.jpg");
+    for path in ["/img/...jpg", "/img/%2e%2e.jpg", "/img/..jpg"] {
+        let answer = bench(thumbs(), HttpListener::default()).told(&get(path));
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
+    }
+    let joined = bench(route("/u/([a-z.]*)-([a-z.]*)", "/home/{1}{2}/x"), HttpListener::default()).told(&get("/u/.-."));
+    assert!(joined.starts_with("HTTP/1.1 400 "), "{joined}");
+    let (_, head) = bench(thumbs(), HttpListener::default()).ask(&get("/img/a..b.jpg"));
+    assert!(head.starts_with("GET /thumbs/a..b/small.jpg HTTP/1.1\r\n"), "{head}");
+}
+
+#[test]
+fn a_service_is_asked_again_where_its_answer_is_one_to_retry() {
+    let auth = Auth { forward: Some(vouched(&[]).into()), ..Auth::default() };
+    let retry = Retry { attempts: 1, on: vec![RetryOn::Status(503)], ..Retry::default() };
+    let route = Route { listener: "web".into(), cluster: Some("c".into()), auth, retry, ..Route::default() };
+    let at = |last: u8| Backend::at(std::net::SocketAddr::from(([10, 0, 0, last], 80)));
+    let service = Cluster { backends: vec![at(2), at(3)], balance: Balance::RoundRobin, ..Cluster::default() };
+    let cluster = Cluster { backends: vec![at(1)], ..Cluster::default() };
+    let document = Document {
+        clusters: [("c".into(), cluster), ("auth".into(), service)].into(),
+        routes: [("r".into(), route)].into(),
+        ..Document::default()
+    };
+    let mut bench = Bench::new(document.clone(), Listener::default());
+    let (first, question) = bench.ask("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(question.contains("X-Forwarded-Uri: /x\r\n"), "{question}");
+    let busy = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy";
+    let ops = bench.step(vec![Event::Data { socket: first, bytes: all_of(busy) }], busy);
+    assert_eq!(written(&bench, &ops, bench.client), "", "another one is asked");
+    let (second, again) = bench.reach(&ops);
+    assert!(second != first && again == question, "{again}");
+    let (_, request) = bench.pass(second);
+    assert!(request.starts_with("GET /x HTTP/1.1\r\n"), "{request}");
+    // The last one's answer is the client's.
+    let mut bench = Bench::new(document, Listener::default());
+    let (first, _) = bench.ask("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    let ops = bench.step(vec![Event::Data { socket: first, bytes: all_of(busy) }], busy);
+    let (second, _) = bench.reach(&ops);
+    assert!(bench.hear(second, std::str::from_utf8(busy).expect("text")).starts_with("HTTP/1.1 503 "));
 }

@@ -92,3 +92,38 @@ fn what_the_client_did_not_take_of_the_answer_before_is_no_part_of_what_the_conn
     bench.step(vec![Event::Broken { socket: bench.client, by: BrokenBy::Peer }], b"");
     assert_eq!(counted(&mut bench), [0, 0, 0, 1]);
 }
+
+#[test]
+fn nobody_gets_past_the_routes_by_what_carries_requests_again() {
+    let asked = |protocols: &str| {
+        let cluster = Cluster { backends: vec![Backend::at(addr("10.0.0.1:80"))], ..Cluster::default() };
+        let document = Document { clusters: [("c".into(), cluster)].into(), ..Document::default() };
+        let mut bench = Bench::new(document, Listener { cluster: Some("c".into()), ..Listener::default() });
+        let asks = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\
+             {protocols}\r\n"
+        );
+        let backend = opened(&bench.say(asks.as_bytes()));
+        let ops = bench.step(vec![Event::Opened { socket: backend, local: addr("10.9.9.9:9") }], b"");
+        let bytes = ops.iter().filter_map(|op| match op {
+            Op::Write { socket, bytes } if *socket == backend => Some(bytes.head.of(&bench.out.bytes)),
+            _ => None,
+        });
+        let head = String::from_utf8(bytes.collect::<Vec<_>>().concat()).expect("text");
+        let answer = bench.step(vec![Event::Data { socket: backend, bytes: all_of(SWITCHES) }], SWITCHES);
+        let said = answer.iter().filter_map(|op| match op {
+            Op::Write { socket, bytes } if *socket == bench.client => Some(bytes.head.of(&bench.out.bytes)),
+            _ => None,
+        });
+        (head, String::from_utf8(said.collect::<Vec<_>>().concat()).expect("text"))
+    };
+    for none in ["h2c", "H2C", "h2", "HTTP/2.0", "http/1.1", "TLS/1.0", "h2c, HTTP/2.0"] {
+        let (head, answer) = asked(&format!("Upgrade: {none}\r\n"));
+        assert!(!head.to_ascii_lowercase().contains("upgrade"), "{none}: {head}");
+        // A backend that goes over to something that it wasn't asked for is in the wrong.
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{none}: {answer}");
+    }
+    let (head, answer) = asked("Upgrade: h2c, echo\r\nUpgrade: h2c\r\n");
+    assert!(head.contains("Connection: Upgrade\r\nUpgrade: echo\r\n") && !head.contains("h2c"), "{head}");
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+}

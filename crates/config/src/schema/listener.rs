@@ -115,7 +115,7 @@ pub(super) const ROUTE: Section<Route> = Section {
             "`required`: who shows no certificate gets 403, where the listener's `tls` asks for one and doesn't insist; left out: what the listener says"),
         field!(allow: Sparse(ListOf { of: Network, filled: false }), "client networks that may pass; left out: all"),
         field!(deny: Sparse(ListOf { of: Network, filled: false }), "client networks that may not pass; looked at before `allow`"),
-        field!(upgrade: Flag, "whether a request may become a connection by `Upgrade` (WebSocket); `false`: it goes on without that"),
+        field!(upgrade: Flag, "whether a request may become a connection by `Upgrade` (WebSocket, but nothing that carries requests again, such as `h2c`); `false`: it goes on without that"),
         field!(connect: Flag, "whether a request may become a connection by `CONNECT`"),
         field!(early_data: Flag,
             "whether GET, HEAD, OPTIONS and TRACE without a body may come as TLS 1.3 early data (0-RTT), which somebody else may send again; others wait for the handshake"),

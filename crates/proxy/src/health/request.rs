@@ -16,8 +16,10 @@ pub(super) fn write(check: &HttpCheck, remote: &Endpoint) -> Vec<u8> {
         (None, Endpoint::Ip(address)) => address.to_string(),
         (None, Endpoint::Unix(_)) => "localhost".to_owned(),
     };
-    let mut request =
-        format!("{} {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: kakei-health\r\n", check.method, check.path);
+    let mut request = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", check.method, check.path);
+    if !check.headers.keys().any(|name| name.eq_ignore_ascii_case("user-agent")) {
+        request.push_str("User-Agent: kakei-health\r\n");
+    }
     for (name, value) in &check.headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }

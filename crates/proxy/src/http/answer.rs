@@ -315,21 +315,22 @@ fn escape(request_id: &str, accepts: Accepts) -> String {
 /// Where a route sends a client.
 pub(super) fn write_location(
     (rule, redirect): (&Rule, &Redirect),
-    (deciding, scheme): (&Deciding<'_>, &str),
+    (deciding, asked): (&Deciding<'_>, &str),
     out: &mut Vec<u8>,
 ) {
     let request = &deciding.head.request;
     let authority = Authority::parse(request.authority).ok();
     let same_origin = redirect.scheme.is_none() && redirect.host.is_none() && redirect.port.is_none();
     if !same_origin || authority.is_some() {
-        let scheme = redirect.scheme.as_deref().unwrap_or(scheme);
+        let scheme = redirect.scheme.as_deref().unwrap_or(asked);
         let host =
             redirect.host.as_deref().or(authority.as_ref().map(|authority| &*authority.host)).unwrap_or_default();
         out.extend_from_slice(scheme.as_bytes());
         out.extend_from_slice(b"://");
         out.extend_from_slice(host.as_bytes());
-        let kept =
-            if redirect.scheme.is_none() && redirect.host.is_none() { authority.and_then(|a| a.port) } else { None };
+        // Another scheme and another host have ports of their own.
+        let is_same = scheme == asked && authority.as_ref().is_some_and(|asked| host.eq_ignore_ascii_case(&asked.host));
+        let kept = if is_same { authority.as_ref().and_then(|asked| asked.port) } else { None };
         if let Some(port) = redirect.port.or(kept) {
             out.extend_from_slice(format!(":{port}").as_bytes());
         }

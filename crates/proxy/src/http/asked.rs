@@ -119,7 +119,7 @@ impl HttpListener {
             None => Some((404, CloseReason::NoRoute)),
             Some(rule) if !rule.admits(client) => Some((403, CloseReason::Denied)),
             Some(rule) if method == "CONNECT" && !rule.spec.connect => Some((405, CloseReason::NotAllowed)),
-            Some(rule) if is_ambiguous(rule, &fields) || rule.lacks_host(&host) => Some(bad),
+            Some(rule) if is_ambiguous(rule, &fields) || rule.lacks_host(&host) || rule.climbs(&path) => Some(bad),
             Some(_) => None,
         };
         let deciding = (&Deciding { head, host: &host, path: &path, sent: &sent, added: &[] }, scheme);

@@ -66,7 +66,6 @@ impl Http {
             is_head: request.method == "HEAD",
             is_connect,
             is_idempotent: message::is_idempotent(request.method),
-            upgrades: false,
             is_last: !asks && !is_connect,
             is_old: head.version == Version::Http10,
             expects: head.expects_continue,
@@ -206,7 +205,6 @@ impl Http {
             return Err((405, CloseReason::NotAllowed));
         }
         exchange.protocols = if rule.may_upgrade { upgrade::protocols(deciding.head) } else { None };
-        exchange.traits.upgrades = exchange.protocols.is_some();
         if !rule.is_open && !rule.spec.rate_limits.is_empty() {
             let client = self.sessions[exchange.session].arrived.client().ip();
             let whose = (rule, client, exchange.http.workers);
@@ -292,6 +290,9 @@ impl Http {
             }
             _ => {}
         }
+        if rule.climbs(deciding.path) {
+            return Err((400, CloseReason::BadRequest));
+        }
         let goal = Goal::Led(led);
         let cluster = rule.cluster(goal).and_then(|name| world.cluster_names.get(name));
         let cluster = *cluster.ok_or((503, CloseReason::NoBackend))?;
@@ -339,8 +340,8 @@ impl<'a> Path<'a> {
             "*" => Cow::Borrowed(&b"/"[..]),
             path => message::normalise_path(path).map_err(|_| bad)?,
         };
-        let is_settled = matches!(normal, Cow::Borrowed(_)) || ambiguous == AmbiguousPaths::Pass;
-        if is_settled || !message::is_ambiguous_path(path) {
+        let is_plain = matches!(normal, Cow::Borrowed(_)) && !path.contains(';');
+        if is_plain || ambiguous == AmbiguousPaths::Pass || !message::is_ambiguous_path(path) {
             return Ok(Path { normal, sent });
         }
         let mut written = Vec::with_capacity(normal.len());

@@ -58,8 +58,6 @@ pub(super) struct Traits {
     pub(super) is_head: bool,
     pub(super) is_connect: bool,
     pub(super) is_idempotent: bool,
-    /// It asks to become something else, and may.
-    pub(super) upgrades: bool,
     /// The client speaks HTTP/1.0: no chunks, no interim responses.
     pub(super) is_old: bool,
     /// The client said that nothing comes behind it.
@@ -112,7 +110,7 @@ pub(crate) struct Exchange {
     /// When bytes of either body moved last.
     pub(super) moved: Instant,
     pub(super) traits: Traits,
-    /// Where it asks to become something else: what, as a list.
+    /// Where it asks to become something else, and may: what, as a list.
     pub(super) protocols: Option<Box<[u8]>>,
     /// It may not pass yet; until when that must be known.
     pub(super) guard: Option<Box<(Guard, Instant)>>,

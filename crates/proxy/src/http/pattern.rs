@@ -9,6 +9,10 @@ use regex_automata::util::syntax;
 /// The most memory that one compiled expression may take, in bytes: a document that needs more is refused.
 const SIZE: usize = 1 << 20;
 
+/// What each worker keeps at most of the states that matching has come by, for each of an expression's directions. One that
+/// needs more is looked through state by state: slower, and no less right.
+const CACHE: usize = 128 << 10;
+
 /// An expression that the whole path must match. A byte of it that is no text (UTF-8) is a character of its own to it, so
 /// that `.` and `[^/]` leave no gap.
 #[derive(Clone, Debug)]
@@ -18,7 +22,7 @@ impl Pattern {
     /// None: it isn't one, or is too large. Validation refuses these.
     pub(super) fn compile(text: &str) -> Option<Self> {
         let regex = Regex::builder()
-            .configure(Regex::config().nfa_size_limit(Some(SIZE)).hybrid_cache_capacity(SIZE))
+            .configure(Regex::config().nfa_size_limit(Some(SIZE)).hybrid_cache_capacity(CACHE))
             .syntax(syntax::Config::new().utf8(false).dot_matches_new_line(true))
             .build(&format!("^(?:{text})$"))
             .ok()?;

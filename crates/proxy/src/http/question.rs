@@ -3,7 +3,7 @@
 //! the answer that its route names; every other answer goes to the client.
 
 use kakei_config::Name;
-use kakei_wire::http1::{Body, Connection, ResponseHead};
+use kakei_wire::http1::{Body, ResponseHead};
 use kakei_wire::message::{Field, Known, Length, is_of_forwarded, is_taken_for};
 
 use super::Http;
@@ -64,6 +64,7 @@ impl Http {
         }
         let is_proved = session.shown().is_some();
         let fields = &request.fields;
+        let of_connection = deciding.head.connection.others(fields);
         let goes = |field: &&Field| {
             let name = fields.name(field);
             let is_one_of = |names: &[&str]| names.iter().any(|one| name.eq_ignore_ascii_case(one.as_bytes()));
@@ -80,7 +81,8 @@ impl Http {
                 Some(known) => !known.is_hop_by_hop(),
                 None if Known::disguised(name).is_some() => false,
                 None if is_of_forwarded(name) => by.is_believed && !ABOUT.iter().any(|one| is_taken_for(name, one)),
-                None => !is_one_of(&CONDITIONS) && !Connection::names(fields, name),
+                None if exchange.http.may_mistake(rule, name) => false,
+                None => !is_one_of(&CONDITIONS) && !of_connection.has(name),
             };
             is_wanted && may_go
         };
@@ -175,14 +177,14 @@ impl Http {
 fn copied(rule: &Rule, head: &ResponseHead<'_>) -> Vec<u8> {
     let Some(forward) = &rule.spec.auth.forward else { return Vec::new() };
     let (fields, edits) = (&head.response.fields, &rule.spec.request);
+    let of_connection = head.connection.others(fields);
     let is = |name: &[u8], one: &String| name.eq_ignore_ascii_case(one.as_bytes());
     let mut lines = Vec::new();
     for field in fields.iter() {
         let name = fields.name(field);
         let is_named = forward.copy.iter().any(|one| is(name, one));
         let is_edited = edits.remove.iter().chain(edits.set.keys()).any(|one| is(name, one));
-        let is_of_connection = head.connection.names_others && Connection::names(fields, name);
-        if is_named && !is_edited && !is_of_connection {
+        if is_named && !is_edited && !of_connection.has(name) {
             lines.extend_from_slice(fields.lines(field, field));
         }
     }

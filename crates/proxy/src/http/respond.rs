@@ -130,11 +130,11 @@ impl Http {
     ) {
         let (status, is_last) = (head.response.status, rest.is_empty());
         self.judge(world, tick, id, status);
-        if self.hears_yes(tick, id, head) {
-            return self.begin_passing_over(world, tick, (upstream, id), (head, is_last));
-        }
         if self.retries_status(world, tick, id, (head, rest)) {
             return;
+        }
+        if self.hears_yes(tick, id, head) {
+            return self.begin_passing_over(world, tick, (upstream, id), (head, is_last));
         }
         let exchange = &mut self.exchanges[id];
         exchange.lapse.first_byte = Some(tick.now - exchange.began);

@@ -139,12 +139,12 @@ impl Http {
         let exchange = &self.exchanges[id];
         let Some(cluster) = exchange.cluster else { return false };
         let fault = Fault::Status(head.response.status);
-        if exchange.is_held() || !self.has_another(world, tick.now, id, fault) || !world.clusters[cluster].retries.has()
-        {
+        let is_held = exchange.is_held() && !exchange.is_question();
+        if is_held || !self.has_another(world, tick.now, id, fault) || !world.clusters[cluster].retries.has() {
             return false;
         }
         // All of the response is there: the connection is as good as after any other.
-        let is_clean = exchange.request_ended && is_all_of(head, rest);
+        let is_clean = (exchange.request_ended || exchange.is_question()) && is_all_of(head, rest);
         if is_clean && let Some(upstream) = self.exchanges[id].upstream.take() {
             self.upstreams[upstream].keeps = head.keeps();
             self.give_up_upstream(world, tick, upstream, is_clean);
@@ -206,7 +206,7 @@ impl Exchange {
     /// Whether it goes over a connection that carried nothing before: one that waits may be dead, and what it asks for
     /// can't be asked for twice. It gets that for itself anyway.
     pub(super) fn needs_new(&self) -> bool {
-        let becomes_another = self.traits.upgrades || self.traits.is_connect;
+        let becomes_another = self.protocols.is_some() || self.traits.is_connect;
         self.revived || becomes_another && !self.is_question()
     }
 
@@ -231,7 +231,7 @@ impl Exchange {
         match fault {
             // Nothing was sent.
             Fault::Connect | Fault::Secure => true,
-            _ => self.is_idempotent() && self.is_whole && (!self.traits.upgrades || self.is_question()),
+            _ => self.is_idempotent() && self.is_whole && (self.protocols.is_none() || self.is_question()),
         }
     }
 

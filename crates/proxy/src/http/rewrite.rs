@@ -5,7 +5,9 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use kakei_wire::http1::{Connection, ResponseHead, Version};
-use kakei_wire::message::{DATE_LEN, Field, Fields, Known, Length, Request, Trace, is_of_forwarded, reason, trace};
+use kakei_wire::message::{
+    DATE_LEN, Field, Fields, Known, Length, Request, Trace, is_of_forwarded, is_taken_for, reason, trace,
+};
 
 use super::Http;
 use super::decide::Deciding;
@@ -59,8 +61,9 @@ impl Http {
         let further = further(request);
         // What may be taken for what the proxy says is no more said by a client than that.
         let may_say = |name: &[u8]| {
-            let is_own = further.is_some() && name.eq_ignore_ascii_case(MAX_FORWARDS);
-            Known::disguised(name).is_none() && (believed || !is_of_forwarded(name)) && !is_own
+            let is_own = further.is_some() && is_taken_for(name, MAX_FORWARDS);
+            let is_mistaken = Known::disguised(name).is_some() || exchange.http.may_mistake(rule, name);
+            !is_mistaken && (believed || !is_of_forwarded(name)) && !is_own
         };
         copy_fields((&request.fields, edits), &deciding.head.connection, out, may_say, |known| match known {
             Known::Host => keeps_host,
@@ -89,11 +92,11 @@ impl Http {
         if exchange.request_framing == Framing::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
-        if let Some(further) = further {
+        if let Some(further) = further.filter(|_| !edits.removes(MAX_FORWARDS)) {
             field(out, "Max-Forwards", further.saturating_sub(1).to_string().as_bytes());
         }
-        if exchange.traits.upgrades {
-            write_upgrade(&request.fields, out);
+        if let Some(protocols) = &exchange.protocols {
+            write_upgrade([&**protocols].into_iter(), out);
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -295,7 +298,7 @@ pub(super) fn write_response(
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     if response.status == 101 {
-        write_upgrade(&response.fields, out);
+        write_upgrade(response.fields.known(Known::Upgrade), out);
     } else if response.status >= 200 {
         write_persistence(exchange, out);
     }
@@ -303,9 +306,9 @@ pub(super) fn write_response(
 }
 
 /// What the connection is to become.
-fn write_upgrade(fields: &Fields<'_>, out: &mut Vec<u8>) {
+fn write_upgrade<'a>(protocols: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Connection: Upgrade\r\n");
-    for protocol in fields.known(Known::Upgrade) {
+    for protocol in protocols {
         field(out, "Upgrade", protocol);
     }
 }
@@ -435,12 +438,12 @@ fn copy_fields(
     stays: impl Fn(Known) -> bool,
 ) {
     let edited = !edits.is_empty();
+    let of_connection = connection.others(fields);
     let mut run: Option<(&Field, &Field)> = None;
     for field in fields.iter() {
-        let named = || connection.names_others && Connection::names(fields, fields.name(field));
         let stays = match field.known {
             Some(known) => stays(known),
-            None => !named() && may_stay(fields.name(field)),
+            None => !of_connection.has(fields.name(field)) && may_stay(fields.name(field)),
         };
         if stays && !(edited && edits.removes(fields.name(field))) {
             run = Some((run.map_or(field, |(first, _)| first), field));

@@ -188,6 +188,18 @@ impl Rule {
         }
     }
 
+    /// Whether the path that is made of this one has `.` or `..` in it: what is a part of a name there (`a..`) can be all of
+    /// one here, and leads somewhere else than the route's path says.
+    pub(super) fn climbs(&self, path: &[u8]) -> bool {
+        let is_capture = |part: &Part| matches!(part, Part::Capture(_));
+        let Some(template) = self.extras().path.as_ref().filter(|made| made.0.iter().any(is_capture)) else {
+            return false;
+        };
+        let mut made = Vec::new();
+        self.render(template, path, &mut made);
+        made.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."))
+    }
+
     /// What is changed in the fields of a request with that path, and in those of its response.
     pub(super) fn edits(&self, path: &[u8]) -> [FieldEdits; 2] {
         let filled = |fields: &BTreeMap<String, String>| {

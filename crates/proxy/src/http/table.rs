@@ -5,9 +5,10 @@
 //! wildcard, then any; an exact path, then the longer regular expression (of equally long ones the first in the
 //! alphabet), then the longer prefix, then any; one that names methods; one that asks for more fields and query parameters; the longest client network. Two that ask for
 //! exactly the same are refused when the document is validated. A lookup costs what the host and the path have in
-//! labels and segments, whatever the number of routes; only regular expressions of one host are tried one by one.
+//! labels and segments, whatever the number of routes; only regular expressions of one host, and routes of one host and
+//! path, are tried one by one.
 
-use std::cell::LazyCell;
+use std::cell::{LazyCell, OnceCell};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -131,10 +132,10 @@ pub enum Mismatch {
 }
 
 impl Entry {
-    fn matches(&self, wanted: &Wanted<'_>) -> bool {
+    fn matches(&self, wanted: &Wanted<'_>, parameters: &Parameters) -> bool {
         self.more.as_ref().is_none_or(|more| {
             more.source.is_none_or(|source| source.contains(&wanted.client))
-                && !(more.has_detail && detail(&self.rule.spec, wanted).is_some())
+                && !(more.has_detail && detail(&self.rule.spec, wanted, parameters).is_some())
         })
     }
 
@@ -149,7 +150,7 @@ impl Entry {
 }
 
 /// What of a route's method, fields and query the request doesn't have.
-fn detail(spec: &Route, wanted: &Wanted<'_>) -> Option<Mismatch> {
+fn detail(spec: &Route, wanted: &Wanted<'_>, parameters: &Parameters) -> Option<Mismatch> {
     if !spec.method.is_empty() && !spec.method.iter().any(|method| method == wanted.method) {
         return Some(Mismatch::Method);
     }
@@ -162,24 +163,32 @@ fn detail(spec: &Route, wanted: &Wanted<'_>) -> Option<Mismatch> {
     if !spec.headers.iter().all(field) {
         return Some(Mismatch::Header);
     }
-    let parameter = |(name, value): (&String, &ValueMatch)| {
-        parameters(wanted.query.unwrap_or_default()).any(|(key, found)| {
-            key == name.as_bytes()
-                && match value {
-                    ValueMatch::Present => true,
-                    ValueMatch::Exact(exact) => found == exact.as_bytes(),
-                }
-        })
-    };
-    (!spec.query.iter().all(parameter)).then_some(Mismatch::Query)
+    let has = |(name, value): (&String, &ValueMatch)| parameters.have(wanted.query, name, value);
+    (!spec.query.iter().all(has)).then_some(Mismatch::Query)
 }
 
-/// A query's parameters, decoded as forms are.
-fn parameters(query: &str) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key), decode(value))
-    })
+/// A query's parameters, decoded as forms are and in order, once a route asks for one: many may be there, and many ask.
+#[derive(Debug, Default)]
+struct Parameters(OnceCell<Vec<(Vec<u8>, Vec<u8>)>>);
+
+impl Parameters {
+    /// Whether the query has one of this name, with this value if one is asked for.
+    fn have(&self, query: Option<&str>, name: &str, value: &ValueMatch) -> bool {
+        let all = self.0.get_or_init(|| {
+            let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+            let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            let mut all: Vec<_> = pairs.map(|(key, value)| (decode(key), decode(value))).collect();
+            all.sort_unstable();
+            all
+        });
+        match value {
+            ValueMatch::Present => all.binary_search_by(|(key, _)| key.as_slice().cmp(name.as_bytes())).is_ok(),
+            ValueMatch::Exact(exact) => {
+                let wanted = (name.as_bytes(), exact.as_bytes());
+                all.binary_search_by(|(key, value)| (key.as_slice(), value.as_slice()).cmp(&wanted)).is_ok()
+            }
+        }
+    }
 }
 
 pub(crate) fn decode(text: &str) -> Vec<u8> {
@@ -215,7 +224,7 @@ impl Paths {
         list.first().map(|entry| &entry.rule)
     }
 
-    fn find<'a>(&'a self, wanted: &Wanted<'a>) -> Option<&'a Arc<Rule>> {
+    fn find<'a>(&'a self, wanted: &Wanted<'a>, parameters: &Parameters) -> Option<&'a Arc<Rule>> {
         if self.is_empty() {
             return None;
         }
@@ -225,7 +234,12 @@ impl Paths {
         let regex = regex.flat_map(|matched| &matched.list);
         let prefix = self.prefixes(wanted.path).flatten();
         let any = self.any.iter();
-        exact.chain(regex).chain(prefix).chain(any).find(|entry| entry.matches(wanted)).map(|entry| &entry.rule)
+        exact
+            .chain(regex)
+            .chain(prefix)
+            .chain(any)
+            .find(|entry| entry.matches(wanted, parameters))
+            .map(|entry| &entry.rule)
     }
 
     /// The lists of those prefixes that the path has, the longest first.
@@ -343,13 +357,14 @@ impl Table {
 
     /// The most specific route that matches.
     pub fn find<'a>(&'a self, wanted: &Wanted<'a>) -> Option<&'a Arc<Rule>> {
-        let host = wanted.host;
+        let (host, parameters) = (wanted.host, Parameters::default());
         if !self.exact.is_empty()
-            && let Some(rule) = self.exact.get(host.as_bytes()).and_then(|paths| paths.find(wanted))
+            && let Some(rule) = self.exact.get(host.as_bytes()).and_then(|paths| paths.find(wanted, &parameters))
         {
             return Some(rule);
         }
-        self.wild(host.as_bytes()).find_map(|paths| paths.find(wanted)).or_else(|| self.any.find(wanted))
+        let mut wild = self.wild(host.as_bytes());
+        wild.find_map(|paths| paths.find(wanted, &parameters)).or_else(|| self.any.find(wanted, &parameters))
     }
 
     /// The routes of the wildcards that cover a host, the longest first.
@@ -424,7 +439,7 @@ impl Rule {
             return Some(Mismatch::Path);
         }
         let within = spec.source.is_empty() || spec.source.iter().any(|network| network.contains(&wanted.client));
-        detail(spec, wanted).or((!within).then_some(Mismatch::Source))
+        detail(spec, wanted, &Parameters::default()).or((!within).then_some(Mismatch::Source))
     }
 }
 

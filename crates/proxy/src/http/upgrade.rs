@@ -17,7 +17,7 @@ impl Http {
     /// The backend switches protocols, which the client must have asked for (RFC 9110 7.8).
     pub(super) fn switch(&mut self, world: &mut World, tick: &mut Tick<'_>, id: ExchangeId, head: &ResponseHead<'_>) {
         let exchange = &mut self.exchanges[id];
-        if !exchange.traits.upgrades || exchange.is_held() || !exchange.asked_for(&head.response.fields) {
+        if exchange.is_held() || !exchange.asked_for(&head.response.fields) {
             return self.fail(world, tick, id, Fault::Malformed);
         }
         exchange.enter(Phase::Responding, tick.now);
@@ -78,14 +78,22 @@ impl Exchange {
     }
 }
 
-/// The protocols that a request asks to become one of, as a list; none: it asks for none, or can't. One with a body
-/// could not be told from what follows it, and a CONNECT becomes something else already.
+/// The protocols that a request asks to become one of, as a list; none: it asks for none that may be, or can't. One with a
+/// body could not be told from what follows it, and a CONNECT becomes something else already.
 pub(super) fn protocols(head: &RequestHead<'_>) -> Option<Box<[u8]>> {
     let request = &head.request;
     let may = head.connection.upgrade
         && head.version == Version::Http11
         && request.length == Length::None
         && request.method != "CONNECT";
-    let asked = || request.fields.known(Known::Upgrade).flat_map(tokens);
-    (may && asked().next().is_some()).then(|| asked().collect::<Vec<_>>().join(&b","[..]).into_boxed_slice())
+    let asked = || request.fields.known(Known::Upgrade).flat_map(tokens).filter(|one| !carries_requests(one));
+    (may && asked().next().is_some()).then(|| asked().collect::<Vec<_>>().join(&b", "[..]).into_boxed_slice())
+}
+
+/// Whether a protocol is one of HTTP again, or TLS with it inside: who speaks that to a backend gets past every route, limit
+/// and password. RFC 9113 (3.1) has given that way into HTTP/2 up.
+fn carries_requests(protocol: &[u8]) -> bool {
+    let begins = |with: &[u8]| protocol.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
+    let is_one = |names: &[&[u8]]| names.iter().any(|name| protocol.eq_ignore_ascii_case(name));
+    begins(b"http/") || begins(b"tls/") || is_one(&[b"h2c", b"h2", b"h3", b"http", b"tls"])
 }

@@ -118,12 +118,15 @@ impl Http {
     ) -> Option<UpstreamId> {
         loop {
             let live = &mut world.clusters[cluster];
-            let (max_age, most) = (live.spec.http.max_age, live.spec.http.idle_timeout);
+            let knobs = &live.spec.http;
+            let (max_age, most, requests) = (knobs.max_age, knobs.idle_timeout, knobs.max_requests);
             let socket = live.backends[backend].idle.pop()?;
             let Some(&crate::world::Socket::Upstream(id)) = world.sockets.get(socket) else { continue };
             let upstream = &self.upstreams[id];
             let is_young = max_age.is_none_or(|age| tick.now - upstream.opened < age);
-            if is_young && most.is_some_and(|most| tick.now - upstream.since < most) {
+            // It may have been more when it was put here.
+            let is_left = requests == 0 || upstream.requests < requests;
+            if is_young && is_left && most.is_some_and(|most| tick.now - upstream.since < most) {
                 return Some(id);
             }
             self.close_upstream(world, tick, id);

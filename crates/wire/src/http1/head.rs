@@ -95,6 +95,9 @@ impl HeadError {
     }
 }
 
+/// Options of a connection that aren't known; nobody sends as many.
+const MOST_OPTIONS: usize = 64;
+
 /// Reads heads. Keeps nothing of them but room for where their fields lie.
 #[derive(Debug, Default)]
 pub struct Heads {
@@ -115,19 +118,21 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn read(fields: &Fields<'_>) -> Self {
+    pub(super) fn read(fields: &Fields<'_>) -> Result<Self, HeadError> {
         let mut connection = Connection::default();
         if !fields.has(Known::Connection) {
-            return connection;
+            return Ok(connection);
         }
+        let mut others = 0;
         for value in fields.known(Known::Connection) {
             // Nearly all say one thing, which is known.
             if !connection.note(value) {
-                tokens(value)
-                    .for_each(|option| connection.names_others |= !connection.note(option) && !option.is_empty());
+                others += tokens(value).filter(|option| !connection.note(option)).count();
             }
         }
-        connection
+        connection.names_others = others > 0;
+        // Each field is compared with each of them.
+        if others > MOST_OPTIONS { Err(HeadError::TooManyFields) } else { Ok(connection) }
     }
 
     /// Whether it is an option that is known.
@@ -142,9 +147,21 @@ impl Connection {
         true
     }
 
-    /// Whether a field that isn't known is named by one of the options. What a proxy goes by can't be taken away so.
-    pub fn names(fields: &Fields<'_>, name: &[u8]) -> bool {
-        fields.known(Known::Connection).flat_map(tokens).any(|option| option.eq_ignore_ascii_case(name))
+    /// The fields that its options name beside those that are known. What a proxy goes by can't be taken away so.
+    pub fn others<'a>(&self, fields: &Fields<'a>) -> Named<'a> {
+        let values = self.names_others.then(|| fields.known(Known::Connection)).into_iter().flatten();
+        Named(values.flat_map(tokens).filter(|option| Known::of(option).is_none()).collect())
+    }
+}
+
+/// Fields that are named by a message's connection, and so go no further.
+#[derive(Clone, Debug, Default)]
+pub struct Named<'a>(Vec<&'a [u8]>);
+
+impl Named<'_> {
+    /// Whether a field is one of them.
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.0.iter().any(|option| option.eq_ignore_ascii_case(name))
     }
 }
 

@@ -16,7 +16,7 @@ mod scan;
 pub use self::body::{Body, Piece};
 pub use self::chunked::{BodyError, Chunked, LAST_CHUNK, TrailerBytes, chunk_head};
 pub use self::glance::glance;
-pub use self::head::{Connection, HeadError, Heads, Limits, MAX_FIELDS, Version};
+pub use self::head::{Connection, HeadError, Heads, Limits, MAX_FIELDS, Named, Version};
 pub use self::request::RequestHead;
 pub use self::response::ResponseHead;
 pub use self::scan::Scan;

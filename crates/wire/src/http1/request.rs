@@ -128,7 +128,7 @@ impl Heads {
         Ok(RequestHead {
             request: Request { method, authority, path: target.path, query: target.query, fields, length },
             version,
-            connection: Connection::read(&fields),
+            connection: Connection::read(&fields)?,
             expects_continue: expects_continue(&fields, version)?,
             is_absolute: target.authority.is_some() && method != "CONNECT",
             host,
@@ -248,5 +248,23 @@ mod tests {
                 assert_eq!(heads.fields, other.fields, "{head}");
             }
         }
+    }
+
+    #[test]
+    fn a_connection_names_few_fields_and_each_is_found() {
+        let head = |options: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {options}\r\nX-B: 1\r\n\r\n");
+        let names = |options: &str| {
+            let (head, mut heads) = (head(options), Heads::default());
+            let limits = Limits { head: 1 << 16, ..LIMITS };
+            let found = heads.find_request(&mut Scan::default(), head.as_bytes(), &limits)?.expect("whole");
+            let others = found.0.connection.others(&found.0.request.fields);
+            Ok((others.has(b"x-b"), found.0.connection.close))
+        };
+        assert_eq!(names("close"), Ok((false, true)));
+        assert_eq!(names("x-a, CLOSE,,x-B"), Ok((true, true)));
+        assert_eq!(names(&["keep-alive", "close"].repeat(2_000).join(",")), Ok((false, true)));
+        let many: Vec<String> = (0..63).map(|number| format!("x{number}")).collect();
+        assert_eq!(names(&(many.join(",") + ",x-b")), Ok((true, false)));
+        assert_eq!(names(&(many.join(",") + ",x-b,x-c")), Err(HeadError::TooManyFields));
     }
 }

@@ -145,7 +145,7 @@ impl Heads {
         Ok(ResponseHead {
             response: Response { status, reason, fields, length },
             version,
-            connection: Connection::read(&fields),
+            connection: Connection::read(&fields)?,
             until_close: !has_none && framed.is_none(),
             belies,
         })

@@ -18,7 +18,7 @@ pub struct Authority<'a> {
 pub struct WrongAuthority;
 
 impl<'a> Authority<'a> {
-    /// Reads `host`, `host:port`, `[v6]` and `[v6]:port`. User names, percent-escapes, spaces and everything that isn't
+    /// Reads `host`, `host:port`, `[v6]` and `[v6]:port`. User names, percent-escapes, spaces, empty labels and everything that isn't
     /// ASCII are refused: an international name comes in its `xn--` form.
     ///
     /// # Errors
@@ -40,7 +40,8 @@ impl<'a> Authority<'a> {
             }
         };
         let bare = host.strip_suffix('.').unwrap_or(host);
-        if bare.is_empty() || bare.len() > 255 {
+        let has_empty_label = || bare.starts_with('.') || bare.as_bytes().windows(2).any(|pair| pair == b"..");
+        if bare.is_empty() || bare.len() > 255 || has_empty_label() {
             return Err(WrongAuthority);
         }
         let host = if is_lower { Cow::Borrowed(bare) } else { Cow::Owned(bare.to_ascii_lowercase()) };
@@ -104,6 +105,14 @@ static CLASSES: [Class; 256] = {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_has_no_empty_labels() {
+        for text in ["a..b", ".a", "a..", "..", ".", "a..b:80", ".a.b."] {
+            assert_eq!(Authority::parse(text), Err(WrongAuthority), "{text}");
+        }
+        assert!(Authority::parse("a.b.").is_ok() && Authority::parse("-.~").is_ok());
+    }
 
     #[test]
     fn spellings_of_one_host_are_one() {

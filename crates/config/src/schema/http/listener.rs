@@ -34,7 +34,7 @@ pub(in crate::schema) const HTTP_LISTENER: Section<HttpListener> = Section {
         field!(max_fields: Whole { min: 1_u32, max: MAX_FIELDS, zero: None }, "the most fields of a head; more are answered by 431"),
         field!(max_body: Volume, "the longest body of a request; longer ones are answered by 413"),
         field!(ambiguous_paths: AMBIGUOUS_PATHS,
-            "what becomes of a request whose path programs read differently (`.` and `..`, also with parameters behind them, empty segments, backslashes, escapes of these): it goes on as it came, goes on as it was matched, or is answered by 400; where no spelling would settle it (`..;x`), `normalise` refuses it too"),
+            "what becomes of a request whose path programs read differently (`.` and `..`, empty segments, backslashes, escapes of these, parameters behind a `;`): it goes on as it came, goes on as it was matched, or is answered by 400; where no spelling would settle it (`/admin;x`), `normalise` refuses it too"),
         field!(trusted: ListOf { of: Network, filled: false },
             "networks whose `Forwarded`, `X-Forwarded-*` and `X-Request-Id` are believed and added to; from everybody else they are dropped"),
         field!(x_forwarded: Flag, "whether `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` are sent to backends"),

@@ -130,3 +130,38 @@ fn what_stays_is_shared_with_the_table_before() {
     assert!(same("one") && !same("two"));
     assert_ne!(before, after);
 }
+
+#[test]
+fn a_query_is_asked_by_name_and_value_however_often_a_name_stands_there() {
+    let route = |name: &str, value| Route {
+        listener: "l".into(),
+        query: [(name.into(), value)].into(),
+        cluster: Some("c".into()),
+        ..Route::default()
+    };
+    let exact = |value: &str| ValueMatch::Exact(value.into());
+    for (query, is_there) in [
+        (Some("b=2&a=1&a=0"), [true, true, false]),
+        (Some("a=2&c&%61=1"), [true, true, true]),
+        (Some("a"), [true, false, false]),
+        (Some("A=1&ab=1&&c+=1"), [false, false, false]),
+        (Some("a=1%20&c=%zz"), [true, false, true]),
+        (Some(""), [false, false, false]),
+        (None, [false, false, false]),
+    ] {
+        let wanted = Wanted {
+            client: "192.0.2.1".parse().unwrap(),
+            host: "a",
+            path: b"/",
+            method: "GET",
+            fields: Fields::EMPTY,
+            query,
+        };
+        let routes = [route("a", ValueMatch::Present), route("a", exact("1")), route("c", ValueMatch::Present)];
+        let found = routes.map(|route| {
+            let after: Objects<Route> = [("r".into(), route)].into();
+            turned(Table::default(), &Objects::default(), &after).find(&wanted).is_some()
+        });
+        assert_eq!(found, is_there, "{query:?}");
+    }
+}
