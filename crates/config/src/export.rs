@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::diff::Kind;
-use crate::model::{Backend, BackendAddress, Cluster, Document, Name, Pem};
+use crate::model::{Backend, BackendAddress, Cluster, Document, Name};
 use crate::objects::Objects;
 use crate::schema::{self, Object};
 use crate::sorted::Sorted;
@@ -68,31 +68,6 @@ impl Document {
         let listeners = of(Kind::Listener, &self.listeners).chain(of(Kind::Route, &self.routes));
         let clusters = of(Kind::Cluster, &self.clusters).chain(of(Kind::Certificate, &self.certificates));
         sections.chain(listeners).chain(clusters)
-    }
-}
-
-/// What stands in the place of a secret.
-const HIDDEN: &str = "(hidden)";
-
-impl Document {
-    /// The same for those who may look and change nothing: without private keys, hashes of passwords and secrets that
-    /// stand in it. It shares what has none of these.
-    pub fn without_secrets(&self) -> Document {
-        let mut shown = self.clone();
-        let keys = self.certificates.iter().filter(|(_, certificate)| matches!(certificate.key, Pem::Text(_)));
-        for (name, _) in keys {
-            let hidden = shown.certificates.get_mut(name).map(|certificate| &mut certificate.key);
-            hidden.into_iter().for_each(|key| *key = Pem::File(HIDDEN.to_owned()));
-        }
-        for (name, _) in self.routes.iter().filter(|(_, route)| route.auth.basic.is_some()) {
-            let users = shown.routes.get_mut(name).and_then(|route| route.auth.basic.as_mut());
-            users.into_iter().flat_map(|basic| basic.users.values_mut()).for_each(|hash| *hash = HIDDEN.to_owned());
-        }
-        for (name, _) in self.clusters.iter().filter(|(_, cluster)| cluster.http.sticky.is_some()) {
-            let sticky = shown.clusters.get_mut(name).and_then(|cluster| cluster.http.sticky.as_mut());
-            sticky.into_iter().for_each(|sticky| sticky.secret = HIDDEN.to_owned());
-        }
-        shown
     }
 }
 

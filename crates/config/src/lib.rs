@@ -18,6 +18,7 @@ pub mod model;
 mod objects;
 mod reading;
 mod schema;
+mod secrets;
 mod sorted;
 pub mod template;
 mod tree;

@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use kakei_config::{Certificate, Document, Kind, Listener, ListenerTls, Name, Pem, Protocol, Shown};
+use kakei_config::{
+    AdminTcp, Certificate, ClientCertificates, Cluster, ClusterTls, Document, Kind, Listener, ListenerTls, Name, Pem,
+    Protocol, Shown,
+};
 use kakei_control::certificates::{Certificates, Purpose};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
 
@@ -97,4 +100,46 @@ fn what_is_changed_one_by_one_is_shown_as_if_it_was_read_at_once() {
         }
     }
     assert!(differed > 200, "only {differed} changes were to be seen");
+}
+
+#[test]
+fn a_private_key_stands_nowhere_but_where_it_is_hidden() {
+    let (Certificate { chain, key, .. }, now) = (pool().swap_remove(0), SystemTime::now());
+    let text = |pem: &Pem| match pem {
+        Pem::Text(text) | Pem::File(text) => text.clone(),
+    };
+    let both = Pem::Text(text(&chain) + &text(&key));
+    let file = std::env::temp_dir().join(format!("kakei-combined-{}.pem", std::process::id()));
+    std::fs::write(&file, text(&both)).unwrap();
+    let document = |pem: &Pem, ca: &Pem| {
+        let mut document = Document::default();
+        let certificate = Certificate { chain: pem.clone(), key: pem.clone(), ocsp: None };
+        document.certificates.insert("c".into(), certificate);
+        let asked = Some(ClientCertificates { ca: ca.clone(), ..ClientCertificates::default() });
+        let tls = Some(ListenerTls { client_certificates: asked, ..ListenerTls::default() });
+        document.listeners.insert("l".into(), Listener { protocol: Protocol::Tcp, tls, ..Listener::default() });
+        let cluster =
+            Cluster { tls: Some(ClusterTls { ca: Some(ca.clone()), ..ClusterTls::default() }), ..Cluster::default() };
+        document.clusters.insert("b".into(), cluster);
+        let admin = AdminTcp { ca: ca.clone(), certificate: "c".into(), ..AdminTcp::default() };
+        document.admin.tcp = Some(admin);
+        document
+    };
+    let named = Pem::File(file.to_str().unwrap().to_owned());
+    let of_files = Certificates::default().load(&document(&named, &named), Purpose::Change, now);
+    std::fs::remove_file(&file).unwrap();
+    assert!(of_files.is_ok_and(|loaded| loaded.warnings.is_empty()), "nobody is shown what is in files");
+    let document = document(&both, &both);
+    for purpose in [Purpose::Change, Purpose::Start, Purpose::Edits(&BTreeSet::new())] {
+        let faults = Certificates::default().load(&document, purpose, now).unwrap_err();
+        let found: Vec<_> = faults.iter().map(|fault| (fault.section, fault.key)).collect();
+        let ca = "tls.client_certificates.ca";
+        assert_eq!(found, [("certificates", "chain"), ("clusters", "tls.ca"), ("listeners", ca), ("admin", "ca")]);
+        assert!(faults.iter().all(|fault| fault.message == "a private key stands in its text"), "{faults:?}");
+    }
+    for purpose in [Purpose::Again, Purpose::Back] {
+        let loaded = Certificates::default().load(&document, purpose, now).expect("what ran goes on");
+        assert_eq!(loaded.warnings.len(), 4, "{:?}", loaded.warnings);
+        assert_eq!(loaded.warnings[0], "certificate c: `chain`: a private key stands in its text");
+    }
 }

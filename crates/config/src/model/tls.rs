@@ -38,6 +38,14 @@ impl Default for Pem {
     }
 }
 
+impl Pem {
+    /// Whether a private key, or a part of one, stands in the text itself, by the line that begins or ends it.
+    pub fn has_private_key(&self) -> bool {
+        let is_of_key = |line: &str| line.contains("-----") && line.contains("PRIVATE KEY");
+        matches!(self, Pem::Text(text) if text.lines().any(is_of_key))
+    }
+}
+
 impl fmt::Debug for Pem {
     /// Without the text, which may be a key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -60,6 +60,13 @@ pub enum Purpose<'a> {
     Again,
 }
 
+impl Purpose<'_> {
+    /// Whether the document ran already.
+    fn has_run(self) -> bool {
+        matches!(self, Purpose::Back | Purpose::Again)
+    }
+}
+
 /// What was read.
 #[derive(Clone, Debug)]
 pub struct Certificates {
@@ -106,6 +113,8 @@ struct Others {
     revoked: BTreeMap<Pem, Lists>,
     /// Whether what is known already isn't read again.
     is_kept: bool,
+    /// Whether it ran already.
+    has_run: bool,
     renewed: Vec<String>,
     warnings: Vec<String>,
     faults: Vec<Fault>,
@@ -115,7 +124,18 @@ struct Others {
 type Place<'a> = (&'static str, &'a Name, &'static str);
 
 impl Others {
+    /// What is no secret can't have one in it.
+    fn look(&mut self, pem: &Pem, place: Place<'_>) {
+        match key_in(pem, place) {
+            Some(fault) if self.has_run => self.warnings.push(in_words(&fault)),
+            fault => self.faults.extend(fault),
+        }
+    }
+
     fn trust(&mut self, known: &Certificates, ca: &Option<Pem>, (section, name, key): Place<'_>, renewed: &str) {
+        if let Some(ca) = ca {
+            self.look(ca, (section, name, key));
+        }
         let before = known.trusted.get(ca);
         let read = match self.trusted.get(ca) {
             Some(read) => Ok(read.clone()),
@@ -139,6 +159,7 @@ impl Others {
     }
 
     fn revoke(&mut self, known: &Certificates, named: &Pem, (section, name, key): Place<'_>) {
+        self.look(named, (section, name, key));
         let before = known.revoked.get(named);
         let read = match self.revoked.get(named) {
             Some(read) => Ok(read.clone()),
@@ -265,6 +286,10 @@ impl Certificates {
                 next.stamps.remove(name);
                 continue;
             };
+            match key_in(&spec.chain, ("certificates", name, "chain")) {
+                Some(fault) if purpose.has_run() => warnings.push(in_words(&fault)),
+                fault => faults.extend(fault),
+            }
             let is_named_so = self.specs.certificates.get(name) == Some(spec);
             let before = self.materials.certificates.get(name).filter(|_| is_named_so);
             let (stamps, made) = match self.one(name, spec, before) {
@@ -292,7 +317,8 @@ impl Certificates {
 
     /// Those who may vouch for the backends of clusters and for clients of listeners, and who of these counts no longer.
     fn load_others(&self, document: &Document, looked: &Looked, purpose: Purpose<'_>) -> Others {
-        let mut others = Others { is_kept: purpose == Purpose::Back, ..Others::default() };
+        let (is_kept, has_run) = (purpose == Purpose::Back, purpose.has_run());
+        let mut others = Others { is_kept, has_run, ..Others::default() };
         let clusters =
             looked.clusters.iter().filter_map(|name| Some((name, document.clusters.get(name)?.tls.as_ref()?)));
         for (name, ClusterTls { ca, verify, .. }) in clusters {
@@ -526,6 +552,18 @@ fn keep<K: Ord + Hash + Clone, T>(kept: &mut Sorted<K, Arc<T>>, key: &K, read: &
     if !kept.get(key).is_some_and(|known| Arc::ptr_eq(known, read)) {
         kept.insert(key.clone(), Arc::clone(read));
     }
+}
+
+/// A private key in a text that those who may only look are shown, too. What runs already goes on: there it is hidden.
+fn key_in(pem: &Pem, (section, name, key): Place<'_>) -> Option<Fault> {
+    let message = "a private key stands in its text".to_owned();
+    let help = Some("leave it out here: a private key stands in `key` of a certificate alone".to_owned());
+    pem.has_private_key().then(|| Fault { section, name: name.clone(), key, item: None, message, help })
+}
+
+/// What can be lived with.
+fn in_words(Fault { section, name, key, message, .. }: &Fault) -> String {
+    format!("{} {name}: `{key}`: {message}", section.trim_end_matches('s'))
 }
 
 /// What a listener asks its clients to prove.

@@ -289,8 +289,9 @@ impl Author {
     }
 
     fn certificate(&mut self) -> Certificate {
-        let pem = Pem::Text(CERTIFICATES[self.rng.usize(0..2)].to_owned());
-        Certificate { chain: pem.clone(), key: pem, ocsp: None }
+        let pem = CERTIFICATES[self.rng.usize(0..2)];
+        let chain = pem.split_once("-----BEGIN PRIVATE KEY").map_or(pem, |(chain, _)| chain);
+        Certificate { chain: Pem::Text(chain.to_owned()), key: Pem::Text(pem.to_owned()), ocsp: None }
     }
 
     fn listener(&mut self, number: usize) -> Listener {

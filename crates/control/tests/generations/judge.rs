@@ -235,7 +235,7 @@ impl Run {
                     let spec = document.certificates.get(&"k".into());
                     spec.is_some_and(|spec| {
                         let which =
-                            CERTIFICATES.iter().find(|pem| spec.chain == kakei_config::Pem::Text((**pem).to_owned()));
+                            CERTIFICATES.iter().find(|pem| spec.key == kakei_config::Pem::Text((**pem).to_owned()));
                         which.is_some_and(|pem| {
                             CertificateDer::from_pem_slice(pem.as_bytes()).is_ok_and(|der| der.as_ref() == certificate)
                         })
