@@ -11,6 +11,9 @@ use crate::opened;
 /// The longest file.
 const LONGEST: u64 = 1 << 20;
 
+/// The shortest private key, in base64.
+const SHORTEST_KEY: usize = 44;
+
 /// What a file was like when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stamp {
@@ -52,8 +55,49 @@ pub(super) fn read(pem: &Pem) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read = opened::to_read(path.as_ref()).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
     match read {
+        Err(_) if is_pasted(path) => {
+            Err("it is neither a file's path nor PEM: that has a line `-----BEGIN …-----` and an end like it"
+                .to_owned())
+        }
         Err(error) => Err(format!("{path} can't be read: {error}")),
         Ok(_) if bytes.len() as u64 > LONGEST => Err(format!("{path} is longer than {LONGEST} bytes")),
         Ok(_) => Ok(bytes),
+    }
+}
+
+/// Whether it is rather what stands between the first and the last line of PEM than a path. It may be a private key, and
+/// what is wrong is said to many.
+fn is_pasted(path: &str) -> bool {
+    let in_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=\\".contains(c) || c.is_ascii_whitespace();
+    path.contains(['\n', '\r'])
+        || path.contains("----")
+        || (path.len() >= SHORTEST_KEY && !path.starts_with('/') && path.chars().all(in_base64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_key_is_never_repeated() {
+        let body = "MC4CAQAwBQYDK2VwBCIEIGpGvmTyCmKtYLHCdZrfPTdqtGJG3dXB5dPaT1kFyIfZ";
+        let pasted = [
+            body.to_owned(),
+            format!("{body}\\n{body}\\n"),
+            format!("{body} {body}"),
+            format!("a.key\n{body}"),
+            format!("----BEGIN PRIVATE KEY----{body}"),
+            format!("{body}-----END PRIVATE KEY-----"),
+            body[20..].to_owned(),
+        ];
+        for text in pasted {
+            let said = read(&Pem::File(text.clone())).unwrap_err();
+            assert!(said.starts_with("it is neither a file's path nor PEM"), "{text}: {said}");
+            assert!(!said.contains(&body[20..30]), "{said}");
+        }
+        let paths = ["a.key", "/etc/kakei/a/very/long/way/to/the/key/of/the/certificate", "/nowhere/site.key", "key"];
+        for path in paths.into_iter().chain(["./tls/a/very/long/way/to/the/key/of/the/certificate"]) {
+            assert!(read(&Pem::File(path.to_owned())).unwrap_err().starts_with(path));
+        }
     }
 }
