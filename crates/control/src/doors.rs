@@ -5,10 +5,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use kakei_config::{Admin, AdminTcp};
+use kakei_config::{Admin, AdminTcp, ClientCertificateMode};
+use kakei_proxy::secure;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
@@ -111,8 +112,13 @@ impl Remote {
         let same = now.filter(|now| now.standing.has_clients_of(&standing));
         let verifier = match same {
             Some(now) => Arc::clone(&now.verifier),
-            None => verifier(&standing)
-                .map_err(|error| Refusal::Bind(format!("[admin.tcp]: clients can't be verified: {error}")))?,
+            None => secure::client_verifier(
+                &standing.trusted,
+                &standing.revoked,
+                &standing.provider,
+                ClientCertificateMode::Required,
+            )
+            .map_err(|error| Refusal::Bind(format!("[admin.tcp]: clients can't be verified: {error}")))?,
         };
         let config = config(&standing, &verifier)
             .map_err(|error| Refusal::Bind(format!("[admin.tcp]: TLS can't be spoken: {error}")))?;
@@ -125,13 +131,6 @@ fn bind(address: SocketAddr) -> io::Result<(Arc<TcpListener>, SocketAddr)> {
     listener.set_nonblocking(true)?;
     let local = listener.local_addr()?;
     Ok((Arc::new(listener), local))
-}
-
-fn verifier(standing: &Standing) -> Result<Arc<dyn ClientCertVerifier>, rustls::server::VerifierBuilderError> {
-    let builder =
-        WebPkiClientVerifier::builder_with_provider(Arc::clone(&standing.trusted), Arc::clone(&standing.provider));
-    let lists = standing.revoked.iter().flat_map(|lists| lists.iter().cloned());
-    builder.with_crls(lists).only_check_end_entity_revocation().build()
 }
 
 /// TLS 1.3 alone. No session is resumed: every connection shows its certificate, so that one that counts no longer is of no use.

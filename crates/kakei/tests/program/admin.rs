@@ -352,6 +352,17 @@ fn those_who_vouch_for_clients_change_and_so_does_where_the_api_is() {
     assert!(!scene.by("ann7", &["status"]).status.success());
     assert!(until(&mut second, "event: generation").is_some());
 
+    // Nor does one whose authority counts no longer.
+    let between = fresh.under(6);
+    let made = between.make(&[], named("ann"));
+    shows(&scene.room, "ann8", &Made { chain: made.chain + &between.pem, key: made.key });
+    for (serials, comes_in) in [(&[7][..], true), (&[6, 7][..], false)] {
+        scene.room.write("clients.crl", &(revoked(&fresh, serials) + &revoked(&between, &[])));
+        scene.running.done(&["apply", file.to_str().unwrap()]);
+        assert_eq!(scene.by("ann8", &["status"]).status.success(), comes_in);
+        assert!(until(&mut second, "event: generation").is_some());
+    }
+
     // It moves, and it goes.
     let text = scene.text(LISTS);
     let free = own_address(20_443);

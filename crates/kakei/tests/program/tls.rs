@@ -30,12 +30,24 @@ pub(crate) struct Made {
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "the test's authority");
-        let key = KeyPair::generate().unwrap();
+        let (params, key) = (Self::params("the test's authority"), KeyPair::generate().unwrap());
         let pem = params.self_signed(&key).unwrap().pem();
         Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// One that this one vouches for, by a certificate of that number.
+    pub(crate) fn under(&self, serial: u64) -> Self {
+        let (mut params, key) = (Self::params("an authority in between"), KeyPair::generate().unwrap());
+        params.serial_number = Some(serial.into());
+        let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn params(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params
     }
 
     pub(crate) fn make(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Made {

@@ -29,7 +29,8 @@ fn config(
         None => builder.with_no_client_auth(),
         Some(made) => {
             let key = PrivateKeyDer::from_pem_slice(made.key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(vec![made.der()], key).unwrap()
+            let chain = CertificateDer::pem_slice_iter(made.chain.as_bytes()).map(Result::unwrap).collect();
+            builder.with_client_auth_cert(chain, key).unwrap()
         }
     };
     config.resumption = Resumption::in_memory_sessions(8);
@@ -152,4 +153,60 @@ fn streams_come_from_those_who_may() {
     }
     let refused = line(&room, "client_certificate");
     assert_eq!(refused["by"], "client");
+}
+
+/// What there is of a test's clients: what they show, and what of it lists take back.
+struct Way {
+    clients: Authority,
+    between: Authority,
+    shown: Made,
+}
+
+impl Way {
+    fn new() -> Self {
+        let clients = Authority::new();
+        let between = clients.under(4);
+        let own = client(&between, 8);
+        let shown = Made { chain: format!("{}{}", own.chain, between.pem), key: own.key };
+        Way { clients, between, shown }
+    }
+
+    /// Lists, and whether who is vouched for on this way comes in by them.
+    fn lists(&self) -> [(String, bool); 6] {
+        let of_root = |serials| revoked(&self.clients, serials);
+        let of_between = |serials| revoked(&self.between, serials);
+        [
+            (of_between(&[]) + &of_root(&[]), true),
+            (of_between(&[]) + &of_root(&[4]), false),
+            (of_root(&[4]) + &of_between(&[]), false),
+            (of_between(&[8]) + &of_root(&[]), false),
+            // Who vouches for its issuer need not have a list; its issuer must.
+            (of_between(&[9]), true),
+            (of_root(&[]), false),
+        ]
+    }
+}
+
+#[test]
+fn whom_a_revoked_authority_vouches_for_stays_outside() {
+    let (room, servers, way) = (Room::new("tls-clients-way"), Authority::new(), Way::new());
+    let ca = room.write("clients.pem", &way.clients.pem);
+    let crl = room.write("clients.crl", &revoked(&way.between, &[]));
+    let more = servers.make(&["echo.test"], |_| {}).put(&room, "echo");
+    let tls = format!("certificates = [\"echo\"], client_certificates = {{ ca = {ca:?}, crls = [{crl:?}] }}");
+    let running = Running::start(&room, &document(&room, ("tcp", echo()), &tls, &more));
+    let good = BOTH.iter().map(|version| config(&servers, Some(&way.shown), std::slice::from_ref(version)));
+    let good: Vec<Arc<ClientConfig>> = good.collect();
+    let works = |config: &Arc<ClientConfig>| {
+        let mut stream = connect(running.front(), "echo.test", config).ok()?;
+        stream.write_all(b"ping").ok()?;
+        stream.read_exact(&mut [0; 4]).ok()
+    };
+    for (lists, comes_in) in way.lists() {
+        room.write("clients.crl", &lists);
+        running.done(&["apply", room.path("k.toml").to_str().unwrap()]);
+        for (config, version) in good.iter().zip(BOTH) {
+            assert_eq!(works(config).is_some(), comes_in, "{:?}: {lists}", version.version);
+        }
+    }
 }

@@ -21,6 +21,7 @@ use super::client::Sha256;
 use super::materials::{Materials, Revoked, is_same};
 use super::shelf::Shelf;
 use super::tickets::{Realm, TicketKeys, Ticketer};
+use super::verifier;
 use crate::limits::EARLY_DATA;
 use crate::seam::Wall;
 
@@ -251,14 +252,7 @@ impl Clients {
         mode: ClientCertificateMode,
         provider: &Arc<CryptoProvider>,
     ) -> Option<Arc<dyn ClientCertVerifier>> {
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.trusted), Arc::clone(provider));
-        let lists = self.revoked.iter().flat_map(|lists| lists.iter().cloned());
-        let builder = builder.with_crls(lists).only_check_end_entity_revocation();
-        let builder = match mode {
-            ClientCertificateMode::Optional => builder.allow_unauthenticated(),
-            ClientCertificateMode::Required => builder,
-        };
-        builder.build().ok()
+        verifier::clients(&self.trusted, &self.revoked, provider, mode).ok()
     }
 }
 
@@ -266,7 +260,8 @@ impl Clients {
 fn realm(spec: &kakei_config::ListenerTls, clients: &Option<Clients>) -> Realm {
     let mut hash = Blake2s256::new();
     if let (Some(asked), Some(clients)) = (&spec.client_certificates, clients) {
-        hash.update([1, u8::from(asked.mode == ClientCertificateMode::Required)]);
+        // The number tells how they were held to it: what let more in than it does now lets nobody in again.
+        hash.update([2, u8::from(asked.mode == ClientCertificateMode::Required)]);
         for root in &clients.trusted.roots {
             hash.update(&root.subject);
             hash.update(&root.subject_public_key_info);

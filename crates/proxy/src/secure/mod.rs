@@ -18,6 +18,7 @@ mod shelf;
 mod stream;
 mod tickets;
 mod turn;
+mod verifier;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(crate) use self::receive::Took;
 use self::session::Room;
 use self::stream::Stream;
 pub use self::tickets::{LIFETIME, TicketKeys};
+pub use self::verifier::clients as client_verifier;
 use crate::cluster::{BackendKey, ClusterKey};
 use crate::record::{CloseReason, TlsDetail};
 use crate::seam::{Op, SocketId};
