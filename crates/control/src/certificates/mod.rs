@@ -165,7 +165,10 @@ impl Others {
             Some(read) => Ok(read.clone()),
             None => match before.filter(|_| self.is_kept) {
                 Some(before) => Ok(before.clone()),
-                None => Lists::read(named, before),
+                None => match &known.materials.provider {
+                    Some(provider) => Lists::read(named, before, provider),
+                    None => Err("there is nothing that computes".to_owned()),
+                },
             },
         };
         match read {
