@@ -117,7 +117,7 @@ pub enum What {
 /// An event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Event {
-    /// Its number, from 1 on.
+    /// Its number: one more than that of the event before, and above all that earlier processes gave.
     pub id: u64,
     /// When, RFC 3339.
     pub at: String,
@@ -134,17 +134,17 @@ pub struct Events {
     newest: watch::Sender<u64>,
 }
 
-impl Default for Events {
-    fn default() -> Self {
-        Events { kept: Arc::default(), newest: watch::Sender::new(0) }
-    }
-}
-
 impl Events {
+    /// None yet, of a process that begins at that time. The numbers are told to who may come back to the next process: they
+    /// begin at the milliseconds of its start, above those of the one before.
+    pub(crate) fn begin(at: SystemTime) -> Self {
+        Events { kept: Arc::default(), newest: watch::Sender::new(wall::unix_millis(at)) }
+    }
+
     /// Something happened.
     pub(crate) fn say(&self, what: What) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = kept.back().map_or(0, |newest| newest.id) + 1;
+        let id = *self.newest.borrow() + 1;
         if kept.len() == EVENTS_KEPT {
             kept.pop_front();
         }
@@ -159,6 +159,17 @@ impl Events {
         kept.range(begin..).cloned().collect()
     }
 
+    /// The number behind which somebody goes on who saw that one last; nobody saw one that is not there yet, so it is another
+    /// process's, and all that are kept are new. Who saw none goes on from now.
+    pub fn behind(&self, last: Option<u64>) -> u64 {
+        let newest = *self.newest.borrow();
+        match last {
+            Some(last) if last > newest => 0,
+            Some(last) => last,
+            None => newest,
+        }
+    }
+
     /// The number of the newest, to wait for the next.
     pub fn newest(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
@@ -167,13 +178,19 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
+
+    fn lost(worker: u16) -> What {
+        What::WorkerLost { worker, reason: "test".into() }
+    }
 
     #[test]
     fn the_newest_are_kept_by_number() {
-        let events = Events::default();
+        let events = Events::begin(UNIX_EPOCH);
         for worker in 0..EVENTS_KEPT as u16 + 3 {
-            events.say(What::WorkerLost { worker, reason: "test".into() });
+            events.say(lost(worker));
         }
         assert_eq!(events.after(0).len(), EVENTS_KEPT);
         assert_eq!(events.after(0)[0].id, 4);
@@ -182,6 +199,24 @@ mod tests {
         assert_eq!(ids, [last - 1, last]);
         assert!(events.after(last).is_empty() && events.after(u64::MAX).is_empty());
         assert_eq!(*events.newest().borrow(), last);
+    }
+
+    #[test]
+    fn who_comes_from_an_earlier_process_misses_nothing_of_this_one() {
+        let start = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let before = Events::begin(start);
+        before.say(lost(0));
+        let seen = before.after(0)[0].id;
+        let now = Events::begin(start + Duration::from_secs(1));
+        now.say(lost(1));
+        now.say(lost(2));
+        let heard = |last| now.after(now.behind(last)).iter().map(|event| event.id).collect::<Vec<u64>>();
+        let newest = *now.newest().borrow();
+        assert_eq!(heard(Some(seen)), [newest - 1, newest]);
+        assert!(newest - 1 > seen + 1, "a gap says that some may be forgotten");
+        // The clock was set back between the two, or it is no number of ours.
+        assert_eq!((heard(Some(newest + 1)), heard(Some(u64::MAX))), (heard(Some(0)), heard(Some(0))));
+        assert_eq!((heard(Some(newest - 1)), heard(Some(newest)), heard(None)), (vec![newest], vec![], vec![]));
     }
 
     #[test]

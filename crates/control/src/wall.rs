@@ -33,6 +33,11 @@ pub fn unix_seconds(at: SystemTime) -> u64 {
     since_epoch(at).as_secs()
 }
 
+/// Whole milliseconds since 1970.
+pub fn unix_millis(at: SystemTime) -> u64 {
+    u64::try_from(since_epoch(at).as_millis()).unwrap_or_default()
+}
+
 /// As [`rfc3339`], of whole seconds since 1970.
 pub fn seconds(at: i64) -> String {
     let at = rfc3339(UNIX_EPOCH + Duration::from_secs(at.max(0).unsigned_abs()));

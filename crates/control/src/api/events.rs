@@ -30,7 +30,7 @@ pub(super) async fn events(
 ) -> Response {
     let events = handle.events().clone();
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
-    let from = last.unwrap_or_else(|| *events.newest().borrow());
+    let from = events.behind(last);
     let (texts, inbox) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         tokio::select! {

@@ -201,6 +201,7 @@ pub(super) fn begin<S: System>(options: Options, mut system: S) -> Result<(Owner
     let shared = Shared { workers, balance_seed: seed };
     let view = View::new(Document::default(), Generation(0), shared);
     let (certificates, age) = Certificates::within(state.as_deref(), system.now());
+    let events = Events::begin(system.now());
     let owner = Owner {
         engine,
         next_ticket: 0,
@@ -219,7 +220,7 @@ pub(super) fn begin<S: System>(options: Options, mut system: S) -> Result<(Owner
         expiry: expiry::daily(),
         watchers: watch::Sender::new(Arc::new(view.clone())),
         view,
-        events: Events::default(),
+        events,
         doors: Doors::closed(),
         drain: None,
         counts: Counts::default(),

@@ -438,7 +438,7 @@ fn what_was_acknowledged_survives_being_killed_at_any_moment() {
 fn what_happens_is_told_as_it_happens_and_again_to_who_was_away() {
     let room = Room::new("events");
     let a = Echo::start("a");
-    let proxy = Running::start(&room, &document(&room, &[&a], ""));
+    let proxy = Running::start(&room, &kept(&room, &[&a], ""));
     let mut live = Listening::to(&proxy, "");
     proxy.done(&["backend", "weight", "c", "a", "3", "-m", "why"]);
     assert_eq!(proxy.ask(&["backend", "weight", "c", "b", "3"]).status.code(), Some(1));
@@ -455,6 +455,17 @@ fn what_happens_is_told_as_it_happens_and_again_to_who_was_away() {
     assert_eq!((late.next(), late.next()), (told[2].clone(), told[3].clone()));
     proxy.done(&["backend", "weight", "c", "a", "5"]);
     assert_eq!(late.next(), live.next());
+    // Nor does who comes back after a restart miss anything, by whatever number (s)he saw before.
+    proxy.kill();
+    let proxy = again(&room);
+    proxy.done(&["backend", "weight", "c", "a", "6"]);
+    let seen = told[3]["id"].as_u64().unwrap();
+    for last in [seen, seen + 1_000_000_000_000] {
+        let mut back = Listening::to(&proxy, &format!("Last-Event-ID: {last}\r\n"));
+        let weighed = json!(["cluster c: backend a: weight 5 -> 6"]);
+        let heard = std::iter::repeat_with(|| back.next()).find(|event| event["changes"] == weighed).unwrap();
+        assert!(heard["id"].as_u64().unwrap() > seen, "{heard}");
+    }
 }
 
 /// Someone who reads events.
