@@ -497,9 +497,15 @@ impl Change {
         }
     }
 
-    /// What is different, in plain words, one line for each edit.
+    /// What is different, in plain words, one line for each edit, whatever stands in the values.
     pub fn lines(&self) -> Vec<String> {
-        self.to_string().lines().map(str::to_owned).collect()
+        let subject = self.subject();
+        let lines: Vec<String> = match self {
+            Change::Added { .. } => vec![format!("{subject}: added")],
+            Change::Removed { .. } => vec![format!("{subject}: removed")],
+            Change::Changed { edits, .. } => edits.iter().map(|edit| format!("{subject}: {edit}")).collect(),
+        };
+        lines.iter().map(|line| in_one_line(line)).collect()
     }
 
     fn subject(&self) -> String {
@@ -547,16 +553,22 @@ impl fmt::Display for Kind {
 impl fmt::Display for Change {
     /// In plain words; one line for each edit.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let subject = self.subject();
-        match self {
-            Change::Added { .. } => write!(f, "{subject}: added"),
-            Change::Removed { .. } => write!(f, "{subject}: removed"),
-            Change::Changed { edits, .. } => {
-                let lines: Vec<String> = edits.iter().map(|edit| format!("{subject}: {edit}")).collect();
-                f.write_str(&lines.join("\n"))
-            }
+        f.write_str(&self.lines().join("\n"))
+    }
+}
+
+/// What would end a line, or move what is shown of it, as the escape that says what it is: lines are read by people, and
+/// what is a change of its own must not be up to a value.
+pub fn in_one_line(text: &str) -> String {
+    let moves = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() || moves(c) {
+            true => line.extend(c.escape_debug()),
+            false => line.push(c),
         }
     }
+    line
 }
 
 impl fmt::Display for Edit {

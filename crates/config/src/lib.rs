@@ -27,7 +27,9 @@ mod validate;
 pub use bounds::{MAX_DIAGNOSTICS, MAX_DOCUMENT_BYTES, MAX_FIELDS};
 pub use checked::Checked;
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Position, Related};
-pub use diff::{ApplyError, BackendChange, Change, Edit, FieldChange, Kind, amend, apply, check_keys, diff, put};
+pub use diff::{
+    ApplyError, BackendChange, Change, Edit, FieldChange, Kind, amend, apply, check_keys, diff, in_one_line, put,
+};
 pub use export::{Answers, Resolved};
 pub use faults::{Fault, Written};
 pub use model::*;

@@ -20,6 +20,39 @@ fn told(edited: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_value_makes_one_change_whatever_stands_in_it() {
+    let edited = r#"
+[listeners.dns]
+protocol = "udp"
+bind = ["127.0.0.1:53"]
+cluster = "resolvers"
+[listeners.web]
+protocol = "http"
+bind = ["127.0.0.1:80"]
+[routes.hi]
+listener = "web"
+respond = { body = "hi" }
+[clusters.resolvers]
+backends = ["10.0.0.12:53"]
+[clusters.old]
+backends = ["10.0.0.13:53"]
+"#;
+    let read = |text: &str| parse_toml(text).expect("it is valid");
+    let body = edited.replace("\"hi\"", "\"x\\nlistener web: removed\\r\\u001b[31mred\\u2028\\u202e \\\\n é\"");
+    let forged = body.replace("[\"10.0.0.13:53\"]", "[\"10.0.0.13:53\", \"unix:/tmp/a\\nb\"]");
+    let changes = diff(&read(edited), &read(&forged));
+    let lines: Vec<String> = changes.iter().flat_map(Change::lines).collect();
+    let (address, shown) = ("unix:/tmp/a\\nb", r"x\nlistener web: removed\r\u{1b}[31mred\u{2028}\u{202e} \n é");
+    let expected = [
+        format!("route hi: respond.body hi -> {shown}"),
+        format!("cluster old: backend {address} added ({address}, weight 1)"),
+    ];
+    assert_eq!(lines, expected);
+    let written: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    assert_eq!(written, expected);
+}
+
+#[test]
 fn changes_are_said_in_plain_words() {
     let edited = r#"
 [workers]

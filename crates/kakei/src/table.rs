@@ -37,7 +37,7 @@ fn line<'a>(cells: impl Iterator<Item = &'a str>, widths: &[usize], right: &[boo
 pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => kakei::config::in_one_line(text),
         Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
@@ -56,5 +56,6 @@ mod tests {
         let rows = [json!({"name": "a", "flows": 5, "bind": ["x", "y"]}), json!({"name": "long", "flows": 1200})];
         let table = render(&[("NAME", "name"), ("FLOWS", "flows"), ("BIND", "bind")], &rows);
         assert_eq!(table, "NAME  FLOWS  BIND\na         5  x, y\nlong   1200  -\n");
+        assert_eq!(text(&json!("a\nb\u{1b}[31m\u{202e}")), "a\\nb\\u{1b}[31m\\u{202e}");
     }
 }
