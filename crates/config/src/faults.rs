@@ -44,6 +44,12 @@ impl Diagnostics {
             None => Some(document.to_tree()),
         };
         for fault in faults {
+            let kind = fault.section.trim_end_matches('s');
+            let message = format!("{kind} `{}`: `{}`: {}", fault.name, fault.key, fault.message);
+            if !problems.has_room() {
+                problems.report(Diagnostic::new(message, String::new(), None));
+                continue;
+            }
             let way: Vec<&str> = [fault.section, fault.name.as_str()].into_iter().chain(fault.key.split('.')).collect();
             let node = tree.as_ref().and_then(|root| find(root, &way));
             let item = fault.item.map(Step::Item);
@@ -51,8 +57,6 @@ impl Diagnostics {
                 (Some(Value::List(items)), Some(at)) => items.get(at).or(node),
                 _ => node,
             };
-            let kind = fault.section.trim_end_matches('s');
-            let message = format!("{kind} `{}`: `{}`: {}", fault.name, fault.key, fault.message);
             let span = node.map(|node| node.span.clone());
             let steps: Vec<Step<'_>> = way.iter().map(|key| Step::Key(key)).chain(item).collect();
             let diagnostic = problems.report(Diagnostic::new(message, pointer(&steps), span));

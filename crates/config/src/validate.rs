@@ -403,6 +403,11 @@ impl<'a> Check<'a, '_> {
                 taken.insert(key, spot);
                 continue;
             };
+            if !self.problems.has_room() {
+                let other = (spot.name != first.name).then_some(first.name);
+                self.problems.report(Diagnostic::new(message(&key, spot.name, other), String::new(), None));
+                continue;
+            }
             let find = |spot: Spot<'a>| {
                 self.find(&[Step::Key(objects), Step::Key(spot.name.as_str()), Step::Key(list), Step::Item(spot.n)])
             };
@@ -419,7 +424,11 @@ impl<'a> Check<'a, '_> {
         }
     }
 
+    /// Only those that are kept have a place: to find one is to look through all that there is.
     fn report(&mut self, message: String, way: &[Step<'_>]) -> &mut Diagnostic {
+        if !self.problems.has_room() {
+            return self.problems.report(Diagnostic::new(message, String::new(), None));
+        }
         let (pointer, node) = self.find(way);
         let span = node.span.clone();
         self.problems.report(Diagnostic::new(message, pointer, Some(span)))

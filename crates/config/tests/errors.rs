@@ -62,6 +62,24 @@ fn errors_are_counted_even_where_they_are_not_kept() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what is tested is what it costs")]
+fn many_errors_cost_no_more_than_as_many_objects() {
+    let begun = std::time::Instant::now();
+    for (text, all) in [
+        (|n| format!("[clusters.c{n}]\nbackends = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n"), 60_000),
+        (|n| format!("[listeners.l{n}]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:1\"]\n"), 30_000),
+    ] as [(fn(usize) -> String, usize); 2]
+    {
+        let text: String = (0..all).map(text).collect();
+        let diagnostics = parse_toml(&text).unwrap_err();
+        assert_eq!(diagnostics.iter().count(), 100);
+        assert!(diagnostics.count() >= all - 1, "{}", diagnostics.count());
+        assert!(diagnostics.iter().all(|one| one.place.position.is_some()), "each that is kept has its place");
+    }
+    assert!(begun.elapsed().as_secs() < 40, "{:?}", begun.elapsed());
+}
+
+#[test]
 fn a_document_that_is_too_long_is_refused_unread() {
     let text = "#".repeat(kakei_config::MAX_DOCUMENT_BYTES + 1);
     assert!(parse_toml(&text).unwrap_err().to_string().contains("134217728"));
