@@ -19,7 +19,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let _at_the_end = log::Flush;
-    match commands::dispatch(cli) {
+    match commands::dispatch(cli).and_then(|()| say::lost()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             say::err(&failure.text());

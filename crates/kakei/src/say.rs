@@ -1,6 +1,7 @@
 //! The two streams that people read, and the shape of a failure. Formats no data.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use crate::log;
 
@@ -52,10 +53,37 @@ impl Failure {
     }
 }
 
-/// To standard output. A reader that went away ends nothing here.
+/// Why something that was said did not arrive; the first such end.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// To standard output. A reader that went away ends nothing here; what it can't take for another reason is in [`lost`].
 pub(crate) fn out(text: &str) {
+    match written(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => drop(LOST.set(error)),
+        _ => {}
+    }
+}
+
+/// To standard output, by what goes on whether that takes it or not.
+pub(crate) fn ready(text: &str) {
+    let _ = written(text);
+}
+
+fn written(text: &str) -> io::Result<()> {
     let mut stream = io::stdout().lock();
-    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+    stream.write_all(text.as_bytes())?;
+    stream.flush()
+}
+
+/// Whether standard output lacks something of what was said: nobody is to take a part for the whole.
+pub(crate) fn lost() -> Result<(), Failure> {
+    match LOST.get() {
+        None => Ok(()),
+        Some(error) => {
+            let sentence = "is done, but what it said is cut off or lost: standard output can't be written";
+            Err(Failure::refused(format!("the command {sentence}: {error}")))
+        }
+    }
 }
 
 /// To standard error.

@@ -72,7 +72,7 @@ impl Supervisor {
         // The ready line stays out of an access log on standard output.
         match self.handle.view().document.access_log.to.as_deref() {
             Some("stdout") => say::err(&ready),
-            _ => say::out(&ready),
+            _ => say::ready(&ready),
         }
         notify(&[NotifyState::Ready]);
         let end = self.obey(&inbox, &wakes);

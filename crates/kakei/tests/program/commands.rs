@@ -51,6 +51,22 @@ fn exit_codes_tell_what_kind_of_end_it_was() {
 }
 
 #[test]
+fn a_part_of_what_is_said_is_not_taken_for_the_whole() {
+    for arguments in [&["schema"][..], &["completions", "bash"], &["man"], &["openapi"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = kakei().args(arguments).stdout(full).output().unwrap();
+        assert_eq!(code(&output), 1, "{arguments:?}");
+        let said = stderr(&output);
+        assert!(said.lines().count() == 1 && said.contains("standard output can't be written"), "{said}");
+        // Who has read enough may go.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = kakei().args(arguments).stdout(writer).output().unwrap();
+        assert_eq!((code(&output), stderr(&output).as_str()), (0, ""), "{arguments:?}");
+    }
+}
+
+#[test]
 fn what_run_and_serve_are_told_wrongly_is_told_from_what_fails() {
     let room = Room::new("wrongly");
     let good = room.write("good.toml", "[listeners.a]\nprotocol = \"udp\"\nbind = [\"127.0.0.1:0\"]\n");
