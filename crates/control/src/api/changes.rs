@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::beside;
-use super::config::{answer, etag, query, shown};
+use super::config::{answer, etag, path, query, shown};
 use super::problem::Problem;
 use super::terms::Terms;
 use crate::access::Peer;
@@ -67,8 +67,7 @@ pub(super) struct Confirmed {
 type Number = Result<Path<u64>, PathRejection>;
 
 fn number(number: Number) -> Result<Generation, Problem> {
-    let Path(number) = number.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    Ok(Generation(number))
+    Ok(Generation(path(number)?))
 }
 
 /// `POST /v1/generations/{generation}/confirm`

@@ -1,7 +1,7 @@
 //! Reading and changing what runs: the whole document, or one backend of it. Each change is one transaction.
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,6 +23,13 @@ type QueryOf<T> = Result<Query<T>, QueryRejection>;
 
 pub(super) fn query<T>(query: QueryOf<T>) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|rejection| Problem::bad_request(rejection.body_text()))
+}
+
+type PathOf<T> = Result<Path<T>, PathRejection>;
+
+/// What a path names.
+pub(super) fn path<T>(path: PathOf<T>) -> Result<T, Problem> {
+    path.map(|Path(path)| path).map_err(|rejection| Problem::bad_request(rejection.body_text()))
 }
 
 /// `GET /v1/config`: the document that runs, in canonical form; TOML where the client asks for it.
@@ -89,7 +96,8 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Document, Problem> {
     let text = std::str::from_utf8(body)
         .map_err(|error| Problem::bad_request(format!("the document is not UTF-8: {error}")))?;
     let media = headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or("application/json");
-    let parsed = match media.split(';').next().unwrap_or_default().trim() {
+    // Media types have no case (RFC 9110, 8.3.1).
+    let parsed = match media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "application/json" => kakei_config::parse_json(text),
         "application/toml" => kakei_config::parse_toml(text),
         other => {
@@ -103,10 +111,11 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Document, Problem> {
 /// `POST /v1/clusters/{cluster}/backends`
 pub(super) async fn add_backend(
     State(handle): State<Handle>,
-    Path(cluster): Path<Name>,
+    cluster: PathOf<Name>,
     terms: Terms,
     body: Result<Json<NewBackend>, JsonRejection>,
 ) -> Result<Response, Problem> {
+    let cluster = path(cluster)?;
     let Json(new) = body.map_err(|rejection| Problem::json(&rejection))?;
     edit(&handle, Edit::AddBackend { cluster, backend: new.into() }, terms).await
 }
@@ -114,9 +123,10 @@ pub(super) async fn add_backend(
 /// `DELETE /v1/clusters/{cluster}/backends/{backend}`
 pub(super) async fn remove_backend(
     State(handle): State<Handle>,
-    Path((cluster, backend)): Path<(Name, Name)>,
+    of: PathOf<(Name, Name)>,
     terms: Terms,
 ) -> Result<Response, Problem> {
+    let (cluster, backend) = path(of)?;
     edit(&handle, Edit::RemoveBackend { cluster, backend }, terms).await
 }
 
@@ -131,10 +141,11 @@ pub(super) struct BackendPatch {
 /// `PATCH /v1/clusters/{cluster}/backends/{backend}`
 pub(super) async fn weigh_backend(
     State(handle): State<Handle>,
-    Path((cluster, backend)): Path<(Name, Name)>,
+    of: PathOf<(Name, Name)>,
     terms: Terms,
     body: Result<Json<BackendPatch>, JsonRejection>,
 ) -> Result<Response, Problem> {
+    let (cluster, backend) = path(of)?;
     let Json(BackendPatch { weight }) = body.map_err(|rejection| Problem::json(&rejection))?;
     edit(&handle, Edit::WeighBackend { cluster, backend, weight }, terms).await
 }

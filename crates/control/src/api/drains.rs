@@ -8,7 +8,7 @@ use kakei_proxy::limits::PER_LISTING;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::config::query;
+use super::config::{path, query};
 use super::problem::Problem;
 use crate::drains::{self, Found, Held, Kind, Report, SHOWN};
 use crate::handle::Handle;
@@ -28,7 +28,7 @@ pub(super) async fn report(
     of: Result<Path<(Kind, Name)>, PathRejection>,
     asked: Result<Query<DrainQuery>, QueryRejection>,
 ) -> Result<Json<Report>, Problem> {
-    let Path((kind, name)) = of.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let (kind, name) = path(of)?;
     let DrainQuery { cluster, limit } = query(asked)?;
     if (kind == Kind::Backend) != cluster.is_some() {
         return Err(Problem::bad_request("`cluster` says whose backend is meant, and nothing else"));
