@@ -20,7 +20,9 @@ use crate::view::View;
 
 /// Have an operation served to those who may, and to nobody else.
 pub(super) fn dress(operation: &Operation, serving: MethodRouter<Handle>, handle: &Handle) -> MethodRouter<Handle> {
-    let (needs, asks_nothing, handle) = (operation.needs, operation.query.is_none(), handle.clone());
+    // What is public is asked by machines that may add what they like, as at the metrics address.
+    let asks_nothing = operation.query.is_none() && !operation.is_public;
+    let (needs, handle) = (operation.needs, handle.clone());
     serving.route_layer(middleware::from_fn(move |peer: Option<Extension<Peer>>, request: Request, next| {
         let is_idle = asks_nothing && request.uri().query().is_some_and(|query| !query.is_empty());
         guard((needs, is_idle), handle.clone(), peer.map(|Extension(peer)| peer), request, next)
