@@ -84,7 +84,9 @@ impl<S: System> Owner<S> {
                 let published = record.done(Came::Unacknowledged, generation, Vec::new());
                 Record { reason: Some(refusal.to_string()), ..published }
             }
-            Err(Refusal::Abandoned) => Record { outcome: Came::Abandoned, ..record },
+            Err(refusal @ Refusal::Abandoned) => {
+                Record { outcome: Came::Abandoned, reason: Some(refusal.to_string()), ..record }
+            }
             Err(refusal) => record.refused(refusal.in_words()),
         });
         line.into_iter().for_each(|line| self.doors.audit.write(&line));

@@ -252,7 +252,10 @@ fn a_whole_document_takes_nothing_back_that_came_while_it_waited() {
 #[test]
 fn who_goes_away_while_it_waits_leaves_nothing() {
     let room = Room::new("ready-gone");
-    let proxy = Running::start(&room, &document(&room, &[backend("a")], ""));
+    let audit = room.path("audit.log");
+    let text = document(&room, &[backend("a")], "");
+    let text = text.replacen("[admin]\n", &format!("[admin]\naudit_log = {audit:?}\n"), 1);
+    let proxy = Running::start(&room, &text);
     let (sick, probes) = answering(500);
     let body = batch(&[sick], json!({}));
     let mut stream = UnixStream::connect(&proxy.socket).unwrap();
@@ -267,6 +270,11 @@ fn who_goes_away_while_it_waits_leaves_nothing() {
     });
     assert_eq!(generation(&proxy), 1);
     assert!(proxy.metrics().sum("kakei_changes_refused_total", "") == 1);
+    let lines = std::fs::read_to_string(audit).unwrap();
+    let abandoned: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(abandoned["outcome"], "abandoned", "{lines}");
+    let why = "who asked has gone before the backends had passed; nothing was changed";
+    assert_eq!(abandoned["reason"], why, "{lines}");
 }
 
 #[test]
