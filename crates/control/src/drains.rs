@@ -220,8 +220,8 @@ pub fn report(view: &View, held: &Held, found: Found, shown: usize) -> Result<Re
     };
     let cut = view.cuts.of(held);
     let state = match admits(view, held, &sums) {
-        Some(true) => "admitting",
-        Some(false) => "draining",
+        Some(true) if !view.draining => "admitting",
+        Some(_) => "draining",
         None if held_by.all() > 0 => "draining",
         None if cut.is_some() || is_left(held, &sums) => "gone",
         None => return Err(unknown(held)),

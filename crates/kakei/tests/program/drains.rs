@@ -173,6 +173,19 @@ fn a_route_that_goes_is_held_by_those_that_came_by_it() {
 }
 
 #[test]
+fn where_the_process_drains_everything_does() {
+    let room = Room::new("drain-all");
+    let at = switches(|| {});
+    let proxy = Running::start(&room, &document(&room, &[at], ""));
+    let mut client = connect(proxy.front());
+    assert!(ask(&mut client, SWITCH).0.starts_with("HTTP/1.1 101"));
+    assert_eq!(report(&proxy, "listener/front")["state"], "admitting");
+    proxy.signal("TERM");
+    eventually("the listener drains", || (report(&proxy, "listener/front")["state"] == "draining").then_some(()));
+    assert_eq!(report(&proxy, "cluster/c")["state"], "draining");
+}
+
+#[test]
 fn flows_end_with_the_time_of_their_listener_and_are_counted() {
     let room = Room::new("drain-flows");
     let echo = Echo::start("a");
