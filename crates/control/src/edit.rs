@@ -9,6 +9,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::refusal::Refusal;
+use crate::strict;
 
 /// A change of one object, also as the API takes it.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -22,6 +23,7 @@ pub enum Edit {
         /// Its name.
         name: Name,
         /// All of its options, as in the document.
+        #[serde(deserialize_with = "strict::once")]
         value: serde_json::Value,
     },
     /// Add an object, or put it in the place of the one that has its name.
@@ -31,6 +33,7 @@ pub enum Edit {
         /// Its name.
         name: Name,
         /// All of its options, as in the document.
+        #[serde(deserialize_with = "strict::once")]
         value: serde_json::Value,
     },
     /// Give an object other options, and leave it those that aren't named.
@@ -40,6 +43,7 @@ pub enum Edit {
         /// Its name.
         name: Name,
         /// The options, as in the document; null takes one out. Tables are looked into.
+        #[serde(deserialize_with = "strict::once")]
         value: serde_json::Value,
     },
     /// Remove an object.
@@ -315,6 +319,17 @@ mod tests {
         }
         let address = "nonsense".parse::<BackendAddress>().unwrap_err().to_string();
         assert_eq!(serde_json::from_value::<NewBackend>(json!("nonsense")).unwrap_err().to_string(), address);
+    }
+
+    #[test]
+    fn an_option_that_stands_twice_is_refused() {
+        let step = r#"[{"change":"set","kind":"cluster","name":"c","value":{"balance":"least","balance":"random"}}]"#;
+        let error = serde_json::from_str::<Vec<Edit>>(step).unwrap_err().to_string();
+        assert!(error.contains("the key \"balance\" stands twice"), "{error}");
+        let list = r#"["weigh_backend","c","a",9]"#;
+        assert!(serde_json::from_str::<strict::Object<Edit>>(list).is_err(), "a change is an object");
+        let object = r#"{"change":"weigh_backend","cluster":"c","backend":"a","weight":9}"#;
+        assert!(serde_json::from_str::<strict::Object<Edit>>(object).is_ok());
     }
 
     #[test]

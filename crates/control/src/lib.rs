@@ -23,6 +23,7 @@ mod owner;
 pub mod refusal;
 pub mod serve;
 pub mod store;
+mod strict;
 pub mod sums;
 pub mod system;
 pub mod traffic;

@@ -17,6 +17,7 @@ use super::terms::Terms;
 use crate::access::Peer;
 use crate::edit::Edit;
 use crate::handle::{Handle, What};
+use crate::strict::Object;
 
 /// The most edits of one transaction.
 const EDITS: usize = 100_000;
@@ -25,12 +26,13 @@ const EDITS: usize = 100_000;
 pub(super) async fn batch(
     State(handle): State<Handle>,
     terms: Terms,
-    body: Result<Json<Vec<Edit>>, JsonRejection>,
+    body: Result<Json<Vec<Object<Edit>>>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(edits) = body.map_err(|rejection| Problem::json(&rejection))?;
     if edits.is_empty() || edits.len() > EDITS {
         return Err(Problem::bad_request(format!("a transaction is a list of 1 to {EDITS} changes")));
     }
+    let edits = edits.into_iter().map(|Object(edit)| edit).collect();
     answer(handle.change(terms.change(What::Edits(edits))?).await)
 }
 
@@ -49,8 +51,8 @@ pub(super) async fn rollback(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| Problem::body(&rejection))?;
-    let Back { to } = match body.trim_ascii() {
-        [] => Back::default(),
+    let Object(Back { to }) = match body.trim_ascii() {
+        [] => Object(Back::default()),
         body => serde_json::from_slice(body)
             .map_err(|error| Problem::bad_request(format!("the body is {{\"to\": GENERATION}}: {error}")))?,
     };

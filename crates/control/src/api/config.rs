@@ -18,6 +18,7 @@ use crate::access::{Peer, Role};
 use crate::edit::{Edit, NewBackend};
 use crate::handle::{Handle, Outcome, What};
 use crate::refusal::Refusal;
+use crate::strict::Object;
 
 type QueryOf<T> = Result<Query<T>, QueryRejection>;
 
@@ -143,10 +144,10 @@ pub(super) async fn weigh_backend(
     State(handle): State<Handle>,
     of: PathOf<(Name, Name)>,
     terms: Terms,
-    body: Result<Json<BackendPatch>, JsonRejection>,
+    body: Result<Json<Object<BackendPatch>>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let (cluster, backend) = path(of)?;
-    let Json(BackendPatch { weight }) = body.map_err(|rejection| Problem::json(&rejection))?;
+    let Json(Object(BackendPatch { weight })) = body.map_err(|rejection| Problem::json(&rejection))?;
     edit(&handle, Edit::WeighBackend { cluster, backend, weight }, terms).await
 }
 

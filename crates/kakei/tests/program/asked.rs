@@ -121,3 +121,36 @@ fn what_follows_from_a_generation_is_not_done_to_another_one() {
     assert_eq!(proxy.json(&["status"])["generation"], 1);
     proxy.done(&["drain", "cluster/d", "--if-generation", "1"]);
 }
+
+#[test]
+fn what_is_asked_wrongly_is_told_in_one_way() {
+    let room = Room::new("asked-wrongly");
+    let echo = Echo::start("a");
+    let proxy = Running::start(&room, &document(&room, &[&echo], ""));
+    let json = "Content-Type: application/json";
+    let weight = "{\"weight\":1}";
+    let twice = r#"[{"change":"set","kind":"cluster","name":"c","value":{"balance":"least","balance":"random"}}]"#;
+    for (method, path, body, part) in [
+        ("DELETE", "/v1/clusters/%ff/backends/a", "", "Invalid UTF-8"),
+        ("PATCH", "/v1/clusters/%ff/backends/a", weight, "Invalid UTF-8"),
+        ("POST", "/v1/clusters/%ff/backends", "\"127.0.0.1:1\"", "Invalid UTF-8"),
+        ("PATCH", "/v1/clusters/c/backends/a", "[5]", "expected an object"),
+        ("POST", "/v1/rollback", "[1]", "expected an object"),
+        ("POST", "/v1/changes", "[[\"weigh_backend\",\"c\",\"a\",9]]", "expected an object"),
+        ("POST", "/v1/changes", twice, "the key \\\"balance\\\" stands twice in one object"),
+    ] {
+        let answer = proxy.http(method, path, &[json], body);
+        assert!((400..500).contains(&answer.status), "{method} {path}: {}", answer.head);
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{method} {path}");
+        assert!(answer.body.contains(part), "{method} {path}: {}", answer.body);
+    }
+    assert_eq!(proxy.json(&["status"])["generation"], 1);
+
+    // What is public takes what machines add to it; nothing else does.
+    for (path, status) in [("/healthz?x=1", 200), ("/readyz?x", 200), ("/metrics?zz", 200), ("/v1/status?x", 400)] {
+        assert_eq!(proxy.http("GET", path, &[], "").status, status, "{path}");
+    }
+    // A media type has no case.
+    let runs = proxy.http("GET", "/v1/config", &[], "").body;
+    assert_eq!(proxy.http("PUT", "/v1/config", &["Content-Type: Application/JSON"], &runs).status, 200);
+}
