@@ -35,6 +35,7 @@ pub use faults::{Fault, Written};
 pub use model::*;
 pub use objects::{Differing, Each, Objects};
 pub use schema::{json_schema, reference};
+pub use secrets::diff_without_secrets;
 pub use sorted::{Difference, Differences, Iter, Sorted};
 pub use tree::{Entry, Node, Value};
 

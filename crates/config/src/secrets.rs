@@ -1,9 +1,12 @@
 //! The document as it is shown to those who may look and change nothing: secrets that stand in it are hidden. What it names
 //! is not looked at: what is in files is not in the document.
 
+use std::collections::BTreeMap;
 use std::iter;
 
-use crate::model::{Cluster, Document, Listener, Pem};
+use crate::diff::{Change, Edit, FieldChange, Kind, diff};
+use crate::model::{Cluster, Document, Listener, Name, Pem};
+use crate::tree::{Node, Value};
 
 /// What stands in the place of a secret.
 const HIDDEN: &str = "(hidden)";
@@ -55,6 +58,37 @@ impl Document {
     }
 }
 
+/// What differs, as it is shown to those who may look and change nothing: that a secret is another one, and neither of the two.
+pub fn diff_without_secrets(a: &Document, b: &Document) -> Vec<Change> {
+    let shown = diff(&a.without_secrets(), &b.without_secrets());
+    let mut shown: BTreeMap<(Kind, Name), Change> =
+        shown.into_iter().map(|change| ((change.kind(), change.name().clone()), change)).collect();
+    let whole = diff(a, b).into_iter();
+    whole.map(|change| veiled(&change, shown.remove(&(change.kind(), change.name().clone())))).collect()
+}
+
+/// A change by what is shown of it, and by the names of those options of which nothing is.
+fn veiled(change: &Change, shown: Option<Change>) -> Change {
+    let Change::Changed { kind, name, edits } = change else {
+        return shown.unwrap_or(Change::Removed { kind: change.kind(), name: change.name().clone() });
+    };
+    let mut seen = match shown {
+        Some(Change::Changed { edits, .. }) => edits,
+        Some(shown) => return shown,
+        None => Vec::new(),
+    };
+    let is_seen = |edit: &Edit, field: &str| matches!(edit, Edit::Field(other) if other.field == field);
+    for edit in edits {
+        if let Edit::Field(FieldChange { field, .. }) = edit
+            && !seen.iter().any(|edit| is_seen(edit, field))
+        {
+            let hidden = || Some(Node::from(Value::text(HIDDEN)));
+            seen.push(Edit::Field(FieldChange { field: field.clone(), before: hidden(), after: hidden() }));
+        }
+    }
+    Change::Changed { kind: *kind, name: name.clone(), edits: seen }
+}
+
 fn hide<'a>(pems: impl IntoIterator<Item = &'a mut Pem>) {
     pems.into_iter().for_each(|pem| *pem = Pem::File(HIDDEN.to_owned()));
 }
@@ -95,6 +129,40 @@ mod tests {
                 assert_eq!((shown.matches(HIDDEN).count(), shown.matches("MIIC").count()), (7, 2), "{shown}");
             }
         }
+    }
+
+    #[test]
+    fn that_a_secret_is_another_one_is_shown() {
+        let read = |key: &str, secret: &str, more: &str| {
+            let text = format!(
+                "[certificates.a]\nchain = \"a.pem\"\nkey = '''-----BEGIN PRIVATE KEY-----\n{key}'''\n\
+                 [clusters.c]\nhttp = {{ sticky = {{ secret = \"{secret}\" }} }}\n{more}"
+            );
+            crate::parse_toml(&text).expect("it is valid")
+        };
+        let (one, other) = (read("KEY1", "a secret of its own, 1", ""), read("KEY2", "a secret of its own, 2", ""));
+        let changes = diff_without_secrets(&one, &other);
+        let lines: Vec<String> = changes.iter().flat_map(Change::lines).collect();
+        let expected = ["cluster c: http.sticky.secret is another one", "certificate a: key (hidden) -> (hidden)"];
+        assert_eq!(lines, expected);
+        let written = serde_json::to_string(&changes).unwrap();
+        assert!(!written.contains("KEY") && !written.contains("of its own"), "{written}");
+        assert!(diff_without_secrets(&one, &one).is_empty());
+
+        let more = read(
+            "KEY1",
+            "a secret of its own, 2",
+            "balance = \"least\"\n[clusters.d]\nhttp = { sticky = { secret = \"a secret of its own, 3\" } }\n",
+        );
+        let changes = diff_without_secrets(&one, &more);
+        let lines: Vec<String> = changes.iter().flat_map(Change::lines).collect();
+        let expected = [
+            "cluster c: balance round_robin -> least",
+            "cluster c: http.sticky.secret is another one",
+            "cluster d: added",
+        ];
+        assert_eq!(lines, expected);
+        assert!(!serde_json::to_string(&changes).unwrap().contains("of its own"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::beside;
 use super::config::{answer, etag, path, query, shown};
 use super::problem::Problem;
 use super::terms::Terms;
-use crate::access::Peer;
+use crate::access::{Peer, Role};
 use crate::edit::Edit;
 use crate::handle::{Handle, What};
 use crate::strict::Object;
@@ -132,9 +132,12 @@ pub(super) async fn diff(
 ) -> Result<Response, Problem> {
     let Span { from, to } = query(asked)?;
     let (before, after) = (handle.kept(Generation(from)).await?, handle.kept(Generation(to)).await?);
-    let whose = peer.clone();
+    let sees_all = matches!(peer.role(), Some(Role::ReadWrite));
     let make = move || {
-        let differences = kakei_config::diff(&shown(before, &whose), &shown(after, &whose));
+        let differences = match sees_all {
+            true => kakei_config::diff(&before, &after),
+            false => kakei_config::diff_without_secrets(&before, &after),
+        };
         let changes = differences.iter().flat_map(kakei_config::Change::lines).collect();
         Json(Differences { from, to, changes, differences }).into_response()
     };
