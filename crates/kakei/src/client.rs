@@ -142,7 +142,10 @@ impl Client {
                 stream.set_write_timeout(Some(PATIENCE))?;
                 ask(stream, request)
             }
-            Client::Remote { host, port, config, .. } => ask(secured(host, *port, config)?, request),
+            Client::Remote { host, port, config, .. } => {
+                let mut stream = secured(host, *port, config)?;
+                ask(&mut stream, request).map_err(|error| last_words(&mut stream).unwrap_or(error))
+            }
         }
     }
 
@@ -202,6 +205,17 @@ fn secured(host: &str, port: u16, config: &Arc<ClientConfig>) -> io::Result<Stre
         }
     }
     Err(last)
+}
+
+/// What the proxy said in TLS before it closed. In TLS 1.3 it judges a client's certificate after that one's handshake is
+/// over: what is written meanwhile finds nobody, and why lies unread.
+fn last_words(stream: &mut StreamOwned<ClientConnection, TcpStream>) -> Option<io::Error> {
+    while stream.conn.read_tls(&mut stream.sock).is_ok_and(|length| length > 0) {
+        if let Err(error) = stream.conn.process_new_packets() {
+            return Some(io::Error::other(error));
+        }
+    }
+    None
 }
 
 /// Say it, and hear the whole answer.

@@ -178,9 +178,12 @@ fn the_api_over_tcp_is_for_those_who_are_named() {
         assert!(said(&output).contains("CN=bob may do nothing here"), "{}", said(&output));
     }
     for (who, says) in [("stranger", "does not take the certificate"), ("nobody", "give one with --cert and --key")] {
-        let output = scene.by(who, &["status"]);
-        assert_eq!(output.status.code(), Some(1));
-        assert!(said(&output).contains(says), "{who}: {}", said(&output));
+        // Also to who goes on writing when it is shut out already.
+        for arguments in std::iter::once(&["status"][..]).chain(std::iter::repeat_n(&weigh[..], 20)) {
+            let output = scene.by(who, arguments);
+            assert_eq!(output.status.code(), Some(1));
+            assert!(said(&output).contains(says), "{who}: {}", said(&output));
+        }
     }
     let mut other = kakei();
     other.args(["status", "--api", &format!("https://{}", scene.api), "--ca"]).arg(scene.room.path("clients.pem"));
