@@ -4,6 +4,7 @@
 mod lines;
 mod render;
 mod suggest;
+mod veil;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -11,6 +12,7 @@ use std::ops::Range;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 pub(crate) use suggest::Suggester;
+pub(crate) use veil::{is_secret, is_telling};
 
 use crate::bounds::{MAX_DIAGNOSTICS, MAX_QUOTED};
 use crate::model::Name;

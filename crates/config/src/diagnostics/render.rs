@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::{Diagnostic, Diagnostics, Place, Position};
+use super::{Diagnostic, Diagnostics, Place, Position, veil};
 use crate::bounds::{MAX_DRAWN_LINE, MAX_DRAWN_PIECE};
 
 pub(super) fn all(diagnostics: &Diagnostics, file: &str, source: &str, color: bool) -> String {
@@ -38,7 +38,7 @@ fn one(diagnostic: &Diagnostic, file: &str, source: &str, renderer: &Renderer) -
         .chain(diagnostic.related.iter().map(|related| (&related.place, Some(related.label.as_str()))));
     for (place, label) in places {
         let known = place.position.as_ref();
-        let Some(part) = known.and_then(|position| Part::drawable(position, label, source)) else {
+        let Some(part) = known.and_then(|position| Part::drawable(place, position, label, source)) else {
             let label = label.map(|label| format!("{label}: ")).unwrap_or_default();
             notes.push(format!("{label}{}", position_words(place, file)));
             continue;
@@ -47,8 +47,9 @@ fn one(diagnostic: &Diagnostic, file: &str, source: &str, renderer: &Renderer) -
             pieces.push(Piece { range: part.line.clone(), first_line: part.number, parts: vec![part] });
         }
     }
-    for piece in &pieces {
-        group = group.element(piece.snippet(file, source));
+    let drawn: Vec<String> = pieces.iter().map(|piece| piece.drawn(source)).collect();
+    for (piece, text) in pieces.iter().zip(&drawn) {
+        group = group.element(piece.snippet(file, text));
     }
     for note in notes {
         group = group.element(Level::NOTE.message(note));
@@ -67,18 +68,21 @@ struct Part<'a> {
     line: Range<usize>,
     number: usize,
     label: Option<&'a str>,
+    /// Whether nobody is to read what stands there.
+    is_secret: bool,
 }
 
 impl<'a> Part<'a> {
     /// None where the text isn't the one that was read, or the line is too long to be drawn.
-    fn drawable(position: &Position, label: Option<&'a str>, source: &str) -> Option<Self> {
+    fn drawable(place: &Place, position: &Position, label: Option<&'a str>, source: &str) -> Option<Self> {
         let Range { start, end } = position.span.clone();
         let begin = source.get(..start)?.rfind('\n').map_or(0, |newline| newline + 1);
         let length = source[begin..].find('\n').unwrap_or(source.len() - begin);
         let line = begin..begin + source[begin..begin + length].trim_end_matches('\r').len();
         let fits = line.len() <= MAX_DRAWN_LINE && start <= line.end && source.is_char_boundary(end.min(source.len()));
         let span = start..end.clamp(start, line.end.max(start));
-        fits.then_some(Part { span, line, number: position.line, label })
+        let is_secret = veil::is_secret(&place.pointer) && source[start..].starts_with(['"', '\'']);
+        fits.then_some(Part { span, line, number: position.line, label, is_secret })
     }
 }
 
@@ -103,16 +107,25 @@ impl<'a> Piece<'a> {
         short
     }
 
-    fn snippet<'s>(&'s self, file: &'s str, source: &'s str) -> Snippet<'s, Annotation<'s>> {
+    /// Its text, with stars where secrets stand.
+    fn drawn(&self, source: &str) -> String {
+        let mut text = veil::veiled(&source[self.range.clone()]);
+        for part in self.parts.iter().filter(|part| part.is_secret) {
+            let inside = part.span.start + 1 - self.range.start..part.span.end - 1 - self.range.start;
+            if let Some(stars) = text.get(inside.clone()).map(veil::stars) {
+                text.replace_range(inside, &stars);
+            }
+        }
+        text
+    }
+
+    fn snippet<'s>(&'s self, file: &'s str, text: &'s str) -> Snippet<'s, Annotation<'s>> {
         let begin = self.range.start;
         let annotation = |part: &Part<'s>| {
             let kind = if part.label.is_none() { AnnotationKind::Primary } else { AnnotationKind::Context };
             kind.span(part.span.start - begin..part.span.end - begin).label(part.label)
         };
-        Snippet::source(&source[self.range.clone()])
-            .line_start(self.first_line)
-            .path(file)
-            .annotations(self.parts.iter().map(annotation))
+        Snippet::source(text).line_start(self.first_line).path(file).annotations(self.parts.iter().map(annotation))
     }
 }
 

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use super::{At, Codec, Maybe, Shape, listed, shape};
 use crate::bounds::MAX_NAME_BYTES;
-use crate::diagnostics::{Collector, Diagnostic, quoted};
+use crate::diagnostics::{Collector, Diagnostic, is_secret, is_telling, quoted};
 use crate::model::Name;
 use crate::tree::Value;
 
 /// Reports a value of the wrong type.
 pub(super) fn mismatch<'p>(at: &At<'_>, wanted: &str, problems: &'p mut Collector) -> &'p mut Diagnostic {
-    at.report(format!("{} must be {wanted}, found {}", at.subject(), found(&at.node.value)), problems)
+    let found = match &at.node.value {
+        Value::Text(_) if is_secret(&at.pointer()) => "a string".to_owned(),
+        value => found(value),
+    };
+    at.report(format!("{} must be {wanted}, found {found}", at.subject()), problems)
 }
 
 /// A value in a message.
@@ -21,6 +25,7 @@ pub(super) fn found(value: &Value) -> String {
         Value::Bool(flag) => format!("the flag `{flag}`"),
         Value::Integer(number) => format!("the number {number}"),
         Value::Float(number) => format!("the number {number}, which isn't whole"),
+        Value::Text(text) if is_telling(text) => "a string".into(),
         Value::Text(text) => format!("the string `{}`", quoted(text)),
         Value::Datetime(_) => "a date or time".into(),
         Value::List(_) => "a list".into(),
