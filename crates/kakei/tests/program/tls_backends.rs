@@ -131,6 +131,27 @@ fn requests_go_to_a_backend_that_proves_who_it_is() {
 }
 
 #[test]
+fn a_backend_is_not_believed_longer_than_its_certificate_is_valid() {
+    let (room, authority) = (Room::new("tls-to-expired"), Authority::new());
+    let ca = room.write("ca.pem", &authority.pem);
+    let tls = format!("tls = {{ ca = {ca:?}, server_name = \"site.test\" }}\nhttp = {{ idle_timeout = \"none\" }}");
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let running = Running::start(&room, &document(&room, ("http", nobody), &tls, ""));
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let until = rcgen::date_time_ymd(1970, 1, 1) + since + Duration::from_secs(6);
+    let (address, _) = site(config(&authority.make(&["site.test"], |params| params.not_after = until), None));
+    let file = room.write("k.toml", &document(&room, ("http", address), &tls, ""));
+    running.done(&["apply", file.to_str().unwrap()]);
+    assert_eq!(get(running.front()).0, 200);
+    // Each goes on from what the one before left, and is given the next.
+    eventually("it is refused", || (get(running.front()).0 == 502).then_some(()));
+    assert!(running.metrics().sum("kakei_backend_tls_resumed_handshakes_total", "") > 0);
+    let failed = line(&room, "backend_tls");
+    assert_eq!(failed["backend_tls_error"], "the certificate that its session began with has expired");
+    assert_eq!(get(running.front()).0, 502, "nor by a handshake of its own");
+}
+
+#[test]
 fn who_may_vouch_changes_while_it_runs() {
     let (room, ours, theirs) = (Room::new("tls-to-ca"), Authority::new(), Authority::new());
     let (address, seen) = site(config(&ours.make(&["127.0.0.1"], |_| {}), None));

@@ -25,8 +25,16 @@ pub(super) fn describe(der: &[u8], sha256: &Sha256, wall: Wall) -> (Arc<ClientCe
         names: told(found.alternative.join(",")),
         fingerprint: hash.iter().flat_map(|hash| hash.as_ref()).map(|byte| format!("{byte:02x}")).collect(),
     };
-    let holds = found.not_after.is_none_or(|until| until >= wall.as_secs().cast_signed());
-    (Arc::new(told), holds)
+    (Arc::new(told), is_before(found.not_after, wall))
+}
+
+/// Whether a certificate may still be used.
+pub(super) fn holds(der: &[u8], wall: Wall) -> bool {
+    is_before(certificate::subject(der).unwrap_or_default().not_after, wall)
+}
+
+fn is_before(end: Option<i64>, wall: Wall) -> bool {
+    end.is_none_or(|end| end >= wall.as_secs().cast_signed())
 }
 
 /// What fingerprints are made by; none: there are none.

@@ -35,6 +35,9 @@ const DECODE_ERROR: u8 = 50;
 const PROTOCOL_VERSION: u8 = 70;
 const INTERNAL_ERROR: u8 = 80;
 
+/// Of a session that is gone on from.
+const EXPIRED: &str = "the certificate that its session began with has expired";
+
 /// For who speaks HTTP without TLS.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Content-Length: 39\r\nConnection: close\r\n\r\nHTTP without TLS came to a TLS address\n";
@@ -142,9 +145,15 @@ impl Secure {
                 told.end = Some(self.refuse(world, socket, failure));
             }
             Ok(false) => self.open_early(socket, &mut told),
-            Ok(true) => match stream.shown(tick.wall) {
+            Ok(true) => match stream.shown(world, tick.wall) {
                 Ok(shown) => self.open(world, socket, shown, &mut told),
-                Err(failure) => told.end = Some(self.refuse(world, socket, failure)),
+                Err(failure) => {
+                    // Nor does anybody go on from that session again.
+                    if let Peer::Backend(place) = &stream.peer {
+                        self.known.remove(place);
+                    }
+                    told.end = Some(self.refuse(world, socket, failure));
+                }
             },
         }
         if told.end.is_some() && told.opened.is_none() {
@@ -287,16 +296,22 @@ impl Stream {
         Ok(!session.is_handshaking())
     }
 
-    /// The certificate that a client showed. That it was good when a session began doesn't mean that it still is.
-    fn shown(&mut self, wall: Wall) -> Result<Option<Arc<ClientCertificate>>, Failure> {
+    /// The certificate that a client showed. That it was good when a session began doesn't mean that it still is; nor
+    /// does a backend's, which is looked at by the library only where it is shown.
+    fn shown(&mut self, world: &World, wall: Wall) -> Result<Option<Arc<ClientCertificate>>, Failure> {
+        if let (Stage::Dialled(session), Peer::Backend((cluster, _))) = (&self.stage, &self.peer) {
+            let tls = world.clusters.get(*cluster).and_then(|cluster| cluster.spec.tls.as_ref());
+            let is_asked = session.agreed().resumed && tls.is_some_and(|tls| tls.spec.verify);
+            return match session.shown().filter(|_| is_asked).is_none_or(|der| client::holds(der, wall)) {
+                true => Ok(None),
+                false => Err(Failure::new(CloseReason::TlsError, EXPIRED)),
+            };
+        }
         let (Stage::Handshake(handshake), Peer::Client(_, tls)) = (&self.stage, &self.peer) else { return Ok(None) };
         let Some(der) = handshake.session.shown() else { return Ok(None) };
         match client::describe(der, &tls.sha256, wall) {
             (shown, true) => Ok(Some(shown)),
-            (_, false) => {
-                let error = "the certificate that its session began with has expired";
-                Err(Failure::new(CloseReason::ClientCertificate, error))
-            }
+            (_, false) => Err(Failure::new(CloseReason::ClientCertificate, EXPIRED)),
         }
     }
 
