@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use kakei_config::{
-    AdminTcp, Certificate, ClientCertificates, Cluster, ClusterTls, Document, Kind, Listener, ListenerTls, Name, Pem,
-    Protocol, Shown,
+    AdminTcp, Certificate, ClientCertificateMode, ClientCertificates, Cluster, ClusterTls, Document, Kind, Listener,
+    ListenerTls, Name, Pem, Protocol, Shown,
 };
 use kakei_control::certificates::{Certificates, Purpose};
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
@@ -100,6 +100,23 @@ fn what_is_changed_one_by_one_is_shown_as_if_it_was_read_at_once() {
         }
     }
     assert!(differed > 200, "only {differed} changes were to be seen");
+}
+
+#[test]
+fn no_more_names_are_told_to_clients_than_they_can_be_told() {
+    let provider = std::sync::Arc::new(kakei_control::certificates::provider());
+    let told = |count: usize| {
+        let roots = (0..count).map(|_| rustls::pki_types::TrustAnchor {
+            subject: vec![7; 200].into(),
+            subject_public_key_info: Vec::new().into(),
+            name_constraints: None,
+        });
+        let trusted = std::sync::Arc::new(rustls::RootCertStore { roots: roots.collect() });
+        let asked = ClientCertificateMode::Optional;
+        let verifier = kakei_proxy::secure::client_verifier(&trusted, &[], &provider, asked).unwrap();
+        verifier.root_hint_subjects().len()
+    };
+    assert_eq!((told(100), told(291), told(292), told(1_300)), (100, 291, 0, 0));
 }
 
 #[test]

@@ -13,6 +13,12 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, Sig
 
 use super::materials::Revoked;
 
+/// The names of those who may vouch are told to clients in a field of at most 64 KiB, among others. Where they are longer
+/// none is told, which lets clients show what they have (RFC 8446, section 4.2.4; RFC 5246, section 7.4.4).
+const LONGEST_NAMES: usize = 60_000;
+/// What stands around each of them.
+const AROUND_NAME: usize = 6;
+
 /// What clients are held to. With any list, one whose own issuer has none is refused; of those who vouch for that issuer
 /// whoever has a list is held to it.
 ///
@@ -24,8 +30,12 @@ pub fn clients(
     provider: &Arc<CryptoProvider>,
     mode: ClientCertificateMode,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    let names: usize = trusted.roots.iter().map(|root| root.subject.len() + AROUND_NAME).sum();
     let builder = || {
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(trusted), Arc::clone(provider));
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(trusted), Arc::clone(provider));
+        if names > LONGEST_NAMES {
+            builder = builder.clear_root_hint_subjects();
+        }
         let builder = builder.with_crls(revoked.iter().flat_map(|lists| lists.iter().cloned()));
         match mode {
             ClientCertificateMode::Optional => builder.allow_unauthenticated(),
