@@ -11,7 +11,7 @@ use kakei::config::Document;
 use kakei::control::handle::Asked;
 use kakei::control::{Change, Control, Handle, Refusal, View, wait};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use tracing::{error, info, warn};
 
 use crate::commands::{AdminGiven, Source};
@@ -28,6 +28,8 @@ pub(crate) struct Signals(signal_hook::iterator::Signals);
 
 impl Signals {
     pub(crate) fn catch() -> io::Result<Self> {
+        // A file that may grow no more is told to who writes it: that is no end of the process.
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         Ok(Signals(signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1])?))
     }
 }

@@ -201,3 +201,30 @@ fn the_metrics_address_shows_metrics_and_nothing_else() {
     assert!(metrics.body.ends_with("# EOF\n"));
     assert_eq!(get("/v1/config").status, 404, "the document is not for everyone");
 }
+
+#[test]
+fn a_file_that_may_grow_no_more_ends_nothing() {
+    let room = Room::new("file-size");
+    let echo = Echo::start("a");
+    let audit = room.path("audit.log");
+    let text = document(&room, &[&echo], "").replacen("[admin]\n", &format!("[admin]\naudit_log = {audit:?}\n"), 1);
+    let file = room.write("k.toml", &text);
+    let mut command = Command::new("sh");
+    // In blocks of 512 or 1,024 bytes.
+    command.args(["-c", "ulimit -f 16; exec \"$0\" \"$@\""]).arg(kakei().get_program());
+    command.arg("run").arg("-c").arg(file);
+    let proxy = Running::from(&room, command);
+    // Each has a line that says so: together they are longer than the file may be.
+    let lost = || proxy.metrics().sum("kakei_audit_log_lost_total", "") > 0;
+    for _ in 0..200 {
+        assert_eq!(proxy.ask(&["backend", "weight", "c", "nobody", "2"]).status.code(), Some(1));
+        if lost() {
+            break;
+        }
+    }
+    assert!(lost(), "what can't be written is counted");
+    assert!(std::fs::metadata(&audit).unwrap().len() <= 16 << 10);
+    assert_eq!(Client::new(proxy.front()).ask("x").as_deref(), Some("a"));
+    proxy.signal("INT");
+    assert!(proxy.end().0.success());
+}
