@@ -213,7 +213,12 @@ impl Peer {
         match &*self.who {
             Who::Process(Some(Credentials { uid, gid, .. })) => {
                 let list = format!("`{key}` of [admin.peers]");
+                let is_named = self.rules.borrow().peers.read_only.contains(&PeerId::Uid(*uid));
                 match self.role() {
+                    // A user that is named goes before groups.
+                    Some(_) if is_named => format!(
+                        "uid {uid} may look and change nothing: {list} would have to name `uid:{uid}`, and `read_only` not"
+                    ),
                     Some(_) => format!(
                         "uid {uid} may look and change nothing: {list} would have to name `uid:{uid}` or `gid:{gid}`"
                     ),

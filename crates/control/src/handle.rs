@@ -223,9 +223,15 @@ impl Handle {
     /// A change that was asked for can't be one, so that the owner never hears of it: it is written down, told and counted as
     /// any other that is refused.
     pub fn refused(&self, asked: &Asked, reason: &str) {
+        self.turned_away(asked, reason);
+        self.events.say(events::What::Refused { asked: asked.to_string(), reason: reason.to_owned() });
+    }
+
+    /// The same of somebody who may do nothing here, and not told: the newest events are kept for those who may look, and
+    /// whoever asks without end must not push them out.
+    pub(crate) fn turned_away(&self, asked: &Asked, reason: &str) {
         self.audit.write(&Record::of(asked, self.view().generation()).refused(reason));
         self.refused.fetch_add(1, Ordering::Relaxed);
-        self.events.say(events::What::Refused { asked: asked.to_string(), reason: reason.to_owned() });
     }
 
     /// Carry out a transaction. Dropping the future does not undo it; while it waits for backends that it brings, and

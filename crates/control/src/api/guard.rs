@@ -76,17 +76,20 @@ pub(super) struct Attempt {
     asked: Asked,
     /// Whether it is no change, but only asked what one would be.
     is_question: bool,
+    /// Whether who asks may do nothing at all.
+    is_strange: bool,
     is_told: AtomicBool,
 }
 
 impl Attempt {
     fn of(handle: &Handle, peer: &Peer, request: &Request) -> Self {
+        let is_strange = peer.role().is_none();
         let asked = Asked {
             message: terms::message_of(request.uri()),
             ..asked(peer, request.method().as_str(), request.uri())
         };
         let is_question = terms::is_question(request.uri());
-        Attempt { handle: handle.clone(), asked, is_question, is_told: AtomicBool::new(false) }
+        Attempt { handle: handle.clone(), asked, is_question, is_strange, is_told: AtomicBool::new(false) }
     }
 
     /// It is the owner's from now on, by whom it is asked for.
@@ -95,8 +98,12 @@ impl Attempt {
     }
 
     fn refused(&self, reason: &str) {
-        if !self.is_told.swap(true, Ordering::Relaxed) && !self.is_question {
-            self.handle.refused(&self.asked, reason);
+        if self.is_told.swap(true, Ordering::Relaxed) || self.is_question {
+            return;
+        }
+        match self.is_strange {
+            true => self.handle.turned_away(&self.asked, reason),
+            false => self.handle.refused(&self.asked, reason),
         }
     }
 

@@ -450,6 +450,19 @@ fn who_connects_on_the_socket_has_the_role_that_it_is_named_for() {
         assert!(by(65_534, &["status"]).status.success());
         assert!(said(&by(65_534, &["backend", "drain", "c", "a"])).contains("uid 65534 may look and change nothing"));
         assert!(said(&by(65_533, &["status"])).contains("uid 65533 may do nothing here"));
+        // Whoever may do nothing is no event either.
+        assert!(!by(65_533, &["backend", "drain", "c", "a"]).status.success());
+        assert_eq!(running.ask(&["backend", "drain", "c", "nobody"]).status.code(), Some(1));
+        let mut told = UnixStream::connect(&running.socket).unwrap();
+        told.write_all(b"GET /v1/events HTTP/1.1\r\nHost: k\r\nLast-Event-ID: 0\r\n\r\n").unwrap();
+        let mut told = BufReader::new(told);
+        for part in ["uid 65534 may look and change nothing", "there is no backend"] {
+            let event = until(&mut told, "\"refused\"").unwrap();
+            assert!(event.contains(part), "{part}: {event}");
+        }
+        apply(&with("read_only = [\"uid:65534\"], read_write = [\"gid:65534\"]"));
+        let named = said(&by(65_534, &["backend", "drain", "c", "a"]));
+        assert!(named.contains("would have to name `uid:65534`, and `read_only` not"), "{named}");
         apply(&with("read_write = [\"gid:65533\"]"));
         assert!(by(65_533, &["backend", "weight", "c", "a", "2"]).status.success());
         assert!(said(&by(65_534, &["status"])).contains("may do nothing"));
