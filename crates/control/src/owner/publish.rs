@@ -236,7 +236,13 @@ impl<S: System> Owner<S> {
             return Ok(Document::clone(&self.view.document));
         }
         let kept = self.store.document(generation).map_err(|error| Refusal::State(error.to_string()))?;
-        kept.ok_or(Refusal::NotKept(generation.0))
+        kept.ok_or_else(|| match self.store.has(generation) {
+            true => Refusal::State(format!(
+                "generation {} can't be read: its file, or one that it builds on, is damaged, as the log says",
+                generation.0
+            )),
+            false => Refusal::NotKept(generation.0),
+        })
     }
 
     /// Everything that can be refused happens before the first worker hears of it.

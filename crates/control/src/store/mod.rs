@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use kakei_config::{Change, Document};
 use kakei_proxy::snapshot::Generation;
+use tracing::warn;
 
 use self::file::Written;
 pub use self::medium::Files;
@@ -133,13 +134,22 @@ impl Store {
         Ok(found)
     }
 
-    /// What a generation was; none where it isn't kept, or not readable.
+    /// What a generation was; none where it isn't kept, or not readable, of which [`Store::has`] tells the one from the other.
     ///
     /// # Errors
     /// When the directory can't be read.
     pub fn document(&mut self, generation: Generation) -> Result<Option<Document>, StoreError> {
         let found = self.read(generation.0)?;
-        Ok(found.last.filter(|(entry, _)| entry.generation == generation).map(|(_, document)| document))
+        let document = found.last.filter(|(entry, _)| entry.generation == generation).map(|(_, document)| document);
+        if document.is_none() && self.has(generation) {
+            found.skipped.iter().for_each(|skipped| warn!("generation {} can't be read: {skipped}", generation.0));
+        }
+        Ok(document)
+    }
+
+    /// Whether a generation has a file, readable or not.
+    pub fn has(&self, generation: Generation) -> bool {
+        self.files.contains(&generation.0)
     }
 
     fn read(&mut self, until: u64) -> Result<Found, StoreError> {
@@ -168,7 +178,11 @@ impl Store {
                     standing = Some((number, document));
                     found.entries.push(entry);
                 }
-                Err(why) => skip(&why),
+                Err(why) => {
+                    skip(&why);
+                    // What would build on it could not be read again either.
+                    self.base = None;
+                }
             }
         }
         found.last = found.entries.last().cloned().zip(standing.map(|(_, document)| document));

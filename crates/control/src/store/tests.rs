@@ -212,6 +212,27 @@ fn what_builds_on_a_file_that_somebody_removed_is_written_whole() {
 }
 
 #[test]
+fn what_builds_on_a_file_that_was_found_damaged_is_written_whole() {
+    let directory = room("found-damaged");
+    let mut store = Store::open(&directory).unwrap();
+    fill(&mut store, 1..=4);
+    let name = directory.join("generations").join(file::name(3));
+    let text = std::fs::read_to_string(&name).unwrap();
+    std::fs::write(&name, text.replacen('{', "x", 2)).unwrap();
+    assert_eq!(store.document(Generation(2)).unwrap(), Some(document(2)));
+    for (number, is_there) in [(3, true), (4, true), (9, false)] {
+        assert_eq!(store.document(Generation(number)).unwrap(), None);
+        assert_eq!(store.has(Generation(number)), is_there, "what is damaged is told from what is not kept");
+    }
+    fill(&mut store, 5..=5);
+    drop(store);
+    let mut store = Store::open(&directory).unwrap();
+    let last = store.load().unwrap().last.map(|(entry, document)| (entry.generation, document));
+    assert_eq!(last, Some((Generation(5), document(5))), "what was acknowledged comes back");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
 fn a_directory_that_was_moved_away_is_not_written_by_its_old_name() {
     let (directory, away) = (room("moved"), room("moved-away"));
     let mut store = Store::open(&directory).unwrap();
