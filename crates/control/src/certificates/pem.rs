@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
 use kakei_config::Pem;
+use rustls::pki_types::pem::Error;
 
 use crate::opened;
 
@@ -65,6 +66,17 @@ pub(super) fn read(pem: &Pem) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Why it is no PEM, without any of what it holds.
+pub(super) fn in_words(error: &Error) -> String {
+    let why = match error {
+        Error::MissingSectionEnd { .. } => "a section has no line `-----END …-----` that fits",
+        Error::IllegalSectionStart { .. } => "a section begins with a line that isn't `-----BEGIN …-----`",
+        Error::Base64Decode(_) => "a section isn't in base64",
+        other => return format!("it is no PEM: {other}"),
+    };
+    format!("it is no PEM: {why}")
+}
+
 /// Whether it is rather what stands between the first and the last line of PEM than a path. It may be a private key, and
 /// what is wrong is said to many.
 fn is_pasted(path: &str) -> bool {
@@ -77,6 +89,17 @@ fn is_pasted(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_pem_is_told_without_it() {
+        use rustls::pki_types::CertificateDer;
+        use rustls::pki_types::pem::PemObject;
+        let told = |text: &str| in_words(&CertificateDer::from_pem_slice(text.as_bytes()).unwrap_err());
+        let begin = "-----BEGIN CERTIFICATE-----\n";
+        assert_eq!(told(&format!("{begin}MIIC\n")), "it is no PEM: a section has no line `-----END …-----` that fits");
+        let broken = format!("{begin}M*C\n-----END CERTIFICATE-----\n");
+        assert_eq!(told(&broken), "it is no PEM: a section isn't in base64");
+    }
 
     #[test]
     fn what_may_be_a_key_is_never_repeated() {

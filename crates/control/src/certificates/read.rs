@@ -13,6 +13,7 @@ use rustls::{Error, InconsistentKeys, SupportedCipherSuite};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::pem;
 use crate::wall;
 
 /// The most certificates of a chain.
@@ -36,7 +37,7 @@ pub(super) fn certificate(
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
         .take(LONGEST_CHAIN + 1)
         .collect::<Result<_, _>>()
-        .map_err(|error| in_chain(format!("it is no PEM: {error}")))?;
+        .map_err(|error| in_chain(pem::in_words(&error)))?;
     if chain.is_empty() {
         let help = "it begins with `-----BEGIN CERTIFICATE-----`".to_owned();
         return Err(wrong("chain", "it holds no certificate", Some(help)));
