@@ -33,6 +33,7 @@ fn who_takes_nothing_is_answered_no_more_than_about_one_read() {
     let mut bench = bench(BODY);
     let ops = bench.say(&ASKS.repeat(40));
     let first = written(&ops, bench.client);
+    assert!(bench.ends(&ops).iter().all(|what| *what == "write"), "it goes on: {:?}", bench.ends(&ops));
     assert!(first > BODY && first < ANSWERED + BODY + 1_000, "{first}");
     assert_eq!(bench.wake, Some(bench.now), "the next ones follow at once");
     // It took nothing: it gets nothing more, and is heard no further.
