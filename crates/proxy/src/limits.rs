@@ -28,6 +28,12 @@ pub const SHARED_REST_OWED: Duration = Duration::from_secs(5);
 pub const STASH_RUNS: usize = 1_024;
 /// Their bytes.
 pub const STASH_BYTES: usize = 4 << 20;
+/// Flows that ended by what they sent, and of which a worker still knows what a failed send is to be counted on.
+pub const ENDED_FLOWS: usize = 4_096;
+/// Sockets of one-way flows that ended by their last datagram, which a worker keeps for what the network says of it.
+pub const PARTED_SOCKETS: usize = 64;
+/// For how long.
+pub const PARTED_FOR: Duration = Duration::from_millis(100);
 /// Bytes of a stream in one event: what one direction of a connection may have to keep in the worker.
 pub const STREAM_READ: usize = 64 << 10;
 /// From as many bytes on a read of a stream is a bulky one.
@@ -116,4 +122,5 @@ const _: () = assert!(MAX_DATAGRAM <= u16::MAX as u32, "a datagram's length fits
 const _: () = assert!(SHARED_SOCKETS <= 1 << 16, "a shared socket's number fits 16 bits");
 const _: () = assert!(SLOW_START_STEPS > 0, "a slow start has steps");
 const _: () = assert!(STASH_RUNS >= EVENTS_PER_STEP, "a step of nothing but new flows is stashed whole");
+const _: () = assert!(ENDED_FLOWS >= EVENTS_PER_STEP, "a step whose sends all end their flows is known whole");
 const _: () = assert!(SWEPT_PER_STEP <= 4 * EVENTS_PER_STEP, "a sweep costs no more than a full step");

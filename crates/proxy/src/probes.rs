@@ -280,7 +280,10 @@ impl Worker {
     }
 
     fn note_unreachable_backend(&mut self, tick: &mut Tick<'_>, key: ClusterKey, backend: BackendKey) {
-        self.world.clusters[key].backends[backend].values[BackendMetric::Unreachable] += 1;
+        // What is told of a flow that ended may be about one that was removed since.
+        let live = self.world.clusters.get_mut(key).and_then(|cluster| cluster.backends.get_mut(backend));
+        let Some(live) = live else { return };
+        live.values[BackendMetric::Unreachable] += 1;
         self.note_failure(tick, (key, backend));
     }
 

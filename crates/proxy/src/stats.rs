@@ -173,7 +173,7 @@ metrics! {
         Events: Counter, "kakei_worker_events", "Events handled.";
         StaleEvents: Counter, "kakei_worker_stale_events", "Events about sockets that were closed already.";
         StaleReplies: Counter, "kakei_worker_stale_replies", "Datagrams received on sockets that were closed already.";
-        LateSendFailures: Counter, "kakei_worker_late_send_failures", "Datagrams whose send failed after their flow had ended: they stay counted as forwarded or returned.";
+        LateSendFailures: Counter, "kakei_worker_late_send_failures", "Datagrams whose send failed after their flow had ended by something else: they stay counted as forwarded or returned.";
         TimersFired: Counter, "kakei_worker_timers", "Deadlines that came due.";
         Generation: Gauge, "kakei_generation", "The generation that the worker runs.";
     }

@@ -97,6 +97,7 @@ impl Worker {
         self.relays.finish(&mut self.world, &mut tick);
         let timers_left = self.fire_timers(&mut tick);
         self.datagrams.settle_stash(&mut self.world);
+        self.datagrams.settle_ended();
         self.datagrams.run_sweeps(&mut self.world, &mut tick);
         self.relays.run_sweeps(&mut self.world, &mut tick);
         if self.relays.is_stirred() || self.http.is_stirred() {
@@ -245,12 +246,12 @@ impl Worker {
         match world.sockets.get(socket) {
             Some(Socket::Front(_)) => datagrams.handle_return_failed(world, failure),
             Some(Socket::Flow(_) | Socket::Shared { .. }) => {
-                let of = datagrams.flow_of(failure).filter(|_| failure.unreachable);
-                if let Some(id) = of {
+                let id = datagrams.flow_of(failure);
+                if failure.unreachable {
                     self.note_unreachable(tick, id);
                 }
                 self.datagrams.handle_forward_failed(&mut self.world, tick, failure);
-                if let Some(id) = of {
+                if failure.unreachable {
                     self.datagrams.handle_unreachable(&mut self.world, tick, id);
                 }
             }
@@ -341,6 +342,7 @@ impl Worker {
                 }
                 Due::Review(cluster) => self.review(tick, cluster),
                 Due::Probes(cluster) => self.probe(tick, cluster),
+                Due::Parted => self.datagrams.handle_parted_due(&mut self.world, tick),
                 Due::IdlePools(cluster) => Datagrams::handle_pools_due(&mut self.world, tick, cluster),
             }
         }
@@ -358,6 +360,7 @@ impl Worker {
             return false;
         }
         self.http.close_idle(&mut self.world, tick);
+        self.datagrams.close_parted(&mut self.world, tick);
         let clusters: Vec<ClusterKey> = self.world.clusters.keys().collect();
         for key in clusters {
             Datagrams::close_idle_pools(&mut self.world, tick, key);

@@ -66,6 +66,8 @@ pub(crate) enum Due {
     Review(ClusterKey),
     /// A cluster's probes are due.
     Probes(ClusterKey),
+    /// Sockets of one-way flows that ended are closed.
+    Parted,
     /// A cluster's idle shared sockets are given up.
     IdlePools(ClusterKey),
 }

@@ -11,7 +11,7 @@ use kakei_config::*;
 use kakei_proxy::record::{CloseReason, Detail};
 use kakei_proxy::seam::*;
 use kakei_proxy::snapshot::{Generation, Shared, Snapshot};
-use kakei_proxy::stats::{BackendMetric, BackendStats, ClusterMetric, DropReason, ListenerMetric};
+use kakei_proxy::stats::{BackendMetric, BackendStats, ClusterMetric, DropReason, ListenerMetric, WorkerMetric};
 
 use self::flow_bench::{BACKEND, Bench, CLIENT, SOON, addr, document, front, opened, ready, reasons, sends};
 
@@ -399,4 +399,183 @@ fn a_listener_drains_where_it_has_no_front_that_does_not() {
     assert_eq!(bench.stats().listeners[0].values[ListenerMetric::Draining], 0);
     bench.publish(&Document { listeners: [].into(), ..at(54) });
     assert_eq!(bench.stats().listeners[0].values[ListenerMetric::Draining], 1);
+}
+
+/// One datagram a flow, no answer, and a backend that is ejected by the first error.
+fn one_way(upstream: Upstream) -> Document {
+    let send_proxy_protocol = SendProxyProtocol::Every;
+    let knobs = UdpKnobs { requests: 1, expects_reply: false, upstream, send_proxy_protocol, ..UdpKnobs::default() };
+    changed(knobs, &[BACKEND], |cluster| cluster.health = health(true, false))
+}
+
+fn is_ejected(ops: &[Op]) -> bool {
+    ops.iter().any(|op| matches!(op, Op::Notice(Notice::Ejected { .. })))
+}
+
+/// Nothing of this send went out.
+fn refused(send: &Send, error: SendError) -> Event {
+    Event::SendFailed { socket: send.socket, tag: send.tag, datagrams: 1, bytes: send.bytes.len() as u32, error }
+}
+
+/// What a listener and its backend count as sent, what was dropped as refused, and what is on nobody.
+fn accounts(bench: &mut Bench) -> ([u64; 4], u64, u64) {
+    let stats = bench.stats();
+    let (listener, backend) = (&stats.listeners[0], &stats.clusters[0].backends[0]);
+    let forwarded = [ListenerMetric::DatagramsForwarded, ListenerMetric::BytesForwarded].map(|of| listener.values[of]);
+    let sent = [BackendMetric::DatagramsSent, BackendMetric::BytesSent].map(|of| backend.values[of]);
+    let dropped = listener.drops.0[DropReason::SendError as usize];
+    let late = stats.worker[WorkerMetric::LateSendFailures];
+    ([forwarded[0], forwarded[1], sent[0], sent[1]], dropped, late)
+}
+
+#[test]
+fn a_one_way_flow_that_ended_by_a_send_counts_against_the_backend_where_that_is_refused() {
+    let (mut bench, front) = ready_with(&one_way(Upstream::Shared));
+    let socket = opened(&bench.arrive(front, CLIENT, b"first"))[0];
+    let ops = bench.open(socket);
+    assert_eq!(reasons(&ops), [CloseReason::RequestsReached]);
+    let ops = bench.arrive(front, CLIENT, b"second");
+    assert_eq!(reasons(&ops), [CloseReason::RequestsReached]);
+    assert_eq!(accounts(&mut bench), ([2, 11, 2, 11], 0, 0));
+    bench.events.push(refused(&sends(&ops)[0], SendError::Unreachable));
+    assert!(is_ejected(&bench.step()));
+    assert_eq!(accounts(&mut bench), ([1, 5, 1, 5], 1, 0));
+    let unreachable = bench.stats().clusters[0].backends[0].values[BackendMetric::Unreachable];
+    assert_eq!((unreachable, bench.drops(DropReason::NoBackend)), (1, 0));
+    assert!(sends(&bench.arrive(front, CLIENT, b"third")).is_empty());
+    assert_eq!(bench.drops(DropReason::NoBackend), 1, "it is ejected");
+}
+
+#[test]
+fn refusals_are_counted_on_flows_that_ended_until_something_new_is_received() {
+    let (mut bench, front) = ready_with(&changed(ONE_WAY, &[BACKEND], |_| {}));
+    let socket = opened(&bench.arrive(front, CLIENT, b"x"))[0];
+    bench.open(socket);
+    (2..6).for_each(|port| bench.put(front, &client(port), 0, b"x"));
+    let sent = sends(&bench.step());
+    assert_eq!(sent.len(), 4);
+    // As many as there is room for come in each step, and other events with them.
+    for send in &sent[..3] {
+        bench.events.push(refused(send, SendError::QueueFull));
+        bench.command(Command::Stats);
+    }
+    assert_eq!((bench.drops(DropReason::QueueFull), accounts(&mut bench).2), (3, 0));
+    bench.arrive(front, &client(7), b"x");
+    bench.events.push(refused(&sent[3], SendError::QueueFull));
+    bench.step();
+    assert_eq!((bench.drops(DropReason::QueueFull), accounts(&mut bench).2), (3, 1));
+}
+
+#[test]
+fn what_was_refused_of_an_ended_flow_may_outlive_its_backend_and_its_listener() {
+    let (mut bench, front) = ready_with(&one_way(Upstream::Shared));
+    let socket = opened(&bench.arrive(front, CLIENT, b"x"))[0];
+    let send = sends(&bench.open(socket))[0];
+    let mut none = one_way(Upstream::Shared);
+    (none.listeners, none.clusters) = ([].into(), [].into());
+    bench.publish(&none);
+    bench.events.push(refused(&send, SendError::Unreachable));
+    bench.step();
+    assert_eq!(bench.stats().worker[WorkerMetric::LateSendFailures], 1);
+}
+
+const ONE_WAY: UdpKnobs = UdpKnobs {
+    affinity: Affinity::SourceIp,
+    responses: 0,
+    requests: 1,
+    expects_reply: false,
+    front_timeout: Duration::from_secs(30),
+    back_timeout: Duration::from_secs(30),
+    lifetime: None,
+    upstream: Upstream::Shared,
+    send_proxy_protocol: SendProxyProtocol::Off,
+    on_backend_removed: OnBackend::Keep,
+    on_backend_down: OnBackend::Keep,
+    retry_on_unreachable: false,
+};
+
+fn closed(ops: &[Op]) -> Vec<SocketId> {
+    let of = |op: &Op| match op {
+        Op::Close { socket } => Some(*socket),
+        _ => None,
+    };
+    ops.iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_one_way_flow_of_its_own_socket_is_heard_for_a_moment_after_its_end() {
+    let (mut bench, front) = ready_with(&one_way(Upstream::PerFlow));
+    let send = |bench: &mut Bench, port: u16| {
+        let socket = opened(&bench.arrive(front, &client(port), b"x"))[0];
+        let ops = bench.open(socket);
+        assert_eq!((sends(&ops).len(), reasons(&ops)), (1, vec![CloseReason::RequestsReached]));
+        (socket, closed(&ops))
+    };
+    let sent: Vec<_> =
+        (0..=kakei_proxy::limits::PARTED_SOCKETS as u16).map(|port| send(&mut bench, port + 1)).collect();
+    let early: Vec<_> = sent.iter().flat_map(|(_, closed)| closed.clone()).collect();
+    assert_eq!(early, [sent[0].0], "no more of them are kept, and the oldest goes first");
+    let (socket, _) = sent[1];
+    let backend = |bench: &mut Bench| bench.stats().clusters[0].backends[0].values[BackendMetric::FlowsLive];
+    assert_eq!(backend(&mut bench), 0);
+    bench.arrive(socket, BACKEND, b"nobody asked");
+    bench.events.push(Event::Unreachable { socket, peer: None });
+    assert!(is_ejected(&bench.step()));
+    let later = closed(&bench.pass(kakei_proxy::limits::PARTED_FOR + SOON));
+    assert_eq!(later, sent[1..].iter().map(|(socket, _)| *socket).collect::<Vec<_>>());
+    bench.events.push(Event::Unreachable { socket, peer: None });
+    bench.step();
+    assert_eq!(bench.stats().worker[WorkerMetric::StaleEvents], 1);
+}
+
+#[test]
+fn sockets_of_ended_flows_are_in_nobodys_way() {
+    let (mut bench, front) = ready_with(&one_way(Upstream::PerFlow));
+    let first = opened(&bench.arrive(front, CLIENT, b"x"))[0];
+    bench.open(first);
+    let second = opened(&bench.arrive(front, CLIENT, b"x"))[0];
+    bench.events.push(Event::OpenFailed { socket: second, error: OpenError::NoDescriptors });
+    assert_eq!(closed(&bench.step()), [first]);
+    let third = opened(&bench.arrive(front, CLIENT, b"x"))[0];
+    bench.open(third);
+    let ops = bench.command(Command::Drain { within: None });
+    assert!(closed(&ops).contains(&third) && ops.iter().any(|op| matches!(op, Op::Notice(Notice::Drained))));
+    assert_eq!(bench.wake, None);
+}
+
+#[test]
+fn a_reply_that_was_not_sent_is_not_recorded_as_returned() {
+    let returned = |bench: &mut Bench| {
+        let stats = bench.stats();
+        let (cluster, backend) = (&stats.clusters[0], &stats.clusters[0].backends[0]);
+        let replies = [ClusterMetric::RepliesIn, ClusterMetric::RepliesReturned].map(|of| cluster.values[of]);
+        let bytes = backend.values[BackendMetric::BytesReturned];
+        let late = stats.worker[WorkerMetric::LateSendFailures];
+        (replies, bytes, cluster.drops.0[DropReason::SendError as usize], late)
+    };
+    for responses in [0, 1] {
+        let retry_on_unreachable = responses == 0;
+        let knobs = UdpKnobs { responses, retry_on_unreachable, ..UdpKnobs::default() };
+        let (mut bench, front) = ready(knobs, &[BACKEND, "10.0.0.2:53"]);
+        let ops = bench.arrive(front, CLIENT, b"x");
+        let (socket, at) = (opened(&ops)[0], remote(&ops).expect("it opens").to_string());
+        bench.open(socket);
+        let ops = bench.arrive(socket, &at, b"reply");
+        assert_eq!(reasons(&ops).len(), responses as usize);
+        bench.events.push(refused(&sends(&ops)[0], SendError::Unreachable));
+        bench.step();
+        assert_eq!(returned(&mut bench), ([1, 0], 0, 1, 0), "{responses} responses");
+        if responses > 0 {
+            continue;
+        }
+        bench.arrive(front, CLIENT, b"y");
+        bench.events.push(Event::Unreachable { socket, peer: None });
+        assert!(opened(&bench.step()).is_empty(), "the backend has answered");
+        let ops = bench.pass(Duration::from_secs(30) + SOON);
+        let record = ops.iter().find_map(|op| match op {
+            Op::Record(record) => Some((record.response_bytes, record.detail.clone())),
+            _ => None,
+        });
+        assert_eq!(record, Some((0, Detail::Flow { requests: 2, responses: 0 })));
+    }
 }

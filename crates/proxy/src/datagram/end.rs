@@ -29,6 +29,9 @@ impl Datagrams {
     ) {
         let Some(flow) = self.flows.get(id) else { return };
         world.clusters[flow.cluster].backends[flow.backend].values[BackendMetric::OpenFailed] += 1;
+        if matches!(error, OpenError::NoDescriptors | OpenError::NoPorts) {
+            self.close_parted(world, tick);
+        }
         if error == OpenError::Unreachable && self.retry(world, tick, id) {
             return;
         }
@@ -55,7 +58,9 @@ impl Datagrams {
         if let Some(timer) = flow.timer {
             world.timers.cancel(timer);
         }
-        Self::disconnect(world, tick, &flow, Some(reason));
+        if !self.part(world, tick, (id, &flow), reason) {
+            Self::disconnect(world, tick, &flow, Some(reason));
+        }
         Self::settle_off(world, &flow);
         let listener = &mut world.listeners[flow.listener];
         let unsent = stashed + u32::from(matches!(flow.kept.as_deref(), Some(Kept::Pending(_))));

@@ -6,13 +6,16 @@ use kakei_config::SendProxyProtocol;
 use kakei_wire::proxy_protocol::{Addresses, Transport, v2};
 
 use super::Datagrams;
+use super::ended::{EndedFlow, Headers};
 use super::flow::{Flow, FlowId, Kept};
 use super::key::Arrival;
 use super::run::{Place, Run};
 use super::saved::INTRODUCES;
 use super::stash::Stashed;
+use crate::cluster::{BackendKey, ClusterKey};
 use crate::limits::MAX_DATAGRAM;
 use crate::listener::ListenerKey;
+use crate::record::CloseReason;
 use crate::seam::{Gather, Op, Outbox, Send, SocketId, Span};
 use crate::stats::{BackendMetric, DropReason, ListenerMetric, WorkerMetric};
 use crate::world::{Socket, Tick, World};
@@ -48,7 +51,7 @@ impl Datagrams {
             self.leave(id);
         }
         match ended {
-            Some(reason) => self.end(world, tick, id, reason),
+            Some(reason) => self.end_by_sending(world, tick, id, reason),
             None => self.arm(world, id),
         }
     }
@@ -141,41 +144,65 @@ impl Datagrams {
     pub(crate) fn handle_forward_failed(&mut self, world: &mut World, tick: &mut Tick<'_>, failure: &Failure) {
         let (id, introduced) = self.tagged(failure.tag);
         let Some(flow) = self.flows.get_mut(id) else {
-            world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);
-            return;
+            let ended = self.ended.take_note(id);
+            let known = ended.filter(|ended| world.listeners.contains_key(ended.listener));
+            let Some(EndedFlow { listener, cluster, backend, headers, .. }) = known else {
+                world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);
+                return;
+            };
+            let bytes = failure.payload(headers, introduced);
+            return take_back_forwarded(world, listener, (cluster, backend), (failure, bytes));
         };
-        let of_headers = match flow.life.knobs.send_proxy_protocol {
-            SendProxyProtocol::Off => 0,
-            SendProxyProtocol::Every => u64::from(failure.datagrams) * header(flow, world).len as u64,
-            // The backend hasn't seen the header: the next datagram carries it.
-            SendProxyProtocol::First if introduced => {
-                flow.upstream.introduced = false;
-                header(flow, world).len as u64
-            }
-            SendProxyProtocol::First => 0,
-        };
-        let bytes = u64::from(failure.bytes).saturating_sub(of_headers);
+        // Where the backend hasn't seen the one header of the flow, the next datagram carries it.
+        flow.upstream.introduced &= !introduced;
+        let bytes = failure.payload(headers(flow, world), introduced);
         let ended = flow.life.handle_unsent(failure.datagrams, bytes);
         // What counts as dropped now isn't sent again.
         flow.forget_spare();
-        let listener = &mut world.listeners[flow.listener];
-        listener.values[ListenerMetric::DatagramsForwarded] -= u64::from(failure.datagrams);
-        listener.values[ListenerMetric::BytesForwarded] -= bytes;
-        listener.drop(failure.reason, failure.datagrams);
-        let backend = &mut world.clusters[flow.cluster].backends[flow.backend];
-        let sent = &mut backend.values[BackendMetric::DatagramsSent];
-        *sent = sent.saturating_sub(u64::from(failure.datagrams));
-        let sent = &mut backend.values[BackendMetric::BytesSent];
-        *sent = sent.saturating_sub(bytes);
+        take_back_forwarded(world, flow.listener, (flow.cluster, flow.backend), (failure, bytes));
         if let Some(reason) = ended {
             self.end(world, tick, id, reason);
         }
     }
 
-    /// The flow that a failed send was of, if it is still there.
-    pub(crate) fn flow_of(&self, failure: &Failure) -> Option<FlowId> {
-        Some(self.tagged(failure.tag).0).filter(|id| self.flows.contains_key(*id))
+    /// The flow that a failed send was of; it may have ended.
+    pub(crate) fn flow_of(&self, failure: &Failure) -> FlowId {
+        self.tagged(failure.tag).0
     }
+
+    /// End a flow that sent its last. Whether that was sent is told afterwards.
+    pub(super) fn end_by_sending(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId, reason: CloseReason) {
+        let flow = &self.flows[id];
+        self.ended.put(EndedFlow {
+            id,
+            step: self.step,
+            listener: flow.listener,
+            cluster: flow.cluster,
+            backend: flow.backend,
+            headers: headers(flow, world),
+        });
+        self.end(world, tick, id, reason);
+    }
+}
+
+/// What counted as forwarded counts as dropped. A flow that was moved since has another backend, which was sent nothing
+/// of this.
+fn take_back_forwarded(
+    world: &mut World,
+    listener: ListenerKey,
+    (cluster, backend): (ClusterKey, BackendKey),
+    (failure, bytes): (&Failure, u64),
+) {
+    let listener = &mut world.listeners[listener];
+    listener.values[ListenerMetric::DatagramsForwarded] -= u64::from(failure.datagrams);
+    listener.values[ListenerMetric::BytesForwarded] -= bytes;
+    listener.drop(failure.reason, failure.datagrams);
+    let live = world.clusters.get_mut(cluster).and_then(|cluster| cluster.backends.get_mut(backend));
+    let Some(live) = live else { return };
+    let sent = &mut live.values[BackendMetric::DatagramsSent];
+    *sent = sent.saturating_sub(u64::from(failure.datagrams));
+    let sent = &mut live.values[BackendMetric::BytesSent];
+    *sent = sent.saturating_sub(bytes);
 }
 
 /// Sends that failed.
@@ -188,6 +215,13 @@ pub(crate) struct Failure {
     pub(crate) reason: DropReason,
     /// Whether the system says that the peer can't be reached.
     pub(crate) unreachable: bool,
+}
+
+impl Failure {
+    /// Its bytes without those of headers.
+    fn payload(&self, headers: Headers, introduced: bool) -> u64 {
+        u64::from(self.bytes).saturating_sub(headers.among(self.datagrams, introduced))
+    }
 }
 
 /// A PROXY header, ready to be sent.
@@ -206,6 +240,15 @@ fn header(flow: &Flow, world: &World) -> Header {
     let mut bytes = [0; v2::MAX_EMITTED];
     let len = v2::emit(addresses, Transport::Datagram, &mut bytes);
     Header { bytes, len }
+}
+
+/// Which of the flow's datagrams carry a header.
+fn headers(flow: &Flow, world: &World) -> Headers {
+    match flow.life.knobs.send_proxy_protocol {
+        SendProxyProtocol::Off => Headers::None,
+        SendProxyProtocol::First => Headers::First(header(flow, world).len as u8),
+        SendProxyProtocol::Every => Headers::Every(header(flow, world).len as u8),
+    }
 }
 
 /// Writes a flow's sends.

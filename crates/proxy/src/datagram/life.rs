@@ -32,7 +32,7 @@ pub(crate) struct Life {
     /// Bumped by every push of `idle`: an expiry that was armed before is stale.
     pub(crate) token: u32,
     pub(crate) traffic: Traffic,
-    /// Whether it was moved away from a backend that could not be reached.
+    /// Whether it stays where it is though that can't be reached: it was moved for that once, or it was answered.
     pub(crate) retried: bool,
 }
 
@@ -126,6 +126,13 @@ impl Life {
         self.traffic.response_bytes = self.traffic.response_bytes.saturating_add(bytes);
         self.push(now + self.knobs.back_timeout);
         (self.responses_left() == 0).then_some(CloseReason::ResponsesReached)
+    }
+
+    /// Returns that were counted and then failed. The backend answered nevertheless: the flow stays with it.
+    pub(crate) fn handle_unreturned(&mut self, datagrams: u32, bytes: u64) {
+        self.traffic.responses = self.traffic.responses.saturating_sub(u64::from(datagrams));
+        self.traffic.response_bytes = self.traffic.response_bytes.saturating_sub(bytes);
+        self.retried = true;
     }
 
     /// The instant at which the flow ends if nothing comes.

@@ -19,6 +19,8 @@ pub(super) struct Located {
     hashes: Vec<(u32, u64)>,
     /// Keeps the reads from being thought useless.
     touched: u64,
+    /// Whether the step was given no datagram, but other events.
+    is_afterwards: bool,
 }
 
 impl Datagrams {
@@ -27,9 +29,11 @@ impl Datagrams {
         let Datagrams { flows, index, hash, located, .. } = self;
         located.flows.clear();
         located.hashes.clear();
+        located.is_afterwards = !events.is_empty();
         for (number, event) in (0..).zip(events) {
             let mut flow = FlowId::default();
             if let Event::Datagram(datagram) = event {
+                located.is_afterwards = false;
                 match world.sockets.get(datagram.socket) {
                     Some(&Socket::Flow(id)) => flow = id,
                     Some(Socket::Front(_)) => located.hashes.push((number, Arrival::seen(datagram).hash(hash))),
@@ -48,6 +52,14 @@ impl Datagrams {
         }
         let touched = located.flows.iter().filter_map(|id| flows.get(*id)).map(touch);
         located.touched = touched.fold(0, u64::wrapping_add);
+    }
+
+    /// The step is over. A machine that was given failures to tell tells all of them before it receives anything: with
+    /// a step that was given a datagram, or nothing at all, what was sent before it is settled.
+    pub(crate) fn settle_ended(&mut self) {
+        if !self.located.is_afterwards {
+            self.ended.forget_before(self.step);
+        }
     }
 
     /// What `locate` found for the event of that number.

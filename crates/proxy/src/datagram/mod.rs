@@ -4,12 +4,14 @@
 
 mod admit;
 mod end;
+mod ended;
 mod flow;
 mod forward;
 mod key;
 mod life;
 mod list;
 mod locate;
+mod parted;
 mod receive;
 mod reply;
 mod reroute;
@@ -21,12 +23,14 @@ mod sweep;
 use hashbrown::HashTable;
 use slotmap::SlotMap;
 
+use self::ended::Ended;
 use self::flow::Flow;
 pub(crate) use self::flow::FlowId;
 pub(crate) use self::forward::Failure;
 use self::key::Arrival;
 pub(crate) use self::life::{Phase, Traffic};
 use self::locate::Located;
+use self::parted::Parted;
 use self::stash::Stash;
 pub(crate) use self::sweep::Cause;
 use self::sweep::Sweep;
@@ -53,6 +57,8 @@ pub(crate) struct Datagrams {
     /// Flows that asked for their socket in this very step.
     asked: Vec<FlowId>,
     located: Located,
+    ended: Ended,
+    parted: Parted,
 }
 
 impl Datagrams {
@@ -67,6 +73,8 @@ impl Datagrams {
             step: 0,
             asked: Vec::new(),
             located: Located::default(),
+            ended: Ended::default(),
+            parted: Parted::default(),
         }
     }
 
@@ -118,8 +126,10 @@ impl Datagrams {
         flow.armed = at;
     }
 
-    /// Where a flow goes.
+    /// Where a flow goes, or went where it ended by what it sent.
     pub(crate) fn backend_of(&self, id: FlowId) -> Option<(ClusterKey, BackendKey)> {
-        self.flows.get(id).map(|flow| (flow.cluster, flow.backend))
+        let of_ended = || self.ended.find(id).map(|flow| (flow.cluster, flow.backend));
+        let live = self.flows.get(id).map(|flow| (flow.cluster, flow.backend));
+        live.or_else(of_ended).or_else(|| self.parted.backend_of(id))
     }
 }

@@ -66,23 +66,31 @@ impl Datagrams {
         backend.values[BackendMetric::BytesReturned] += bytes;
         flow.forget_spare();
         match flow.life.handle_returned(tick.now, count, bytes) {
-            Some(reason) => self.end(world, tick, id, reason),
+            Some(reason) => self.end_by_sending(world, tick, id, reason),
             None => self.arm(world, id),
         }
     }
 
     /// Returns that were counted and then failed.
     pub(crate) fn handle_return_failed(&mut self, world: &mut World, failure: &Failure) {
-        let Some(flow) = self.flows.get(self.tagged(failure.tag).0) else {
-            world.values[WorkerMetric::LateSendFailures] += u64::from(failure.datagrams);
+        let id = self.flow_of(failure);
+        let (count, bytes) = (u64::from(failure.datagrams), u64::from(failure.bytes));
+        let place = match self.flows.get_mut(id) {
+            Some(flow) => {
+                flow.life.handle_unreturned(failure.datagrams, bytes);
+                Some((flow.cluster, flow.backend))
+            }
+            None => self.ended.take_note(id).map(|ended| (ended.cluster, ended.backend)),
+        };
+        let live = place.and_then(|(key, backend)| Some((world.clusters.get_mut(key)?, backend)));
+        let Some((cluster, backend)) = live else {
+            world.values[WorkerMetric::LateSendFailures] += count;
             return;
         };
-        let (count, bytes) = (u64::from(failure.datagrams), u64::from(failure.bytes));
-        let cluster = &mut world.clusters[flow.cluster];
         cluster.values[ClusterMetric::RepliesReturned] -= count;
         cluster.drop(failure.reason, failure.datagrams);
         // A flow that was moved since has another backend, which returned nothing of this.
-        let backend = &mut cluster.backends[flow.backend];
+        let Some(backend) = cluster.backends.get_mut(backend) else { return };
         let returned = &mut backend.values[BackendMetric::DatagramsReturned];
         *returned = returned.saturating_sub(count);
         let returned = &mut backend.values[BackendMetric::BytesReturned];
