@@ -210,16 +210,12 @@ fn datagram(remote: Remote) -> io::Result<(Kind, SocketAddr)> {
         Remote::AnyV4 => (Ipv4Addr::UNSPECIFIED, 0).into(),
         Remote::AnyV6 => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     if let Remote::Connected(_) = remote {
-        udp::set_receive_buffer(socket.as_fd(), CONNECTED_BUFFER);
-        // Without this the system keeps to itself that a host or a network can't be reached.
-        udp::report_errors(socket.as_fd(), address.is_ipv6())?;
-        socket.connect(&SockAddr::from(address))?;
-        let local = local_addr(&socket)?;
+        let (socket, local) = to_another(address, || connected(address))?;
         let fd = OwnedFd::from(socket);
         return Ok((Kind::Connected { fd, grown: false, pace: Pace::FIRST, errors: false }, local));
     }
+    let socket = unconnected(address)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -231,6 +227,33 @@ fn datagram(remote: Remote) -> io::Result<(Kind, SocketAddr)> {
     socket.bind(&SockAddr::from(address))?;
     let local = local_addr(&socket)?;
     Ok((Kind::Shared { fd: OwnedFd::from(socket), errors: false }, local))
+}
+
+fn unconnected(address: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))
+}
+
+/// A datagram socket that goes to one address, and its own.
+fn connected(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let socket = unconnected(address)?;
+    udp::set_receive_buffer(socket.as_fd(), CONNECTED_BUFFER);
+    // Without this the system keeps to itself that a host or a network can't be reached.
+    udp::report_errors(socket.as_fd(), address.is_ipv6())?;
+    socket.connect(&SockAddr::from(address))?;
+    let local = local_addr(&socket)?;
+    Ok((socket, local))
+}
+
+/// A socket that `open` makes and that isn't its own peer: the port that the system picks for it may be the one of a
+/// backend on this machine that is down, and what is sent would come back as an answer. While the first one is held the
+/// next is given another port.
+fn to_another(
+    address: SocketAddr,
+    open: impl Fn() -> io::Result<(Socket, SocketAddr)>,
+) -> io::Result<(Socket, SocketAddr)> {
+    let first = open()?;
+    let made = if first.1 == address { open()? } else { first };
+    if made.1 == address { Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)) } else { Ok(made) }
 }
 
 /// A stream to `remote`, and how far it is.
@@ -258,6 +281,12 @@ fn stream(remote: &Endpoint, keepalive: Option<Duration>) -> io::Result<(OwnedFd
         }
         Err(error) => return Err(error),
     };
+    // The port that the system picked is the backend's own: nobody else is there.
+    if let Endpoint::Ip(remote) = remote
+        && local_addr(&socket)? == *remote
+    {
+        return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+    }
     Ok((OwnedFd::from(socket), phase))
 }
 
@@ -281,5 +310,51 @@ mod tests {
                 Some((closed, io::ErrorKind::ConnectionRefused))
             );
         }
+    }
+
+    /// A socket that is bound there and connected to where it is bound.
+    fn own_peer(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+        let socket = unconnected(address)?;
+        socket.bind(&SockAddr::from(address))?;
+        let local = local_addr(&socket)?;
+        socket.connect(&SockAddr::from(local))?;
+        Ok((socket, local))
+    }
+
+    #[test]
+    fn no_socket_is_given_out_that_is_its_own_peer() {
+        let (first, address) = own_peer((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        drop(first);
+        let (made, attempts) = (std::cell::RefCell::new(Vec::new()), std::cell::Cell::new(0));
+        let open = || {
+            attempts.set(attempts.get() + 1);
+            let (socket, local) = if attempts.get() == 1 { own_peer(address)? } else { connected(address)? };
+            made.borrow_mut().push(local);
+            Ok((socket, local))
+        };
+        let (_, local) = to_another(address, open).unwrap();
+        assert_eq!(made.into_inner(), [address, local]);
+        assert_ne!(local, address);
+        let again = || {
+            let (socket, _) = connected(address)?;
+            Ok((socket, address))
+        };
+        let refused = to_another(address, again).map(|(_, local)| local).map_err(|error| errors::open(&error));
+        assert_eq!(refused, Err(OpenError::Unreachable));
+    }
+
+    /// The system goes through the even ports one behind the other, with some left out: before long it comes to the one
+    /// that is connected to. Nobody listens there, so nothing may come of it.
+    #[test]
+    fn a_stream_that_would_be_its_own_peer_is_refused() {
+        let free = |_| {
+            let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            SocketAddr::new(address.ip(), address.port() & !1)
+        };
+        let is_free = |address: &SocketAddr| std::net::TcpListener::bind(address).is_ok();
+        let address = (0..100).map(free).find(is_free).expect("a free port");
+        let made = (0..50_000).filter_map(|_| stream(&Endpoint::Ip(address), None).ok());
+        let mut locals = made.map(|(fd, _)| SockRef::from(&fd).local_addr().unwrap().as_socket().unwrap());
+        assert!(locals.all(|local| local != address));
     }
 }
