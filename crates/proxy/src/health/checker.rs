@@ -233,10 +233,17 @@ impl<K: Copy + Ord> Checker<K> {
 
     /// The backend sends nothing more. That is a failure, unless what it said says otherwise.
     pub fn handle_ended(&mut self, probe: ProbeId) -> Option<Verdict<K>> {
-        let check = self.health.as_ref().and_then(|health| health.http.as_ref());
+        let health = self.health.as_ref()?;
+        let check = health.http.as_ref();
+        let expects_silence = health
+            .tcp
+            .as_ref()
+            .is_some_and(|tcp| matches!(&tcp.expect, Some(Expect::Exact(bytes)) if bytes.is_empty()));
         let received = self.received.get(&probe).map_or(&[][..], Vec::as_slice);
         let is_right = match (self.in_flight.get(&probe)?, check) {
             ((_, Check::Http), Some(check)) => request::judge(check, received, true) == Some(true),
+            // That nothing is said can be what is expected.
+            ((_, Check::Tcp), _) => expects_silence,
             _ => false,
         };
         self.settle(probe, Some(is_right))
@@ -252,9 +259,10 @@ impl<K: Copy + Ord> Checker<K> {
             return self.settle(probe, Some(is_right));
         }
         let (_, Check::Tcp) = self.in_flight.get(&probe)? else { return None };
-        let expected = match self.health.as_ref()?.tcp.as_ref()?.expect.as_ref() {
-            None | Some(Expect::Any) => &[][..],
-            Some(Expect::Exact(bytes) | Expect::Prefix(bytes)) => bytes,
+        let (expected, is_exact) = match self.health.as_ref()?.tcp.as_ref()?.expect.as_ref() {
+            None | Some(Expect::Any) => (&[][..], false),
+            Some(Expect::Exact(bytes)) => (&bytes[..], true),
+            Some(Expect::Prefix(bytes)) => (&bytes[..], false),
         };
         let received = self.received.entry(probe).or_default();
         let missing = expected.len() - received.len().min(expected.len());
@@ -263,7 +271,9 @@ impl<K: Copy + Ord> Checker<K> {
         if is_right && !is_whole {
             return None;
         }
-        self.settle(probe, Some(is_right))
+        // What comes later isn't waited for; what came with it is more than was expected.
+        let is_more = is_exact && bytes.len() > missing;
+        self.settle(probe, Some(is_right && !is_more))
     }
 
     /// A probe's socket is open. That is all a TCP probe asks for, and nothing yet for a UDP one.

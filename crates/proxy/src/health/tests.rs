@@ -410,6 +410,8 @@ fn a_stream_must_say_what_is_expected_of_it() {
         (Expect::Prefix(b"+PONG".to_vec()), "+PO NG!", Some(true)),
         (Expect::Exact(b"+PONG".to_vec()), "+P ONG", Some(true)),
         (Expect::Exact(b"+PONG".to_vec()), "-E", Some(false)),
+        (Expect::Exact(b"OK".to_vec()), "O KAY", Some(false)),
+        (Expect::Exact(Vec::new()), "junk", Some(false)),
         (Expect::Prefix(b"220-".to_vec()), "5", Some(false)),
         (Expect::Prefix(b"220-".to_vec()), "22", None),
     ];
@@ -424,5 +426,19 @@ fn a_stream_must_say_what_is_expected_of_it() {
         assert_eq!(ended, success.is_some(), "{expect:?} {said:?}");
         let down = verdicts.iter().any(|verdict| !verdict.up);
         assert_eq!(down, success == Some(false), "{expect:?} {said:?}");
+    }
+}
+
+#[test]
+fn that_a_stream_says_nothing_can_be_what_is_expected_of_it() {
+    for (expect, right) in
+        [(Expect::Exact(Vec::new()), true), (Expect::Any, false), (Expect::Prefix(Vec::new()), false)]
+    {
+        let tcp = TcpCheck { expect: Some(expect.clone()), ..TcpCheck::default() };
+        let health = Health { rise: 1, fall: 1, ..health(None, Some(tcp)) };
+        let mut checker = checker(&health, 1);
+        let (_, probe) = next_probe(&mut checker);
+        let verdict = checker.handle_ended(probe.id);
+        assert_eq!((verdict.is_none(), checker.succeeded()), (right, right), "{expect:?}");
     }
 }
