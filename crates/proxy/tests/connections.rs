@@ -612,6 +612,19 @@ fn a_bare_connect_and_close_is_no_error_and_garbage_is_one() {
 }
 
 #[test]
+fn a_broken_client_hello_is_reset_where_nobody_answers_it() {
+    let mut document = plain();
+    let sni = vec![ServerName::Exact("a.test".into())];
+    let by_name = Route { listener: "l".into(), sni, cluster: Some("c".into()), ..Route::default() };
+    document.routes = [("named".into(), by_name)].into();
+    let mut bench = Bench::new(&document);
+    let ops = bench.accept("198.51.100.1:4000");
+    let (client, _) = accepted(&ops).expect("it is let in");
+    assert!(is_reset(&bench.data(client, b"\x16\x03\x01\x00\x04\x02\x00\x00\x00"), client));
+    assert_eq!(bench.last_reason(), Some(CloseReason::ClientHello));
+}
+
+#[test]
 fn a_removed_backend_is_left_as_the_policy_says() {
     for (policy, after) in [
         (OnChange::Keep, None),

@@ -34,7 +34,8 @@ impl Relays {
             world.timers.cancel(timer);
         }
         for side in [Side::Client, Side::Backend] {
-            close(world, tick, relay.socket(side), manner(&relay, side, reason));
+            let is_secured = world.listeners[relay.listener].spec.tls.is_some();
+            close(world, tick, relay.socket(side), manner(&relay, (side, is_secured), reason));
         }
         arrival::release(world, relay.listener, relay.counted, relay.client().ip());
         let listener = &mut world.listeners[relay.listener];
@@ -64,10 +65,13 @@ fn is_bare(relay: &Relay, reason: CloseReason) -> bool {
     relay.phase == Phase::Preread && reason == CloseReason::ClientGone && said_nothing
 }
 
-fn manner(relay: &Relay, side: Side, reason: CloseReason) -> Manner {
+/// `is_secured`: TLS ends at the listener.
+fn manner(relay: &Relay, (side, is_secured): (Side, bool), reason: CloseReason) -> Manner {
     let owes = relay.lane(side.other()).rest.is_blocked();
     match reason {
         CloseReason::Closed | CloseReason::ClientGone => Manner::Orderly,
+        // Nobody is here who could have told it why.
+        CloseReason::ClientHello if !is_secured => Manner::Reset,
         // It was told why, in TLS or in plain, and is to read that.
         CloseReason::TlsTimeout
         | CloseReason::TlsMissing
