@@ -15,6 +15,7 @@ mod http;
 mod joined;
 pub mod limits;
 mod listener;
+mod own;
 mod probes;
 mod publish;
 pub mod record;

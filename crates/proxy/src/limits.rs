@@ -28,6 +28,8 @@ pub const SHARED_REST_OWED: Duration = Duration::from_secs(5);
 pub const STASH_RUNS: usize = 1_024;
 /// Their bytes.
 pub const STASH_BYTES: usize = 4 << 20;
+/// Addresses of its machine that a worker knows, of those that clients dialled.
+pub const OWN_ADDRESSES: usize = 64;
 /// Flows that ended by what they sent, and of which a worker still knows what a failed send is to be counted on.
 pub const ENDED_FLOWS: usize = 4_096;
 /// Sockets of one-way flows that ended by their last datagram, which a worker keeps for what the network says of it.

@@ -180,7 +180,10 @@ impl Worker {
     fn handle_opened(&mut self, tick: &mut Tick<'_>, socket: SocketId, port: u16) {
         let Worker { world, datagrams, .. } = self;
         match world.sockets.get_mut(socket) {
-            Some(Socket::Front(front)) => front.port = port,
+            Some(Socket::Front(front)) => {
+                front.port = port;
+                world.own.handle_fronts_changed();
+            }
             Some(&mut Socket::Flow(id)) => datagrams.handle_opened(world, tick, id, socket),
             Some(&mut Socket::Shared { cluster, v6, seat }) => {
                 let waiting = world.clusters[cluster].pools[usize::from(v6)].handle_opened(seat);

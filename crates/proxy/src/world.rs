@@ -15,6 +15,7 @@ use crate::hash::Keyed;
 use crate::http::{SessionId, UpstreamId};
 use crate::limits::TABLE_BYTES;
 use crate::listener::{Front, ListenerKey, LiveListener};
+use crate::own::Own;
 use crate::probes::ClusterProbe;
 use crate::relay::RelayId;
 use crate::seam::{Gather, Instant, Op, Outbox, SocketId, Transport, Wall};
@@ -115,6 +116,7 @@ pub(crate) struct World {
     pub(crate) sockets: SlotMap<SocketId, Socket>,
     /// The few of them that are fronts, so that nobody looks for them among those of flows.
     fronts: Vec<SocketId>,
+    pub(crate) own: Own,
     /// Those that are given up at the end of the step: who connects in it is still refused and counted.
     leaving: Vec<SocketId>,
     pub(crate) timers: Timers<Due>,
@@ -147,6 +149,7 @@ impl World {
             running: Objects::default(),
             sockets: SlotMap::with_capacity_and_key(TABLE_BYTES / size_of::<Socket>()),
             fronts: Vec::new(),
+            own: Own::default(),
             leaving: Vec::new(),
             timers: Timers::new(),
             hash: Keyed::new(&mut rng),
@@ -174,6 +177,7 @@ impl World {
         let socket = self.sockets.insert(role);
         if is_front {
             self.fronts.push(socket);
+            self.own.handle_fronts_changed();
         }
         socket
     }
@@ -183,6 +187,7 @@ impl World {
         let role = self.sockets.remove(socket)?;
         if matches!(role, Socket::Front(_)) {
             self.fronts.retain(|front| *front != socket);
+            self.own.handle_fronts_changed();
         }
         Some(role)
     }

@@ -386,6 +386,36 @@ fn what_says_that_it_comes_from_where_it_goes_is_refused() {
 }
 
 #[test]
+fn what_says_that_it_comes_from_another_address_of_ours_is_refused() {
+    // Others that bind an address of their own, and one that binds all of them.
+    let mut document = document(UdpKnobs::default(), &[BACKEND]);
+    let wide = document.listeners.values().next().cloned().expect("a listener");
+    let other = Listener { bind: vec![addr("192.0.2.9:99")], ..wide };
+    document.listeners.insert("other".into(), other);
+    let mut bench = Bench::new(&document);
+    let front = front_at(&bench.out.ops.clone(), "0.0.0.0:53");
+    bench.step();
+    let mut is_let_in = |peer: &str| !opened(&bench.arrive(front, peer, b"x")).is_empty();
+    assert!(is_let_in("198.51.100.7:53"), "a name server asks from there");
+    assert!(is_let_in("192.0.2.9:53") && is_let_in("192.0.2.1:99") && is_let_in("127.0.0.1:99"));
+    assert!(!is_let_in("192.0.2.9:99"), "the other listener's");
+    assert!(!is_let_in("127.0.0.9:53"), "of this machine, and ours at that port");
+    bench.arena.clear();
+    let bytes = Span { start: 0, len: 0 };
+    let dialled = |local: &str, peer: &str| {
+        let local = local.parse().expect("an address");
+        Event::Datagram(Datagram { socket: front, peer: addr(peer), local, segment: 0, bytes })
+    };
+    bench.events.push(dialled("192.0.2.2", "198.51.100.8:1"));
+    assert_eq!(opened(&bench.step()).len(), 1);
+    bench.events.push(dialled("192.0.2.1", "192.0.2.2:53"));
+    assert!(opened(&bench.step()).is_empty(), "clients dial it");
+    document.listeners.remove(&Name::new("other"));
+    bench.publish(&document);
+    assert_eq!(opened(&bench.arrive(front, "192.0.2.9:99", b"x")).len(), 1, "nobody is there any more");
+}
+
+#[test]
 fn a_listener_drains_where_it_has_no_front_that_does_not() {
     let at = |port: u16| {
         let mut document = document(UdpKnobs::default(), &[BACKEND]);

@@ -31,7 +31,14 @@ impl Datagrams {
             return Err(DropReason::Draining);
         }
         let (listener_key, port) = (front.listener, front.port);
+        let is_wildcard = front.bind.address.ip().is_unspecified();
         key::check_loop(key.peer, SocketAddr::new(key.local, port))?;
+        if world.is_own(key.peer) {
+            return Err(DropReason::Invalid);
+        }
+        if is_wildcard {
+            world.own.note(key.local);
+        }
         let dialled = key.believed.map_or(SocketAddr::new(key.local, port), |believed| believed.destination);
         world.seen.note_flow(tick.now, (listener_key, client, dialled));
         let listener = &mut world.listeners[listener_key];
