@@ -625,6 +625,19 @@ fn a_broken_client_hello_is_reset_where_nobody_answers_it() {
 }
 
 #[test]
+fn a_connection_never_goes_to_the_address_that_its_client_dialled() {
+    let own = "192.0.2.1:80";
+    let mut bench = Bench::new(&document(TcpKnobs::default(), &[own, "10.0.0.2:80"]));
+    for port in 4000..4004 {
+        let (_, to) = connected(&bench.accept(&format!("198.51.100.1:{port}")));
+        assert_eq!(to, addr("10.0.0.2:80").into());
+    }
+    let mut bench = Bench::new(&document(TcpKnobs::default(), &[own]));
+    assert!(connects(&bench.accept("198.51.100.1:4000")).is_empty());
+    assert_eq!(bench.last_reason(), Some(CloseReason::ConnectFailed));
+}
+
+#[test]
 fn a_removed_backend_is_left_as_the_policy_says() {
     for (policy, after) in [
         (OnChange::Keep, None),

@@ -416,6 +416,16 @@ fn what_says_that_it_comes_from_another_address_of_ours_is_refused() {
 }
 
 #[test]
+fn a_flow_never_goes_to_the_address_that_its_client_dialled() {
+    let (mut bench, front) = ready(UdpKnobs::default(), &["192.0.2.1:53"]);
+    let ops = bench.arrive(front, CLIENT, b"x");
+    assert_eq!((opened(&ops).len(), reasons(&ops)), (0, vec![CloseReason::Aborted]));
+    assert_eq!(bench.drops(DropReason::NoSocket), 1);
+    let (mut bench, front) = ready(UdpKnobs::default(), &["192.0.2.1:54"]);
+    assert_eq!(opened(&bench.arrive(front, CLIENT, b"x")).len(), 1);
+}
+
+#[test]
 fn a_listener_drains_where_it_has_no_front_that_does_not() {
     let at = |port: u16| {
         let mut document = document(UdpKnobs::default(), &[BACKEND]);

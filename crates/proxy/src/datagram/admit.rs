@@ -93,10 +93,14 @@ impl Datagrams {
         backend.restless -= u32::from(is_restless(flow));
     }
 
-    /// Find or ask for the socket to the flow's backend; false where there is no room for another.
+    /// Find or ask for the socket to the flow's backend; false where there is no room for another, or where it would
+    /// lead back here.
     pub(super) fn connect(&mut self, world: &mut World, tick: &mut Tick<'_>, id: FlowId) -> bool {
         let flow = &mut self.flows[id];
         let address = world.clusters[flow.cluster].backends[flow.backend].address();
+        if is_dialled(world, flow, address) {
+            return false;
+        }
         flow.upstream = match flow.life.knobs.upstream {
             Strategy::PerFlow => {
                 let socket = world.insert(Socket::Flow(id));
@@ -127,6 +131,16 @@ impl Datagrams {
         }
         true
     }
+}
+
+/// Whether a backend is the very address that the flow's client dialled. A document that says so is refused, but a host
+/// name may come to have it.
+fn is_dialled(world: &World, flow: &Flow, backend: SocketAddr) -> bool {
+    let port = match world.sockets.get(flow.key.front) {
+        Some(Socket::Front(front)) => front.port,
+        _ => 0,
+    };
+    backend == SocketAddr::new(flow.key.local, port)
 }
 
 /// Whether the flow doesn't simply stay when its backend goes.

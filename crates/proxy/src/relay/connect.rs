@@ -7,7 +7,7 @@ use super::connection::{Ending, Phase, Side};
 use super::{RelayId, Relays};
 use crate::balance;
 use crate::client;
-use crate::cluster::{BackendKey, ClusterKey};
+use crate::cluster::{BackendKey, ClusterKey, LiveBackend};
 use crate::record::CloseReason;
 use crate::seam::{Gather, Op, OpenError, SocketId, Span};
 use crate::snapshot::Asked;
@@ -103,11 +103,14 @@ impl Relays {
         let tried = relay.tried();
         let most = cluster.connections_per_backend();
         let has_room = |connections: u32| most == 0 || connections < most;
+        // A document whose backend is its own listener is refused, but a host name may come to have that address.
+        let is_dialled = |live: &LiveBackend| live.spec.address.ip() == Some(relay.local);
+        let is_out = |backend: BackendKey, live: &LiveBackend| tried.contains(&backend) || is_dialled(live);
         let chosen = cluster
-            .choose(affinity, &mut world.rng, |backend, live| !tried.contains(&backend) && has_room(live.connections));
+            .choose(affinity, &mut world.rng, |backend, live| !is_out(backend, live) && has_room(live.connections));
         match chosen {
             Some(backend) => Choice::Backend(backend),
-            None if cluster.members().all(|backend| tried.contains(&backend)) => Choice::Exhausted,
+            None if cluster.members().all(|backend| is_out(backend, &cluster.backends[backend])) => Choice::Exhausted,
             None => Choice::Full,
         }
     }
