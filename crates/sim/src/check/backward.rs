@@ -1,6 +1,6 @@
 //! Backend datagrams: what a worker is given of them and what it returns to clients.
 
-use super::Truth;
+use super::{Truth, Untold};
 use crate::machine::{Given, Outgoing};
 use crate::payload::{self, Identity};
 
@@ -31,15 +31,28 @@ impl Truth {
 
     /// A worker sent a datagram to a client, or failed to.
     pub(super) fn returned(&mut self, worker: u16, out: &Outgoing, done: bool) {
+        let flow = self.check_return(worker, out, done);
         if !done {
-            self.workers[usize::from(worker)].untold.push_back(None);
+            let untold = flow.map_or(Untold::Other, |at| {
+                let flow = &self.flows.all[at];
+                Untold::Return(at, !flow.fuzzy && flow.ends_by_its_reply())
+            });
+            self.workers[usize::from(worker)].untold.push_back(untold);
         }
+    }
+
+    /// The flow that it was of, where that can be told.
+    fn check_return(&mut self, worker: u16, out: &Outgoing, done: bool) -> Option<usize> {
         let id = match payload::identify(&out.bytes) {
             Identity::Reply(id) if (id as usize) < self.ledger.answers.len() => id,
-            Identity::Empty => return self.returned_empty(worker, out, done),
+            Identity::Empty => {
+                self.returned_empty(worker, out, done);
+                return None;
+            }
             _ => {
                 let what = format!("{} bytes that no backend sent went to {}", out.bytes.len(), out.to);
-                return self.violated(Some(worker), what);
+                self.violated(Some(worker), what);
+                return None;
             }
         };
         self.counters.replies_returned += u64::from(done);
@@ -66,6 +79,7 @@ impl Truth {
         if let Some(at) = flow {
             self.count_return(worker, at, (id, out.bytes.len() as u64), done);
         }
+        flow
     }
 
     /// An empty reply: it must have come in for a flow of this client.

@@ -42,6 +42,8 @@ pub(crate) struct Flow {
     pub(crate) return_bytes: u64,
     /// Sends that failed, either way.
     pub(crate) failed: u64,
+    /// Of these, replies that the worker was told of while the flow lived.
+    pub(crate) taken_back: u64,
     /// Forwards that the worker counts now: those that failed too, until it is told.
     pub(crate) counted: u64,
     /// Its `requests` cap was reached; it stays so.
@@ -67,6 +69,22 @@ impl Flow {
         self.counted += 1;
         let cap = u64::from(self.terms.knobs().requests);
         self.spent |= cap > 0 && self.counted >= cap;
+    }
+
+    /// Whether nothing else ends it but its one datagram, by a socket that stays.
+    pub(crate) fn ends_by_its_send(&self) -> bool {
+        let knobs = self.terms.knobs();
+        knobs.requests == 1 && !knobs.expects_reply && knobs.upstream == kakei_config::Upstream::Shared
+    }
+
+    /// Whether the first reply ends it.
+    pub(crate) fn ends_by_its_reply(&self) -> bool {
+        self.terms.knobs().responses == 1
+    }
+
+    /// Its sends that failed and that its record may count nevertheless.
+    pub(crate) fn doubtful(&self) -> u64 {
+        self.failed - self.taken_back
     }
 
     /// Whether its replies can be told from those of other flows.

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use kakei_config::{Balance, Cluster, Name, OnBackend, SendProxyProtocol};
 use kakei_proxy::seam::{BindKey, Instant};
 
-use super::Truth;
 use super::flows::{Flow, Key, Pair};
 use super::ledger::{Located, Receipt};
 use super::stats::ListenerAccount;
 use super::terms::{Terms, Verdict, verdict};
+use super::{Truth, Untold};
 use crate::machine::{Given, Outgoing};
 use crate::payload::{self, Identity};
 
@@ -152,13 +152,13 @@ impl Truth {
         if self.ledger.is_probe(&out.bytes) {
             self.counters.probes += u64::from(done);
             if !done {
-                self.workers[usize::from(worker)].untold.push_back(None);
+                self.workers[usize::from(worker)].untold.push_back(Untold::Other);
             }
             return;
         }
         let pair = (out.from, out.to);
         let Some(located) = self.ledger.locate(&out.bytes).or_else(|| self.locate_empty(worker, out)) else {
-            self.workers[usize::from(worker)].untold.extend((!done).then_some(None));
+            self.workers[usize::from(worker)].untold.extend((!done).then_some(Untold::Other));
             // Which empty datagram it is can't be told: it may be one that is sent again to another backend.
             if rest_of(&out.bytes).is_empty() {
                 return;
@@ -221,7 +221,7 @@ impl Truth {
                 if self.flows.all[at].pair != pair {
                     self.moved(worker, at, pair);
                 }
-                self.workers[usize::from(worker)].untold.extend((!done).then_some(None));
+                self.workers[usize::from(worker)].untold.extend((!done).then_some(Untold::Other));
             }
             _ => {
                 let what = format!("request {} was forwarded to {} more often than received", located.id, pair.1);
@@ -253,7 +253,9 @@ impl Truth {
             state.seen.insert(self.now);
         }
         if !done {
-            self.workers[usize::from(worker)].untold.push_back(Some(at));
+            let flow = &self.flows.all[at];
+            let ended_it = !flow.fuzzy && flow.ends_by_its_send();
+            self.workers[usize::from(worker)].untold.push_back(Untold::Forward(at, ended_it));
             // What a failed send does to caps is told a step later: nothing is held against this client's flows.
             let key = self.flows.all[at].key.clone();
             self.blur(worker, &key);
@@ -348,6 +350,7 @@ impl Truth {
             returns: 0,
             return_bytes: 0,
             failed: 0,
+            taken_back: 0,
             counted: 0,
             spent: false,
             last_front: self.now,

@@ -53,8 +53,21 @@ struct WorkerTruth {
     changing: bool,
     /// Flows that were given an empty reply in this step.
     empty_replies: VecDeque<usize>,
-    /// Sends that failed and that the worker was not told of yet, with the flow where it was a forward.
-    untold: VecDeque<Option<usize>>,
+    /// Sends that failed and that the worker was not told of yet.
+    untold: VecDeque<Untold>,
+    /// Of those that it was told of, the datagrams of which it may not know any more whose they were.
+    orphaned: u64,
+}
+
+/// A datagram that was not sent.
+#[derive(Clone, Copy, Debug)]
+enum Untold {
+    /// Of this flow, to its backend; whether that ended it, and nothing else did.
+    Forward(usize, bool),
+    /// The same, to its client.
+    Return(usize, bool),
+    /// Whose it was can't be told, or it was nobody's.
+    Other,
 }
 
 /// The independent account of a run.
@@ -173,8 +186,10 @@ impl Truth {
     /// The worker was replaced by one that goes on.
     pub(crate) fn restored(&mut self, worker: u16) {
         self.counters.restores += 1;
-        for at in std::mem::take(&mut self.workers[usize::from(worker)].untold).into_iter().flatten() {
-            self.flows.all[at].fuzzy = true;
+        for untold in std::mem::take(&mut self.workers[usize::from(worker)].untold) {
+            if let Untold::Forward(at, _) = untold {
+                self.flows.all[at].fuzzy = true;
+            }
         }
         self.workers[usize::from(worker)].restored = true;
     }
@@ -221,17 +236,40 @@ impl Truth {
         }
     }
 
-    /// The worker is told of sends that failed: it takes them back, unless their flow's cap was reached by them.
+    /// The worker is told of sends that failed: it takes them back, unless their flow's cap was reached by them. It
+    /// knows whose they were also where their flow ended by them.
     fn told_of_failures(&mut self, worker: u16, batch: &Batch) {
         for event in &batch.events {
             let Event::SendFailed { datagrams, .. } = event else { continue };
             for _ in 0..*datagrams {
-                let flow = self.workers[usize::from(worker)].untold.pop_front().flatten();
-                if let Some(flow) = flow.map(|at| &mut self.flows.all[at]).filter(|flow| !flow.spent) {
-                    flow.counted -= 1;
-                }
+                let truth = &mut self.workers[usize::from(worker)];
+                let untold = truth.untold.pop_front().unwrap_or(Untold::Other);
+                let is_known = match untold {
+                    Untold::Forward(at, ended_it) => {
+                        let flow = &mut self.flows.all[at];
+                        flow.counted -= u64::from(!flow.spent);
+                        ended_it && self.goes_on(worker, at)
+                    }
+                    Untold::Return(at, ended_it) => {
+                        let flow = &mut self.flows.all[at];
+                        flow.taken_back += u64::from(flow.closed.is_none());
+                        ended_it && self.goes_on(worker, at)
+                    }
+                    Untold::Other => false,
+                };
+                self.workers[usize::from(worker)].orphaned += u64::from(!is_known);
             }
         }
+    }
+
+    /// Whether what a flow stands on is as it was.
+    fn goes_on(&self, worker: u16, at: usize) -> bool {
+        let flow = &self.flows.all[at];
+        let Some(generation) = self.current_generation(worker).map(|at| &self.generations[at]) else { return false };
+        let listener = generation.document.listeners.get(&flow.listener);
+        listener.is_some_and(|listener| listener.bind.contains(&flow.key.bind))
+            && generation.cluster(&flow.terms.cluster).is_some()
+            && self.workers[usize::from(worker)].draining.is_none()
     }
 
     fn adopt_generation(&mut self, worker: u16, generation: usize) {

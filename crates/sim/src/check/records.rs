@@ -51,7 +51,7 @@ impl Truth {
         let fits = |at: &&usize| {
             let flow = &self.flows.all[**at];
             let admitted = flow.opened >= record.admitted && self.may_be_admitted(flow, record);
-            let within = |told: u64, seen: u64| told >= seen && told <= seen + flow.failed;
+            let within = |told: u64, seen: u64| told >= seen && told <= seen + flow.doubtful();
             let near = within(requests_of(record), flow.forwards) && within(responses_of(record), flow.returns);
             let exact = (flow.forwards, flow.returns) == (requests_of(record), responses_of(record));
             let bytes = flow.forward_bytes == record.request_bytes && flow.return_bytes == record.response_bytes;
@@ -89,7 +89,7 @@ impl Truth {
         if self.now.since(record.admitted) != record.duration {
             return Some("its duration is wrong");
         }
-        let within = |told: u64, seen: u64| told >= seen && told <= seen + flow.failed;
+        let within = |told: u64, seen: u64| told >= seen && told <= seen + flow.doubtful();
         if !within(requests_of(record), flow.forwards) || !within(responses_of(record), flow.returns) {
             return Some("its datagrams are miscounted");
         }

@@ -2,7 +2,7 @@
 
 use kakei_config::Name;
 use kakei_proxy::seam::FlowView;
-use kakei_proxy::stats::{ClusterMetric, ClusterStats, DropReason, ListenerMetric, ListenerStats, Stats};
+use kakei_proxy::stats::{ClusterMetric, ClusterStats, DropReason, ListenerMetric, ListenerStats, Stats, WorkerMetric};
 
 use super::Truth;
 
@@ -30,6 +30,12 @@ impl Truth {
             if let Some(what) = wrong_cluster(cluster) {
                 self.violated(Some(worker), what);
             }
+        }
+        let (late, orphaned) =
+            (stats.worker[WorkerMetric::LateSendFailures], self.workers[usize::from(worker)].orphaned);
+        if late > orphaned {
+            let what = format!("{late} sends that failed are on nobody, and at most {orphaned} can be");
+            self.violated(Some(worker), what);
         }
         if self.calm {
             self.calm_drops(worker, stats);
