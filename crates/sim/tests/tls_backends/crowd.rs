@@ -19,7 +19,7 @@ fn document() -> Document {
     let cluster = Cluster { backends, tls, ..Cluster::default() };
     let listener = |port: u16, tls| Listener {
         protocol: Protocol::Tcp,
-        bind: vec![SocketAddr::from(([0, 0, 0, 0], port)).into()],
+        bind: vec![SocketAddr::from(([0, 0, 0, 0], port))],
         cluster: Some("c".into()),
         tls,
         ..Listener::default()
