@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::RecordType;
 use kakei_config::Answers;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -21,6 +24,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// The first pause after a failure; it doubles with each further one, up to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// How soon an answer is asked for again in which a part is missing that a name server failed to tell.
+const DOUBTED: Duration = Duration::from_secs(10);
 /// How long the first generation waits for its names.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 /// Answers that may wait for the owner.
@@ -55,16 +60,17 @@ impl Names {
             builder.build()
         });
         let resolver = resolver.map_err(|error| error.to_string());
-        Names::with(move |host| {
+        Names::with(move |host, known| {
             let resolver = resolver.clone();
-            async move { look_up(&resolver?, &host).await }
+            async move { look_up(&resolver?, &host, &known).await }
         })
     }
 
-    /// Names looked up by a function: addresses and how long they hold, or what went wrong.
+    /// Names looked up by a function that is told which addresses are known: addresses and how long they hold, or what
+    /// went wrong.
     pub fn with<F, L>(look_up: F) -> Self
     where
-        F: Fn(Arc<str>) -> L + Send + 'static,
+        F: Fn(Arc<str>, Vec<IpAddr>) -> L + Send + 'static,
         L: Future<Output = Looked> + Send + 'static,
     {
         let (wanted, wishes) = watch::channel(Wanted::new());
@@ -157,10 +163,35 @@ impl Names {
     }
 }
 
-async fn look_up(resolver: &TokioResolver, host: &str) -> Looked {
+/// Addresses of both families are asked for at once, and what one of them brings is an answer. So where there are none
+/// any more of a family that there was, it is asked for by itself: a failure leaves what was known of it.
+async fn look_up(resolver: &TokioResolver, host: &str, known: &[IpAddr]) -> Looked {
     let found = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
-    let holds = found.as_lookup().valid_until().saturating_duration_since(std::time::Instant::now());
-    Ok((found.iter().collect(), holds))
+    let mut holds = found.as_lookup().valid_until().saturating_duration_since(std::time::Instant::now());
+    let mut addresses: Vec<IpAddr> = found.iter().collect();
+    for (record, is_v4) in [(RecordType::A, true), (RecordType::AAAA, false)] {
+        let before: Vec<IpAddr> = known.iter().copied().filter(|ip| ip.is_ipv4() == is_v4).collect();
+        if before.is_empty() || addresses.iter().any(|ip| ip.is_ipv4() == is_v4) {
+            continue;
+        }
+        // By its whole name: another one of the search list would be another host.
+        match resolver.lookup(found.query().name().clone(), record).await {
+            Ok(late) => addresses.extend(late.answers().iter().filter_map(|record| record.data.ip_addr())),
+            Err(error) if says_that_there_is_none(&error) => {}
+            Err(error) => {
+                warn!("{host} can't be looked up wholly, what was known of the rest ({record}) stays: {error}");
+                addresses.extend(before);
+                holds = holds.min(DOUBTED);
+            }
+        }
+    }
+    Ok((addresses, holds))
+}
+
+/// Whether a name server answered, and there is no such address.
+fn says_that_there_is_none(error: &NetError) -> bool {
+    let NetError::Dns(DnsError::NoRecordsFound(none)) = error else { return false };
+    matches!(none.response_code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
 /// A name that is kept up to date.
@@ -176,7 +207,7 @@ struct Kept {
 
 async fn keep_looking<F, L>(mut wanted: watch::Receiver<Wanted>, answers: mpsc::Sender<Answer>, look_up: F)
 where
-    F: Fn(Arc<str>) -> L,
+    F: Fn(Arc<str>, Vec<IpAddr>) -> L,
     L: Future<Output = Looked> + Send + 'static,
 {
     let mut kept: BTreeMap<Arc<str>, Kept> = BTreeMap::new();
@@ -185,7 +216,8 @@ where
         let now = Instant::now();
         for (host, name) in kept.iter_mut().filter(|(_, name)| !name.asked && name.due <= now) {
             name.asked = true;
-            let (host, answer) = (Arc::clone(host), look_up(Arc::clone(host)));
+            let known = name.addresses.clone().unwrap_or_default();
+            let (host, answer) = (Arc::clone(host), look_up(Arc::clone(host), known));
             lookups.spawn(async move { (host, answer.await) });
         }
         let next = kept.values().filter(|name| !name.asked).map(|name| name.due).min();
@@ -257,6 +289,9 @@ impl Kept {
 mod tests {
     use std::sync::Mutex;
 
+    use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+    use hickory_resolver::net::runtime::TokioRuntimeProvider;
+
     use super::*;
 
     fn addresses(of: &[&str]) -> Vec<IpAddr> {
@@ -272,7 +307,7 @@ mod tests {
                 Err("no answer".to_owned()),
                 Ok((addresses(&["10.0.0.2", "10.0.0.1"]), Duration::ZERO)),
             ]));
-            let mut names = Names::with(move |host| {
+            let mut names = Names::with(move |host, _| {
                 assert_eq!(&*host, "app.test");
                 let next = script.lock().unwrap().pop().unwrap_or_else(|| Err("over".to_owned()));
                 async move { next }
@@ -293,7 +328,7 @@ mod tests {
     fn a_name_that_is_wanted_again_at_once_is_looked_up_again() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut names = Names::with(|host| async move {
+            let mut names = Names::with(|host, _| async move {
                 match &*host {
                     "good.test" => Ok((addresses(&["10.0.0.1"]), LONGEST)),
                     _ => Err("nobody knows it".to_owned()),
@@ -313,6 +348,70 @@ mod tests {
                 assert!(more.is_err(), "a failure changes nothing");
             }
             assert_eq!(names.failure(&bad), Some("nobody knows it"));
+        });
+    }
+
+    /// A name server that has one address of each family for every name, and answers by the code that is set for it.
+    fn name_server(codes: [u8; 2]) -> (TokioResolver, Arc<Mutex<[u8; 2]>>) {
+        let codes = Arc::new(Mutex::new(codes));
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut server = NameServerConfig::udp(socket.local_addr().unwrap().ip());
+        server.connections[0].port = socket.local_addr().unwrap().port();
+        let says = Arc::clone(&codes);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 512];
+            while let Ok((len, peer)) = socket.recv_from(&mut bytes) {
+                let end = 12 + bytes[12..len].iter().position(|byte| *byte == 0).unwrap() + 5;
+                let is_v4 = bytes[end - 3] == 1;
+                let code = says.lock().unwrap()[usize::from(!is_v4)];
+                let mut answer = bytes[..end].to_vec();
+                answer[2..4].copy_from_slice(&[0x81, 0x80 | code]);
+                answer[6..12].copy_from_slice(&[0, u8::from(code == FOUND), 0, 0, 0, 0]);
+                if code == FOUND {
+                    // A pointer to the name, the type, IN, no time to live.
+                    answer.extend([0xc0, 12, 0, bytes[end - 3], 0, 1, 0, 0, 0, 0]);
+                    let address: &[u8] = if is_v4 { &[10, 0, 0, 1] } else { &std::net::Ipv6Addr::LOCALHOST.octets() };
+                    answer.extend([0, address.len() as u8]);
+                    answer.extend(address);
+                } else if code == NONE {
+                    answer[3] = 0x80;
+                }
+                socket.send_to(&answer, peer).unwrap();
+            }
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        (builder.build().unwrap(), codes)
+    }
+
+    const FOUND: u8 = 0;
+    const SERVER_FAILED: u8 = 2;
+    const NO_SUCH_NAME: u8 = 3;
+    /// The name is there, and has no such address.
+    const NONE: u8 = 15;
+
+    #[test]
+    fn a_failure_for_one_family_leaves_what_was_known_of_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (resolver, codes) = name_server([FOUND, FOUND]);
+            let both = addresses(&["10.0.0.1", "::1"]);
+            let look_up = async |host: &str, known: &[IpAddr]| look_up(&resolver, host, known).await.unwrap().0;
+            assert_eq!(look_up("first.test.", &[]).await, both);
+            let cases = [
+                ([SERVER_FAILED, FOUND], vec![both[1], both[0]]),
+                ([FOUND, SERVER_FAILED], both.clone()),
+                ([NONE, FOUND], vec![both[1]]),
+                ([FOUND, NO_SUCH_NAME], vec![both[0]]),
+            ];
+            for (at, (said, expected)) in cases.into_iter().enumerate() {
+                *codes.lock().unwrap() = said;
+                // What was found is kept for its time to live, however short: another name each time.
+                assert_eq!(look_up(&format!("n{at}.test."), &both).await, expected, "{said:?}");
+            }
+            *codes.lock().unwrap() = [SERVER_FAILED, FOUND];
+            assert_eq!(look_up("unknown.test.", &[]).await, [both[1]], "what is there is used");
         });
     }
 }

@@ -347,7 +347,7 @@ impl System for Simulated {
 
     fn names(&mut self) -> Names {
         let begin = self.0.borrow().begin;
-        Names::with(move |_| async move {
+        Names::with(move |_, _| async move {
             // Others every now and then, for a second at least.
             let turn = Instant::now().duration_since(begin).as_secs() / 3;
             let addresses = [&[1][..], &[1, 2], &[3]][turn as usize % 3];
