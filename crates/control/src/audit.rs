@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use kakei_proxy::snapshot::Generation;
 use serde::Serialize;
@@ -103,12 +103,40 @@ impl Record {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Audit(Arc<Mutex<Target>>);
 
+/// Lines a minute about those who may do nothing.
+const OF_STRANGERS: u32 = 100;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What was written about those who may do nothing, in this minute.
+#[derive(Debug, Default)]
+struct Strangers {
+    since: Option<Instant>,
+    written: u32,
+    left_out: u64,
+}
+
+impl Strangers {
+    /// How many had no line before this one; none: it has none either.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now - since >= MINUTE) {
+            (self.since, self.written) = (Some(now), 0);
+        }
+        if self.written == OF_STRANGERS {
+            self.left_out += 1;
+            return None;
+        }
+        self.written += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
 #[derive(Debug, Default)]
 struct Target {
     path: Option<String>,
     file: Option<File>,
     /// Lines that could not be written to the file.
     lost: u64,
+    strangers: Strangers,
 }
 
 impl Audit {
@@ -119,7 +147,7 @@ impl Audit {
             Came::Applied | Came::Confirmed | Came::Unchanged => info!("{}", record.words()),
         }
         let mut target = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Target { path, file, lost } = &mut *target;
+        let Target { path, file, lost, .. } = &mut *target;
         let Some(open) = file else { return };
         let mut line = serde_json::to_vec(record).expect("its keys are strings");
         line.push(b'\n');
@@ -127,6 +155,16 @@ impl Audit {
             *lost += 1;
             error!("the audit log {} can't be written: {error}", path.as_deref().unwrap_or_default());
         }
+    }
+
+    /// Write a line about somebody who may do nothing, unless there were too many of these: whoever it is could write
+    /// without end.
+    pub(crate) fn write_stranger(&self, now: Instant, record: Record) {
+        let left_out = self.0.lock().unwrap_or_else(PoisonError::into_inner).strangers.admit(now);
+        let Some(left_out) = left_out else { return };
+        let further = format!(" ({left_out} before it, of whoever may do nothing, have no line)");
+        let reason = record.reason.map(|reason| if left_out == 0 { reason } else { reason + &further });
+        self.write(&Record { reason, ..record });
     }
 
     /// Open what is to be written to from now on, if that is another file than now.
@@ -180,6 +218,16 @@ mod tests {
         let asked =
             Asked { origin: "api", by: Some("CN=ann".into()), from: Some("192.0.2.7:5".into()), ..Asked::default() };
         Record::of(&asked, Generation(3))
+    }
+
+    #[test]
+    fn who_may_do_nothing_fills_no_disk_and_is_counted() {
+        let (mut strangers, begin) = (Strangers::default(), Instant::now());
+        let admitted = (0..1_000).filter(|_| strangers.admit(begin).is_some()).count();
+        assert_eq!(admitted, OF_STRANGERS as usize);
+        assert_eq!(strangers.admit(begin + MINUTE / 2), None);
+        assert_eq!(strangers.admit(begin + MINUTE), Some(901));
+        assert_eq!(strangers.admit(begin + MINUTE), Some(0));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use kakei_config::{Document, Kind, Name};
 use kakei_proxy::seam::{ConnectionView, Filter, FlowView, RateUse};
@@ -223,14 +223,15 @@ impl Handle {
     /// A change that was asked for can't be one, so that the owner never hears of it: it is written down, told and counted as
     /// any other that is refused.
     pub fn refused(&self, asked: &Asked, reason: &str) {
-        self.turned_away(asked, reason);
+        self.audit.write(&Record::of(asked, self.view().generation()).refused(reason));
+        self.refused.fetch_add(1, Ordering::Relaxed);
         self.events.say(events::What::Refused { asked: asked.to_string(), reason: reason.to_owned() });
     }
 
     /// The same of somebody who may do nothing here, and not told: the newest events are kept for those who may look, and
-    /// whoever asks without end must not push them out.
+    /// whoever asks without end must not push them out, nor fill a disk.
     pub(crate) fn turned_away(&self, asked: &Asked, reason: &str) {
-        self.audit.write(&Record::of(asked, self.view().generation()).refused(reason));
+        self.audit.write_stranger(Instant::now(), Record::of(asked, self.view().generation()).refused(reason));
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use axum::extract::{Extension, Request};
 use axum::http::{StatusCode, Uri};
@@ -111,7 +112,11 @@ impl Attempt {
     fn forbidden(&self, reason: &str) {
         if self.is_question {
             self.hand_over();
-            self.handle.audit.write(&self.record().refused(reason));
+            let record = self.record().refused(reason);
+            match self.is_strange {
+                true => self.handle.audit.write_stranger(Instant::now(), record),
+                false => self.handle.audit.write(&record),
+            }
         }
         self.refused(reason);
     }
