@@ -32,6 +32,9 @@ enum Plan {
     WhenBlocked(usize),
     /// The same, and closed when all of it was taken.
     WhenTaken(usize),
+    /// The first of two is written so much, and when it is told that not all of it was taken, the second so much of its
+    /// own, which is closed when it took that.
+    InTurn(usize),
     /// What the first says is moved to the second. Both end when that is wanted.
     Piped(Way),
 }
@@ -76,6 +79,11 @@ impl Closer {
                 out.ops.extend([Op::Farewell { socket, bytes }, Op::Close { socket }]);
             }
             Plan::WhenBlocked(len) | Plan::WhenTaken(len) => write(out, socket, &vec![7; len]),
+            Plan::InTurn(len) => {
+                if let [first, _] = self.clients[..] {
+                    write(out, first, &vec![7; len]);
+                }
+            }
             Plan::Piped(_) => {
                 if let [from, to] = self.clients[..] {
                     out.ops.push(Op::Pipe { from, to });
@@ -126,6 +134,9 @@ impl Closer {
             }
             Event::Blocked { socket, .. } if matches!(self.plan, Plan::WhenBlocked(_)) => {
                 out.ops.push(Op::Close { socket });
+            }
+            Event::Blocked { socket, .. } if matches!(self.plan, Plan::InTurn(_)) && socket == self.clients[0] => {
+                write(out, self.clients[1], &vec![9; MUCH]);
             }
             Event::Blocked { rest, .. } => (self.closing, self.rest) = (None, rest.of(arena).to_vec()),
             Event::Drained { socket } => {
@@ -274,6 +285,17 @@ fn what_was_blocked_and_took_the_rest_is_closed_in_order() {
     let (came, end) = read_to_end(house.client());
     assert!(came == MUCH && end.is_ok(), "{came} of {MUCH}, {end:?}");
     assert!(house.engine.machine_stats(0).unwrap().stream_blocks > 0);
+}
+
+#[test]
+fn what_one_did_not_take_is_given_to_nobody_else() {
+    let house = House::new(Plan::InTurn(MUCH));
+    let (_first, mut second) = (house.client(), house.client());
+    let mut came = Vec::new();
+    second.read_to_end(&mut came).unwrap();
+    assert!(came.iter().all(|byte| *byte == 9), "bytes of the first");
+    assert_eq!(came.len(), MUCH);
+    assert!(house.engine.machine_stats(0).unwrap().stream_blocks > 1);
 }
 
 #[test]

@@ -174,7 +174,8 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             let wake_at = [wake, self.io.resume_at].into_iter().flatten().min();
             let timeout = wake_at.map(|at| at - clock::now());
             self.io.wait(if self.must_not_wait() { Some(Duration::ZERO) } else { timeout })?;
-            let bytes = match self.collect(&mut events) {
+            let lent = self.collect(&mut events);
+            let bytes = match lent {
                 Lent::Received => self.io.receiving.bytes(),
                 Lent::Rests => &self.io.writing.rests,
             };
@@ -184,6 +185,10 @@ impl<W: Step, F: Fn(Role) -> W> Machine<W, F> {
             match catch_unwind(AssertUnwindSafe(|| self.worker.step(clock::now(), inbox, &mut out))) {
                 Ok(next) => {
                     wake = next;
+                    if lent == Lent::Rests {
+                        // The worker has kept them. What is not taken of its writes now is laid down from the begin on.
+                        self.io.writing.rests.clear();
+                    }
                     let wanted = self.current.as_deref().filter(|_| !self.ending);
                     self.io.carry_out(&mut out, &mut self.desk, wanted);
                 }

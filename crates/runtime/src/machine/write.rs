@@ -129,6 +129,7 @@ impl Io {
 
     /// The stream did not take all: it is blocked, or dead.
     fn conclude_write(&mut self, socket: SocketId, error: &io::Error) {
+        // All that lies before it is others' of this tick.
         let start = self.writing.blocked.last().map_or(0, |(_, rest)| rest.start + rest.len);
         let rest = Span { start, len: self.writing.rests.len() as u32 - start };
         let Some(stream) = self.sockets.stream_mut(socket) else { return };

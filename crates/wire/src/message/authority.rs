@@ -40,7 +40,8 @@ impl<'a> Authority<'a> {
             }
         };
         let bare = host.strip_suffix('.').unwrap_or(host);
-        let has_empty_label = || bare.starts_with('.') || bare.as_bytes().windows(2).any(|pair| pair == b"..");
+        let has_empty_label =
+            || bare.starts_with('.') || bare.ends_with('.') || bare.as_bytes().windows(2).any(|pair| pair == b"..");
         if bare.is_empty() || bare.len() > 255 || has_empty_label() {
             return Err(WrongAuthority);
         }
