@@ -84,6 +84,17 @@ fn is_pasted(path: &str) -> bool {
     path.contains(['\n', '\r'])
         || path.contains("----")
         || (path.len() >= SHORTEST_KEY && !path.starts_with('/') && path.chars().all(in_base64))
+        || path.split('/').any(is_long_base64)
+}
+
+/// Whether a part of a path is like nothing that anybody calls a file or a directory, which may have been put before it.
+fn is_long_base64(part: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| part.as_bytes().iter().any(is);
+    part.len() >= SHORTEST_KEY * 3 / 4
+        && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+=".contains(&byte))
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_digit)
 }
 
 #[cfg(test)]
@@ -101,6 +112,8 @@ mod tests {
         assert_eq!(told(&broken), "it is no PEM: a section isn't in base64");
     }
 
+    const HASHED: &str = "/nowhere/0c14ad2a2f2e0ff4b2bcf7a24bd1a9f0e7c3d5a1/key";
+
     #[test]
     fn what_may_be_a_key_is_never_repeated() {
         let body = "MC4CAQAwBQYDK2VwBCIEIGpGvmTyCmKtYLHCdZrfPTdqtGJG3dXB5dPaT1kFyIfZ";
@@ -112,13 +125,15 @@ mod tests {
             format!("----BEGIN PRIVATE KEY----{body}"),
             format!("{body}-----END PRIVATE KEY-----"),
             body[20..].to_owned(),
+            format!("/etc/kakei/{body}"),
         ];
         for text in pasted {
             let said = read(&Pem::File(text.clone())).unwrap_err();
             assert!(said.starts_with("it is neither a file's path nor PEM"), "{text}: {said}");
             assert!(!said.contains(&body[20..30]), "{said}");
         }
-        let paths = ["a.key", "/etc/kakei/a/very/long/way/to/the/key/of/the/certificate", "/nowhere/site.key", "key"];
+        let paths =
+            ["a.key", "/etc/kakei/a/very/long/way/to/the/key/of/the/certificate", "/nowhere/site.key", "key", HASHED];
         for path in paths.into_iter().chain(["./tls/a/very/long/way/to/the/key/of/the/certificate"]) {
             assert!(read(&Pem::File(path.to_owned())).unwrap_err().starts_with(path));
         }
