@@ -5,7 +5,6 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
 use kakei_config::Pem;
-use rustls::pki_types::pem::Error;
 
 use crate::opened;
 
@@ -66,17 +65,6 @@ pub(super) fn read(pem: &Pem) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Why it is no PEM, without any of what it holds.
-pub(super) fn in_words(error: &Error) -> String {
-    let why = match error {
-        Error::MissingSectionEnd { .. } => "a section has no line `-----END …-----` that fits",
-        Error::IllegalSectionStart { .. } => "a section begins with a line that isn't `-----BEGIN …-----`",
-        Error::Base64Decode(_) => "a section isn't in base64",
-        other => return format!("it is no PEM: {other}"),
-    };
-    format!("it is no PEM: {why}")
-}
-
 /// Whether it is rather what stands between the first and the last line of PEM than a path. It may be a private key, and
 /// what is wrong is said to many.
 fn is_pasted(path: &str) -> bool {
@@ -100,17 +88,6 @@ fn is_long_base64(part: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_no_pem_is_told_without_it() {
-        use rustls::pki_types::CertificateDer;
-        use rustls::pki_types::pem::PemObject;
-        let told = |text: &str| in_words(&CertificateDer::from_pem_slice(text.as_bytes()).unwrap_err());
-        let begin = "-----BEGIN CERTIFICATE-----\n";
-        assert_eq!(told(&format!("{begin}MIIC\n")), "it is no PEM: a section has no line `-----END …-----` that fits");
-        let broken = format!("{begin}M*C\n-----END CERTIFICATE-----\n");
-        assert_eq!(told(&broken), "it is no PEM: a section isn't in base64");
-    }
 
     const HASHED: &str = "/nowhere/0c14ad2a2f2e0ff4b2bcf7a24bd1a9f0e7c3d5a1/key";
 

@@ -6,14 +6,13 @@ use std::net::IpAddr;
 use kakei_config::{Fault, Name, ServerName};
 use kakei_proxy::secure::Certificate;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, SupportedCipherSuite};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::pem;
 use crate::wall;
 
 /// The most certificates of a chain.
@@ -37,7 +36,7 @@ pub(super) fn certificate(
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
         .take(LONGEST_CHAIN + 1)
         .collect::<Result<_, _>>()
-        .map_err(|error| in_chain(pem::in_words(&error)))?;
+        .map_err(|error| in_chain(no_pem(&error)))?;
     if chain.is_empty() {
         let help = "it begins with `-----BEGIN CERTIFICATE-----`".to_owned();
         return Err(wrong("chain", "it holds no certificate", Some(help)));
@@ -172,4 +171,28 @@ fn fingerprint(der: &[u8], provider: &CryptoProvider) -> [u8; 32] {
     let sha256 = hashes.into_iter().find(|hash| hash.output_len() == 32);
     let hash = sha256.map(|sha256| sha256.hash(der));
     hash.and_then(|hash| hash.as_ref().try_into().ok()).unwrap_or([0; 32])
+}
+/// Why it is no PEM, without any of what it holds.
+pub(super) fn no_pem(error: &pem::Error) -> String {
+    let why = match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no line `-----END …-----` that fits",
+        pem::Error::IllegalSectionStart { .. } => "a section begins with a line that isn't `-----BEGIN …-----`",
+        pem::Error::Base64Decode(_) => "a section isn't in base64",
+        other => return format!("it is no PEM: {other}"),
+    };
+    format!("it is no PEM: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_pem_is_told_without_it() {
+        let told = |text: &str| no_pem(&CertificateDer::from_pem_slice(text.as_bytes()).unwrap_err());
+        let begin = "-----BEGIN CERTIFICATE-----\n";
+        assert_eq!(told(&format!("{begin}MIIC\n")), "it is no PEM: a section has no line `-----END …-----` that fits");
+        let broken = format!("{begin}M*C\n-----END CERTIFICATE-----\n");
+        assert_eq!(told(&broken), "it is no PEM: a section isn't in base64");
+    }
 }

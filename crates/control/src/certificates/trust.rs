@@ -13,6 +13,7 @@ use rustls::{CertRevocationListError, RootCertStore};
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::pem::{self, Stamp};
+use super::read::no_pem;
 
 /// Lists of certificates that count no longer, as they were read.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ impl Lists {
         let bytes = pem::read(named)?;
         let lists: Vec<CertificateRevocationListDer<'static>> = CertificateRevocationListDer::pem_slice_iter(&bytes)
             .collect::<Result<_, _>>()
-            .map_err(|error| pem::in_words(&error))?;
+            .map_err(|error| no_pem(&error))?;
         if lists.is_empty() {
             return Err("it holds no revocation list".to_owned());
         }
@@ -106,7 +107,7 @@ impl Trusted {
         let bytes = pem::read(&from)?;
         let mut roots = RootCertStore::empty();
         for (n, der) in (1..).zip(CertificateDer::pem_slice_iter(&bytes)) {
-            let der = der.map_err(|error| pem::in_words(&error))?;
+            let der = der.map_err(|error| no_pem(&error))?;
             // Of a system's own many some may be of a kind that nobody can use.
             if let Err(error) = roots.add(der)
                 && named.is_some()
